@@ -1,0 +1,78 @@
+# Unit, integration and further tests; scripts/testrun.py runs them and counts.
+
+UNIT_SOURCES := $(wildcard tests/unit/test_*.c)
+SUPPORT_SOURCES := $(wildcard tests/support/*.c)
+SUPPORT_OBJECTS := $(call object,$(SUPPORT_SOURCES))
+UNIT_ALL := $(patsubst tests/unit/%.c,$(B)/unit/%,$(UNIT_SOURCES))
+UNIT_TESTS := $(if $(T),$(addprefix $(B)/unit/,$(basename $(notdir $(T)))),$(UNIT_ALL))
+FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(FUZZ_SOURCES))
+FUZZ_SECONDS ?= 60
+
+# A test may say more for its own link line: a line `/* link: -Wl,--wrap=foo */`.
+extra_link = $(shell sed -n 's|^/\* link: \(.*\) \*/|\1|p' $(1))
+
+$(UNIT_ALL): $(B)/unit/%: $(OBJ)/tests/unit/%.o $(SUPPORT_OBJECTS) $(LIB) $(PROTO_LIB) | $(APT_TEST)
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -o $@.new $< $(SUPPORT_OBJECTS) $(LINKED_LIBS) -lcmocka $(call extra_link,tests/unit/$*.c) && mv $@.new $@
+
+$(B)/fuzz/%: $(OBJ)/tests/fuzz/%.o $(SUPPORT_OBJECTS) $(LIB) $(PROTO_LIB) | $(APT_TEST)
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -fsanitize=fuzzer -o $@.new $< $(SUPPORT_OBJECTS) $(LINKED_LIBS) && mv $@.new $@
+
+$(UNIT_SOURCES:%.c=$(OBJ)/%.o) $(SUPPORT_OBJECTS): | $(APT_TEST)
+-include $(patsubst %.c,$(OBJ)/%.d,$(UNIT_SOURCES) $(SUPPORT_SOURCES) $(FUZZ_SOURCES))
+
+RESULTS := $(B)/results
+RUN_TESTS = $(PYTHON) scripts/testrun.py --results $(RESULTS)
+PYTEST = SLUICE=$(abspath $(B)/sluice) $(RUN_TESTS) pytest
+# Sanitizer builds run these: the whole suite would take too long there.
+SUBSET ?= smoke
+
+export ASAN_OPTIONS ?= detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1
+export UBSAN_OPTIONS ?= print_stacktrace=1
+export LSAN_OPTIONS ?= suppressions=$(CURDIR)/scripts/lsan.supp:print_suppressions=0
+export TSAN_OPTIONS ?= suppressions=$(CURDIR)/scripts/tsan.supp:ignore_noninstrumented_modules=1:second_deadlock_stack=1
+
+.PHONY: test test-unit test-integration test-subset asan tsan parity conformance conformance-istio bench fuzz-smoke
+test: $(APT_TEST) $(VENV_STAMP) ## Unit, then integration tests; the last line sums both up
+	$(Q)rm -rf $(RESULTS)
+	$(Q)$(MAKE) test-unit || :
+	$(Q)$(MAKE) test-integration || :
+	$(Q)$(RUN_TESTS) sum unit integration
+
+test-unit: $(UNIT_TESTS) $(VENV_STAMP) ## Unit tests; T=test_buf for one
+	$(Q)$(RUN_TESTS) unit $(UNIT_TESTS)
+
+test-integration: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## The proxy among real clients, servers and control planes
+	$(Q)$(PYTEST) --name integration -n 2 tests/integration $(PYTEST_ARGS)
+
+test-subset: $(B)/sluice $(VENV_STAMP) | $(APT_TEST)
+	$(Q)$(PYTEST) --name integration -n 2 -m $(SUBSET) tests/integration $(PYTEST_ARGS)
+
+asan tsan: $(APT_TEST) $(VENV_STAMP)
+	$(Q)rm -rf $(OUT)/$@/results
+	$(Q)$(MAKE) VARIANT=$@ test-unit || :
+	$(Q)$(MAKE) VARIANT=$@ test-subset || :
+	$(Q)$(PYTHON) scripts/testrun.py --results $(OUT)/$@/results sum unit integration
+asan: ## Unit tests and the integration subset under ASan and UBSan
+tsan: ## Unit tests and the integration subset under TSan
+
+parity: $(B)/sluice $(DEV_VENV_STAMP) | $(APT_TEST) ## Same config, same request: sluice beside a real Envoy
+	$(Q)SLUICE=$(abspath $(B)/sluice) $(DEV_PYTHON) scripts/testrun.py --results $(RESULTS) pytest \
+	    --name parity tests/parity $(PYTEST_ARGS)
+
+conformance: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## HTTP/2, xDS and gateway conformance cases
+	$(Q)$(PYTEST) --name conformance --ignore=tests/conformance/istio tests/conformance $(PYTEST_ARGS)
+
+conformance-istio: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## Istio's own pilot and agent against sluice
+	$(Q)$(PYTEST) --name conformance-istio tests/conformance/istio $(PYTEST_ARGS)
+
+bench: $(B)/sluice $(DEV_VENV_STAMP) | $(APT_DEV) ## Benchmarks with their budgets; nothing else should run
+	$(Q)SLUICE=$(abspath $(B)/sluice) $(DEV_PYTHON) tests/bench/run.py $(BENCH_ARGS)
+
+.PHONY: fuzz-run
+fuzz-smoke: ## Each fuzz target for FUZZ_SECONDS (60)
+	$(Q)$(MAKE) VARIANT=fuzz fuzz-run
+fuzz-run: $(FUZZ_TARGETS) $(VENV_STAMP)
+	$(Q)$(RUN_TESTS) fuzz --seconds $(FUZZ_SECONDS) --corpus tests/fuzz/corpus --work $(B)/corpus $(FUZZ_TARGETS)
