@@ -48,9 +48,10 @@ def execute(command, timeout):
 
 def count_cmocka(code, output):
     """Tally of one cmocka binary. Dying outside a test, or before its summary, is one more failure."""
-    passed = len(re.findall(r"^\[       OK \]", output, re.M))
-    failed = len(set(re.findall(r"^\[  FAILED  \] (?!\d+ test)(?:\S+: )?(\S+)", output, re.M)))
-    skipped = len(set(re.findall(r"^\[  SKIPPED \] (?!\d+ test)(\S+)", output, re.M)))
+    groups = re.findall(r"^\[=+\] Running.*?(?=^\[=+\] \d+ test\(s\) run|\Z)", output, re.M | re.S)
+    lines = "".join(groups)
+    passed, failed, skipped = (len(re.findall(rf"^\[ +{word} +\]", lines, re.M))
+                               for word in ("OK", "FAILED", "SKIPPED"))
     if code != 0 and failed == 0 or passed + failed + skipped == 0:
         failed += 1
     return Tally(passed, failed, skipped)
@@ -126,7 +127,7 @@ def run_fuzz(binaries, seconds, corpus, work):
 def load(results, name):
     path = results / f"{name}.json"
     if not path.exists():
-        print(f"{name}: did not run")
+        print(f"{name}: did not build or run")
         return Tally(failed=1)
     return Tally(*json.loads(path.read_text()))
 
