@@ -1,0 +1,105 @@
+/* HTTP filters: a chain on each request, decode in order, encode in reverse; the router is the terminal one.
+ * Spec: HttpFilter, Envoy's Http::StreamFilter semantics. Threads: config on the config thread, streams worker-local. */
+#ifndef SLUICE_API_HTTP_FILTER_H
+#define SLUICE_API_HTTP_FILTER_H
+
+#include "proxy/api/compile.h"
+#include "proxy/event/loop.h"
+#include "proxy/http/headers.h"
+#include "proxy/observe/stream_info.h"
+
+enum filter_headers_status {
+    FILTER_HEADERS_CONTINUE,
+    FILTER_HEADERS_STOP,                   /* stop headers; data keeps coming to this filter */
+    FILTER_HEADERS_CONTINUE_NO_END,        /* continue, but end_stream is withdrawn: this filter will add a body */
+    FILTER_HEADERS_STOP_ALL_BUFFER,        /* nothing more until continued; data is buffered, over limit: 413/500 */
+    FILTER_HEADERS_STOP_ALL_WATERMARK,     /* same, but the limit applies back-pressure */
+};
+enum filter_data_status {
+    FILTER_DATA_CONTINUE,
+    FILTER_DATA_STOP_BUFFER,               /* keep in the stream's buffer; over limit: 413 / 500 */
+    FILTER_DATA_STOP_WATERMARK,            /* keep; over limit: back-pressure */
+    FILTER_DATA_STOP_NO_BUFFER,            /* the filter took it */
+};
+enum filter_trailers_status { FILTER_TRAILERS_CONTINUE, FILTER_TRAILERS_STOP };
+
+struct stream;
+struct worker;
+
+/* An instance on one stream; embedded first in the filter's own struct (type->stream_size bytes, zeroed, stream's arena). */
+struct http_filter {
+    const struct http_filter_type *type;
+    struct stream *stream;
+    const void *config;       /* from compile; pinned by the stream */
+    uint8_t index_;
+};
+
+struct http_filter_type {
+    const char *name;         /* "envoy.filters.http.cors": by which istio and route configs know it */
+    const char *type_url;     /* full proto name of the config message */
+    const char *route_type_url; /* of the per-route config message; NULL: same as type_url; "" : none allowed */
+    bool is_terminal;
+    size_t stream_size;
+    void *(*compile)(struct compile_ctx *ctx, const void *msg);       /* arena memory; NULL: errors are in diag */
+    void *(*compile_route)(struct compile_ctx *ctx, const void *msg, const char *type); /* NULL fn: per-route refused */
+    /* Any of these may be NULL: passes through. */
+    void (*init)(struct http_filter *f);
+    enum filter_headers_status (*decode_headers)(struct http_filter *f, struct headers *h, bool end_stream);
+    enum filter_data_status (*decode_data)(struct http_filter *f, struct buf *data, bool end_stream);
+    enum filter_trailers_status (*decode_trailers)(struct http_filter *f, struct headers *t);
+    enum filter_headers_status (*encode_1xx)(struct http_filter *f, struct headers *h);
+    enum filter_headers_status (*encode_headers)(struct http_filter *f, struct headers *h, bool end_stream);
+    enum filter_data_status (*encode_data)(struct http_filter *f, struct buf *data, bool end_stream);
+    enum filter_trailers_status (*encode_trailers)(struct http_filter *f, struct headers *t);
+    /* The downstream's send buffer is above/below its watermark (decode-side filters that produce: router). */
+    void (*on_downstream_above_high)(struct http_filter *f);
+    void (*on_downstream_below_low)(struct http_filter *f);
+    void (*on_log)(struct http_filter *f);    /* just before access logs */
+    void (*destroy)(struct http_filter *f);   /* always called, last; cancel everything started */
+};
+
+/* --- what a filter may ask of its stream (request/stream.c) --- */
+void http_continue_decoding(struct http_filter *f);
+void http_continue_encoding(struct http_filter *f);
+/* Data that follows filters see, from inside decode_trailers/decode_headers/decode_data of this filter or later. */
+void http_add_decoded_data(struct http_filter *f, struct buf *data, bool streaming);
+void http_add_encoded_data(struct http_filter *f, struct buf *data, bool streaming);
+/* Body kept by FILTER_DATA_STOP_BUFFER so far. */
+struct buf *http_decoding_buffer(struct http_filter *f);
+struct buf *http_encoding_buffer(struct http_filter *f);
+/* Answer from here: encode filters run on it. body may be empty; details is static or stream-arena text. `modify` (may be
+ * NULL) edits the response headers before filters see them. If response headers were already sent, the stream is reset. */
+void http_local_reply(struct http_filter *f, unsigned status, sv body, uint64_t flags, sv details,
+                      void (*modify)(struct headers *h, void *arg), void *arg);
+/* Terminal filter and others that produce a response: */
+void http_encode_1xx(struct http_filter *f, struct headers *h);
+void http_encode_headers(struct http_filter *f, struct headers *h, bool end_stream, sv details);
+void http_encode_data(struct http_filter *f, struct buf *data, bool end_stream);
+void http_encode_trailers(struct http_filter *f, struct headers *t);
+void http_reset_stream(struct http_filter *f);          /* abort downstream: reset or close */
+void http_read_disable(struct http_filter *f, bool disable); /* back-pressure on the request body, nestable */
+
+struct headers *http_request_headers(struct http_filter *f);
+struct headers *http_request_trailers(struct http_filter *f); /* NULL until there */
+struct headers *http_response_headers(struct http_filter *f); /* NULL until there */
+struct stream_info *http_stream_info(struct http_filter *f);
+struct arena *http_arena(struct http_filter *f);
+struct loop *http_loop(struct http_filter *f);
+struct worker *http_worker(struct http_filter *f);
+const struct conn_info *http_conn_info(struct http_filter *f);
+/* The selected route, resolved on first use and cached; NULL: no route. */
+const struct route_entry *http_route(struct http_filter *f);
+void http_clear_route_cache(struct http_filter *f);
+/* Most specific per-route config of this filter (route, then virtual host, then route table); NULL: none. */
+const void *http_route_config(struct http_filter *f);
+/* All of them from least to most specific: returns the count (≤ 4; weighted cluster included). */
+unsigned http_route_configs(struct http_filter *f, const void *out[4]);
+/* Buffer limit of this stream in bytes (0: none); filters may raise it. */
+uint32_t http_buffer_limit(struct http_filter *f);
+void http_set_buffer_limit(struct http_filter *f, uint32_t bytes);
+/* Upgrade type of this request ("websocket", "CONNECT"); empty: none. */
+sv http_upgrade_type(struct http_filter *f);
+/* Runtime fraction: does the configured percentage hold for this request? */
+struct runtime_fraction;
+
+#endif

@@ -1,0 +1,46 @@
+/* Load-balancing policies: tables built on the config thread per host set (immutable), picking with a worker's cursor.
+ * Spec: cluster.v3.Cluster.lb_policy, config.cluster.v3.LoadBalancingPolicy and its extensions. */
+#ifndef SLUICE_API_LB_POLICY_H
+#define SLUICE_API_LB_POLICY_H
+
+#include "proxy/api/compile.h"
+#include "proxy/base/rand.h"
+
+struct host;
+struct host_set;     /* immutable: priorities → localities → hosts (upstream/host.h) */
+struct host_list;    /* the eligible hosts to pick among: weights, EDF inputs (upstream/host.h) */
+
+/* What a pick may depend on. All borrowed for the call. */
+struct lb_context {
+    uint64_t hash;
+    bool has_hash;
+    struct rng *rng;
+    /* Retry predicates: should this host be avoided? NULL: never. Tried at most `avoid_max` times, then taken anyway. */
+    bool (*avoid)(const struct host *h, void *arg);
+    void *avoid_arg;
+    unsigned avoid_max;
+    /* Retry priorities: loads per priority instead of the host set's, in percent; NULL: default. */
+    const uint32_t *priority_loads;
+    /* Subset selection: metadata_match criteria of the route; NULL: none. */
+    const struct metadata_match *metadata_match;
+    const struct addr *override_host; /* stateful session; NULL: none */
+    bool override_strict;
+    const struct conn *downstream;    /* ORIGINAL_DST, source-address hashing; NULL: none */
+    const struct headers *request;    /* ORIGINAL_DST by header; NULL: none */
+};
+
+struct lb_policy_type {
+    const char *name;                 /* "ROUND_ROBIN"; extension name as alias in filters.def */
+    const char *type_url;             /* of the typed extension config */
+    void *(*compile)(struct compile_ctx *ctx, const void *msg); /* typed config, or NULL for defaults; arena */
+    /* Build the shared immutable table for one list of hosts (a priority's healthy hosts …); arena-owned. May return NULL. */
+    void *(*build)(const void *config, const struct host_list *hosts, struct arena *a);
+    size_t cursor_size;               /* per worker and host list */
+    void (*cursor_init)(void *cursor, const void *config, const void *table, const struct host_list *hosts, struct rng *rng);
+    void (*cursor_fini)(void *cursor);
+    /* NULL: none. `table` may be NULL when build is. */
+    struct host *(*pick)(void *cursor, const void *config, const void *table, const struct host_list *hosts,
+                         const struct lb_context *ctx);
+};
+
+#endif

@@ -1,0 +1,53 @@
+/* Network (L4) filters: a chain on each downstream connection, between transport socket and the terminal filter.
+ * Spec: listener.v3.Filter, Envoy's Network::ReadFilter/WriteFilter. Threads: config on the config thread, the rest
+ * worker-local. */
+#ifndef SLUICE_API_NETWORK_FILTER_H
+#define SLUICE_API_NETWORK_FILTER_H
+
+#include "proxy/api/compile.h"
+#include "proxy/base/buf.h"
+#include "proxy/net/conn.h"
+
+struct worker;
+struct net_chain;   /* the filters of one connection, net/filter_chain.c */
+struct stream_info;
+
+enum net_status { NET_CONTINUE, NET_STOP };
+
+/* An instance on one connection; embedded first in the filter's own struct (type->instance_size bytes, zeroed). */
+struct network_filter {
+    const struct network_filter_type *type;
+    struct net_chain *chain;
+    struct conn *conn;       /* the downstream connection */
+    const void *config;      /* what compile returned; pinned by the chain */
+    uint8_t index_;
+};
+
+struct network_filter_type {
+    const char *name;
+    const char *type_url;    /* full proto name of the config message */
+    bool is_terminal;
+    size_t instance_size;
+    void *(*compile)(struct compile_ctx *ctx, const void *msg);
+    /* The connection is accepted (transport handshake may still run). NET_STOP: no later filter sees it until continued. */
+    enum net_status (*on_new_connection)(struct network_filter *f);
+    /* NET_STOP: later filters do not see `data`, it stays buffered; terminal filters drain it. */
+    enum net_status (*on_data)(struct network_filter *f, struct buf *data, bool end_stream);
+    enum net_status (*on_write)(struct network_filter *f, struct buf *data, bool end_stream); /* reverse order; may be NULL */
+    void (*on_conn_event)(struct network_filter *f, enum conn_event e);                       /* may be NULL */
+    void (*on_above_write_high)(struct network_filter *f); /* may be NULL */
+    void (*on_below_write_low)(struct network_filter *f);  /* may be NULL */
+    /* The listener is draining (removed, or /drain_listeners): finish when convenient. */
+    void (*on_drain)(struct network_filter *f);            /* may be NULL */
+    void (*destroy)(struct network_filter *f);             /* the conn is closed; may be NULL */
+};
+
+/* --- what a filter may ask of its chain (net/filter_chain.c) --- */
+void net_continue(struct network_filter *f);                         /* resume after NET_STOP with the buffered data */
+void net_write(struct network_filter *f, struct buf *data, bool end_stream); /* through earlier filters' on_write */
+struct worker *net_worker(const struct network_filter *f);
+struct stream_info *net_stream_info(const struct network_filter *f); /* of the connection */
+bool net_is_draining(const struct network_filter *f);
+struct stats_shard *net_listener_stats(const struct network_filter *f);
+
+#endif

@@ -1,0 +1,34 @@
+/* Atomically refcounted immutable objects that cross threads inside snapshots. Refs move on publish, adopt and retire only;
+ * a worker's requests count on the worker's own view objects instead. */
+#ifndef SLUICE_BASE_SHARED_H
+#define SLUICE_BASE_SHARED_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proxy/base/check.h"
+
+struct shared {
+    uint32_t refs;                     /* atomic */
+    void (*free)(struct shared *self); /* runs on whichever thread drops the last ref; must be safe there */
+};
+
+static inline void shared_init(struct shared *s, void (*free_fn)(struct shared *)) {
+    s->refs = 1;
+    s->free = free_fn;
+}
+static inline void *shared_ref_(struct shared *s) {
+    if (s) {
+        __atomic_add_fetch(&s->refs, 1, __ATOMIC_RELAXED);
+    }
+    return s;
+}
+static inline void shared_unref(struct shared *s) {
+    if (s && __atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL) == 0) {
+        s->free(s);
+    }
+}
+/* p points to an object whose first member is `struct shared shared`. */
+#define shared_ref(p) ((__typeof__(p))shared_ref_(&(p)->shared))
+
+#endif

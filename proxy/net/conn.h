@@ -1,0 +1,113 @@
+/* A TCP/UNIX connection on a worker: fd, transport socket, write buffer with watermarks, half-close, delayed close.
+ * Downstream and upstream alike. Reads go through the worker's shared read chunk: an idle connection holds no buffer.
+ * Threads: worker-local. Spec: Envoy's Network::Connection (life_of_a_request, flow control). */
+#ifndef SLUICE_NET_CONN_H
+#define SLUICE_NET_CONN_H
+
+#include "proxy/api/transport_socket.h"
+#include "proxy/event/loop.h"
+#include "proxy/event/timer.h"
+#include "proxy/net/addr.h"
+
+#define CONN_MAGIC 0xC0117EC7u
+
+enum conn_state { CONN_CONNECTING, CONN_HANDSHAKE, CONN_OPEN, CONN_CLOSING, CONN_CLOSED };
+enum conn_event {
+    CONN_EVENT_CONNECTED,      /* transport ready (handshake done) */
+    CONN_EVENT_REMOTE_CLOSE,   /* peer closed or reset; conn is gone after the callback */
+    CONN_EVENT_LOCAL_CLOSE,
+};
+enum conn_close_type {
+    CONN_CLOSE_NO_FLUSH,         /* at once, pending writes dropped */
+    CONN_CLOSE_FLUSH,            /* after pending writes */
+    CONN_CLOSE_FLUSH_DELAY,      /* flush, half-close, wait up to delayed_close_timeout for the peer */
+    CONN_CLOSE_ABORT_RESET,      /* RST */
+};
+
+struct conn;
+/* The user's callbacks. Any of them may close the conn; after a close event the conn must not be touched. */
+struct conn_ops {
+    /* Received bytes; the callee drains what it takes, the rest is kept and offered again with more. */
+    void (*on_data)(struct conn *c, void *user, struct buf *data, bool end_stream);
+    void (*on_event)(struct conn *c, void *user, enum conn_event e);
+    void (*on_write_above_high)(struct conn *c, void *user); /* may be NULL */
+    void (*on_write_below_low)(struct conn *c, void *user);  /* may be NULL */
+    void (*on_bytes_sent)(struct conn *c, void *user, size_t n); /* may be NULL */
+};
+
+struct conn_stats { /* where to count bytes; any pointer may be NULL */
+    uint64_t *rx_bytes_total, *tx_bytes_total;
+};
+
+struct conn {
+    uint32_t magic;
+    uint8_t state;            /* enum conn_state */
+    uint8_t close_type_;
+    bool is_upstream;
+    bool read_end_;           /* peer half-closed */
+    bool write_end_;          /* we were asked to half-close */
+    bool write_end_sent_;
+    bool above_high_;
+    bool half_close_enabled;  /* false: a peer's half-close closes the connection */
+    bool in_callback_;
+    bool dispatch_buffered_;
+    bool detect_reset;        /* last close was a RST */
+    uint16_t read_disable_;   /* count: reads are off while > 0 */
+    int fd;
+    uint64_t id;              /* connection id, unique in the process */
+    struct loop *loop;
+    struct io io;
+    struct transport *transport;
+    const struct conn_ops *ops;
+    void *user;
+    struct buf in_;           /* received, not yet taken by on_data */
+    struct buf out_;          /* to be sent */
+    struct loop_task flush_;  /* queued while out_ waits for the end of the batch */
+    struct timer delay_;      /* delayed close */
+    uint32_t buffer_limit_bytes; /* high watermark for writes and read chunk limit; 0: none */
+    uint32_t delayed_close_ms;
+    struct addr remote, local;   /* after listener filters: as restored/overridden */
+    struct addr direct_remote;   /* of the socket itself */
+    struct conn_stats stats;
+    uint64_t opened_us;
+    uint64_t rx_bytes, tx_bytes; /* wire bytes */
+    const char *close_reason;    /* static text: local close detail (%CONNECTION_TERMINATION_DETAILS%, access logs) */
+    struct loop_garbage garbage_;
+};
+
+/* Take over an accepted/connected fd. `transport` is owned from here. Reads start with conn_start(). */
+struct conn *conn_new_accepted(struct loop *l, int fd, struct transport *t, const struct conn_ops *ops, void *user);
+/* Begin a connect; CONNECTED or a close event comes later, never from inside this call. On failure to even begin, returns
+ * NULL with *err set (transport is destroyed). The caller arms its own connect timeout. */
+struct sock_opts;
+struct conn *conn_connect(struct loop *l, const struct addr *to, const struct addr *source, const struct sock_opts *so,
+                          struct transport *t, const struct conn_ops *ops, void *user, int *err);
+void conn_start(struct conn *c);
+/* Bytes already read from the fd by listener filters: delivered before anything else. */
+void conn_unread(struct conn *c, struct buf *data);
+
+/* Queue data (moved from `data`) for sending at the end of this event batch; end_stream half-closes after it. */
+void conn_write(struct conn *c, struct buf *data, bool end_stream);
+/* The out buffer itself, to append to directly; then conn_flush_later(). Watermarks are checked there. */
+static inline struct buf *conn_out(struct conn *c) { return &c->out_; }
+void conn_flush_later(struct conn *c);
+void conn_flush_now(struct conn *c);
+/* Close; raises LOCAL_CLOSE synchronously (for NO_FLUSH/RESET) or when flushed. Idempotent. The memory is freed later. */
+void conn_close(struct conn *c, enum conn_close_type how, const char *reason);
+/* Nestable: reads are off while the count is above zero. Re-enabling delivers buffered bytes in the next loop turn. */
+void conn_read_disable(struct conn *c, bool disable);
+void conn_set_buffer_limit(struct conn *c, uint32_t bytes);
+/* Replace the callbacks (codec detection, CONNECT/upgrade takeover). */
+void conn_set_ops(struct conn *c, const struct conn_ops *ops, void *user);
+/* Cheap check for pooled idle connections: has the peer closed or sent unexpected bytes (MSG_PEEK)? One system call. */
+bool conn_is_stale(struct conn *c);
+static inline bool conn_above_high(const struct conn *c) { return c->above_high_; }
+static inline size_t conn_buffered_out(const struct conn *c) { return buf_len(&c->out_); }
+sv conn_alpn(const struct conn *c);
+const struct ssl_info *conn_ssl(const struct conn *c);
+sv conn_transport_failure(const struct conn *c);
+/* Called by transports. */
+void conn_transport_ready(struct conn *c);
+void conn_dump(const struct conn *c, struct buf *out);
+
+#endif

@@ -1,0 +1,14 @@
+/* raw_buffer: bytes on the fd are the application's. And the worker's shared read chunk. */
+#ifndef SLUICE_NET_TRANSPORT_H
+#define SLUICE_NET_TRANSPORT_H
+
+#include "proxy/api/transport_socket.h"
+
+struct transport *transport_raw_new(void);
+struct transport_factory *transport_raw_factory(void); /* the process-wide instance, borrowed */
+extern const struct transport_socket_type transport_raw_type; /* envoy.transport_sockets.raw_buffer */
+/* The thread's shared read chunk: bytes are appended at chunk->used; taken slices pin it and a new one is made. */
+struct chunk *transport_read_chunk(void);
+void transport_read_chunk_done(size_t appended);
+
+#endif
