@@ -1,0 +1,232 @@
+/* Route tables: virtual-host and route match compiled so that first-match order holds without a walk over all prefixes.
+ * Threads: compiled on the config thread, immutable afterwards; matching on workers, allocation only in the stream's arena.
+ * Spec: config.route.v3.RouteConfiguration, VirtualHost, Route, RouteAction. Not here: forwarding (request/router.c). */
+#ifndef SLUICE_ROUTE_ROUTE_TABLE_H
+#define SLUICE_ROUTE_ROUTE_TABLE_H
+
+#include "proxy/base/shared.h"
+#include "proxy/route/header_mutation.h"
+#include "proxy/route/matcher.h"
+
+/* Per-route filter configs are keyed by an interned id of the filter's name in the HCM. */
+uint32_t filter_name_id(sv name); /* any thread, cold; ids are small and never reused */
+struct filter_override {
+    uint32_t name_id;
+    bool is_disabled;      /* FilterConfig.disabled */
+    const struct http_filter_type *type;
+    const void *config;    /* NULL when only disabled/enabled */
+};
+struct filter_overrides {
+    const struct filter_override *v;
+    unsigned n;
+};
+
+enum retry_on {
+    RETRY_5XX = 1 << 0, RETRY_GATEWAY_ERROR = 1 << 1, RETRY_RESET = 1 << 2, RETRY_CONNECT_FAILURE = 1 << 3,
+    RETRY_ENVOY_RATELIMITED = 1 << 4, RETRY_RETRIABLE_4XX = 1 << 5, RETRY_REFUSED_STREAM = 1 << 6,
+    RETRY_RETRIABLE_STATUS_CODES = 1 << 7, RETRY_RETRIABLE_HEADERS = 1 << 8, RETRY_RESET_BEFORE_REQUEST = 1 << 9,
+    RETRY_HTTP3_POST_CONNECT_FAILURE = 1 << 10, RETRY_GRPC_CANCELLED = 1 << 11, RETRY_GRPC_DEADLINE_EXCEEDED = 1 << 12,
+    RETRY_GRPC_INTERNAL = 1 << 13, RETRY_GRPC_RESOURCE_EXHAUSTED = 1 << 14, RETRY_GRPC_UNAVAILABLE = 1 << 15,
+};
+/* Comma-separated words of x-envoy-retry-on / x-envoy-retry-grpc-on; unknown words are skipped (*all_known false). */
+uint32_t retry_on_parse(sv words, bool *all_known);
+
+struct retry_policy {
+    uint32_t retry_on;                     /* RETRY_* */
+    uint32_t num_retries;                  /* default 1 */
+    uint32_t per_try_timeout_ms;           /* 0: route timeout */
+    uint32_t per_try_idle_timeout_ms;
+    uint32_t base_interval_ms, max_interval_ms; /* 25, 250 */
+    uint32_t host_selection_retry_max_attempts; /* 1 */
+    const uint16_t *status_codes;
+    unsigned status_codes_n;
+    const struct header_matchers_any *retriable_headers, *retriable_request_headers; /* any of them; NULL: none */
+    bool avoid_previous_hosts, omit_canary_hosts;
+    const struct metadata_kv *omit_host_metadata;
+    uint32_t previous_priorities_update_frequency; /* 0: not configured */
+    /* rate-limited back-off: reset headers in order; 0: off */
+    const struct retry_reset_header { enum header_id id; sv name; bool is_unix_time; } *reset_headers;
+    unsigned reset_headers_n;
+    uint32_t reset_max_interval_ms;
+};
+bool header_matchers_any_match(const struct header_matchers_any *m, const struct headers *h, struct arena *scratch);
+
+enum hash_source { HASH_HEADER, HASH_COOKIE, HASH_SOURCE_IP, HASH_QUERY, HASH_FILTER_STATE };
+struct hash_policy {
+    enum hash_source source;
+    bool is_terminal;
+    sv name;                               /* header, cookie, parameter or filter-state key */
+    enum header_id header_id;
+    const struct regex *rewrite;           /* header: regex_rewrite, NULL: none */
+    sv substitution;
+    bool generate_cookie;                  /* cookie: ttl was set */
+    uint32_t cookie_ttl_s;
+    sv cookie_path;
+    sv cookie_attributes;                  /* "; SameSite=…" rendered */
+};
+struct mirror_policy {
+    slot_t cluster;
+    sv cluster_name, cluster_header;
+    struct fraction fraction;              /* default 100 % */
+    bool disable_shadow_host_suffix;
+    const struct header_mutations *mutations;
+};
+struct weighted_cluster {
+    slot_t cluster;
+    sv cluster_name, cluster_header, host_rewrite;
+    uint32_t weight;
+    sv runtime_key;                        /* "<prefix>.<name>", empty: none */
+    const struct header_mutations *request_mutations, *response_mutations;
+    const struct metadata_match *metadata_match; /* merged with the route's */
+    struct filter_overrides overrides;
+};
+enum route_action_kind { ROUTE_CLUSTER, ROUTE_WEIGHTED, ROUTE_CLUSTER_HEADER, ROUTE_REDIRECT, ROUTE_DIRECT_RESPONSE, ROUTE_NON_FORWARDING };
+enum path_match_kind { PATH_MATCH_PREFIX, PATH_MATCH_EXACT, PATH_MATCH_REGEX, PATH_MATCH_SEPARATED_PREFIX, PATH_MATCH_CONNECT, PATH_MATCH_TEMPLATE };
+struct regex_rewrite {
+    const struct regex *regex;
+    sv substitution;
+};
+struct redirect_action {
+    sv host, path, prefix_rewrite, scheme;
+    bool has_path, has_prefix_rewrite, https_redirect, strip_query;
+    uint16_t port;                         /* 0: keep */
+    uint16_t code;                         /* 301 … 308 */
+    struct regex_rewrite regex;
+};
+struct upgrade_override {
+    sv type;
+    bool enabled;
+};
+struct internal_redirect {
+    uint32_t max;                          /* 0: pass through */
+    const uint16_t *codes;                 /* default 302 only */
+    unsigned codes_n;
+    bool allow_cross_scheme;
+    const enum header_id *copy_headers;
+};
+
+struct vhost;
+/* One compiled route. Durations in ms; UINT32_MAX means "not set: use the default", 0 means disabled. */
+struct route_entry {
+    const struct vhost *vhost;
+    sv name;
+    enum route_action_kind action;
+    enum path_match_kind match_kind;
+    sv match_path;                         /* the prefix or path that matched, for rewrites */
+    const struct regex *match_regex;
+    bool case_insensitive;
+    slot_t cluster;                        /* ROUTE_CLUSTER */
+    sv cluster_name;
+    enum header_id cluster_header_id;
+    sv cluster_header;                     /* ROUTE_CLUSTER_HEADER */
+    uint16_t cluster_not_found_code;       /* 503 default */
+    const struct weighted_cluster *weighted;
+    unsigned weighted_n;
+    uint64_t weighted_total;
+    bool weighted_use_hash;
+    sv random_value_header;
+    const struct metadata_match *metadata_match;
+    uint32_t timeout_ms, idle_timeout_ms, max_stream_duration_ms;
+    uint32_t flush_timeout_ms;
+    uint32_t grpc_timeout_max_ms, grpc_timeout_offset_ms; /* max_grpc_timeout; UINT32_MAX: not set */
+    const struct retry_policy *retry;      /* route's or virtual host's; NULL: none */
+    const struct hash_policy *hash;
+    unsigned hash_n;
+    const struct mirror_policy *mirrors;
+    unsigned mirrors_n;
+    bool has_prefix_rewrite;
+    sv prefix_rewrite;
+    struct regex_rewrite path_regex;       /* regex NULL: none */
+    const struct formatter *path_rewrite, *host_rewrite_formatter;
+    sv host_rewrite;
+    sv host_rewrite_header;
+    struct regex_rewrite host_rewrite_path_regex;
+    bool auto_host_rewrite, append_x_forwarded_host;
+    uint8_t priority;                      /* 0 default, 1 high */
+    const struct upgrade_override *upgrades;
+    unsigned upgrades_n;
+    const struct internal_redirect *internal_redirect;
+    const struct redirect_action *redirect;
+    uint16_t direct_status;
+    sv direct_body;
+    const struct formatter *direct_body_format;
+    sv direct_content_type;
+    const struct header_mutations *request_mutations, *response_mutations;
+    struct filter_overrides overrides;
+    const struct kv_metadata *metadata;    /* Route.metadata.filter_metadata; NULL: none */
+    sv decorator_operation;
+    bool decorator_propagate;
+    const struct route_tracing *tracing;
+    uint32_t request_body_buffer_limit;    /* UINT32_MAX: not set */
+    bool include_vhost_rate_limits;
+    const void *rate_limits_msg;           /* compiled by the filters that use it; NULL */
+    sv stat_prefix;
+    struct stats_scope *stats;             /* vhost.<v>.route.<stat_prefix>.; NULL */
+};
+struct virtual_cluster;
+struct vhost {
+    struct shared shared;                  /* a vhost with equal bytes is reused by the next table */
+    struct arena arena;
+    uint64_t bytes_hash;
+    sv name;
+    enum { TLS_REQUIRE_NONE, TLS_REQUIRE_EXTERNAL, TLS_REQUIRE_ALL } require_tls;
+    const struct header_mutations *request_mutations, *response_mutations;
+    struct filter_overrides overrides;
+    bool include_request_attempt_count, include_attempt_count_in_response, include_is_timeout_retry;
+    uint32_t request_body_buffer_limit;
+    const struct virtual_cluster *virtual_clusters;
+    unsigned virtual_clusters_n;
+    const struct kv_metadata *metadata;
+    struct vhost_routes *routes_;          /* private: the compiled match structure */
+};
+struct route_table {
+    struct shared shared;
+    sv name;
+    const struct header_mutations *request_mutations, *response_mutations;
+    bool most_specific_mutations_win;
+    bool ignore_port_in_host, ignore_path_parameters;
+    const enum header_id *internal_only_ids;
+    const sv *internal_only_headers;
+    unsigned internal_only_n;
+    struct filter_overrides overrides;
+    const struct kv_metadata *metadata;
+    bool uses_vhds;
+    struct route_table_private *priv_;
+};
+
+/* Compile RouteConfiguration wire bytes. `prev` (may be NULL): the table being replaced, whose virtual hosts with equal bytes
+ * are shared instead of compiled again; cost follows what changed. ctx->is_static: unknown clusters are errors
+ * (validate_clusters decides when set). NULL: errors are in ctx->diag. Ownership: caller gets one ref. */
+struct route_table *route_table_compile(struct compile_ctx *ctx, sv wire, const struct route_table *prev);
+
+/* What a match may look at. */
+struct route_match_input {
+    const struct headers *headers;   /* :authority, :path, :method, … */
+    uint64_t random;                 /* for runtime_fraction and weights: the same for one request */
+    struct arena *scratch;
+    const struct conn_info *cx;      /* TLS context matches, ports */
+    const struct stream_info *si;    /* dynamic-metadata and filter-state matches; may be NULL */
+    bool is_connect;
+    sv vhost_host;                   /* empty: from :authority */
+};
+enum route_miss { ROUTE_FOUND, ROUTE_NO_VHOST, ROUTE_NO_ROUTE, ROUTE_TLS_REDIRECT };
+/* The first matching route; *why tells when NULL. Borrowed while the table is pinned. */
+const struct route_entry *route_table_match(const struct route_table *t, const struct route_match_input *in,
+                                            const struct vhost **vhost, enum route_miss *why);
+/* The weighted cluster for this random value (or hash), NULL when weights sum to 0. */
+const struct weighted_cluster *route_pick_weighted(const struct route_entry *r, uint64_t random);
+/* Most specific override of the filter: weighted cluster (may be NULL) → route → virtual host → table; NULL: none. */
+const struct filter_override *route_override(const struct route_table *t, const struct route_entry *r,
+                                             const struct weighted_cluster *wc, uint32_t name_id);
+/* Hash of hash_policy for this request; *has false when no policy produced one. `set_cookie` (may be NULL) receives a
+ * Set-Cookie value to add to the response when a cookie was generated. */
+uint64_t route_hash(const struct route_entry *r, const struct route_match_input *in, bool *has, sv *set_cookie);
+/* Location header of a redirect, in arena memory. */
+sv route_redirect_location(const struct route_entry *r, const struct headers *request, bool is_tls, struct arena *a);
+/* Path and host rewriting as the route says; sets x-envoy-original-path/-host when asked. */
+void route_rewrite(const struct route_entry *r, const struct weighted_cluster *wc, struct headers *request,
+                   const struct stream_info *si, bool set_original_path, sv upstream_hostname);
+/* Domains listed more than once, prefix conflicts etc. are compile errors with Envoy's words. */
+const struct virtual_cluster *vhost_virtual_cluster(const struct vhost *v, const struct headers *h, struct arena *scratch, sv *name);
+
+#endif
