@@ -1,0 +1,142 @@
+/* Clusters: the compiled configuration shared by all threads, and a worker's view of it (pools, balancer cursors).
+ * Threads: cluster_config immutable but for its atomics; cluster_view worker-local.
+ * Spec: config.cluster.v3.Cluster. Not here: compiling the proto (config/compile_cluster.c), pools (pool_*.c). */
+#ifndef SLUICE_UPSTREAM_CLUSTER_H
+#define SLUICE_UPSTREAM_CLUSTER_H
+
+#include "proxy/api/lb_policy.h"
+#include "proxy/api/network_filter.h"
+#include "proxy/http/codec.h"
+#include "proxy/net/sock.h"
+#include "proxy/upstream/cluster_stats.h"
+#include "proxy/upstream/host.h"
+
+enum cluster_type { CLUSTER_TYPE_STATIC, CLUSTER_TYPE_STRICT_DNS, CLUSTER_TYPE_LOGICAL_DNS, CLUSTER_TYPE_EDS, CLUSTER_TYPE_ORIGINAL_DST };
+enum upstream_protocol { UPSTREAM_HTTP1, UPSTREAM_HTTP2, UPSTREAM_AUTO /* ALPN */, UPSTREAM_DOWNSTREAM /* as the client */ };
+enum { PRIORITY_DEFAULT, PRIORITY_HIGH, PRIORITIES };
+
+/* Circuit breakers: process-wide limits (CircuitBreakers.Thresholds). */
+struct breaker {
+    uint32_t max_connections, max_pending, max_requests, max_retries; /* 1024, 1024, 1024, 3 */
+    uint32_t max_pools;
+    bool track_remaining;
+    bool has_retry_budget;
+    double budget_percent;
+    uint32_t min_retry_concurrency;
+};
+struct breaker_use { /* shared, atomic */
+    uint32_t connections, pending, requests, retries;
+};
+
+struct metadata_match;
+struct transport_match {
+    sv name;
+    const struct metadata_match *match; /* against endpoint metadata "envoy.transport_socket_match" */
+    slot_t transport;
+};
+struct cluster_upstream_filter {
+    const struct network_filter_type *type;
+    const void *config;
+};
+struct dns_config;
+struct outlier_config;
+struct health_check_config;
+struct slow_start_config;
+
+struct cluster_config {
+    sv name, observability_name;
+    sv eds_service_name;              /* EDS: name of the ClusterLoadAssignment wanted */
+    enum cluster_type type;
+    bool added_via_api;
+    slot_t slot;
+    uint32_t connect_timeout_ms;
+    uint32_t buffer_limit_bytes;
+    const struct lb_policy_type *lb_type;
+    const void *lb_config;
+    uint32_t healthy_panic_pct;       /* 50 */
+    bool locality_weighted, close_connections_on_host_health_failure, ignore_new_hosts_until_first_hc, fail_traffic_on_panic;
+    uint32_t override_host_status;    /* bit set of core.v3.HealthStatus that override hosts may have */
+    slot_t transport;                 /* factory slot */
+    const struct transport_match *transport_matches;
+    unsigned transport_matches_n;
+    bool auto_sni, auto_san_validation;
+    sv auto_sni_header;
+    enum upstream_protocol protocol;
+    struct codec_options codec;
+    uint32_t idle_timeout_ms, max_connection_duration_ms, tcp_idle_timeout_ms;
+    uint32_t max_requests_per_connection; /* 0: unlimited */
+    uint32_t max_stream_duration_ms, max_response_headers_kb;
+    struct breaker breakers[PRIORITIES];
+    struct breaker_use *use;          /* [PRIORITIES], arena memory, atomics */
+    const struct addr *source;        /* upstream_bind_config.source_address; NULL */
+    const struct addr *extra_sources;
+    unsigned extra_sources_n;
+    struct sock_opts sock_opts;
+    const struct cluster_upstream_filter *filters;
+    unsigned filters_n;
+    const struct kv_metadata *metadata;
+    const struct dns_config *dns;
+    const struct outlier_config *outlier;
+    const struct health_check_config *health_check;
+    unsigned health_checks_n;
+    bool use_http_header_original_dst;
+    sv original_dst_header;
+    bool has_original_dst_port;
+    uint16_t original_dst_port;
+    uint32_t cleanup_interval_ms;
+    bool drain_connections_on_host_removal;
+    bool wait_for_warm_on_init;
+    bool connection_pool_per_downstream;
+    double per_upstream_preconnect_ratio;
+    struct stats_scope *stats;        /* cluster.<observability name>. */
+    struct stats_codes *rq_codes;     /* upstream_rq_* */
+    struct stats_codes *internal_codes, *external_codes, *canary_codes;
+};
+
+struct http_pool;
+struct tcp_pool;
+struct worker;
+
+/* A worker's view of a cluster: made when first used, kept while the cluster is in the snapshot or a request holds it. */
+struct cluster_view {
+    const struct cluster_config *cfg;
+    struct shared *cfg_pin;           /* the resource that owns cfg */
+    struct host_set *hosts;           /* one ref; replaced when a snapshot brings new endpoints */
+    struct worker *worker;
+    struct loop *loop;
+    struct stats_shard *stats;
+    uint32_t refs;                    /* plain: requests, pools; the worker's table holds one */
+    bool is_removed;                  /* no longer in the snapshot */
+    struct lb_state *lb_;             /* cursors; rebuilt lazily after hosts changed */
+    struct pool_table *pools_;
+};
+/* Made by the worker. Takes a ref on pin and hosts (hosts may be NULL). */
+struct cluster_view *cluster_view_new(struct worker *w, struct loop *l, const struct cluster_config *cfg, struct shared *pin,
+                                      struct host_set *hosts);
+static inline struct cluster_view *cluster_view_ref(struct cluster_view *v) {
+    v->refs++;
+    return v;
+}
+void cluster_view_unref(struct cluster_view *v);
+/* New endpoints: pools of hosts that are gone are drained. Takes a ref. */
+void cluster_view_set_hosts(struct cluster_view *v, struct host_set *hosts);
+/* The cluster is gone from the snapshot (or replaced): drain all pools, drop the table's ref. */
+void cluster_view_retire(struct cluster_view *v);
+
+/* Pick a host; NULL: none eligible (503 UH). *entry: its entry in the host set (weight, transport); valid while view->hosts. */
+struct host *cluster_view_pick(struct cluster_view *v, struct lb_context *ctx, const struct host_entry **entry);
+/* Would the balancer drop this request (policy.drop_overloads)? */
+bool cluster_view_drop(struct cluster_view *v, struct rng *rng);
+/* The transport factory slot for an entry. */
+slot_t cluster_transport_slot(const struct cluster_config *c, const struct host_entry *e);
+
+/* Circuit breakers. Each _try takes one unit unless the limit is reached. */
+bool breaker_try(uint32_t *used, uint32_t max);
+static inline void breaker_release(uint32_t *used) { __atomic_sub_fetch(used, 1, __ATOMIC_RELAXED); }
+bool breaker_retry_try(const struct cluster_config *c, unsigned priority); /* max_retries or retry budget */
+
+/* Outcome of a request for outlier detection: called by router and tcp_proxy (upstream/outlier.c). */
+enum host_result { HOST_RESULT_HTTP, HOST_RESULT_CONNECT_OK, HOST_RESULT_CONNECT_FAILED, HOST_RESULT_TIMEOUT, HOST_RESULT_RESET };
+void host_report(const struct cluster_config *c, struct host *h, enum host_result r, unsigned http_status);
+
+#endif

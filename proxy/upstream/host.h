@@ -1,0 +1,113 @@
+/* Hosts and host sets of a cluster: priorities, localities, health, weights.
+ * Threads: host sets are built on the config thread and immutable; a host's atomics are shared by all workers.
+ * Spec: config.endpoint.v3 ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints; Envoy's HostSet/PrioritySet. */
+#ifndef SLUICE_UPSTREAM_HOST_H
+#define SLUICE_UPSTREAM_HOST_H
+
+#include "proxy/base/arena.h"
+#include "proxy/base/shared.h"
+#include "proxy/net/addr.h"
+
+/* Health flags, with Envoy's names in /clusters. */
+#define HOST_HEALTH_FLAGS(X)                                                                                  \
+    X(FAILED_ACTIVE_HC, "failed_active_hc") X(FAILED_OUTLIER_CHECK, "failed_outlier_check")                   \
+    X(FAILED_EDS_HEALTH, "failed_eds_health") X(DEGRADED_ACTIVE_HC, "degraded_active_hc")                     \
+    X(DEGRADED_EDS_HEALTH, "degraded_eds_health") X(PENDING_DYNAMIC_REMOVAL, "pending_dynamic_removal")       \
+    X(PENDING_ACTIVE_HC, "pending_active_hc") X(EXCLUDED_IMMEDIATE_HC_FAIL, "excluded_via_immediate_hc_fail") \
+    X(ACTIVE_HC_TIMEOUT, "active_hc_timeout") X(EDS_STATUS_DRAINING, "eds_status_draining")                   \
+    X(DEGRADED_OUTLIER, "degraded_outlier_detection")
+enum host_health_bit {
+#define X(name, text) HOST_BIT_##name,
+    HOST_HEALTH_FLAGS(X)
+#undef X
+};
+#define HOST_FLAG(name) (1u << HOST_BIT_##name)
+
+struct locality {
+    sv region, zone, sub_zone;
+};
+
+struct host_stats { /* shared, atomic, relaxed */
+    uint64_t cx_total, cx_connect_fail, rq_total, rq_success, rq_error, rq_timeout;
+    uint32_t cx_active, rq_active;
+};
+#define HOST_STAT_ADD(h, field, n) ((void)__atomic_add_fetch(&(h)->stats.field, (n), __ATOMIC_RELAXED))
+#define HOST_STAT_GET(h, field) __atomic_load_n(&(h)->stats.field, __ATOMIC_RELAXED)
+
+struct kv_metadata;
+/* One upstream address. The same object survives updates for as long as its address and metadata stay the same, and with it
+ * its health, stats and every worker's pools. */
+struct host {
+    struct shared shared;
+    /* immutable */
+    struct arena arena;
+    struct addr addr;
+    const struct addr *additional;   /* happy-eyeballs candidates after addr */
+    unsigned additional_n;
+    sv address_text;                 /* "1.2.3.4:80" */
+    sv hostname;
+    sv health_check_hostname;
+    struct addr health_check_addr;   /* family 0: addr */
+    bool health_check_disabled;
+    struct locality locality;
+    const struct kv_metadata *metadata;
+    uint64_t metadata_hash;
+    uint64_t id;                     /* unique in the process: key of worker maps */
+    /* shared, atomic */
+    uint32_t health_flags;           /* HOST_FLAG(); written on the config thread */
+    uint32_t outlier_consecutive_5xx, outlier_consecutive_gateway, outlier_consecutive_local;
+    struct host_stats stats;
+    bool is_canary;
+};
+static inline uint32_t host_flags(const struct host *h) { return __atomic_load_n(&h->health_flags, __ATOMIC_RELAXED); }
+/* "healthy" or "/failed_active_hc/…" */
+void host_flags_write(uint32_t flags, struct buf *out);
+
+struct host_entry {
+    struct host *host;               /* the set holds a ref */
+    uint32_t weight;                 /* load_balancing_weight, ≥ 1 */
+    uint16_t locality;               /* index into priority's localities */
+    uint16_t transport_match;        /* index into the cluster's transport socket matches; UINT16_MAX: the default one */
+};
+
+/* Hosts a policy picks among, with the policy's immutable table. */
+struct host_list {
+    const struct host_entry **v;
+    unsigned n;
+    bool equal_weights;
+    uint64_t weight_total;
+    uint32_t weight_max;
+    void *table;                     /* lb_policy_type.build's result */
+};
+
+struct host_locality {
+    struct locality id;
+    uint32_t weight;                 /* locality load_balancing_weight; 0: no traffic */
+    struct host_list hosts, healthy, degraded;
+};
+struct host_priority {
+    struct host_entry *entries;
+    unsigned n;
+    struct host_list all, healthy, degraded; /* `all` without excluded ones; used in panic */
+    unsigned excluded;
+    struct host_locality *localities;
+    unsigned localities_n;
+    bool has_locality_weights;
+    uint32_t overprovisioning_factor;        /* 140 */
+    uint32_t healthy_load_pct, degraded_load_pct; /* share of traffic; all priorities' sum is 100, or 0 when none */
+    bool is_panic;
+};
+/* Immutable; one per version of a cluster's endpoints and health. */
+struct host_set {
+    struct shared shared;
+    struct arena arena;
+    struct host_priority *priorities;
+    unsigned priorities_n;
+    unsigned hosts_n, healthy_n, degraded_n, excluded_n;
+    uint32_t drop_numerator, drop_denominator; /* policy.drop_overloads summed as Envoy does; denominator 0: none */
+    uint32_t max_host_weight;
+    uint64_t version;
+};
+void host_set_free(struct shared *s);
+
+#endif
