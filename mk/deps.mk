@@ -21,6 +21,12 @@ DEV_PYTHON := $(OUT)/venv-dev/bin/python
 deps: $(APT_BUILD) $(APT_TEST) $(APT_DEV) $(VENV_STAMP) $(DEV_VENV_STAMP) $(BORINGSSL_STAMP) ## Install every package needed to build, test and check
 	@:
 
+# A stamp counts only while what it stands for is there (the cache may have been emptied).
+unless = $(if $(wildcard $(1)),,FORCE)
+$(VENV_STAMP): $(call unless,$(PYTHON))
+$(DEV_VENV_STAMP): $(call unless,$(DEV_PYTHON))
+$(BORINGSSL_STAMP): $(call unless,$(OUT)/boringssl/lib/libssl.a)
+
 # One apt at a time: it holds a lock.
 $(APT_TEST): | $(APT_BUILD)
 $(APT_DEV): | $(APT_TEST)

@@ -26,6 +26,8 @@ $(UNIT_SOURCES:%.c=$(OBJ)/%.o) $(SUPPORT_OBJECTS): | $(APT_TEST)
 RESULTS := $(B)/results
 RUN_TESTS = $(PYTHON) scripts/testrun.py --results $(RESULTS)
 PYTEST = SLUICE=$(abspath $(B)/sluice) $(RUN_TESTS) pytest
+# The real Envoy, where its package keeps it.
+PEERS = SLUICE=$(abspath $(B)/sluice) ENVOY=$(abspath $(wildcard $(OUT)/venv-dev/lib/python3*/site-packages/envoy/_bin/envoy))
 # Sanitizer builds run these: the whole suite would take too long there.
 SUBSET ?= smoke
 
@@ -59,7 +61,7 @@ asan: ## Unit tests and the integration subset under ASan and UBSan
 tsan: ## Unit tests and the integration subset under TSan
 
 parity: $(B)/sluice $(DEV_VENV_STAMP) | $(APT_TEST) ## Same config, same request: sluice beside a real Envoy
-	$(Q)SLUICE=$(abspath $(B)/sluice) $(DEV_PYTHON) scripts/testrun.py --results $(RESULTS) pytest \
+	$(Q)$(PEERS) $(DEV_PYTHON) scripts/testrun.py --results $(RESULTS) pytest \
 	    --name parity tests/parity $(PYTEST_ARGS)
 
 conformance: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## HTTP/2, xDS and gateway conformance cases
@@ -69,7 +71,7 @@ conformance-istio: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## Istio's own pilot 
 	$(Q)$(PYTEST) --name conformance-istio tests/conformance/istio $(PYTEST_ARGS)
 
 bench: $(B)/sluice $(DEV_VENV_STAMP) | $(APT_DEV) ## Benchmarks with their budgets; nothing else should run
-	$(Q)SLUICE=$(abspath $(B)/sluice) $(DEV_PYTHON) tests/bench/run.py $(BENCH_ARGS)
+	$(Q)$(PEERS) $(DEV_PYTHON) tests/bench/run.py $(BENCH_ARGS)
 
 .PHONY: fuzz-run
 fuzz-smoke: ## Each fuzz target for FUZZ_SECONDS (60)
