@@ -23,6 +23,8 @@ enum host_health_bit {
 };
 #define HOST_FLAG(name) (1u << HOST_BIT_##name)
 
+struct buf;
+
 struct locality {
     sv region, zone, sub_zone;
 };
