@@ -3,7 +3,7 @@
 
     gen.py --roots protos/roots.txt --out build/gen
 
-Takes the official descriptors out of the xds-protos modules, adds extra/*.proto and extra.txt, keeps what roots.txt
+Takes the official descriptors out of the xds-protos modules, adds extra.txt, keeps what roots.txt
 reaches, regroups it into one file per proto package and has protoc-c write OUT/protos/gen/NAME.pb-c.{c,h}. Beside them
 come registry.{c,h} (every message by name, with what protobuf-c drops: maps, json names, sensitivity, deprecation),
 rules.c (the validate.rules of every field) and OUT/proto/descriptors.pb (the same set, for tests and tools).
@@ -17,7 +17,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 
 from google.protobuf import descriptor_pb2, text_format
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
@@ -70,18 +69,21 @@ class Types:
             raise KeyError
         return name
 
-    def message(self, name):
-        """The DescriptorProto of a message, nested ones too, or None."""
+    def find(self, name):
+        """The DescriptorProto or EnumDescriptorProto of that full name, nested ones too, or None."""
         try:
             top = self.top_of(name)
         except KeyError:
             return None
         found = self.top[top][1]
         for part in name[len(top) + 1:].split(".") if name != top else []:
-            found = next((n for n in found.nested_type if n.name == part), None)
-            if found is None:
-                return None
+            inner = getattr(found, "nested_type", ()), getattr(found, "enum_type", ())
+            found = next((n for held in inner for n in held if n.name == part), None)
         return found
+
+    def message(self, name):
+        found = self.find(name)
+        return found if isinstance(found, descriptor_pb2.DescriptorProto) else None
 
 
 def load_official(types, roots):
@@ -102,56 +104,110 @@ def load_official(types, roots):
             add(importlib.import_module(f"{package}.{stem}").DESCRIPTOR)
 
 
-def load_extra_protos(types, folder):
-    """Our own .proto files: types that xds-protos does not have."""
-    sources = sorted(str(p.relative_to(folder)) for p in folder.glob("*.proto"))
-    if not sources:
-        return []
-    with tempfile.NamedTemporaryFile() as out:
-        subprocess.run(["protoc-c", f"-I{folder}", f"--descriptor_set_out={out.name}", *sources], check=True)
-        found = descriptor_pb2.FileDescriptorSet.FromString(out.read())
-    for f in found.file:
-        types.add_file(f)
-    return [f"{f.package}.{m.name}" for f in found.file for m in f.message_type]
+class Extra:
+    """Reads extra.txt and adds its types and fields to the official ones. The file tells its form itself."""
 
+    def __init__(self, types, path):
+        self.types, self.path, self.added = types, path, []
+        lines = enumerate(path.read_text().splitlines() if path.exists() else [], 1)
+        self.lines = [(n, line) for n, line in lines if line.strip() and not line.startswith("#")]
 
-def scalar_type(types, word):
-    """Field type and type_name of a word in extra.txt."""
-    scalar = getattr(Field, f"TYPE_{word.upper()}", None) if "." not in word else None
-    if scalar is not None:
-        return scalar, ""
-    if types.message(word):
-        return Field.TYPE_MESSAGE, f".{word}"
-    return Field.TYPE_ENUM, f".{word}"
+    def load(self):
+        """Types first, fields then: they may refer to types further down."""
+        self.each(lambda words: self.add_type(words[1], words[0] == "enum"), None)
+        self.each(lambda words: self.open_type(words[1]), self.add_line)
+        return self.added
 
+    def each(self, on_type, on_member):
+        for number, line in self.lines:
+            try:
+                if not line.startswith(" "):
+                    on_type(line.split())
+                elif on_member:
+                    on_member(line.strip())
+            except (ValueError, IndexError, AttributeError, text_format.ParseError) as e:
+                sys.exit(f"{self.path}:{number}: {e or 'not understood'}")
 
-def patch_field(types, words, rules_text):
-    """field MESSAGE NUMBER [repeated] TYPE NAME [oneof=NAME] [optional]: skipped where the official set has it."""
-    message = types.message(words[0])
-    if message is None:
-        raise ValueError(f"no message {words[0]}")
-    number, rest = int(words[1]), words[2:]
-    label = Field.LABEL_OPTIONAL
-    if rest[0] == "repeated":
-        label, rest = Field.LABEL_REPEATED, rest[1:]
-    kind, name, options = rest[0], rest[1], rest[2:]
-    known = next((f for f in message.field if f.name == name), None)
-    if known:
-        if known.number != number:
-            raise ValueError(f"{words[0]}.{name} is number {known.number} officially")
-        return
-    f = message.field.add(name=name, number=number, label=label)
-    f.type, f.type_name = scalar_type(types, kind)
-    for option in options:
+    def add_type(self, full_name, is_enum):
+        """A new message or enum: nested when its parent is a message, else top-level."""
+        parent_name, _, name = full_name.rpartition(".")
+        parent = self.types.message(parent_name)
+        cls = descriptor_pb2.EnumDescriptorProto if is_enum else descriptor_pb2.DescriptorProto
+        if parent is not None:
+            held = parent.enum_type if is_enum else parent.nested_type
+            if not any(x.name == name for x in held):
+                held.add(name=name)
+        elif full_name not in self.types.top:
+            self.types.top[full_name] = (parent_name, cls(name=name), is_enum, "proto3")
+            self.added.append(full_name)
+
+    def open_type(self, full_name):
+        self.current_name, self.current = full_name, self.types.find(full_name)
+
+    def add_line(self, line):
+        text, _, rules = line.partition(" rules=")
+        words = text.split()
+        if isinstance(self.current, descriptor_pb2.EnumDescriptorProto):
+            if not any(v.name == words[1] for v in self.current.value):
+                self.current.value.add(name=words[1], number=int(words[0]))
+        elif words[0] == "required":
+            oneof = self.current.oneof_decl[oneof_index(self.current, words[1])]
+            oneof.options.Extensions[tables.validate_pb2.required] = True
+        else:
+            self.add_field(int(words[0]), words[1:], rules)
+
+    def add_field(self, number, words, rules):
+        message = self.current
+        label = words.pop(0) if words[0] in ("repeated", "optional") else ""
+        kind, name, options = words[0], words[1], words[2:]
+        for i, f in enumerate(message.field):
+            if f.name == name:
+                del message.field[i]
+                break
+        f = message.field.add(name=name, number=number)
+        f.label = Field.LABEL_REPEATED if label == "repeated" or kind.startswith("map<") else Field.LABEL_OPTIONAL
+        if kind.startswith("map<"):
+            kind = self.map_entry(name, *kind[4:-1].split(","))
+        self.set_type(f, kind)
+        if label == "optional":
+            options.append(f"oneof=_{name}")
+        for option in options:
+            self.set_option(f, option)
+        if rules:
+            f.options.Extensions[tables.validate_pb2.rules].CopyFrom(
+                text_format.Parse(rules, tables.validate_pb2.FieldRules()))
+
+    def set_option(self, f, option):
         if option.startswith("oneof="):
-            f.oneof_index = oneof_index(message, option[6:])
-        elif option == "optional":
-            f.oneof_index = oneof_index(message, "_" + name)
+            f.oneof_index = oneof_index(self.current, option[len("oneof="):])
+        elif option == "deprecated":
+            f.options.deprecated = True
+        elif option == "sensitive":
+            f.options.Extensions[tables.sensitive_pb2.sensitive] = True
+        elif option == "disallowed":
+            f.options.Extensions[tables.deprecation_pb2.disallowed_by_default] = True
         else:
             raise ValueError(f"unknown option {option}")
-    if rules_text:
-        f.options.Extensions[tables.validate_pb2.rules].CopyFrom(
-            text_format.Parse(rules_text, tables.validate_pb2.FieldRules()))
+
+    def map_entry(self, field_name, key, value):
+        name = "".join(p.capitalize() for p in field_name.split("_")) + "Entry"
+        entry = self.current.nested_type.add(name=name)
+        entry.options.map_entry = True
+        for number, part, kind in ((1, "key", key), (2, "value", value)):
+            f = entry.field.add(name=part, number=number, label=Field.LABEL_OPTIONAL)
+            self.set_type(f, kind.strip())
+        return f"{self.current_name}.{name}"
+
+    def set_type(self, f, word):
+        """A scalar's name, or a message's or enum's full name."""
+        if "." not in word:
+            f.type = getattr(Field, f"TYPE_{word.upper()}")
+            return
+        found = self.types.find(word)
+        if found is None:
+            raise ValueError(f"no type {word}")
+        f.type = Field.TYPE_ENUM if isinstance(found, descriptor_pb2.EnumDescriptorProto) else Field.TYPE_MESSAGE
+        f.type_name = f".{word}"
 
 
 def oneof_index(message, name):
@@ -160,49 +216,6 @@ def oneof_index(message, name):
             return i
     message.oneof_decl.add(name=name)
     return len(message.oneof_decl) - 1
-
-
-def add_type(types, full_name, is_enum):
-    """A new message or enum: nested when its parent is a message, else top-level."""
-    parent_name, _, name = full_name.rpartition(".")
-    parent = types.message(parent_name)
-    cls = descriptor_pb2.EnumDescriptorProto if is_enum else descriptor_pb2.DescriptorProto
-    held = (parent.enum_type if is_enum else parent.nested_type) if parent else None
-    if held is not None:
-        return next((x for x in held if x.name == name), None) or held.add(name=name)
-    if full_name not in types.top:
-        types.top[full_name] = (parent_name, cls(name=name), is_enum, "proto3")
-    return types.top[full_name][1]
-
-
-def load_patches(types, path):
-    """extra.txt: fields, messages and enum values newer than the official set. Two passes: types, then fields."""
-    if not path.exists():
-        return
-    lines = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        text, _, rules = line.partition(" rules=")
-        words = text.split("#")[0].split()
-        if words:
-            lines.append((number, words, rules))
-    for _, words, _ in lines:
-        if words[0] == "message":
-            add_type(types, words[1], False)
-        elif words[0] == "enum":
-            enum = add_type(types, words[1], True)
-            have = {v.name for v in enum.value}
-            for pair in words[2:]:
-                name, _, value = pair.partition("=")
-                if name not in have:
-                    enum.value.add(name=name, number=int(value))
-    for number, words, rules in lines:
-        try:
-            if words[0] == "field":
-                patch_field(types, words[1:], rules)
-            elif words[0] not in ("message", "enum"):
-                raise ValueError(f"unknown word {words[0]}")
-        except (ValueError, IndexError, text_format.ParseError) as e:
-            sys.exit(f"{path}:{number}: {e}")
 
 
 def references(proto):
@@ -261,6 +274,7 @@ def strip(proto):
     for what in ("extension", "extension_range", "reserved_range", "reserved_name"):
         proto.ClearField(what)
     names = {o.name for o in proto.oneof_decl}
+    group_oneofs(proto)
     for f in proto.field:
         packed = f.options.packed
         f.ClearField("options")
@@ -278,6 +292,19 @@ def strip(proto):
         strip_enum(e)
     for nested in proto.nested_type:
         strip(nested)
+
+
+def group_oneofs(proto):
+    """protoc asks for the members of a oneof in one run; those of extra.txt come last."""
+    first = {}
+    for i, f in enumerate(proto.field):
+        if f.HasField("oneof_index"):
+            first.setdefault(f.oneof_index, i)
+    place = [first[f.oneof_index] if f.HasField("oneof_index") else i for i, f in enumerate(proto.field)]
+    fields = [f for _, f in sorted(zip(place, list(proto.field)), key=lambda pair: pair[0])]
+    copies = [Field.FromString(f.SerializeToString()) for f in fields]
+    del proto.field[:]
+    proto.field.extend(copies)
 
 
 def strip_enum(proto):
@@ -363,8 +390,7 @@ def main():
     roots, aliases = parse_roots(args.roots)
     types = Types()
     load_official(types, roots)
-    roots += load_extra_protos(types, HERE / "extra")
-    load_patches(types, HERE / "extra.txt")
+    roots += Extra(types, HERE / "extra.txt").load()
     kept = closure(types, roots)
     files, shorts = regroup(types, kept, aliases)
 
