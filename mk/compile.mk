@@ -23,7 +23,7 @@ $(MEMBERS_FILE): FORCE
 	$(call remember,$(OBJECTS))
 
 # Present before anything compiles, yet no reason to compile anew (headers are tracked one by one).
-READY := $(APT_BUILD) $(BORINGSSL_STAMP) $(PROTO_STAMP)
+READY := $(APT_BUILD) $(BORINGSSL_STAMP) $(PROTO_LIST)
 
 $(OBJ)/%.o: %.c $(FLAGS_FILE) | $(READY)
 	@mkdir -p $(@D)

@@ -1,18 +1,17 @@
-# Compiles the generated sources into $(B)/libprotos.a; called by mk/protos.mk once they exist.
+# Compiles the generated sources into build/protos/libprotos.a; called by mk/protos.mk once they exist.
+
 OUT := build
-Q := $(if $(V),,@)
-include mk/flags.mk
-
+CC := gcc
+CCACHE ?= $(shell command -v ccache)
 GENERATED := $(wildcard $(OUT)/gen/protos/gen/*.c)
-OBJECTS := $(GENERATED:$(OUT)/gen/%.c=$(B)/obj/gen/%.o)
+OBJECTS := $(GENERATED:$(OUT)/gen/protos/gen/%.c=$(OUT)/protos/%.o)
 
-$(B)/libprotos.a: $(OBJECTS) $(OUT)/gen/.list
-	$(Q)rm -f $@ && $(AR) rcs $@ $(OBJECTS)
+$(OUT)/protos/libprotos.a: $(OBJECTS) $(OUT)/gen/.list
+	rm -f $@ && ar rcs $@ $(OBJECTS)
 
-# Tables, not code: sanitizers would find nothing in them and slow everything.
-$(B)/obj/gen/%.o: $(OUT)/gen/%.c
+$(OUT)/protos/%.o: $(OUT)/gen/protos/gen/%.c
 	@mkdir -p $(@D)
-	$(Q)$(CCACHE) $(CC) -std=gnu11 -w -O2 -g -fPIE -fvisibility=hidden -ffunction-sections -fdata-sections \
-	    $(CPPFLAGS_ALL) -MMD -MP -c -o $@ $<
+	$(CCACHE) $(CC) -std=gnu11 -w -O2 -g1 -fPIE -fvisibility=hidden -ffunction-sections -fdata-sections -fno-plt \
+	    -I. -I$(OUT)/gen -MMD -MP -c -o $@ $<
 
 -include $(OBJECTS:.o=.d)

@@ -1,20 +1,23 @@
 # Generated protobuf C: protos/gen.py writes $(OUT)/gen from the official descriptors, kept in the cache by content.
-# The sources are then compiled like any other (mk/protolib.mk, a make of its own: the file list is known only after).
+# One library serves all variants: it is tables, in which a sanitizer would find nothing.
 
-PROTO_LIB :=
-.PHONY: protos
-ifneq ($(wildcard protos/gen.py),)
-PROTO_STAMP := $(STAMPS)/protos-$(call digest,$(wildcard protos/*.py) protos/roots.txt requirements.txt scripts/protos.py)
-PROTO_LIB := $(B)/libprotos.a
+PROTO_INPUTS := $(shell find protos -type f ! -name '*.[ch]' ! -name '*.md' ! -name 'BUILD*' ! -path '*/__pycache__/*' | LC_ALL=C sort)
+PROTO_STAMP := $(STAMPS)/protos-$(call digest,$(PROTO_INPUTS) requirements.txt scripts/protos.py)
+PROTO_LIST := $(OUT)/gen/.list
+PROTO_LIB := $(OUT)/protos/libprotos.a
 
-$(PROTO_STAMP): | $(VENV_STAMP)
-	$(Q)$(PYTHON) scripts/protos.py $(OUT)/gen
+$(PROTO_STAMP): $(call unless,$(PROTO_LIST)) | $(VENV_STAMP)
+	$(Q)$(PYTHON) scripts/protos.py $(OUT)/gen $(PROTO_INPUTS)
 	$(Q)mkdir -p $(@D) && touch $@
 
-# Always asked, rarely anything to do; its time changes only when it was made anew.
-$(PROTO_LIB): FORCE | $(PROTO_STAMP)
-	$(Q)+$(MAKE) -f mk/protolib.mk VARIANT=$(VARIANT) B=$(B) $@
-endif
+# Its time changes only when the generated files did.
+$(PROTO_LIST): $(PROTO_STAMP)
+	@:
 
+# A make of its own: which files there are is known only now.
+$(PROTO_LIB): $(PROTO_LIST) $(wildcard protos/*.h) mk/protolib.mk | $(APT_BUILD)
+	$(Q)+$(MAKE) $(if $(V),,-s) -f mk/protolib.mk
+
+.PHONY: protos
 protos: $(PROTO_LIB) ## Generate the protobuf C code and compile it
 	@:

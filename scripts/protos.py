@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Generates the protobuf C sources into DEST (normally build/gen), by way of the content-keyed cache.
+"""Generates the protobuf C sources into DEST (normally build/gen), by way of the cache, keyed by the INPUT files.
 
 Only files whose content changed are written, so an edit of roots.txt recompiles what it touches and no more.
 """
@@ -36,11 +36,11 @@ def synchronise(source, destination):
 
 
 def main():
-    if len(sys.argv) != 2:
-        sys.exit("usage: protos.py DEST")
+    if len(sys.argv) < 3:
+        sys.exit("usage: protos.py DEST INPUT...")
     destination = pathlib.Path(sys.argv[1])
     compiler = cache.version_of(shutil.which("protoc-c") or "protoc-c")
-    key = cache.key_of(*sorted(PROTOS.glob("*.py")), PROTOS / "roots.txt", cache.ROOT / "requirements.txt", compiler)
+    key = cache.key_of(*map(pathlib.Path, sys.argv[2:]), cache.ROOT / "requirements.txt", compiler)
     source = cache.entry("protos", key, generate)
     destination.mkdir(parents=True, exist_ok=True)
     with cache.locked("gen-" + cache.key_of(str(destination.resolve()))):
