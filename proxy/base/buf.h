@@ -25,6 +25,7 @@ struct chunk {
 #define CHUNK_SMALL_BYTES 4080u  /* data capacity of the small free-listed chunk (4 KiB with header) */
 #define CHUNK_READ_BYTES 65520u  /* the worker's read chunk (64 KiB with header) */
 #define BUF_COPY_MAX 1024u       /* shorter pieces are copied rather than referenced when they are kept */
+#define BUF_COALESCE_MAX 512u    /* shorter pieces are copied behind the last slice when there is room */
 
 struct chunk *chunk_new(size_t cap); /* refs 1; the two sizes above come from per-thread free lists */
 static inline struct chunk *chunk_ref(struct chunk *c) {
@@ -42,9 +43,10 @@ struct slice {
 };
 
 #define BUF_INLINE_SLICES 4
+/* A zeroed buf is an empty one. Never copied by assignment: v_ may point into it. */
 struct buf {
     size_t len_;          /* total bytes */
-    struct slice *v_;     /* inline_ or heap ring */
+    struct slice *v_;     /* inline_ or heap ring; NULL: not used yet */
     uint32_t head_;       /* index of the first slice */
     uint32_t count_;
     uint32_t cap_;        /* power of two */
@@ -74,7 +76,8 @@ void buf_append_slice(struct buf *b, struct chunk *c, const char *p, size_t n); 
 void buf_append_keep(struct buf *b, struct chunk *c, const char *p, size_t n);
 void buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void buf_vprintf(struct buf *b, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
-/* Room for n contiguous bytes at the end: write there, then commit how many were written (≤ n). */
+/* Room for n > 0 contiguous bytes at the end: write there, then commit how many were written (≤ n, 0: none).
+ * Between the two, no other change of b, nor of a buf that shares b's last chunk. */
 char *buf_reserve(struct buf *b, size_t n);
 void buf_commit(struct buf *b, size_t n);
 

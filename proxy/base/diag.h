@@ -11,6 +11,7 @@
 #define DIAG_ERRORS_MAX 20
 #define DIAG_PATH_MAX 1024
 #define DIAG_TEXT_MAX (64u * 1024)
+#define DIAG_WARNINGS_MAX 100
 
 struct diag_warning {
     struct diag_warning *next;
@@ -20,9 +21,10 @@ struct diag {
     struct arena arena_;
     size_t path_len_;
     size_t text_bytes_;
-    unsigned errors_, errors_dropped_, warnings_;
+    unsigned errors_, errors_dropped_, warnings_; /* errors_ counts the dropped ones too */
     sv error_v_[DIAG_ERRORS_MAX];
-    struct diag_warning *warning_list_;
+    struct diag_warning *warning_list_;  /* oldest first, at most DIAG_WARNINGS_MAX of them */
+    struct diag_warning **warning_tail_; /* where the next one is linked */
     char path_[DIAG_PATH_MAX]; /* cut when longer */
 };
 
@@ -35,6 +37,10 @@ void diag_reset(struct diag *d);
 bool diag_error(struct diag *d, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* Something accepted but without effect (an unhonoured field): logged once and counted by the caller's rim. */
 void diag_warn(struct diag *d, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* The warnings, oldest first, linked by next; NULL: none. Borrowed until reset. */
+static inline const struct diag_warning *diag_warnings(const struct diag *d) {
+    return d->warning_list_;
+}
 static inline bool diag_ok(const struct diag *d) { return d->errors_ == 0; }
 static inline unsigned diag_errors(const struct diag *d) { return d->errors_; }
 /* All errors joined by "; ", at most DIAG_TEXT_MAX bytes, with "(and N more)". Borrowed until reset. */

@@ -10,6 +10,7 @@
 enum log_level { LOG_TRACE, LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR, LOG_CRITICAL, LOG_OFF };
 
 /* Components carry Envoy's logger names, so that /logging?upstream=debug works. */
+/* clang-format off */
 #define LOG_COMPONENTS(X)                                                                                     \
     X(admin) X(alternate_protocols_cache) X(aws) X(assert) X(backtrace) X(basic_auth) X(cache_filter)         \
     X(client) X(config) X(connection) X(conn_handler) X(compression) X(credential_injector) X(decompression)  \
@@ -19,6 +20,7 @@ enum log_level { LOG_TRACE, LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR, LOG_CRITIC
     X(multi_connection) X(oauth2) X(pool) X(quic) X(quic_stream) X(ratelimit) X(rbac) X(rds) X(redis)         \
     X(router) X(runtime) X(secret) X(stats) X(stats_sinks) X(tap) X(testing) X(thrift) X(tracing) X(udp)      \
     X(upstream) X(wasm) X(websocket)
+/* clang-format on */
 enum log_component {
 #define X(name) LOG_##name,
     LOG_COMPONENTS(X)
@@ -35,12 +37,14 @@ bool log_component_parse(sv name, enum log_component *out);
 const char *log_component_name(enum log_component c);
 void log_set_all(enum log_level l);
 void log_set(enum log_component c, enum log_level l);
-/* Envoy's --log-format (spdlog subset: %Y %m %d %T %e %t %l %L %n %g %s %# %v %_ %j %+ …). False and text in err: unknown. */
+/* Envoy's --log-format: spdlog's pattern flags, %_ %j %* %+. False and text in err: unknown flag. At start-up. */
 bool log_set_format(const char *fmt, char *err, size_t err_n);
-void log_set_escaped(bool escaped); /* --log-format-escaped: newline and backslash in messages are escaped */
+void log_set_escaped(bool escaped); /* --log-format-escaped: a line is C-escaped, so that it stays one line */
 int log_open(const char *path);     /* --log-path; NULL: stderr. 0 or -errno */
 int log_reopen(void);               /* SIGUSR1, /reopen_logs */
-void log_thread_name(const char *name); /* shown in crash dumps; at thread start */
+void log_thread_name(const char *name); /* shown in crash dumps and by the system; at thread start */
+const char *log_thread(void);           /* this thread's name, "" before log_thread_name */
+int log_fd(void);                       /* where lines go: for the crash handler */
 
 void log_write(enum log_component c, enum log_level l, const char *file, int line, const char *fmt, ...) PRINTF_LIKE(5, 6);
 static inline bool log_enabled(enum log_component c, enum log_level l) {

@@ -16,6 +16,26 @@ char *xstrdup(const char *s);
 #define xnew(type) ((type *)xcalloc(1, sizeof(type)))
 #define xnew_array(type, n) ((type *)xcalloc((n), sizeof(type)))
 
+/* AddressSanitizer sees into our own allocators: what an arena has not handed out and what waits in a free list is
+ * poisoned. REDZONE bytes then part neighbours. Nothing of this exists in other builds. */
+#if defined(__SANITIZE_ADDRESS__)
+#define MEM_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define MEM_ASAN 1
+#endif
+#endif
+#ifdef MEM_ASAN
+#include <sanitizer/asan_interface.h>
+#define MEM_REDZONE 16u
+#define MEM_POISON(p, n) __asan_poison_memory_region((p), (n))
+#define MEM_UNPOISON(p, n) __asan_unpoison_memory_region((p), (n))
+#else
+#define MEM_REDZONE 0u
+#define MEM_POISON(p, n) ((void)(p), (void)(n))
+#define MEM_UNPOISON(p, n) ((void)(p), (void)(n))
+#endif
+
 /* Give unused heap pages back to the system (malloc_trim); used after large updates and by /memory. */
 void mem_trim(void);
 

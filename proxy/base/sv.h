@@ -30,7 +30,10 @@ static inline bool sv_ends(sv s, sv suffix) {
     return s.n >= suffix.n && (suffix.n == 0 || memcmp(s.p + s.n - suffix.n, suffix.p, suffix.n) == 0);
 }
 /* The part from `from` (clamped), and at most `n` bytes of it. */
-static inline sv sv_skip(sv s, size_t from) { return from >= s.n ? (sv){s.p + s.n, 0} : (sv){s.p + from, s.n - from}; }
+static inline sv sv_skip(sv s, size_t from) {
+    from = from < s.n ? from : s.n;
+    return from ? (sv){s.p + from, s.n - from} : s; /* NULL + 0 is undefined */
+}
 static inline sv sv_sub(sv s, size_t from, size_t n) {
     s = sv_skip(s, from);
     return (sv){s.p, n < s.n ? n : s.n};
@@ -72,9 +75,11 @@ int ascii_hex(char c);
 char *sv_dup(sv s);
 
 bool sv_is_utf8(sv s); /* well-formed UTF-8 (RFC 3629), no surrogates */
+/* Length (1..4) of the well-formed UTF-8 sequence at the front; 0: ill-formed, cut short or empty. */
+unsigned sv_utf8_seq(sv s);
 
 /* Seeded hash of bytes (XXH3, per-process random seed): for tables only, never for load balancing. */
 uint64_t sv_hash(sv s);
-void sv_hash_seed(uint64_t seed); /* once, before threads start; tests may fix it */
+void sv_hash_seed(uint64_t seed); /* before any table is filled, for tests; else drawn at the first hash */
 
 #endif
