@@ -4,6 +4,7 @@
     testrun.py --results DIR unit BINARY...        cmocka binaries, in parallel
     testrun.py --results DIR pytest ARG...         pytest, counted from its JUnit report
     testrun.py --results DIR fuzz BINARY...        libFuzzer binaries, a time limit each
+    testrun.py --results DIR step NAME COMMAND...  any command: one passed or one failed
     testrun.py --results DIR sum NAME...           the sum of earlier runs; a missing one counts as failed
 """
 import argparse
@@ -124,6 +125,13 @@ def run_fuzz(binaries, seconds, corpus, work):
     return add(tallies)
 
 
+def run_step(command):
+    start = time.monotonic()
+    code = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
+    print(f"{' '.join(command)}: {'ok' if code == 0 else f'FAIL (exit {code})'} {time.monotonic() - start:.0f} s")
+    return Tally(int(code == 0), int(code != 0))
+
+
 def load(results, name):
     path = results / f"{name}.json"
     if not path.exists():
@@ -144,6 +152,9 @@ def main():
     fuzz.add_argument("--corpus", type=pathlib.Path)
     fuzz.add_argument("--work", type=pathlib.Path)
     fuzz.add_argument("binaries", nargs="*")
+    step = kinds.add_parser("step")
+    step.add_argument("name")
+    step.add_argument("command", nargs=argparse.REMAINDER)
     kinds.add_parser("sum").add_argument("names", nargs="+")
     arguments, rest = parser.parse_known_args()
     if arguments.kind != "pytest" and rest:
@@ -157,6 +168,8 @@ def main():
     if arguments.kind == "fuzz":
         finish(results, "fuzz", run_fuzz(arguments.binaries, arguments.seconds,
                                          arguments.corpus.absolute(), arguments.work.absolute()))
+    if arguments.kind == "step":
+        finish(results, arguments.name, run_step(arguments.command))
     finish(results, None, add([load(results, name) for name in arguments.names]))
 
 
