@@ -76,7 +76,8 @@ void arena_reset(struct arena *a) {
     }
 }
 
-/* Blocks grow with the arena, a quarter of it at most: few blocks in large ones, little waste in any. */
+/* Blocks grow with the arena, a quarter of it at most: few blocks in large ones, little waste in
+ * any. */
 static size_t regular_bytes(const struct arena *a) {
     size_t quarter = a->used_bytes_ / 4 & ~(size_t)7;
     size_t bytes = quarter < BLOCK_MAX_BYTES ? quarter : BLOCK_MAX_BYTES;

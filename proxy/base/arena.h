@@ -12,12 +12,12 @@
 struct arena_block;
 struct arena_cleanup;
 struct arena {
-    char *cur_;                /* next free byte */
+    char *cur_; /* next free byte */
     char *end_;
     struct arena_block *head_; /* newest block; the chain is freed by _fini/_reset */
     struct arena_cleanup *cleanups_;
-    size_t used_bytes_;        /* of blocks allocated, for accounting */
-    size_t block_bytes_;       /* size of the first regular block; later ones grow with the arena */
+    size_t used_bytes_;  /* of blocks allocated, for accounting */
+    size_t block_bytes_; /* size of the first regular block; later ones grow with the arena */
 };
 
 /* Blocks of `block_bytes` (0: 4 KiB) are taken when first needed: an unused arena owns nothing. */
@@ -43,11 +43,13 @@ void *arena_zalloc(struct arena *a, size_t n);
 #define arena_new(a, type) ((type *)arena_zalloc((a), sizeof(type)))
 #define arena_new_array(a, type, n) ((type *)arena_zalloc_array((a), (n), sizeof(type)))
 void *arena_zalloc_array(struct arena *a, size_t n, size_t size); /* overflow-checked */
-sv arena_sv(struct arena *a, sv s);                               /* copy, NUL-terminated behind the view */
+/* copy, NUL-terminated behind the view */
+sv arena_sv(struct arena *a, sv s);
 char *arena_cstr(struct arena *a, sv s);
 sv arena_printf(struct arena *a, const char *fmt, ...) PRINTF_LIKE(2, 3);
 sv arena_vprintf(struct arena *a, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);
-/* Call fn(arg) when the arena ends: for what the arena's objects own outside of it (regexes, SSL_CTX, refs). */
+/* Call fn(arg) when the arena ends: for what the arena's objects own outside of it (regexes,
+ * SSL_CTX, refs). */
 void arena_on_fini(struct arena *a, void (*fn)(void *arg), void *arg);
 size_t arena_bytes(const struct arena *a); /* heap bytes held */
 

@@ -1,4 +1,5 @@
-/* Byte queues: a ring of slices over refcounted chunks, with free lists of the two usual chunk sizes per thread.
+/* Byte queues: a ring of slices over refcounted chunks, with free lists of the two usual chunk
+ * sizes per thread.
  * Threads: chunks, bufs and free lists each belong to one thread.
  * Not here: watermarks (net/conn.c), sockets (net/sock.c). */
 #include "proxy/base/buf.h"
@@ -174,7 +175,8 @@ void buf_fini(struct buf *b) {
 
 /* ---- appending ---- */
 
-/* Bytes that may be written right behind the last slice: only while nobody has appended to its chunk since. */
+/* Bytes that may be written right behind the last slice: only while nobody has appended to its
+ * chunk since. */
 static inline size_t tail_room(const struct buf *b) {
     const struct slice *s = last_slice(b);
     if (!s || !s->chunk || s->p + s->n != s->chunk->data + s->chunk->used) {
@@ -309,8 +311,8 @@ void buf_printf(struct buf *b, const char *fmt, ...) {
 
 /* ---- moving ---- */
 
-/* Append a slice whose ref is handed over: as itself, or copied when it is short and there is room for it, so that
- * many short pieces do not each pin a chunk. */
+/* Append a slice whose ref is handed over: as itself, or copied when it is short and there is room
+ * for it, so that many short pieces do not each pin a chunk. */
 static inline void adopt(struct buf *b, struct slice s) {
     bool is_joined = join_tail(b, s.chunk, s.p, s.n);
     if (!is_joined && (s.n > BUF_COALESCE_MAX || s.n > tail_room(b))) {
@@ -426,7 +428,8 @@ static uint32_t run_in_chunk(const struct buf *b, uint32_t i, size_t *bytes) {
     return n;
 }
 
-/* As run_in_chunk, over neighbouring runs each of which is worth copying; 0: the first one is not. */
+/* As run_in_chunk, over neighbouring runs each of which is worth copying; 0: the first one is
+ * not. */
 static uint32_t run_to_copy(const struct buf *b, uint32_t i, size_t *bytes) {
     uint32_t n = 0;
     *bytes = 0;
@@ -471,7 +474,8 @@ void buf_compact(struct buf *b) {
 
 /* ---- reading ---- */
 
-/* Move the bytes after the first slice to its end until it has n; false when its chunk has no room for them. */
+/* Move the bytes after the first slice to its end until it has n; false when its chunk has no room
+ * for them. */
 static bool pullup_in_place(struct buf *b, size_t n) {
     struct slice *first = buf_slice(b, 0);
     struct chunk *c = first->chunk;

@@ -40,7 +40,8 @@ static void next_member(struct json_writer *w) {
     newline(w);
 }
 
-/* Below JSON_DEPTH_MAX everything is left out; the object or array at the limit is printed as null. */
+/* Below JSON_DEPTH_MAX everything is left out; the object or array at the limit is printed as
+ * null. */
 static bool can_write(const struct json_writer *w) { return w->depth_ <= JSON_DEPTH_MAX; }
 
 static bool begin_value(struct json_writer *w) {

@@ -1,6 +1,8 @@
 /* The process log: levels by component, and lines to stderr or a file.
- * Threads: any; a line is one write(2). Format and file are replaced without a lock: a line in flight meets either.
- * Spec: Envoy's command line (--log-level, --log-path, --log-format, --log-format-escaped) and admin's /logging.
+ * Threads: any; a line is one write(2). Format and file are replaced without a lock: a line in
+ * flight meets either.
+ * Spec: Envoy's command line (--log-level, --log-path, --log-format, --log-format-escaped) and
+ * admin's /logging.
  * Not here: patterns (log_format.c), access logs (observe/access_log.c). */
 #include "proxy/base/log.h"
 
@@ -174,7 +176,8 @@ int log_reopen(void) {
     return fd < 0 ? fd : replace_file(fd);
 }
 
-/* What cannot be written (a full disk, a full non-blocking pipe) is lost: there is nowhere to say so. */
+/* What cannot be written (a full disk, a full non-blocking pipe) is lost: there is nowhere to say
+ * so. */
 static void write_all(int fd, sv s) {
     while (s.n) {
         ssize_t n = write(fd, s.p, s.n);

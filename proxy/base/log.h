@@ -1,4 +1,5 @@
-/* Process log in Envoy's format and levels, by component. Arguments are not evaluated when a component's level is off.
+/* Process log in Envoy's format and levels, by component. Arguments are not evaluated when a
+ * component's level is off.
  * Threads: any (one write(2) per line). Never log secrets, tokens or bodies. */
 #ifndef SLUICE_BASE_LOG_H
 #define SLUICE_BASE_LOG_H
@@ -37,25 +38,29 @@ bool log_component_parse(sv name, enum log_component *out);
 const char *log_component_name(enum log_component c);
 void log_set_all(enum log_level l);
 void log_set(enum log_component c, enum log_level l);
-/* Envoy's --log-format: spdlog's pattern flags, %_ %j %* %+. False and text in err: unknown flag. At start-up. */
+/* Envoy's --log-format: spdlog's pattern flags, %_ %j %* %+. False and text in err: unknown flag.
+ * At start-up. */
 bool log_set_format(const char *fmt, char *err, size_t err_n);
-void log_set_escaped(bool escaped); /* --log-format-escaped: a line is C-escaped, so that it stays one line */
-int log_open(const char *path);     /* --log-path; NULL: stderr. 0 or -errno */
-int log_reopen(void);               /* SIGUSR1, /reopen_logs */
-void log_thread_name(const char *name); /* shown in crash dumps and by the system; at thread start */
-const char *log_thread(void);           /* this thread's name, "" before log_thread_name */
-int log_fd(void);                       /* where lines go: for the crash handler */
+/* --log-format-escaped: a line is C-escaped, so that it stays one line */
+void log_set_escaped(bool escaped);
+int log_open(const char *path); /* --log-path; NULL: stderr. 0 or -errno */
+int log_reopen(void);           /* SIGUSR1, /reopen_logs */
+/* shown in crash dumps and by the system; at thread start */
+void log_thread_name(const char *name);
+const char *log_thread(void); /* this thread's name, "" before log_thread_name */
+int log_fd(void);             /* where lines go: for the crash handler */
 
-void log_write(enum log_component c, enum log_level l, const char *file, int line, const char *fmt, ...) PRINTF_LIKE(5, 6);
+void log_write(enum log_component c, enum log_level l, const char *file, int line, const char *fmt,
+               ...) PRINTF_LIKE(5, 6);
 static inline bool log_enabled(enum log_component c, enum log_level l) {
     return UNLIKELY(l >= __atomic_load_n(&log_levels[c], __ATOMIC_RELAXED));
 }
 
-#define log_at(c, l, ...)                                              \
-    do {                                                               \
-        if (log_enabled((c), (l))) {                                   \
-            log_write((c), (l), __FILE__, __LINE__, __VA_ARGS__);      \
-        }                                                              \
+#define log_at(c, l, ...)                                         \
+    do {                                                          \
+        if (log_enabled((c), (l))) {                              \
+            log_write((c), (l), __FILE__, __LINE__, __VA_ARGS__); \
+        }                                                         \
     } while (0)
 #define log_trace(c, ...) log_at((c), LOG_TRACE, __VA_ARGS__)
 #define log_debug(c, ...) log_at((c), LOG_DEBUG, __VA_ARGS__)

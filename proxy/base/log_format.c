@@ -1,7 +1,7 @@
 /* Log line patterns.
  * Threads: a format is immutable once made; printing is reentrant.
- * Spec: spdlog's pattern flags; Envoy's %_ (newlines escaped), %j (message as JSON text), %* (its tags, as JSON
- * members), %+ (as %j, without the tags).
+ * Spec: spdlog's pattern flags; Envoy's %_ (newlines escaped), %j (message as JSON text), %* (its
+ * tags, as JSON members), %+ (as %j, without the tags).
  * Not here: levels, where lines go (log.c). */
 #include "proxy/base/log_format.h"
 
@@ -101,7 +101,8 @@ static void add_json(struct log_text *t, sv s) {
 
 static void print_json(struct log_text *t, const struct log_record *r) { add_json(t, r->message); }
 
-/* A message may begin with `[Tags: "key":"value",…] `. Cuts it in two; tags are empty without such a beginning. */
+/* A message may begin with `[Tags: "key":"value",…] `. Cuts it in two; tags are empty without such
+ * a beginning. */
 static sv cut_tags(sv *message) {
     sv rest = *message;
     if (!sv_eat(&rest, SV("[Tags: "))) {

@@ -32,7 +32,8 @@ struct log_record {
 };
 
 struct log_format;
-/* NULL, and the reason in err: a flag that nobody knows, or too many of them. Keeps a copy of fmt. */
+/* NULL, and the reason in err: a flag that nobody knows, or too many of them. Keeps a copy of
+ * fmt. */
 struct log_format *log_format_new(const char *fmt, char *err, size_t err_n);
 void log_format_free(struct log_format *f);
 void log_format_print(const struct log_format *f, const struct log_record *r, struct log_text *out);

@@ -1,4 +1,5 @@
-/* Open addressing with linear probing; removal shifts the rest of the cluster back, so there are no tombstones.
+/* Open addressing with linear probing; removal shifts the rest of the cluster back, so there are no
+ * tombstones.
  * Threads: one owner, or read-only sharing.
  * Not here: intrusive or ordered containers. */
 #include "proxy/base/map.h"
@@ -66,8 +67,8 @@ void *map_put(struct map *m, sv key, void *value) {
     return old;
 }
 
-/* Free slot `hole`, moving back each later member of its cluster that may lie there: one whose home is not
- * (cyclically) after the hole. */
+/* Free slot `hole`, moving back each later member of its cluster that may lie there: one whose home
+ * is not (cyclically) after the hole. */
 static void close_hole(struct map *m, size_t hole) {
     size_t mask = m->cap_ - 1;
     for (size_t i = (hole + 1) & mask; m->slots_[i].hash; i = (i + 1) & mask) {
@@ -100,8 +101,9 @@ void map_clear(struct map *m) {
     m->count_ = 0;
 }
 
-/* The table is walked twice: first all but the entries that probing wrapped to its beginning, then those. So an entry
- * that a removal near the end draws back over the edge is still ahead of the walk, and none is seen twice. */
+/* The table is walked twice: first all but the entries that probing wrapped to its beginning, then
+ * those. So an entry that a removal near the end draws back over the edge is still ahead of the
+ * walk, and none is seen twice. */
 struct map_slot *map_next(const struct map *m, size_t *it) {
     while (*it < 2 * m->cap_) {
         bool is_second = *it >= m->cap_;

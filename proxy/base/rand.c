@@ -52,7 +52,8 @@ uint64_t rng_u64(struct rng *r) {
     return result;
 }
 
-/* Lemire's multiplication: the high half of r * n is in [0, n); low halves below 2^64 mod n are drawn again. */
+/* Lemire's multiplication: the high half of r * n is in [0, n); low halves below 2^64 mod n are
+ * drawn again. */
 uint64_t rng_below(struct rng *r, uint64_t n) {
     ASSERT(n > 0);
     unsigned __int128 m = (unsigned __int128)rng_u64(r) * n;

@@ -47,7 +47,8 @@ static uint64_t load64(const char *p) {
     return v;
 }
 
-/* Most texts compared agree in case too: eight bytes at a time, letter by letter only where they differ. */
+/* Most texts compared agree in case too: eight bytes at a time, letter by letter only where they
+ * differ. */
 static bool same_nocase(const char *a, const char *b, size_t n) {
     while (n) {
         size_t step = n < 8 ? n : 8;
@@ -173,8 +174,8 @@ static size_t eat_digits(sv *s) {
     return n;
 }
 
-/* [+-] digits [. digits] [e [+-] digits], at least one digit before the exponent: strtod alone would also take hex,
- * "inf", "nan" and leading space. */
+/* [+-] digits [. digits] [e [+-] digits], at least one digit before the exponent: strtod alone
+ * would also take hex, "inf", "nan" and leading space. */
 static bool is_decimal(sv s) {
     if (s.n && (s.p[0] == '-' || s.p[0] == '+')) {
         s = sv_skip(s, 1);
@@ -222,36 +223,42 @@ char *sv_dup(sv s) {
     return copy;
 }
 
-static bool is_tail(unsigned char c) { return (c & 0xc0) == 0x80; }
+/* RFC 3629, section 4: what may follow each first byte beyond ASCII. */
+static const struct utf8_lead {
+    unsigned char first, last; /* of the first byte */
+    unsigned char seq;         /* bytes of the sequence */
+    /* no overlong forms, no surrogates, nothing beyond U+10FFFF */
+    unsigned char second_min, second_max;
+} utf8_leads[] = {
+    {0xc2, 0xdf, 2, 0x80, 0xbf}, {0xe0, 0xe0, 3, 0xa0, 0xbf}, {0xe1, 0xec, 3, 0x80, 0xbf},
+    {0xed, 0xed, 3, 0x80, 0x9f}, {0xee, 0xef, 3, 0x80, 0xbf}, {0xf0, 0xf0, 4, 0x90, 0xbf},
+    {0xf1, 0xf3, 4, 0x80, 0xbf}, {0xf4, 0xf4, 4, 0x80, 0x8f},
+};
+
+static const struct utf8_lead *utf8_lead_of(unsigned char c) {
+    for (size_t i = 0; i < ARRAY_LEN(utf8_leads); i++) {
+        if (c >= utf8_leads[i].first && c <= utf8_leads[i].last) {
+            return &utf8_leads[i];
+        }
+    }
+    return NULL;
+}
 
 unsigned sv_utf8_seq(sv s) {
     const unsigned char *p = (const unsigned char *)s.p;
-    if (s.n == 0) {
+    if (s.n == 0 || p[0] < 0x80) {
+        return s.n ? 1 : 0;
+    }
+    const struct utf8_lead *lead = utf8_lead_of(p[0]);
+    if (!lead || s.n < lead->seq || p[1] < lead->second_min || p[1] > lead->second_max) {
         return 0;
     }
-    if (p[0] < 0x80) {
-        return 1;
+    for (unsigned i = 2; i < lead->seq; i++) {
+        if ((p[i] & 0xc0) != 0x80) {
+            return 0;
+        }
     }
-    if (p[0] < 0xc2 || s.n < 2 || !is_tail(p[1])) { /* a tail first, or an overlong pair */
-        return 0;
-    }
-    if (p[0] < 0xe0) {
-        return 2;
-    }
-    if (s.n < 3 || !is_tail(p[2])) {
-        return 0;
-    }
-    if (p[0] < 0xf0) {
-        bool is_overlong = p[0] == 0xe0 && p[1] < 0xa0;
-        bool is_surrogate = p[0] == 0xed && p[1] > 0x9f;
-        return is_overlong || is_surrogate ? 0 : 3;
-    }
-    if (s.n < 4 || !is_tail(p[3])) {
-        return 0;
-    }
-    bool is_overlong = p[0] == 0xf0 && p[1] < 0x90;
-    bool is_beyond = p[0] > 0xf4 || (p[0] == 0xf4 && p[1] > 0x8f);
-    return is_overlong || is_beyond ? 0 : 4;
+    return lead->seq;
 }
 
 bool sv_is_utf8(sv s) {
