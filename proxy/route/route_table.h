@@ -49,7 +49,6 @@ struct retry_policy {
     unsigned reset_headers_n;
     uint32_t reset_max_interval_ms;
 };
-bool header_matchers_any_match(const struct header_matchers_any *m, const struct headers *h, struct arena *scratch);
 
 enum hash_source { HASH_HEADER, HASH_COOKIE, HASH_SOURCE_IP, HASH_QUERY, HASH_FILTER_STATE };
 struct hash_policy {
