@@ -11,7 +11,6 @@ ifeq ($(filter -j%,$(MAKEFLAGS))$(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc)
 endif
 .SUFFIXES:
-.SECONDARY:
 .DELETE_ON_ERROR:
 SHELL := /bin/sh
 

@@ -29,6 +29,16 @@ $(OBJ)/%.o: %.c $(FLAGS_FILE) | $(READY)
 	@mkdir -p $(@D)
 	$(Q)$(CCACHE) $(CC) $(CFLAGS_ALL) $(CPPFLAGS_ALL) -MMD -MP -c -o $@ $<
 
+# The commit is compiled into one object only.
+GIT_SHA := $(shell git rev-parse HEAD 2>/dev/null)
+VERSION_FILE := $(B)/.version
+$(VERSION_FILE): FORCE
+	$(call remember,$(subst ','\'',$(VERSION_FLAGS)))
+VERSION_FLAGS := $(if $(GIT_SHA),-DSLUICE_GIT_SHA='"$(GIT_SHA)"' \
+    -DSLUICE_GIT_STATUS='"$(if $(shell git status --porcelain -uno 2>/dev/null),Modified,Clean)"')
+$(OBJ)/proxy/base/version.o: $(VERSION_FILE)
+$(OBJ)/proxy/base/version.o: private CPPFLAGS_ALL += $(VERSION_FLAGS)
+
 $(OBJ)/%.o: %.cc $(FLAGS_FILE) | $(READY)
 	@mkdir -p $(@D)
 	$(Q)$(CCACHE) $(CXX) $(CXXFLAGS_ALL) $(CPPFLAGS_ALL) -MMD -MP -c -o $@ $<

@@ -20,8 +20,10 @@ $(B)/fuzz/%: $(OBJ)/tests/fuzz/%.o $(SUPPORT_OBJECTS) $(LIB) $(PROTO_LIB) | $(AP
 	@mkdir -p $(@D)
 	$(Q)$(LINK) -fsanitize=fuzzer -o $@.new $< $(SUPPORT_OBJECTS) $(LINKED_LIBS) && mv $@.new $@
 
-$(UNIT_SOURCES:%.c=$(OBJ)/%.o) $(SUPPORT_OBJECTS): | $(APT_TEST)
--include $(patsubst %.c,$(OBJ)/%.d,$(UNIT_SOURCES) $(SUPPORT_SOURCES) $(FUZZ_SOURCES))
+TEST_OBJECTS := $(call object,$(UNIT_SOURCES) $(SUPPORT_SOURCES) $(FUZZ_SOURCES))
+.SECONDARY: $(TEST_OBJECTS)
+$(TEST_OBJECTS): | $(APT_TEST)
+-include $(TEST_OBJECTS:.o=.d)
 
 RESULTS := $(B)/results
 RUN_TESTS = $(PYTHON) scripts/testrun.py --results $(RESULTS)
