@@ -63,6 +63,7 @@ struct upstream_info {
 
 struct stream_info {
     const struct conn_info *cx;
+    const struct addr *remote;          /* the client by x-forwarded-for rules; NULL: cx->remote */
     uint64_t id;                        /* stream id, unique in the process */
     uint64_t start_us;                  /* monotonic; wall time by loop_wall_us */
     uint64_t start_wall_us;

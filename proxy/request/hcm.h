@@ -1,0 +1,104 @@
+/* http_connection_manager: the network filter that turns a connection's bytes into streams. Compiled configuration and the
+ * per-connection object. Threads: config immutable; struct hcm worker-local.
+ * Spec: filters.network.http_connection_manager.v3.HttpConnectionManager. */
+#ifndef SLUICE_REQUEST_HCM_H
+#define SLUICE_REQUEST_HCM_H
+
+#include "proxy/api/access_logger.h"
+#include "proxy/api/http_filter.h"
+#include "proxy/api/network_filter.h"
+#include "proxy/api/worker.h"
+#include "proxy/http/codec.h"
+#include "proxy/http/path.h"
+#include "proxy/request/hcm_stats.h"
+#include "proxy/route/route_table.h"
+
+enum server_header_mode { SERVER_HEADER_OVERWRITE, SERVER_HEADER_APPEND_IF_ABSENT, SERVER_HEADER_PASS_THROUGH };
+enum xfcc_mode { XFCC_SANITIZE, XFCC_FORWARD_ONLY, XFCC_APPEND_FORWARD, XFCC_SANITIZE_SET, XFCC_ALWAYS_FORWARD_ONLY };
+
+#define HCM_FILTERS_MAX 64
+struct hcm_filter {
+    const struct http_filter_type *type;
+    const void *config;
+    uint32_t name_id;        /* of the name in http_filters, for per-route overrides */
+    uint32_t offset;         /* of its instance in the stream's filter block */
+    bool is_disabled;        /* unless a route enables it */
+};
+struct hcm_filters {
+    const struct hcm_filter *v;
+    unsigned n;
+    size_t block_bytes;
+};
+struct hcm_upgrade {
+    sv type;                       /* "websocket", "CONNECT", … */
+    bool enabled;
+    const struct hcm_filters *filters; /* NULL: the connection manager's */
+};
+struct local_reply_config;
+
+struct hcm_config {
+    enum codec_kind codec_kind;
+    struct codec_options codec;
+    sv stat_prefix;
+    struct stats_scope *stats, *codec_h1_stats, *codec_h2_stats; /* http.<p>. and http1./http2. below it */
+    struct stats_codes *rq_codes;  /* downstream_rq_Nxx */
+    /* Routes: an inline table, or a slot of RDS. */
+    struct route_table *routes;
+    slot_t route_slot;
+    struct hcm_filters filters;
+    const struct hcm_upgrade *upgrades;
+    unsigned upgrades_n;
+    const struct access_logs *access_logs;
+    bool flush_log_on_new_request;
+    uint32_t access_log_flush_interval_ms;
+    const struct local_reply_config *local_reply;
+    /* timeouts, ms; 0: off */
+    uint32_t request_timeout_ms, request_headers_timeout_ms, stream_idle_timeout_ms, idle_timeout_ms;
+    uint32_t max_connection_duration_ms, max_stream_duration_ms, drain_timeout_ms, delayed_close_timeout_ms;
+    uint32_t max_requests_per_connection;
+    /* header rules */
+    sv server_name, via, scheme_overwrite;
+    enum server_header_mode server_header;
+    bool use_remote_address, skip_xff_append, add_user_agent;
+    uint32_t xff_trusted_hops;
+    bool generate_request_id, preserve_external_request_id, always_set_request_id;
+    bool pack_trace_reason;
+    enum xfcc_mode xfcc;
+    struct {
+        bool subject, cert, chain, dns, uri;
+    } xfcc_set;
+    bool proxy_100_continue, normalize_path, merge_slashes, ipv4_mapped_ipv6, append_x_forwarded_port, append_local_overload;
+    bool scheme_match_upstream;
+    enum escaped_slashes escaped_slashes;
+    bool strip_matching_port, strip_any_port, strip_trailing_host_dot;
+    const struct cidr *internal_cidrs; /* internal_address_config; NULL: defaults */
+    unsigned internal_cidrs_n;
+    bool suppress_envoy_headers_from_router_;
+};
+
+void *hcm_compile(struct compile_ctx *ctx, const void *msg); /* request/hcm_compile.c */
+extern const struct network_filter_type hcm_network_filter;
+
+#define HCM_MAGIC 0x0C0FFEE1u
+struct hcm {
+    struct network_filter base;   /* must be first */
+    uint32_t magic;
+    const struct hcm_config *cfg;
+    struct worker *worker;
+    struct loop *loop;
+    struct codec *codec;          /* NULL until the first bytes decided */
+    struct stats_shard *stats;
+    struct list streams;          /* of struct stream */
+    uint32_t requests;            /* begun on this connection */
+    uint32_t premature_resets, closed_streams;
+    enum { HCM_OPEN, HCM_DRAINING, HCM_CLOSING } drain;
+    bool is_dispatching;
+    struct timer idle, duration, drain_timer;
+};
+/* Begin to drain: HTTP/2 sends the shutdown notice, HTTP/1 closes with the next response. */
+void hcm_start_drain(struct hcm *h);
+/* After a stream ended: closes the connection when it is due, restarts the idle timer. */
+void hcm_stream_ended(struct hcm *h);
+bool hcm_is_internal_address(const struct hcm_config *c, const struct addr *a);
+
+#endif
