@@ -85,7 +85,7 @@ def run_pytest(arguments, report):
         arguments = arguments[:at] + arguments[at + 2:]
     report.parent.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *arguments]
+    command = [sys.executable, "-m", "pytest", "-q", "--timeout=180", f"--junitxml={report}", *arguments]
     code = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
     if code == 5:
         return Tally()

@@ -2,7 +2,7 @@
 config, server, main.c. Filters see proxy/api, proxy/base, the protos and filters/common; xds/ a few folders."""
 import re
 
-from source import Finding, c_files
+from source import ROOT, Finding, c_files
 
 ORDER = [["proxy/base"], ["protos"], ["proxy/event", "proxy/stats"], ["proxy/net"], ["proxy/http"],
          ["proxy/observe"], ["proxy/route", "proxy/upstream"], ["proxy/request"], ["proxy/config"],
@@ -27,6 +27,8 @@ def folder_of(path):
 
 
 def allowed_in_proxy(folder, target):
+    if folder not in LEVEL:
+        return True
     if target == "proxy/api":
         return LEVEL[folder] > LEVEL["protos"]
     return target == folder or target in LEVEL and LEVEL[target] < LEVEL[folder]
@@ -50,7 +52,20 @@ def allowed(path, folder, include):
     return allowed_in_proxy(folder, target)
 
 
+def check_folders():
+    """Every folder of sources is known here and to Bazel."""
+    bazel = (ROOT / "bazel/layers.bzl").read_text()
+    for folder, path in sorted({file.folder: file.path for file in c_files()}.items()):
+        if not folder.startswith(("proxy/", "filters", "xds", "protos")):
+            continue
+        if folder.startswith("proxy/") and folder not in LEVEL and folder != "proxy/api":
+            yield Finding(path, 1, f"{folder} has no place among the layers (tests/lint/layers.py)")
+        if not (ROOT / folder / "BUILD").exists() or f'"{folder}"' not in bazel:
+            yield Finding(path, 1, f"{folder} needs a BUILD file and a mention in bazel/layers.bzl")
+
+
 def check():
+    yield from check_folders()
     for file in c_files():
         folder = folder_of(file.path)
         for match in INCLUDE.finditer(file.text):
