@@ -1,10 +1,12 @@
-/* One thread's event loop: a libuv loop, a mailbox other threads post to, end-of-batch tasks, deferred frees, a clock.
+/* One thread's event loop: readiness watches, a mailbox other threads post to, end-of-batch tasks, deferred frees, a clock,
+ * and a libuv loop for what libuv does well. One turn: wait → I/O callbacks → mailbox → uv → timers → tasks → frees.
  * Threads: everything is called on the loop's own thread, except loop_post() and loop_stop(). */
 #ifndef SLUICE_EVENT_LOOP_H
 #define SLUICE_EVENT_LOOP_H
 
 #include <uv.h>
 
+#include "proxy/base/check.h"
 #include "proxy/base/list.h"
 #include "proxy/base/rand.h"
 
@@ -18,7 +20,8 @@ struct loop_msg {
     void (*run)(struct loop *l, struct loop_msg *m);
 };
 
-/* A task that runs once, after all I/O callbacks of the current poll batch (write coalescing). May be re-queued by itself. */
+/* A task that runs once, after all I/O callbacks of the current poll batch (write coalescing). May be re-queued by itself:
+ * tasks that tasks queue run in the same turn for a few rounds, then in the next one. */
 struct loop_task {
     struct list node_;
     void (*run)(struct loop_task *t);
@@ -30,8 +33,9 @@ struct loop_garbage {
     void (*free)(struct loop_garbage *g);
 };
 
+struct io;
 struct loop {
-    uv_loop_t uv;
+    uv_loop_t uv;                /* for libuv's own kinds: signals, file watching; turned when it has something to do */
     struct timer_wheel *wheel;   /* event/timer.c */
     struct rng rng;              /* this thread's generator */
     unsigned thread_index;       /* 0: main, 1: config, 2..: workers; index of stats shards */
@@ -39,11 +43,12 @@ struct loop {
     /* private */
     uint64_t now_us_;
     uint64_t wall_offset_us_;
+    uint64_t wall_read_us_;      /* when wall_offset_us_ was read */
     struct loop_msg *mailbox_;   /* shared, atomic: LIFO pushed by any thread, reversed by the reader */
-    uv_async_t async_;
-    uv_prepare_t prepare_;
-    uv_check_t check_;
+    int epoll_fd_;               /* holds every struct io, wake_fd_ and the backend of uv */
+    int wake_fd_;                /* eventfd: written by loop_post and loop_stop */
     struct list tasks_;
+    struct io *attention_;       /* closed or broken ones, looked at after the callbacks of this turn */
     struct loop_garbage *garbage_;
     bool stop_;                  /* shared, atomic */
 };
@@ -51,7 +56,8 @@ struct loop {
 int loop_init(struct loop *l, unsigned thread_index) MUST_USE; /* 0 or UV_E… */
 void loop_run(struct loop *l);   /* until loop_stop() */
 void loop_stop(struct loop *l);  /* any thread */
-/* Close loop-internal handles, run remaining garbage. Handles of others must be closed before. */
+/* Run posted messages, tasks and deferred frees that remain, then close the loop. Watches and uv handles of others must be
+ * closed before. */
 void loop_fini(struct loop *l);
 /* Run pending events without blocking (tests, shutdown). */
 void loop_run_nowait(struct loop *l);
@@ -71,21 +77,29 @@ static inline uint64_t loop_now_ms(const struct loop *l) { return l->now_us_ / 1
 static inline uint64_t loop_wall_us(const struct loop *l, uint64_t mono_us) { return mono_us + l->wall_offset_us_; }
 uint64_t loop_refresh_now(struct loop *l); /* read the clock now; returns now_us */
 
-/* Readiness watch on a fd (uv_poll): level-triggered. The fd stays the caller's until io_close. */
+/* Readiness watch on a fd: level-triggered. The fd stays the caller's until io_close. */
 #define IO_READ 1
 #define IO_WRITE 2
+#define IO_EDGE 4 /* with IO_READ: report only news (more bytes, a close); for bytes that are peeked at, not taken */
 struct io {
-    uv_poll_t poll_;
-    uint8_t want_;
-    bool open_;
+    struct loop *loop_;
+    struct io *attention_next_;
     void (*on_ready_)(struct io *io, int events, int status);
     void (*on_closed_)(struct io *io);
+    int fd_;
+    int error_;           /* UV_E… to report: the kernel refused the watch */
+    uint8_t want_;        /* IO_* asked for */
+    uint8_t armed_;       /* IO_* the kernel watches: a superset of want_ between events, so that pausing costs nothing */
+    bool is_open_, is_registered_, is_exclusive_, has_attention_;
 };
 int io_open(struct io *io, struct loop *l, int fd, void (*on_ready)(struct io *io, int events, int status)) MUST_USE;
-/* Change what is watched; no system call when nothing changes. `status` < 0 in on_ready: UV_E…, treat as readable. */
+/* Nobody else holds this fd's file description (no dup, no fork): close(2) alone ends the watch, one system call saved. */
+static inline void io_set_exclusive(struct io *io) { io->is_exclusive_ = true; }
+/* Change what is watched; rarely a system call when less is. A hang-up or error of the fd counts as whatever is wanted;
+ * with nothing wanted it is left for later. `status` < 0 in on_ready: UV_E…, the fd cannot be watched. */
 void io_want(struct io *io, int events);
-/* Stop watching at once, close(fd), then on_closed after the loop let go of the handle: free the memory only there.
- * With on_closed NULL the memory may be freed only after the loop ended. */
+/* Stop watching at once, close(fd) unless it is -1, then on_closed after the callbacks of this turn: free the memory only
+ * there. With on_closed NULL the memory may be freed only after the turn (loop_defer_free). */
 void io_close(struct io *io, int fd, void (*on_closed)(struct io *io));
 
 #endif

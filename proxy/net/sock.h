@@ -21,7 +21,11 @@ struct sock_opts {
     int mark;
 };
 
+/* A bound socket, listening unless bind_only. TCP_NODELAY and keepalive are set on it, accepted sockets inherit them.
+ * `bound` (may be NULL) becomes the address with the real port. A stale UNIX socket file is replaced. */
 int sock_listen(const struct addr *a, const struct sock_opts *o, int backlog, bool bind_only, struct addr *bound) MUST_USE;
+/* listen(2) on a socket made with bind_only. */
+int sock_start_listening(int fd, const struct sock_opts *o, int backlog) MUST_USE;
 /* Accept one non-blocking, close-on-exec; -EAGAIN when none. `peer` may be NULL. */
 int sock_accept(int fd, struct addr *peer) MUST_USE;
 /* Start a non-blocking connect from `source` (NULL: any): fd, with *in_progress telling whether to wait for writability. */
