@@ -2,6 +2,7 @@
 #ifndef SLUICE_STATS_HISTOGRAM_H
 #define SLUICE_STATS_HISTOGRAM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,8 +18,16 @@ uint64_t histogram_count(const struct histogram *h);
 double histogram_sum(const struct histogram *h);
 /* q in [0,1]; NaN when empty. Approximates as Envoy's circllhist does. */
 double histogram_quantile(const struct histogram *h, double q);
-/* Number of samples ≤ bound. */
+/* The same for n ascending quantiles in one walk. */
+void histogram_quantiles(const struct histogram *h, const double *q, unsigned n, double *out);
+/* Number of samples in bins that begin at or below bound: of integers, those ≤ bound when it has two significant digits. */
 uint64_t histogram_count_below(const struct histogram *h, double bound);
 void histogram_clear(struct histogram *h);
+/* Walk the bins that have samples in ascending order: unsigned pos = 0; while (histogram_next(h, &pos, &b)) … */
+struct histogram_bin {
+    double lower, width; /* [lower, lower + width); zero is a bin of width 0 */
+    uint64_t count;
+};
+bool histogram_next(const struct histogram *h, unsigned *pos, struct histogram_bin *out);
 
 #endif

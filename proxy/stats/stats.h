@@ -64,16 +64,23 @@ static inline void stats_add(struct stats_shard *sh, unsigned i, uint64_t n) {
     __atomic_store_n(&sh->v[i], sh->v[i] + n, __ATOMIC_RELAXED);
 }
 static inline void stats_inc(struct stats_shard *sh, unsigned i) { stats_add(sh, i, 1); }
+/* For usedonly: a gauge that was set counts as used even at 0 (a counter: once it was ever bumped or marked). */
+static inline void stats_mark_used(struct stats_shard *sh, unsigned i) {
+    uint64_t *word = &sh->used[i >> 6], bit = 1ull << (i & 63);
+    if (UNLIKELY(!(*word & bit))) {
+        __atomic_store_n(word, *word | bit, __ATOMIC_RELAXED);
+    }
+}
 static inline void stats_gauge_add(struct stats_shard *sh, unsigned i, int64_t n) {
     __atomic_store_n(&sh->v[i], sh->v[i] + (uint64_t)n, __ATOMIC_RELAXED);
-    sh->used[i >> 6] |= 1ull << (i & 63);
+    stats_mark_used(sh, i);
 }
 static inline void stats_gauge_inc(struct stats_shard *sh, unsigned i) { stats_gauge_add(sh, i, 1); }
 static inline void stats_gauge_dec(struct stats_shard *sh, unsigned i) { stats_gauge_add(sh, i, -1); }
 /* Set the sum's contribution of this thread (use one thread per set-style gauge). */
 static inline void stats_gauge_set(struct stats_shard *sh, unsigned i, uint64_t v) {
     __atomic_store_n(&sh->v[i], v, __ATOMIC_RELAXED);
-    sh->used[i >> 6] |= 1ull << (i & 63);
+    stats_mark_used(sh, i);
 }
 void stats_record_slow(struct stats_shard *sh, unsigned i, uint64_t value);
 static inline void stats_record(struct stats_shard *sh, unsigned i, uint64_t value) {
@@ -96,6 +103,7 @@ struct stat_dyn;
 struct stat_dyn *stats_dyn(struct stats_scope *sc, sv name, enum stat_kind kind);
 void stat_dyn_add(struct stat_dyn *d, int64_t n);              /* any thread, atomic */
 void stat_dyn_set(struct stat_dyn *d, uint64_t v);
+uint64_t stat_dyn_value(const struct stat_dyn *d);
 void stat_dyn_record(struct stat_dyn *d, uint64_t value);      /* histograms: takes a lock, not for every request */
 /* Response-code counters "<lead>1xx".."<lead>5xx", "<lead>200"…: cells found by code without a name lookup. */
 struct stats_codes;

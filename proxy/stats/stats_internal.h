@@ -1,0 +1,138 @@
+/* What stats.c, stats_flush.c and the export share: scopes, metrics, their locking. Private to proxy/stats.
+ * Threads: everything below is guarded by stats_store.lock unless a comment says otherwise. */
+#ifndef SLUICE_STATS_STATS_INTERNAL_H
+#define SLUICE_STATS_STATS_INTERNAL_H
+
+#include <pthread.h>
+
+#include "proxy/base/list.h"
+#include "proxy/base/map.h"
+#include "proxy/base/vec.h"
+#include "proxy/stats/stats.h"
+#include "proxy/stats/stats_config.h"
+#include "proxy/stats/stats_tree.h"
+
+/* One exported name after tag extraction ("cluster.upstream_rq_total") of one kind. */
+struct stats_metric {
+    struct stats_tree_node node; /* key: kind letter + name */
+    struct list members;         /* stats_member.node: classes that have it */
+    struct list dyns;            /* stat_dyn.metric_node */
+    uint32_t refs;               /* members + dyns + walkers that stand on it */
+    enum stat_kind kind;
+    bool linked;                 /* in the store's tree */
+    char key[];
+};
+static inline sv metric_name(const struct stats_metric *m) { return sv_skip(m->node.key, 1); }
+
+/* A class: scopes of one group whose cells have the same exported names. */
+struct stats_member {
+    struct list node; /* stats_metric.members */
+    struct stats_class *cls;
+    unsigned cell;
+};
+struct stats_class {
+    struct list node;              /* stats_store.classes */
+    const struct stats_group *group;
+    uint64_t hash[2];              /* of all exported names */
+    struct list scopes;            /* stats_scope.class_node */
+    uint32_t scopes_n;
+    struct stats_metric **metrics; /* [group->n], NULL: rejected */
+    uint64_t *own_labels;          /* bitmap: cells whose tags differ from the scope's common ones */
+    struct stats_member members[]; /* [group->n] */
+};
+
+/* Cumulative and last interval as of the last flush. */
+struct stats_latch {
+    struct histogram *cum, *interval;
+};
+/* What few scopes need. */
+struct stats_ext {
+    uint64_t *base;             /* [n] counters at the last reset; NULL: none yet */
+    struct stats_latch *latch;  /* [n]; NULL: no histogram was flushed yet */
+    char **text;                /* [n]; NULL: none set */
+    struct map dyn;
+    VEC(struct stat_dyn *) dyns;
+    struct stat_dyn *overflow[4]; /* by kind: where names past STATS_DYN_MAX go */
+};
+
+struct stats_scope {
+    struct stats_tree_node node; /* key: prefix, sub: group */
+    struct stats_store *store;
+    const struct stats_group *group;
+    struct stats_shard **shards; /* [store->threads]; shared, atomic; NULL until one is used */
+    struct stats_ext *ext;       /* NULL until needed */
+    struct stats_tag *tags;      /* explicit tags, one block with their bytes; NULL: default rules */
+    struct list class_node;      /* in its class, or in stats_store.unclassified */
+    struct stats_class *cls;     /* NULL until the first tagged export */
+    char *labels;                /* rendered common labels, with cls */
+    uint64_t *rejected;          /* bitmap of cells the stats matcher refuses; NULL: none */
+    uint32_t refs;               /* shared, atomic */
+    uint16_t tags_n;
+    uint16_t tag_prefix_n;       /* length of the tag-extracted prefix, which follows the prefix in bytes */
+    bool admitted;               /* `rejected` is computed */
+    char bytes[];                /* prefix, then tag prefix */
+};
+
+struct stat_dyn {
+    uint64_t value;   /* shared, atomic */
+    uint64_t base;    /* counter at the last reset */
+    uint8_t kind;
+    bool used;        /* gauge was set; shared, atomic */
+    bool admitted, rejected;
+    struct stats_scope *scope;
+    struct histogram *hist; /* guarded by the lock */
+    struct stats_latch latch;
+    struct list metric_node;
+    struct stats_metric *metric; /* NULL until the first tagged export */
+    sv name;
+    char bytes[];
+};
+
+struct stats_order {
+    const struct stats_group *group;
+    uint16_t *cells; /* [group->n] by name */
+};
+struct stats_store {
+    unsigned threads;
+    pthread_mutex_t lock;
+    struct stats_tree scopes;
+    struct stats_tree metrics;
+    struct list unclassified; /* stats_scope.class_node */
+    struct list classes;
+    VEC(struct stat_dyn *) new_dyns; /* dynamic stats without a metric, of classified scopes */
+    VEC(struct stats_order) orders;
+    const struct stats_config *config; /* immutable once set; NULL: all defaults */
+    bool tagged;              /* a tagged export was asked for: keep classes up to date */
+};
+
+#define LOCK(s) pthread_mutex_lock(&(s)->lock)
+#define UNLOCK(s) pthread_mutex_unlock(&(s)->lock)
+
+static inline struct stats_scope *scope_of_node(struct stats_tree_node *n) { return CONTAINER_OF(n, struct stats_scope, node); }
+static inline sv scope_prefix(const struct stats_scope *sc) { return sc->node.key; }
+static inline sv scope_tag_prefix(const struct stats_scope *sc) {
+    return (sv){sc->bytes + sc->node.key.n, sc->tag_prefix_n};
+}
+/* Ref a scope that is in the tree; the lock is held. */
+static inline struct stats_scope *scope_ref_locked(struct stats_scope *sc) {
+    __atomic_add_fetch(&sc->refs, 1, __ATOMIC_RELAXED);
+    return sc;
+}
+struct stats_ext *stats_scope_ext(struct stats_scope *sc); /* lock held */
+/* Sum over threads; for counters since the last reset. */
+uint64_t stats_cell_sum(const struct stats_scope *sc, unsigned i);
+/* Was it ever touched: a counter not zero, a gauge set, a histogram or text there. */
+bool stats_cell_used(const struct stats_scope *sc, unsigned i);
+/* Histogram cell as of the last flush. NULL: nothing recorded then. Lock held. */
+const struct stats_latch *stats_cell_latch(const struct stats_scope *sc, unsigned i);
+const uint16_t *stats_group_order(struct stats_store *s, const struct stats_group *g); /* cells by name; lock held */
+
+/* stats_class.c — names after tag extraction. */
+void stats_admit(struct stats_scope *sc);         /* decide which cells the matcher refuses; lock held */
+bool stats_dyn_rejected(struct stat_dyn *d);      /* lock held */
+/* Give up to `max` scopes and dynamic stats their metrics. Returns whether work is left. Takes the lock. */
+bool stats_classify(struct stats_store *s, unsigned max);
+void stats_unclassify(struct stats_scope *sc);    /* the scope goes away; lock held */
+void stats_metric_unref(struct stats_store *s, struct stats_metric *m); /* lock held */
+
+#endif
