@@ -11,7 +11,7 @@ struct header_mutations;
 /* add: n pointers to core.v3.HeaderValueOption; remove: header names. NULL without error when there is nothing to do.
  * Refuses pseudo headers and host where Envoy does (":-prefixed or host headers may not be modified" / "removed"). */
 struct header_mutations *header_mutations_compile(struct compile_ctx *ctx, const void *const *add, size_t add_n,
-                                                  char *const *remove, size_t remove_n);
+                                                  const char *const *remove, size_t remove_n);
 /* msgs: n pointers to config.common.mutation_rules.v3.HeaderMutation, in order. */
 struct header_mutations *header_mutations_compile_list(struct compile_ctx *ctx, const void *const *msgs, size_t n);
 /* Values are formatted into h->arena. m may be NULL. */
