@@ -1,0 +1,590 @@
+/* The router filter: route → cluster, timeouts, response handling, local replies for upstream failures.
+ * Threads: worker-local. Spec: Router, RouteAction, "router_filter" docs; Envoy's Router::Filter.
+ * Not here: one attempt's connection and stream (router_upstream.c), retry rules (retry.c), timeouts read from headers
+ * (router_timeouts.c), matching (route/). */
+#include "proxy/request/router.h"
+
+#include "proxy/base/log.h"
+#include "proxy/base/mem.h"
+#include "proxy/base/runtime.h"
+#include "proxy/request/mirror.h"
+#include "proxy/request/router_timeouts.h"
+#include "proxy/request/stream.h"
+
+static struct router *router_of(struct http_filter *f) { return CAST(router, ROUTER_MAGIC, f); }
+static struct stream_info *info_of(struct router *r) { return http_stream_info(&r->base); }
+
+/* ---- end ---- */
+
+static void stop_timers(struct router *r) {
+    timer_cancel(&r->global_timer);
+    timer_cancel(&r->try_timer);
+    timer_cancel(&r->backoff_timer);
+}
+
+/* No more attempts: the response is complete, or replaced by a local reply. */
+static void finish(struct router *r) {
+    r->is_done = true;
+    stop_timers(r);
+    if (r->retry && r->cluster) {
+        retry_release(r->retry, r->cluster);
+    }
+}
+
+static void reply(struct router *r, unsigned status, sv body, uint64_t flags, sv details) {
+    finish(r);
+    http_local_reply(&r->base, status, body, flags, details, NULL, NULL);
+}
+
+/* ---- redirects and direct responses ---- */
+
+static void apply_response_mutations(struct router *r, struct headers *h) {
+    const struct route_entry *e = r->route;
+    const struct route_table *t = r->base.stream->table;
+    const struct stream_info *si = info_of(r);
+    const struct header_mutations *w = r->weighted ? r->weighted->response_mutations : NULL;
+    if (t->most_specific_mutations_win) {
+        header_mutations_apply(t->response_mutations, h, si);
+        header_mutations_apply(e->vhost->response_mutations, h, si);
+        header_mutations_apply(e->response_mutations, h, si);
+        header_mutations_apply(w, h, si);
+        return;
+    }
+    header_mutations_apply(w, h, si);
+    header_mutations_apply(e->response_mutations, h, si);
+    header_mutations_apply(e->vhost->response_mutations, h, si);
+    header_mutations_apply(t->response_mutations, h, si);
+}
+
+static void modify_direct(struct headers *h, void *arg) {
+    struct router *r = arg;
+    const struct route_entry *e = r->route;
+    if (e->redirect) {
+        bool is_tls = conn_ssl(info_of(r)->cx->conn) != NULL;
+        headers_set(h, HDR_location, route_redirect_location(e, r->headers, is_tls, http_arena(&r->base)));
+    }
+    if (e->direct_content_type.n) {
+        headers_set(h, HDR_content_type, e->direct_content_type);
+    }
+    apply_response_mutations(r, h);
+}
+
+static enum filter_headers_status answer_directly(struct router *r) {
+    const struct route_entry *e = r->route;
+    struct stats_shard *st = r->base.stream->hcm->stats;
+    finish(r);
+    stats_inc(st, e->redirect ? HCM_rq_redirect : HCM_rq_direct_response);
+    sv body = e->direct_body;
+    if (e->direct_body_format) {
+        struct buf BUF_AUTO text;
+        buf_init(&text);
+        formatter_text(e->direct_body_format, info_of(r), &text);
+        body = arena_sv(http_arena(&r->base), buf_pullup(&text, buf_len(&text)));
+    }
+    unsigned status = e->redirect ? e->redirect->code : e->direct_status;
+    http_local_reply(&r->base, status, body, 0, SV("direct_response"), modify_direct, r);
+    return FILTER_HEADERS_STOP;
+}
+
+/* ---- choosing the cluster ---- */
+
+static struct cluster_view *cluster_by_header(struct router *r, enum header_id id, sv name) {
+    sv value = id != HDR_OTHER ? headers_get(r->headers, id) : headers_get_name(r->headers, name);
+    return value.n ? worker_cluster_by_name(http_worker(&r->base), value) : NULL;
+}
+
+static struct cluster_view *pick_cluster(struct router *r) {
+    const struct route_entry *e = r->route;
+    struct worker *w = http_worker(&r->base);
+    switch (e->action) {
+    case ROUTE_CLUSTER:
+        return worker_cluster(w, e->cluster);
+    case ROUTE_CLUSTER_HEADER:
+        return cluster_by_header(r, e->cluster_header_id, e->cluster_header);
+    case ROUTE_WEIGHTED:
+        r->weighted = route_pick_weighted(e, e->weighted_use_hash && r->has_hash ? r->hash : r->base.stream->random);
+        if (!r->weighted) {
+            return NULL;
+        }
+        r->base.stream->weighted = r->weighted;
+        if (r->weighted->cluster_header.n) {
+            return cluster_by_header(r, HDR_OTHER, r->weighted->cluster_header);
+        }
+        return worker_cluster(w, r->weighted->cluster);
+    case ROUTE_REDIRECT:
+    case ROUTE_DIRECT_RESPONSE:
+    case ROUTE_NON_FORWARDING:
+        break;
+    }
+    return NULL;
+}
+
+static void compute_hash(struct router *r) {
+    if (!r->route->hash_n) {
+        return;
+    }
+    struct stream *s = r->base.stream;
+    struct route_match_input in = {.headers = r->headers, .random = s->random, .scratch = &s->arena, .cx = s->info.cx,
+                                   .si = &s->info};
+    r->hash = route_hash(r->route, &in, &r->has_hash, &r->set_cookie);
+}
+
+/* ---- the upstream request's headers ---- */
+
+static void apply_request_mutations(struct router *r) {
+    const struct route_entry *e = r->route;
+    const struct route_table *t = r->base.stream->table;
+    const struct stream_info *si = info_of(r);
+    const struct header_mutations *w = r->weighted ? r->weighted->request_mutations : NULL;
+    if (t->most_specific_mutations_win) {
+        header_mutations_apply(t->request_mutations, r->headers, si);
+        header_mutations_apply(e->vhost->request_mutations, r->headers, si);
+        header_mutations_apply(e->request_mutations, r->headers, si);
+        header_mutations_apply(w, r->headers, si);
+    } else {
+        header_mutations_apply(w, r->headers, si);
+        header_mutations_apply(e->request_mutations, r->headers, si);
+        header_mutations_apply(e->vhost->request_mutations, r->headers, si);
+        header_mutations_apply(t->request_mutations, r->headers, si);
+    }
+    route_rewrite(e, r->weighted, r->headers, si, !r->cfg->suppress_envoy_headers, SV_NULL);
+}
+
+/* ---- decode ---- */
+
+static enum filter_headers_status refuse(struct router *r, unsigned status, sv body, uint64_t flags, sv details) {
+    reply(r, status, body, flags, details);
+    return FILTER_HEADERS_STOP;
+}
+
+static enum filter_headers_status no_route(struct router *r) {
+    stats_inc(r->base.stream->hcm->stats, HCM_no_route);
+    return refuse(r, 404, SV_NULL, RESPONSE_FLAG(NR), SV("route_not_found"));
+}
+
+static void set_overloaded(struct headers *h, void *arg) {
+    (void)arg;
+    headers_set(h, HDR_x_envoy_overloaded, SV("true"));
+}
+
+static bool in_maintenance(struct router *r) {
+    const struct cluster_config *c = r->cluster->cfg;
+    if (!runtime_has_prefix(SV("upstream.maintenance_mode."))) {
+        return false;
+    }
+    sv key = arena_printf(http_arena(&r->base), "upstream.maintenance_mode.%.*s", SV_ARG(c->name));
+    return runtime_u64(key, 0) > r->base.stream->random % 100;
+}
+
+static enum filter_headers_status start_request(struct router *r, bool end_stream) {
+    struct stats_shard *hs = r->base.stream->hcm->stats;
+    stats_inc(hs, HCM_rq_total);
+    info_of(r)->cluster_name = r->cluster->cfg->observability_name;
+    if (UNLIKELY(in_maintenance(r))) {
+        stats_inc(r->cluster->stats, CLUSTER_upstream_rq_maintenance_mode);
+        finish(r);
+        http_local_reply(&r->base, 503, SV("maintenance mode"), RESPONSE_FLAG(UO), SV("maintenance_mode"), set_overloaded, r);
+        return FILTER_HEADERS_STOP;
+    }
+    if (UNLIKELY(cluster_view_drop(r->cluster, &http_loop(&r->base)->rng))) {
+        return refuse(r, 503, SV("drop overload"), RESPONSE_FLAG(DO), SV("drop_overload"));
+    }
+    router_timeouts_read(r);
+    r->retry = retry_state_new(r->route->retry, r->headers, http_arena(&r->base), r->priority);
+    apply_request_mutations(r);
+    mirror_start(r, end_stream);
+    r->body_ended = end_stream;
+    if (end_stream && r->timeout_ms) {
+        timer_start(&r->global_timer, r->timeout_ms);
+    }
+    router_attempt_start(r);
+    return FILTER_HEADERS_STOP;
+}
+
+static enum filter_headers_status decode_headers(struct http_filter *f, struct headers *h, bool end_stream) {
+    struct router *r = router_of(f);
+    r->headers = h;
+    r->is_head = f->stream->is_head;
+    r->is_grpc = f->stream->is_grpc;
+    const struct route_entry *e = http_route(f);
+    if (!e) {
+        return no_route(r);
+    }
+    r->route = e;
+    if (e->action == ROUTE_REDIRECT || e->action == ROUTE_DIRECT_RESPONSE) {
+        return answer_directly(r);
+    }
+    r->priority = e->priority;
+    compute_hash(r);
+    struct cluster_view *v = pick_cluster(r);
+    if (!v) {
+        stats_inc(f->stream->hcm->stats, HCM_no_cluster);
+        return refuse(r, e->cluster_not_found_code, SV_NULL, RESPONSE_FLAG(NC), SV("cluster_not_found"));
+    }
+    r->cluster = cluster_view_ref(v);
+    return start_request(r, end_stream);
+}
+
+static void request_complete(struct router *r) {
+    r->body_ended = true;
+    if (r->timeout_ms && !r->is_done) {
+        timer_start(&r->global_timer, r->timeout_ms);
+    }
+}
+
+/* The body outgrew what may be kept for a retry: this request will not be retried. */
+static void give_up_retry(struct router *r) {
+    stats_inc(r->cluster->stats, CLUSTER_retry_or_shadow_abandoned);
+    retry_release(r->retry, r->cluster);
+    r->retry = NULL;
+    if (r->up.stream) {
+        buf_clear(&r->body);
+    }
+}
+
+static void take_body(struct router *r, struct buf *data) {
+    mirror_data(r, data);
+    if (!r->up.stream) {
+        buf_move(&r->body, data);
+        buf_compact(&r->body);
+        return;
+    }
+    if (r->retry && !r->is_response_started) {
+        buf_copy_to(data, &r->body);
+        buf_compact(&r->body);
+    }
+    bool end = r->body_ended && !r->trailers;
+    r->up.sent_any = true;
+    r->up.request_done |= end;
+    r->up.stream->codec->vt->send_data(r->up.stream, data, end);
+}
+
+static enum filter_data_status decode_data(struct http_filter *f, struct buf *data, bool end_stream) {
+    struct router *r = router_of(f);
+    if (r->is_done) {
+        buf_clear(data);
+        return FILTER_DATA_STOP_NO_BUFFER;
+    }
+    if (end_stream) {
+        request_complete(r);
+    }
+    take_body(r, data);
+    uint32_t limit = http_buffer_limit(f);
+    if (limit && buf_len(&r->body) > limit) {
+        if (r->retry) {
+            give_up_retry(r);
+        }
+        if (!r->up.stream && !r->up.read_disabled_downstream) {
+            r->up.read_disabled_downstream = true;
+            http_read_disable(f, true);
+        }
+    }
+    return FILTER_DATA_STOP_NO_BUFFER;
+}
+
+static enum filter_trailers_status decode_trailers(struct http_filter *f, struct headers *t) {
+    struct router *r = router_of(f);
+    if (r->is_done) {
+        return FILTER_TRAILERS_STOP;
+    }
+    r->trailers = t;
+    request_complete(r);
+    mirror_trailers(r, t);
+    if (r->up.stream) {
+        r->up.request_done = true;
+        r->up.stream->codec->vt->send_trailers(r->up.stream, t);
+    }
+    return FILTER_TRAILERS_STOP;
+}
+
+/* ---- response ---- */
+
+static void count_code(struct router *r, unsigned status) {
+    const struct cluster_config *c = r->cluster->cfg;
+    stats_codes_inc(c->rq_codes, status);
+    stats_inc(r->cluster->stats, CLUSTER_upstream_rq_completed);
+    struct stats_codes *side = r->base.stream->is_internal_request ? c->internal_codes : c->external_codes;
+    if (side && r->cfg->dynamic_stats) {
+        stats_codes_inc(side, status);
+    }
+}
+
+static bool try_again(struct router *r, enum retry_verdict v, const struct headers *response) {
+    struct stream_info *si = info_of(r);
+    if (v == RETRY_NO_OVERFLOW) {
+        si->flags |= RESPONSE_FLAG(UO);
+    } else if (v == RETRY_NO_LIMIT) {
+        si->flags |= RESPONSE_FLAG(URX);
+    }
+    if (v != RETRY_YES) {
+        return false;
+    }
+    router_attempt_cancel(r, true);
+    struct loop *l = http_loop(&r->base);
+    uint64_t ms = retry_backoff_ms(r->retry, r->cluster, response, &l->rng, loop_wall_us(l, loop_now_us(l)) / 1000000);
+    timer_start(&r->backoff_timer, ms);
+    return true;
+}
+
+static void on_backoff(struct timer *t) {
+    struct router *r = CONTAINER_OF(t, struct router, backoff_timer);
+    router_attempt_start(r);
+}
+
+static void set_service_time(struct router *r, struct headers *h) {
+    if (r->cfg->suppress_envoy_headers) {
+        return;
+    }
+    uint64_t us = loop_now_us(http_loop(&r->base)) - r->response_start_us;
+    char *text = arena_alloc(http_arena(&r->base), 24);
+    size_t n = 0;
+    uint64_t ms = us / 1000;
+    char rev[24];
+    do {
+        rev[n++] = (char)('0' + ms % 10);
+        ms /= 10;
+    } while (ms);
+    for (size_t i = 0; i < n; i++) {
+        text[i] = rev[n - 1 - i];
+    }
+    headers_set(h, HDR_x_envoy_upstream_service_time, sv_from(text, n));
+}
+
+static void report_host(struct router *r, unsigned status) {
+    host_report(r->cluster->cfg, r->up.host, HOST_RESULT_HTTP, status);
+    if (status >= 500) {
+        HOST_STAT_ADD(r->up.host, rq_error, 1);
+    } else {
+        HOST_STAT_ADD(r->up.host, rq_success, 1);
+    }
+}
+
+static void decorate_response(struct router *r, struct headers *h) {
+    set_service_time(r, h);
+    if (r->set_cookie.n) {
+        headers_add_id(h, HDR_set_cookie, r->set_cookie);
+    }
+    if (r->route->vhost->include_attempt_count_in_response) {
+        headers_set(h, HDR_x_envoy_attempt_count, arena_printf(http_arena(&r->base), "%u", r->attempts));
+    }
+    apply_response_mutations(r, h);
+}
+
+void router_on_response_headers(struct router *r, bool end_stream) {
+    struct headers *h = &r->response;
+    unsigned status = headers_status(h);
+    report_host(r, status);
+    r->had_response_headers = true;
+    if (r->retry) {
+        enum retry_verdict v = retry_on_headers(r->retry, r->cluster, h, r->is_grpc, http_arena(&r->base));
+        if (try_again(r, v, h)) {
+            return;
+        }
+    }
+    timer_cancel(&r->try_timer);
+    r->is_response_started = true;
+    buf_clear(&r->body);
+    count_code(r, status);
+    decorate_response(r, h);
+    if (end_stream) {
+        router_on_response_end(r);
+    }
+    http_encode_headers(&r->base, h, end_stream, SV("via_upstream"));
+}
+
+void router_on_response_end(struct router *r) {
+    uint64_t ms = (loop_now_us(http_loop(&r->base)) - r->response_start_us) / 1000;
+    stats_record(r->cluster->stats, CLUSTER_upstream_rq_time, ms);
+    finish(r);
+}
+
+/* ---- upstream failures ---- */
+
+struct reset_words {
+    uint64_t flag;
+    const char *words;  /* in the body */
+    const char *detail; /* in response_code_details */
+};
+static const struct reset_words reset_table[] = {
+    [RESET_NONE] = {0, "", ""},
+    [RESET_LOCAL] = {RESPONSE_FLAG(LR), "local reset", "local_reset"},
+    [RESET_LOCAL_REFUSED] = {RESPONSE_FLAG(LR), "local refused stream reset", "local_refused_stream_reset"},
+    [RESET_REMOTE] = {RESPONSE_FLAG(UR), "remote reset", "remote_reset"},
+    [RESET_REMOTE_REFUSED] = {RESPONSE_FLAG(UR), "remote refused stream reset", "remote_refused_stream_reset"},
+    [RESET_CONNECTION_FAILURE] = {RESPONSE_FLAG(UF), "remote connection failure", "remote_connection_failure"},
+    [RESET_CONNECTION_TIMEOUT] = {RESPONSE_FLAG(UF), "connection timeout", "connection_timeout"},
+    [RESET_CONNECTION_TERMINATION] = {RESPONSE_FLAG(UC), "connection termination", "connection_termination"},
+    [RESET_OVERFLOW] = {RESPONSE_FLAG(UO), "overflow", "overflow"},
+    [RESET_CONNECT_ERROR] = {RESPONSE_FLAG(UR), "remote error with CONNECT request", "remote_error_with_CONNECT_request"},
+    [RESET_PROTOCOL_ERROR] = {RESPONSE_FLAG(UPE), "protocol error", "protocol_error"},
+    [RESET_OVERLOAD] = {RESPONSE_FLAG(OM), "overload manager reset", "overload_manager_reset"},
+};
+
+static sv underscored(struct arena *a, sv s) {
+    char *p = arena_cstr(a, s);
+    for (size_t i = 0; i < s.n; i++) {
+        if (p[i] == ' ') {
+            p[i] = '_';
+        }
+    }
+    return sv_from(p, s.n);
+}
+
+static sv reset_details(struct router *r, const char *stage, enum reset_reason why, sv transport) {
+    struct arena *a = http_arena(&r->base);
+    if (!transport.n) {
+        return arena_printf(a, "upstream_reset_%s{%s}", stage, reset_table[why].detail);
+    }
+    return arena_printf(a, "upstream_reset_%s{%s|%.*s}", stage, reset_table[why].detail, SV_ARG(underscored(a, transport)));
+}
+
+static void reply_overloaded(struct headers *h, void *arg) {
+    const struct router *r = arg;
+    if (!r->cfg->suppress_envoy_headers) {
+        headers_set(h, HDR_x_envoy_overloaded, SV("true"));
+    }
+}
+
+static void fail_before_headers(struct router *r, enum reset_reason why, sv transport) {
+    struct arena *a = http_arena(&r->base);
+    sv body = arena_printf(a, "upstream connect error or disconnect/reset before headers. %sreset reason: %s%s%.*s",
+                           r->attempts > 1 ? "retried and the latest " : "", reset_table[why].words,
+                           transport.n ? ", transport failure reason: " : "", SV_ARG(transport));
+    count_code(r, why == RESET_PROTOCOL_ERROR ? 502 : 503);
+    finish(r);
+    http_local_reply(&r->base, why == RESET_PROTOCOL_ERROR ? 502 : 503, body, reset_table[why].flag,
+                     reset_details(r, "before_response_started", why, transport),
+                     why == RESET_OVERFLOW ? reply_overloaded : NULL, r);
+}
+
+void router_on_upstream_failure(struct router *r, enum reset_reason why, sv transport) {
+    struct stream_info *si = info_of(r);
+    if (transport.n) {
+        si->up.transport_failure = arena_sv(http_arena(&r->base), transport);
+        transport = si->up.transport_failure;
+    }
+    bool sent_any = r->up.sent_any;
+    router_attempt_cancel(r, false);
+    if (r->is_response_started) {
+        si->flags |= reset_table[why].flag;
+        si->response_code_details = reset_details(r, "after_response_started", why, transport);
+        finish(r);
+        http_reset_stream(&r->base);
+        return;
+    }
+    if (r->retry && try_again(r, retry_on_reset(r->retry, r->cluster, why, sent_any, false), NULL)) {
+        return;
+    }
+    fail_before_headers(r, why, transport);
+}
+
+/* ---- timeouts ---- */
+
+static void timed_out(struct router *r, sv details, uint64_t flag) {
+    struct stream_info *si = info_of(r);
+    if (r->up.host) {
+        HOST_STAT_ADD(r->up.host, rq_timeout, 1);
+        host_report(r->cluster->cfg, r->up.host, HOST_RESULT_TIMEOUT, 504);
+    }
+    router_attempt_cancel(r, true);
+    if (r->is_response_started) {
+        si->flags |= flag;
+        si->response_code_details = details;
+        finish(r);
+        http_reset_stream(&r->base);
+        return;
+    }
+    unsigned status = r->alt_response ? 204 : 504;
+    count_code(r, status);
+    reply(r, status, r->alt_response ? SV_NULL : SV("upstream request timeout"), flag, details);
+}
+
+static void on_global_timeout(struct timer *t) {
+    struct router *r = CONTAINER_OF(t, struct router, global_timer);
+    stats_inc(r->cluster->stats, CLUSTER_upstream_rq_timeout);
+    timed_out(r, SV("upstream_response_timeout"), RESPONSE_FLAG(UT));
+}
+
+static void on_try_timeout(struct timer *t) {
+    struct router *r = CONTAINER_OF(t, struct router, try_timer);
+    stats_inc(r->cluster->stats, CLUSTER_upstream_rq_per_try_timeout);
+    if (r->up.host) {
+        HOST_STAT_ADD(r->up.host, rq_timeout, 1);
+        host_report(r->cluster->cfg, r->up.host, HOST_RESULT_TIMEOUT, 504);
+    }
+    if (!r->is_response_started && r->retry) {
+        enum retry_verdict v = retry_on_reset(r->retry, r->cluster, RESET_LOCAL, r->up.sent_any, true);
+        if (try_again(r, v, NULL)) {
+            return;
+        }
+    }
+    timed_out(r, SV("upstream_per_try_timeout"), RESPONSE_FLAG(UT));
+}
+
+/* ---- flow control and end ---- */
+
+static void on_downstream_above_high(struct http_filter *f) {
+    struct router *r = router_of(f);
+    r->up.response_high++;
+    if (r->up.stream) {
+        stats_inc(r->cluster->stats, CLUSTER_upstream_flow_control_paused_reading_total);
+        r->up.stream->codec->vt->read_disable(r->up.stream, true);
+    }
+}
+
+static void on_downstream_below_low(struct http_filter *f) {
+    struct router *r = router_of(f);
+    if (!r->up.response_high) {
+        return;
+    }
+    r->up.response_high--;
+    if (r->up.stream) {
+        stats_inc(r->cluster->stats, CLUSTER_upstream_flow_control_resumed_reading_total);
+        r->up.stream->codec->vt->read_disable(r->up.stream, false);
+    }
+}
+
+static void init(struct http_filter *f) {
+    struct router *r = (struct router *)f;
+    r->magic = ROUTER_MAGIC;
+    r->cfg = f->config;
+    buf_init(&r->body);
+    struct loop *l = http_loop(f);
+    timer_init(&r->global_timer, l, on_global_timeout);
+    timer_init(&r->try_timer, l, on_try_timeout);
+    timer_init(&r->backoff_timer, l, on_backoff);
+    r->response_start_us = loop_now_us(l);
+}
+
+static void destroy(struct http_filter *f) {
+    struct router *r = router_of(f);
+    finish(r);
+    if (r->up.is_active && r->cluster) {
+        stats_inc(r->cluster->stats, r->up.stream ? CLUSTER_upstream_rq_tx_reset : CLUSTER_upstream_rq_cancelled);
+    }
+    router_attempt_cancel(r, true);
+    mirror_end(r);
+    buf_fini(&r->body);
+    if (r->cluster) {
+        cluster_view_unref(r->cluster);
+    }
+    r->magic = 0;
+}
+
+void *router_compile(struct compile_ctx *ctx, const void *msg); /* router_compile.c */
+
+const struct http_filter_type router_http_filter = {
+    .name = "envoy.filters.http.router",
+    .type_url = "envoy.extensions.filters.http.router.v3.Router",
+    .route_type_url = "",
+    .is_terminal = true,
+    .stream_size = sizeof(struct router),
+    .compile = router_compile,
+    .init = init,
+    .decode_headers = decode_headers,
+    .decode_data = decode_data,
+    .decode_trailers = decode_trailers,
+    .on_downstream_above_high = on_downstream_above_high,
+    .on_downstream_below_low = on_downstream_below_low,
+    .destroy = destroy,
+};

@@ -1,0 +1,74 @@
+/* The router: terminal HTTP filter that forwards a request to an upstream cluster and its response back.
+ * Threads: worker-local. Spec: extensions.filters.http.router.v3.Router, RouteAction; Envoy's Router::Filter.
+ * Files: router.c (decisions, timeouts, responses), router_upstream.c (one attempt), retry.c (whether to try again). */
+#ifndef SLUICE_REQUEST_ROUTER_H
+#define SLUICE_REQUEST_ROUTER_H
+
+#include "proxy/api/access_logger.h"
+#include "proxy/api/http_filter.h"
+#include "proxy/api/worker.h"
+#include "proxy/request/retry.h"
+#include "proxy/route/route_table.h"
+#include "proxy/upstream/pool.h"
+
+struct router_config {
+    bool dynamic_stats, suppress_envoy_headers, respect_expected_rq_timeout, start_child_span;
+    bool suppress_grpc_request_failure_code_stats, reject_connect_request_early_data;
+    const struct access_logs *upstream_logs;
+    const enum header_id *strict_check_headers;
+    unsigned strict_check_headers_n;
+};
+extern const struct http_filter_type router_http_filter;
+
+#define ROUTER_MAGIC 0x2007E201u
+
+/* One attempt at one host. Lives inside the router: attempts never overlap. */
+struct upstream_attempt {
+    struct http_pool_request *pending;  /* waiting for a connection */
+    struct codec_stream *stream;        /* open upstream stream */
+    struct conn *conn;                  /* under stream */
+    struct host *host;                  /* pinned by view's host set or ref_host */
+    bool is_active, headers_sent, request_done, response_done, read_disabled_downstream;
+    bool sent_any;                      /* a byte of the request may have reached the host */
+    uint16_t response_high;             /* downstream above-high count handed to the upstream stream */
+};
+
+struct router {
+    struct http_filter base;            /* must be first */
+    uint32_t magic;
+    const struct router_config *cfg;
+    const struct route_entry *route;
+    const struct weighted_cluster *weighted;
+    struct cluster_view *cluster;       /* ref held */
+    struct retry_state *retry;          /* NULL: no retries for this request */
+    struct upstream_attempt up;
+    struct headers *headers;            /* downstream request headers, rewritten for upstream */
+    struct headers *trailers;
+    struct buf body;                    /* kept while connecting or while a retry is possible */
+    bool body_ended, is_buffering, is_done, is_response_started, has_breaker, timed_out, is_grpc, skip_retry_buffer;
+    bool had_response_headers, is_head, alt_response;
+    uint8_t priority;
+    uint16_t attempts;
+    uint32_t timeout_ms, per_try_timeout_ms, per_try_idle_ms;
+    bool has_hash;
+    uint64_t hash;
+    sv set_cookie;
+    uint64_t response_start_us;
+    const struct host *tried[8];        /* hosts of earlier attempts (previous_hosts), the newest last */
+    unsigned tried_n;
+    struct timer global_timer, try_timer, backoff_timer;
+    struct headers response, response_trailers;
+    struct transport_options transport;
+    sv sni;
+};
+
+/* router_upstream.c */
+void router_attempt_start(struct router *r);      /* pick a host, ask its pool; may answer by itself */
+void router_attempt_cancel(struct router *r, bool is_reset); /* drop the attempt without callbacks */
+void router_attempt_body(struct router *r);       /* send what is in r->body if the stream is open */
+/* router.c, called by the attempt */
+void router_on_response_headers(struct router *r, bool end_stream);
+void router_on_response_end(struct router *r);
+void router_on_upstream_failure(struct router *r, enum reset_reason why, sv transport_failure);
+
+#endif

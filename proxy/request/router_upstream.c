@@ -1,0 +1,333 @@
+/* One attempt of the router: pick a host, get a stream from its pool, send the request, hear the response.
+ * Threads: worker-local. Spec: Envoy's Router::UpstreamRequest.
+ * Not here: what a response or failure means (router.c, retry.c). */
+#include "proxy/base/log.h"
+#include "proxy/request/router.h"
+#include "proxy/request/stream.h"
+
+static struct router *router_of(void *user) { return CAST(router, ROUTER_MAGIC, user); }
+static struct stream_info *info_of(struct router *r) { return http_stream_info(&r->base); }
+
+/* ---- response callbacks from the codec ---- */
+
+static void on_1xx(struct codec_stream *s, struct headers *h) {
+    struct router *r = router_of(s->user);
+    http_encode_1xx(&r->base, h);
+}
+
+static void note_first_byte(struct router *r) {
+    struct stream_info *si = info_of(r);
+    if (!si->up.first_rx_us) {
+        si->up.first_rx_us = loop_now_us(http_loop(&r->base));
+    }
+}
+
+static void note_wire(struct router *r) {
+    struct stream_info *si = info_of(r);
+    const struct codec_stream *cs = r->up.stream;
+    si->up.header_tx_bytes = cs->tx_header_bytes;
+    si->up.header_rx_bytes = cs->rx_header_bytes;
+    si->up.wire_tx_bytes = cs->tx_header_bytes + cs->tx_body_bytes;
+    si->up.wire_rx_bytes = cs->rx_header_bytes + cs->rx_body_bytes;
+}
+
+/* The response is complete: the attempt's stream ends by itself when the request was complete too, else it is reset. */
+static void response_complete(struct router *r) {
+    struct stream_info *si = info_of(r);
+    si->up.last_rx_us = loop_now_us(http_loop(&r->base));
+    note_wire(r);
+    si->up.conn = NULL;
+    struct codec_stream *cs = r->up.stream;
+    bool request_done = r->up.request_done;
+    r->up.stream = NULL;
+    r->up.conn = NULL;
+    r->up.is_active = false;
+    HOST_STAT_ADD(r->up.host, rq_active, -1);
+    stats_gauge_dec(r->cluster->stats, CLUSTER_upstream_rq_active);
+    breaker_release(&r->cluster->cfg->use[r->priority].requests);
+    if (!request_done) {
+        cs->codec->vt->reset(cs, RESET_LOCAL);
+    }
+}
+
+static void on_headers(struct codec_stream *s, struct headers *h, bool end_stream) {
+    struct router *r = router_of(s->user);
+    ASSERT(h == &r->response);
+    (void)h;
+    note_first_byte(r);
+    if (end_stream) {
+        response_complete(r);
+    }
+    router_on_response_headers(r, end_stream);
+}
+
+static void on_data(struct codec_stream *s, struct buf *data, bool end_stream) {
+    struct router *r = router_of(s->user);
+    if (end_stream) {
+        response_complete(r);
+        router_on_response_end(r);
+    }
+    http_encode_data(&r->base, data, end_stream);
+}
+
+static void on_trailers(struct codec_stream *s, struct headers *t) {
+    struct router *r = router_of(s->user);
+    response_complete(r);
+    router_on_response_end(r);
+    http_encode_trailers(&r->base, t);
+}
+
+/* Give back what the attempt holds; the codec stream is already gone or is being reset by the caller. */
+static void attempt_ended(struct router *r) {
+    if (!r->up.is_active) {
+        return;
+    }
+    r->up.is_active = false;
+    r->up.stream = NULL;
+    r->up.conn = NULL;
+    info_of(r)->up.conn = NULL;
+    HOST_STAT_ADD(r->up.host, rq_active, -1);
+    stats_gauge_dec(r->cluster->stats, CLUSTER_upstream_rq_active);
+    breaker_release(&r->cluster->cfg->use[r->priority].requests);
+}
+
+static void on_reset(struct codec_stream *s, enum reset_reason why) {
+    struct router *r = router_of(s->user);
+    note_wire(r);
+    attempt_ended(r);
+    stats_inc(r->cluster->stats, CLUSTER_upstream_rq_rx_reset);
+    HOST_STAT_ADD(r->up.host, rq_error, 1);
+    host_report(r->cluster->cfg, r->up.host, HOST_RESULT_RESET, 503);
+    router_on_upstream_failure(r, why, SV_NULL);
+}
+
+static void on_above_high(struct codec_stream *s) {
+    struct router *r = router_of(s->user);
+    stats_inc(r->cluster->stats, CLUSTER_upstream_flow_control_backed_up_total);
+    http_read_disable(&r->base, true);
+}
+
+static void on_below_low(struct codec_stream *s) {
+    struct router *r = router_of(s->user);
+    stats_inc(r->cluster->stats, CLUSTER_upstream_flow_control_drained_total);
+    http_read_disable(&r->base, false);
+}
+
+static const struct codec_stream_ops upstream_ops = {
+    .on_1xx = on_1xx,
+    .on_headers = on_headers,
+    .on_data = on_data,
+    .on_trailers = on_trailers,
+    .on_reset = on_reset,
+    .on_above_high = on_above_high,
+    .on_below_low = on_below_low,
+};
+
+/* ---- the stream is open: send ---- */
+
+static void fill_upstream_info(struct router *r) {
+    struct stream_info *si = info_of(r);
+    si->up.host = r->up.host;
+    si->up.conn = r->up.conn;
+    si->up.connection_id = r->up.conn->id;
+    si->up.local = r->up.conn->local;
+    si->up.protocol = r->up.stream->codec->protocol;
+    si->up.has_protocol = true;
+    si->up.pool_ready_us = loop_now_us(http_loop(&r->base));
+    si->up.first_tx_us = si->up.pool_ready_us;
+}
+
+static void start_try_timer(struct router *r) {
+    if (r->per_try_timeout_ms) {
+        timer_start(&r->try_timer, r->per_try_timeout_ms);
+    }
+}
+
+static void set_upstream_host(struct router *r) {
+    const struct route_entry *e = r->route;
+    if (e->auto_host_rewrite && r->up.host->hostname.n) {
+        if (e->append_x_forwarded_host) {
+            headers_append(r->headers, HDR_x_forwarded_host, headers_get(r->headers, HDR_authority));
+        }
+        headers_set(r->headers, HDR_authority, r->up.host->hostname);
+    }
+}
+
+static void on_ready(void *user, struct codec_stream *s, struct conn *c, struct host *h) {
+    struct router *r = router_of(user);
+    r->up.pending = NULL;
+    r->up.stream = s;
+    r->up.conn = c;
+    r->up.host = h;
+    r->up.is_active = true;
+    HOST_STAT_ADD(h, rq_total, 1);
+    HOST_STAT_ADD(h, rq_active, 1);
+    stats_inc(r->cluster->stats, CLUSTER_upstream_rq_total);
+    stats_gauge_inc(r->cluster->stats, CLUSTER_upstream_rq_active);
+    headers_init(&r->response, http_arena(&r->base));
+    http_pool_stream_arena(s, http_arena(&r->base));
+    fill_upstream_info(r);
+    set_upstream_host(r);
+    start_try_timer(r);
+    bool end = r->body_ended && buf_empty(&r->body) && !r->trailers;
+    r->up.request_done = end;
+    r->up.headers_sent = true;
+    s->codec->vt->send_headers(s, r->headers, end);
+    for (uint16_t i = 0; i < r->up.response_high && r->up.stream; i++) {
+        s->codec->vt->read_disable(s, true);
+    }
+    if (!end && r->up.stream) {
+        router_attempt_body(r);
+    }
+}
+
+void router_attempt_body(struct router *r) {
+    struct codec_stream *s = r->up.stream;
+    if (r->up.read_disabled_downstream) {
+        r->up.read_disabled_downstream = false;
+        http_read_disable(&r->base, false);
+    }
+    bool end = r->body_ended && !r->trailers;
+    if (!buf_empty(&r->body)) {
+        struct buf BUF_AUTO out;
+        buf_init(&out);
+        if (r->retry) {
+            buf_copy_to(&r->body, &out);
+        } else {
+            buf_move(&out, &r->body);
+        }
+        r->up.sent_any = true;
+        r->up.request_done = end;
+        s->codec->vt->send_data(s, &out, end);
+    }
+    if (r->trailers && r->up.stream) {
+        r->up.request_done = true;
+        s->codec->vt->send_trailers(s, r->trailers);
+    }
+}
+
+static void on_failure(void *user, enum pool_failure why, sv transport_failure, struct host *h) {
+    struct router *r = router_of(user);
+    r->up.pending = NULL;
+    r->up.host = h;
+    info_of(r)->up.host = h;
+    breaker_release(&r->cluster->cfg->use[r->priority].requests);
+    enum reset_reason reason = RESET_CONNECTION_FAILURE;
+    if (why == POOL_OVERFLOW) {
+        reason = RESET_OVERFLOW;
+    } else if (why == POOL_CONNECT_TIMEOUT) {
+        reason = RESET_CONNECTION_TIMEOUT;
+    }
+    if (reason != RESET_OVERFLOW) {
+        host_report(r->cluster->cfg, h, HOST_RESULT_CONNECT_FAILED, 503);
+    }
+    router_on_upstream_failure(r, reason, transport_failure);
+}
+
+static const struct http_pool_ops pool_ops = {.on_ready = on_ready, .on_failure = on_failure};
+
+/* ---- picking ---- */
+
+static bool avoid_host(const struct host *h, void *arg) {
+    const struct router *r = arg;
+    const struct retry_policy *p = r->route->retry;
+    if (p && p->omit_canary_hosts && h->is_canary) {
+        return true;
+    }
+    for (unsigned i = 0; p && p->avoid_previous_hosts && i < r->tried_n; i++) {
+        if (r->tried[i] == h) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void remember_host(struct router *r, const struct host *h) {
+    if (r->tried_n == ARRAY_LEN(r->tried)) {
+        memmove(r->tried, r->tried + 1, sizeof(r->tried) - sizeof(r->tried[0]));
+        r->tried_n--;
+    }
+    r->tried[r->tried_n++] = h;
+}
+
+static struct host *pick(struct router *r, const struct host_entry **entry) {
+    struct lb_context ctx = {
+        .hash = r->hash,
+        .has_hash = r->has_hash,
+        .rng = &http_loop(&r->base)->rng,
+        .metadata_match = r->weighted && r->weighted->metadata_match ? r->weighted->metadata_match : r->route->metadata_match,
+        .downstream = info_of(r)->cx->conn,
+        .request = r->headers,
+    };
+    if (r->retry && r->attempts > 1 && r->route->retry) {
+        ctx.avoid = avoid_host;
+        ctx.avoid_arg = r;
+        ctx.avoid_max = r->route->retry->host_selection_retry_max_attempts;
+    }
+    return cluster_view_pick(r->cluster, &ctx, entry);
+}
+
+static const struct transport_options *transport_options(struct router *r) {
+    const struct cluster_config *c = r->cluster->cfg;
+    if (!c->auto_sni && !c->auto_san_validation) {
+        return NULL;
+    }
+    sv host = c->auto_sni_header.n ? headers_get_name(r->headers, c->auto_sni_header) : headers_get(r->headers, HDR_authority);
+    r->sni = host_without_port(host);
+    if (c->auto_sni) {
+        r->transport.server_name = r->sni;
+    }
+    if (c->auto_san_validation) {
+        r->transport.san_override = &r->sni;
+        r->transport.san_override_n = 1;
+    }
+    return &r->transport;
+}
+
+void router_attempt_start(struct router *r) {
+    r->attempts++;
+    struct stream_info *si = info_of(r);
+    si->up.attempts = r->attempts;
+    if (r->route->vhost->include_request_attempt_count) {
+        headers_set(r->headers, HDR_x_envoy_attempt_count, arena_printf(http_arena(&r->base), "%u", r->attempts));
+    }
+    r->up.sent_any = r->up.headers_sent = r->up.request_done = false;
+    const struct host_entry *entry = NULL;
+    struct host *h = pick(r, &entry);
+    if (!h) {
+        stats_inc(r->cluster->stats, CLUSTER_upstream_cx_none_healthy);
+        r->is_done = true;
+        http_local_reply(&r->base, 503, SV("no healthy upstream"), RESPONSE_FLAG(UH), SV("no_healthy_upstream"), NULL, NULL);
+        return;
+    }
+    r->up.host = h;
+    si->up.host = h;
+    remember_host(r, h);
+    struct breaker_use *use = &r->cluster->cfg->use[r->priority];
+    if (!breaker_try(&use->requests, r->cluster->cfg->breakers[r->priority].max_requests)) {
+        stats_inc(r->cluster->stats, CLUSTER_upstream_rq_pending_overflow);
+        router_on_upstream_failure(r, RESET_OVERFLOW, SV_NULL);
+        return;
+    }
+    struct pool_key key = {.host = h, .entry = entry, .priority = r->priority, .downstream = si->protocol,
+                           .transport = transport_options(r)};
+    http_pool_request(r->cluster, &key, &pool_ops, r, &upstream_ops, &r->up.pending);
+}
+
+void router_attempt_cancel(struct router *r, bool is_reset) {
+    if (r->up.pending) {
+        http_pool_cancel(r->up.pending);
+        r->up.pending = NULL;
+        breaker_release(&r->cluster->cfg->use[r->priority].requests);
+        return;
+    }
+    struct codec_stream *s = r->up.stream;
+    if (!s) {
+        return;
+    }
+    note_wire(r);
+    attempt_ended(r);
+    if (is_reset) {
+        s->codec->vt->reset(s, RESET_LOCAL);
+    }
+}
