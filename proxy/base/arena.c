@@ -78,10 +78,10 @@ void arena_reset(struct arena *a) {
 
 /* Blocks grow with the arena, a quarter of it at most: few blocks in large ones, little waste in
  * any. */
-static size_t regular_bytes(const struct arena *a) {
+static size_t regular_bytes(const struct arena *a, size_t least) {
     size_t quarter = a->used_bytes_ / 4 & ~(size_t)7;
     size_t bytes = quarter < BLOCK_MAX_BYTES ? quarter : BLOCK_MAX_BYTES;
-    return bytes > a->block_bytes_ ? bytes : a->block_bytes_;
+    return bytes > least ? bytes : least;
 }
 
 static struct arena_block *new_block(struct arena *a, size_t bytes, bool is_regular) {
@@ -95,9 +95,9 @@ static struct arena_block *new_block(struct arena *a, size_t bytes, bool is_regu
 void *arena_alloc_slow(struct arena *a, size_t n) {
     CHECK(n <= SIZE_MAX / 2);
     size_t need = (n + MEM_REDZONE + 7) & ~(size_t)7;
-    size_t regular = regular_bytes(a);
-    if (need >
-        regular / 4) { /* a block of its own, behind the one being filled, which stays in use */
+    size_t least = a->block_bytes_ ? a->block_bytes_ : BLOCK_DEFAULT_BYTES;
+    /* Large objects get a block of their own, behind the one being filled, which stays in use. */
+    if (need > least / 4) {
         struct arena_block *own = new_block(a, sizeof(*own) + need, false);
         struct arena_block **at = a->head_ ? &a->head_->next : &a->head_;
         own->next = *at;
@@ -105,7 +105,7 @@ void *arena_alloc_slow(struct arena *a, size_t n) {
         MEM_POISON(own->data + n, need - n);
         return own->data;
     }
-    struct arena_block *b = new_block(a, regular, true);
+    struct arena_block *b = new_block(a, regular_bytes(a, least), true);
     b->next = a->head_;
     use_block(a, b);
     return arena_alloc(a, n);

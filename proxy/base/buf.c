@@ -459,14 +459,16 @@ static struct slice copied_run(const struct buf *b, uint32_t i, uint32_t n, size
 
 void buf_compact(struct buf *b) {
     uint32_t to = 0;
-    for (uint32_t i = 0; i < b->count_;) {
+    for (uint32_t i = 0, n; i < b->count_; i += n) {
         size_t bytes;
-        uint32_t run = run_to_copy(b, i, &bytes);
-        if (run) {
-            *buf_slice(b, to++) = copied_run(b, i, run, bytes);
-            i += run;
-        } else {
-            *buf_slice(b, to++) = *buf_slice(b, i++);
+        n = run_to_copy(b, i, &bytes);
+        if (n) {
+            *buf_slice(b, to++) = copied_run(b, i, n, bytes);
+            continue;
+        }
+        n = run_in_chunk(b, i, &bytes);
+        for (uint32_t k = 0; k < n; k++) {
+            *buf_slice(b, to++) = *buf_slice(b, i + k);
         }
     }
     b->count_ = to;
