@@ -5,37 +5,37 @@
 #include "proxy/base/check.h"
 
 /* --- declarations --- */
-#define FILTER_HTTP(symbol, name) extern const struct http_filter_type symbol##_http_filter_type;
-#define FILTER_NETWORK(symbol, name) extern const struct network_filter_type symbol##_network_filter_type;
-#define FILTER_LISTENER(symbol, name) extern const struct listener_filter_type symbol##_listener_filter_type;
-#define FILTER_TRANSPORT(symbol, name) extern const struct transport_socket_type symbol##_transport_socket_type;
-#define FILTER_ACCESS_LOGGER(symbol, name) extern const struct access_logger_type symbol##_access_logger_type;
-#define FILTER_LB(symbol, name) extern const struct lb_policy_type symbol##_lb_policy_type;
+#define FILTER_HTTP(symbol, name) extern const struct http_filter_type symbol##_http_filter;
+#define FILTER_NETWORK(symbol, name) extern const struct network_filter_type symbol##_network_filter;
+#define FILTER_LISTENER(symbol, name) extern const struct listener_filter_type symbol##_listener_filter;
+#define FILTER_TRANSPORT(symbol, name) extern const struct transport_socket_type symbol##_transport_socket;
+#define FILTER_ACCESS_LOGGER(symbol, name) extern const struct access_logger_type symbol##_access_logger;
+#define FILTER_LB(symbol, name) extern const struct lb_policy_type symbol##_lb_policy;
 #include "filters/filters.def"
 
 /* --- tables; each ends with NULL so that none is empty --- */
 static const struct http_filter_type *const http_filters[] = {
-#define FILTER_HTTP(symbol, name) &symbol##_http_filter_type,
+#define FILTER_HTTP(symbol, name) &symbol##_http_filter,
 #include "filters/filters.def"
     NULL};
 static const struct network_filter_type *const network_filters[] = {
-#define FILTER_NETWORK(symbol, name) &symbol##_network_filter_type,
+#define FILTER_NETWORK(symbol, name) &symbol##_network_filter,
 #include "filters/filters.def"
     NULL};
 static const struct listener_filter_type *const listener_filters[] = {
-#define FILTER_LISTENER(symbol, name) &symbol##_listener_filter_type,
+#define FILTER_LISTENER(symbol, name) &symbol##_listener_filter,
 #include "filters/filters.def"
     NULL};
 static const struct transport_socket_type *const transport_sockets[] = {
-#define FILTER_TRANSPORT(symbol, name) &symbol##_transport_socket_type,
+#define FILTER_TRANSPORT(symbol, name) &symbol##_transport_socket,
 #include "filters/filters.def"
     NULL};
 static const struct access_logger_type *const access_loggers[] = {
-#define FILTER_ACCESS_LOGGER(symbol, name) &symbol##_access_logger_type,
+#define FILTER_ACCESS_LOGGER(symbol, name) &symbol##_access_logger,
 #include "filters/filters.def"
     NULL};
 static const struct lb_policy_type *const lb_policies[] = {
-#define FILTER_LB(symbol, name) &symbol##_lb_policy_type,
+#define FILTER_LB(symbol, name) &symbol##_lb_policy,
 #include "filters/filters.def"
     NULL};
 static const struct registry_alias aliases[] = {
