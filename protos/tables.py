@@ -1,4 +1,4 @@
-"""The generated tables beside protoc-c's output: registry.c and rules.c (see protos/registry.h for their types)."""
+"""The generated tables beside protoc-c's output: registry.c and rules.c (see protos/proto_type.h for their types)."""
 
 import re
 
@@ -130,7 +130,7 @@ def write_registry(folder, messages, files, types_top):
     map_entries = {m.name for m in messages if m.proto.options.map_entry}
     enums = {name: (enum, package) for name, enum, package in all_enums(messages, files, types_top)}
     marked = marked_enum_values((name, e) for name, (e, _) in enums.items())
-    lines = ["/* Made by protos/gen.py. */", '#include "protos/registry.h"', ""]
+    lines = ["/* Made by protos/gen.py. */", '#include "protos/proto_type.h"', ""]
     lines += [f'#include "{f.name[:-len(".proto")]}.pb-c.h"' for f in sorted(files, key=lambda f: f.name)]
     lines.append("")
     rows, first = [], 0
@@ -291,7 +291,7 @@ def write_rules(folder, messages):
                 rows.append(f"    {{{rule.field}, PROTO_RULE_{rule.op}, PROTO_SCOPE_{rule.scope}, {rule.n}, "
                             f"{rule.value}}}, /* {m.name}.{m.fields[rule.field].name} */")
         m.rules = kept
-    lines = ["/* Made by protos/gen.py. */", '#include "protos/registry.h"', "", *lists.lines, "",
+    lines = ["/* Made by protos/gen.py. */", '#include "protos/proto_type.h"', "", *lists.lines, "",
              "const struct proto_rule proto_rules[] = {", *rows, "};",
              f"struct regex *proto_patterns[{max(1, lists.patterns)}];", ""]
     (folder / "rules.c").write_text("\n".join(lines))

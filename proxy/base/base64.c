@@ -8,13 +8,13 @@
 static const char standard[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 static const char url_safe[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-static size_t encode(const unsigned char *in, size_t n, enum base64_alphabet alphabet, char *out)
-{
+static size_t encode(const unsigned char *in, size_t n, enum base64_alphabet alphabet, char *out) {
     const char *chars = alphabet == BASE64_URL ? url_safe : standard;
     size_t o = 0;
     for (size_t i = 0; i < n; i += 3) {
         size_t left = n - i;
-        uint32_t v = (uint32_t)in[i] << 16 | (left > 1 ? (uint32_t)in[i + 1] << 8 : 0) | (left > 2 ? in[i + 2] : 0);
+        uint32_t v = (uint32_t)in[i] << 16 | (left > 1 ? (uint32_t)in[i + 1] << 8 : 0) |
+                     (left > 2 ? in[i + 2] : 0);
         out[o++] = chars[v >> 18];
         out[o++] = chars[v >> 12 & 63];
         if (left > 1) {
@@ -31,8 +31,7 @@ static size_t encode(const unsigned char *in, size_t n, enum base64_alphabet alp
     return o;
 }
 
-void base64_encode(struct buf *out, sv bytes, enum base64_alphabet alphabet)
-{
+void base64_encode(struct buf *out, sv bytes, enum base64_alphabet alphabet) {
     while (bytes.n) {
         sv part = sv_sub(bytes, 0, CHUNK_IN);
         char *room = buf_reserve(out, CHUNK_IN / 3 * 4);
@@ -41,8 +40,7 @@ void base64_encode(struct buf *out, sv bytes, enum base64_alphabet alphabet)
     }
 }
 
-static int value_of(char c, enum base64_alphabet alphabet)
-{
+static int value_of(char c, enum base64_alphabet alphabet) {
     if (c >= 'A' && c <= 'Z') {
         return c - 'A';
     }
@@ -61,8 +59,7 @@ static int value_of(char c, enum base64_alphabet alphabet)
     return -1;
 }
 
-size_t base64_decode(sv text, enum base64_alphabet alphabet, char *out)
-{
+size_t base64_decode(sv text, enum base64_alphabet alphabet, char *out) {
     size_t padding = 0;
     while (padding < 2 && padding < text.n && text.p[text.n - 1 - padding] == '=') {
         padding++;

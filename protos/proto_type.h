@@ -1,8 +1,8 @@
 /* Every message Sluice knows, by full proto name, with what protobuf-c's descriptors drop: which fields are maps, JSON
  * names, sensitivity, deprecation, constraints. The tables are written by gen.py (registry.c, rules.c) and never change.
  * Threads: any. */
-#ifndef SLUICE_PROTOS_REGISTRY_H
-#define SLUICE_PROTOS_REGISTRY_H
+#ifndef SLUICE_PROTOS_PROTO_TYPE_H
+#define SLUICE_PROTOS_PROTO_TYPE_H
 
 #include <protobuf-c/protobuf-c.h>
 
@@ -11,11 +11,11 @@
 struct regex;
 
 enum proto_field_flag {
-    PROTO_FIELD_MAP = 1 << 0,         /* repeated entry messages with fields key (1) and value (2) */
-    PROTO_FIELD_SENSITIVE = 1 << 1,   /* never shown: config_dump prints [redacted] */
+    PROTO_FIELD_MAP = 1 << 0,       /* repeated entry messages with fields key (1) and value (2) */
+    PROTO_FIELD_SENSITIVE = 1 << 1, /* never shown: config_dump prints [redacted] */
     PROTO_FIELD_DEPRECATED = 1 << 2,
-    PROTO_FIELD_DISALLOWED = 1 << 3,  /* deprecated and refused unless runtime allows it */
-    PROTO_FIELD_OPTIONAL = 1 << 4,    /* `optional` scalar: a oneof of its own, so presence is known */
+    PROTO_FIELD_DISALLOWED = 1 << 3, /* deprecated and refused unless runtime allows it */
+    PROTO_FIELD_OPTIONAL = 1 << 4, /* `optional` scalar: a oneof of its own, so presence is known */
     PROTO_FIELD_MARKED_ENUM = 1 << 5, /* of an enum some of whose values are in proto_enum_values */
 };
 
@@ -80,7 +80,8 @@ enum proto_rule_scope {
 struct proto_rule {
     uint16_t field; /* index into the descriptor's fields */
     uint8_t op, scope;
-    int32_t n; /* nanoseconds of a Duration beside .i seconds; length of .s; count of a list; pattern number */
+    int32_t
+        n; /* nanoseconds of a Duration beside .i seconds; length of .s; count of a list; pattern number */
     union {
         uint64_t u;
         int64_t i;
@@ -93,16 +94,16 @@ struct proto_rule {
 };
 
 enum proto_kind { /* messages with a JSON form of their own */
-    PROTO_KIND_PLAIN,
-    PROTO_KIND_ANY,
-    PROTO_KIND_DURATION,
-    PROTO_KIND_TIMESTAMP,
-    PROTO_KIND_FIELD_MASK,
-    PROTO_KIND_STRUCT,
-    PROTO_KIND_VALUE,
-    PROTO_KIND_LIST_VALUE,
-    PROTO_KIND_WRAPPER,      /* UInt32Value and its like */
-    PROTO_KIND_TYPED_STRUCT, /* plain in JSON; any.c converts it */
+                  PROTO_KIND_PLAIN,
+                  PROTO_KIND_ANY,
+                  PROTO_KIND_DURATION,
+                  PROTO_KIND_TIMESTAMP,
+                  PROTO_KIND_FIELD_MASK,
+                  PROTO_KIND_STRUCT,
+                  PROTO_KIND_VALUE,
+                  PROTO_KIND_LIST_VALUE,
+                  PROTO_KIND_WRAPPER,      /* UInt32Value and its like */
+                  PROTO_KIND_TYPED_STRUCT, /* plain in JSON; any.c converts it */
 };
 enum proto_type_flag {
     PROTO_TYPE_MAP_ENTRY = 1 << 0,
