@@ -52,7 +52,7 @@ static void write_float(struct out *o, float v) {
 static void write_enum(struct out *o, const ProtobufCFieldDescriptor *f, int value) {
     const ProtobufCEnumDescriptor *e = reflect_enum_of(f);
     if (sv_is(sv_cstr(e->name), "google.protobuf.NullValue")) {
-        json_nil(o->w);
+        json_put_null(o->w);
         return;
     }
     const ProtobufCEnumValue *named = protobuf_c_enum_descriptor_get_value(e, value);
@@ -230,7 +230,7 @@ static void write_struct_value(struct out *o, const struct proto_type *t, const 
             return;
         }
     }
-    json_nil(o->w);
+    json_put_null(o->w);
 }
 
 static void write_closed_any(struct out *o, const Pb__Any *any, bool is_hidden) {
@@ -342,7 +342,7 @@ static void write_known(struct out *o, const struct proto_type *t, const Protobu
 static void write_message(struct out *o, const struct proto_type *t, const ProtobufCMessage *m,
                           bool is_hidden) {
     if (o->depth == DEPTH_MAX) {
-        json_nil(o->w);
+        json_put_null(o->w);
         return;
     }
     o->depth++;

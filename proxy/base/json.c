@@ -115,7 +115,7 @@ void json_raw(struct json_writer *w, sv raw) {
 }
 
 void json_bool(struct json_writer *w, bool v) { json_raw(w, v ? SV("true") : SV("false")); }
-void json_nil(struct json_writer *w) { json_raw(w, SV("null")); }
+void json_put_null(struct json_writer *w) { json_raw(w, SV("null")); }
 
 static void number(struct json_writer *w, uint64_t magnitude, bool is_negative, bool is_quoted) {
     char text[24];

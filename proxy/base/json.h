@@ -25,7 +25,7 @@ void json_end(struct json_writer *w); /* closes the innermost object or array */
 void json_key(struct json_writer *w, sv key);
 void json_str(struct json_writer *w, sv s); /* escapes; ill-formed UTF-8 becomes U+FFFD */
 void json_bool(struct json_writer *w, bool v);
-void json_nil(struct json_writer *w); /* null; jansson has the name json_null */
+void json_put_null(struct json_writer *w); /* jansson has json_null */
 void json_i64(struct json_writer *w, int64_t v);
 void json_u64(struct json_writer *w, uint64_t v);
 /* "123": how proto3 JSON prints 64-bit integers */
