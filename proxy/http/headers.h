@@ -33,6 +33,8 @@ enum header_id header_id_of(sv name);
 sv header_name(enum header_id id);
 /* Lower-case `name` in place and find its id in one pass; false when a byte is not a token character (RFC 9110 §5.6.2). */
 bool header_name_normalise(char *name, size_t n, enum header_id *id);
+bool header_name_valid(sv name); /* a non-empty token that is lower case already (HTTP/2) */
+bool header_is_token(sv s);      /* RFC 9110 token of any case: methods, chunk extensions */
 bool header_value_valid(sv v); /* no NUL, CR, LF or other control bytes except HTAB; DEL refused; obs-text allowed */
 
 /* Append without copying. False: HEADERS_MAX reached. */
@@ -48,7 +50,7 @@ struct header *headers_find_name(const struct headers *h, sv name);
 static inline bool headers_has(const struct headers *h, enum header_id id) {
     return (h->present_[id >> 6] >> (id & 63) & 1) && headers_find(h, id) != NULL;
 }
-/* Replace all values by one, or add. */
+/* Replace all values by one (borrowed), or add. */
 bool headers_set(struct headers *h, enum header_id id, sv value);
 bool headers_set_name(struct headers *h, sv name, sv value); /* copies both into the arena */
 /* Append to the first value with ", " between, or add. The joined value is made in the arena. */
