@@ -14,7 +14,7 @@ struct stats_store *stats_store_new(unsigned threads) {
     s->threads = threads;
     pthread_mutex_init(&s->lock, NULL);
     list_init(&s->unclassified);
-    list_init(&s->classes);
+    map_init(&s->classes);
     return s;
 }
 
@@ -94,9 +94,26 @@ void stats_store_free(struct stats_store *s) {
     }
     vec_fini(&s->orders);
     vec_fini(&s->new_dyns);
+    map_fini(&s->classes);
+    for (size_t i = 0; i < s->namespaces.n; i++) {
+        xfree((char *)(uintptr_t)s->namespaces.p[i].p);
+    }
+    vec_fini(&s->namespaces);
     UNLOCK(s);
     pthread_mutex_destroy(&s->lock);
     xfree(s);
+}
+
+void stats_store_add_namespace(struct stats_store *s, sv ns) {
+    LOCK(s);
+    bool have = false;
+    for (size_t i = 0; i < s->namespaces.n; i++) {
+        have = have || sv_eq(s->namespaces.p[i], ns);
+    }
+    if (!have) {
+        *vec_push(&s->namespaces) = sv_from(sv_dup(ns), ns.n);
+    }
+    UNLOCK(s);
 }
 
 void stats_store_configure(struct stats_store *s, const struct stats_config *c) { s->config = c; }

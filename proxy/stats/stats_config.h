@@ -29,6 +29,8 @@ struct stats_config {
 };
 /* Before the first export; keeps the pointer. */
 void stats_store_configure(struct stats_store *s, const struct stats_config *c);
+/* Names whose first token is `ns` ("istiocustom") are exported without it and without the "envoy_" lead. Any thread. */
+void stats_store_add_namespace(struct stats_store *s, sv ns);
 bool stats_config_rejects(const struct stats_config *c, sv name);
 /* Bucket bounds of a histogram: the first rule that matches, or Envoy's defaults. c may be NULL. */
 const double *stats_config_bounds(const struct stats_config *c, sv name, unsigned *n);

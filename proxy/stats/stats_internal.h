@@ -31,9 +31,10 @@ struct stats_member {
     unsigned cell;
 };
 struct stats_class {
-    struct list node;              /* stats_store.classes */
-    const struct stats_group *group;
-    uint64_t hash[2];              /* of all exported names */
+    struct {
+        const struct stats_group *group;
+        uint64_t hash[2];          /* of all exported names */
+    } key;
     struct list scopes;            /* stats_scope.class_node */
     uint32_t scopes_n;
     struct stats_metric **metrics; /* [group->n], NULL: rejected */
@@ -62,7 +63,7 @@ struct stats_scope {
     struct stats_shard **shards; /* [store->threads]; shared, atomic; NULL until one is used */
     struct stats_ext *ext;       /* NULL until needed */
     struct stats_tag *tags;      /* explicit tags, one block with their bytes; NULL: default rules */
-    struct list class_node;      /* in its class, or in stats_store.unclassified */
+    struct list class_node;      /* in its class, or in stats_store.unclassified; guarded */
     struct stats_class *cls;     /* NULL until the first tagged export */
     char *labels;                /* rendered common labels, with cls */
     uint64_t *rejected;          /* bitmap of cells the stats matcher refuses; NULL: none */
@@ -90,6 +91,7 @@ struct stat_dyn {
 
 struct stats_order {
     const struct stats_group *group;
+    unsigned kinds;  /* bit per stat_kind */
     uint16_t *cells; /* [group->n] by name */
 };
 struct stats_store {
@@ -98,13 +100,14 @@ struct stats_store {
     struct stats_tree scopes;
     struct stats_tree metrics;
     struct list unclassified; /* stats_scope.class_node */
-    struct list classes;
+    struct map classes;       /* by stats_class.key */
+    VEC(sv) namespaces;       /* first tokens that are dropped instead of prefixed in exposition formats */
     VEC(struct stat_dyn *) new_dyns; /* dynamic stats without a metric, of classified scopes */
     VEC(struct stats_order) orders;
     const struct stats_config *config; /* immutable once set; NULL: all defaults */
-    bool tagged;              /* a tagged export was asked for: keep classes up to date */
 };
 
+#define STATS_FULL_MAX 4096 /* prefix, tag prefix and name of what is looked at for tags */
 #define LOCK(s) pthread_mutex_lock(&(s)->lock)
 #define UNLOCK(s) pthread_mutex_unlock(&(s)->lock)
 
@@ -125,9 +128,15 @@ uint64_t stats_cell_sum(const struct stats_scope *sc, unsigned i);
 bool stats_cell_used(const struct stats_scope *sc, unsigned i);
 /* Histogram cell as of the last flush. NULL: nothing recorded then. Lock held. */
 const struct stats_latch *stats_cell_latch(const struct stats_scope *sc, unsigned i);
-const uint16_t *stats_group_order(struct stats_store *s, const struct stats_group *g); /* cells by name; lock held */
+/* Cells by name; valid while the lock is held, its cells for ever. Lock held. */
+const struct stats_order *stats_group_order(struct stats_store *s, const struct stats_group *g);
 
 /* stats_class.c — names after tag extraction. */
+struct stats_tag_set;
+/* Tags and left-over name of "<prefix><name>" of a scope. `full` is scratch that must outlive *out. */
+void stats_extract(const struct stats_scope *sc, sv name, struct stats_tag_set *out, char full[STATS_FULL_MAX]);
+/* {a="b",c="d"} without braces, heap. */
+char *stats_labels(const struct stats_tag_set *t);
 void stats_admit(struct stats_scope *sc);         /* decide which cells the matcher refuses; lock held */
 bool stats_dyn_rejected(struct stat_dyn *d);      /* lock held */
 /* Give up to `max` scopes and dynamic stats their metrics. Returns whether work is left. Takes the lock. */
