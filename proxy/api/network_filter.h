@@ -7,10 +7,11 @@
 #include "proxy/api/compile.h"
 #include "proxy/base/buf.h"
 #include "proxy/net/conn.h"
+#include "proxy/observe/stream_info.h"
 
 struct worker;
-struct net_chain;   /* the filters of one connection, net/filter_chain.c */
-struct stream_info;
+struct net_chain;   /* the filters of one connection, net/filter_chain.h */
+struct stats_shard;
 
 enum net_status { NET_CONTINUE, NET_STOP };
 
@@ -44,9 +45,16 @@ struct network_filter_type {
 
 /* --- what a filter may ask of its chain (net/filter_chain.c) --- */
 void net_continue(struct network_filter *f);                         /* resume after NET_STOP with the buffered data */
-void net_write(struct network_filter *f, struct buf *data, bool end_stream); /* through earlier filters' on_write */
+/* Through earlier filters' on_write; one that answers NET_STOP has taken what it wants to keep, the rest is dropped. */
+void net_write(struct network_filter *f, struct buf *data, bool end_stream);
+/* Does no other filter of the chain look at data any more? Then splice may take bytes past the chain. */
+bool net_is_alone(const struct network_filter *f);
+/* Facts of the connection; lives as long as the chain. */
+const struct conn_info *net_conn_info(const struct network_filter *f);
+struct conn_info *net_conn_info_mut(struct network_filter *f);
 struct worker *net_worker(const struct network_filter *f);
-struct stream_info *net_stream_info(const struct network_filter *f); /* of the connection */
+struct stream_info *net_stream_info(const struct network_filter *f); /* of the connection; made on first use */
+struct arena *net_arena(const struct network_filter *f);             /* of the connection */
 bool net_is_draining(const struct network_filter *f);
 struct stats_shard *net_listener_stats(const struct network_filter *f);
 

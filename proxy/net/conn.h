@@ -35,9 +35,13 @@ struct conn_ops {
     void (*on_bytes_sent)(struct conn *c, void *user, size_t n); /* may be NULL */
 };
 
-struct conn_stats { /* where to count bytes; any pointer may be NULL */
+struct conn_stats { /* where to count; any pointer may be NULL */
     uint64_t *rx_bytes_total, *tx_bytes_total;
+    uint64_t *delayed_close_timeouts; /* FLUSH and FLUSH_DELAY closes that the timer ended */
+    uint64_t *transport_timeouts;     /* conn_set_transport_timeout fired */
 };
+
+struct splice;
 
 struct conn {
     uint32_t magic;
@@ -49,11 +53,16 @@ struct conn {
     bool write_end_sent_;
     bool above_high_;
     bool half_close_enabled;  /* false: a peer's half-close closes the connection */
-    bool in_callback_;
-    bool dispatch_buffered_;
+    bool in_transport_;       /* inside a transport call: events wait until it returns */
+    bool ready_pending_;      /* the transport became ready inside such a call */
+    bool dispatch_buffered_;  /* the task is to offer in_ again */
+    bool want_write_;         /* kernel buffer full: waiting for IO_WRITE */
+    bool rx_blocked_;         /* the splice from here waits for its other end */
+    bool write_broken_;       /* the peer takes nothing more; only what it sent before is still read */
     bool detect_reset;        /* last close was a RST */
     uint16_t read_disable_;   /* count: reads are off while > 0 */
     int fd;
+    int connect_error_;       /* negative errno of a failed connect */
     uint64_t id;              /* connection id, unique in the process */
     struct loop *loop;
     struct io io;
@@ -62,10 +71,11 @@ struct conn {
     void *user;
     struct buf in_;           /* received, not yet taken by on_data */
     struct buf out_;          /* to be sent */
-    struct loop_task flush_;  /* queued while out_ waits for the end of the batch */
-    struct timer delay_;      /* delayed close */
+    struct loop_task flush_;  /* queued while out_ waits for the end of the batch, or in_ to be offered again */
+    struct timer delay_;      /* transport handshake; later delayed close */
+    struct splice *rx_splice_, *tx_splice_; /* net/splice.c: relays from and to this connection */
     uint32_t buffer_limit_bytes; /* high watermark for writes and read chunk limit; 0: none */
-    uint32_t delayed_close_ms;
+    uint32_t delayed_close_ms;   /* bounds FLUSH and FLUSH_DELAY closes; 0: no bound, no waiting for the peer */
     struct addr remote, local;   /* after listener filters: as restored/overridden */
     struct addr direct_remote;   /* of the socket itself */
     struct conn_stats stats;
@@ -75,7 +85,8 @@ struct conn {
     struct loop_garbage garbage_;
 };
 
-/* Take over an accepted/connected fd. `transport` is owned from here. Reads start with conn_start(). */
+/* Take over an accepted/connected fd (TCP_NODELAY set as wanted). `transport` is owned from here. Reads start with
+ * conn_start(). remote, local and direct_remote are the caller's to fill in: accept already told them. */
 struct conn *conn_new_accepted(struct loop *l, int fd, struct transport *t, const struct conn_ops *ops, void *user);
 /* Begin a connect; CONNECTED or a close event comes later, never from inside this call. On failure to even begin, returns
  * NULL with *err set (transport is destroyed). The caller arms its own connect timeout. */
@@ -83,6 +94,8 @@ struct sock_opts;
 struct conn *conn_connect(struct loop *l, const struct addr *to, const struct addr *source, const struct sock_opts *so,
                           struct transport *t, const struct conn_ops *ops, void *user, int *err);
 void conn_start(struct conn *c);
+/* Close with reason "transport socket timeout was reached" unless the handshake is done in time. After conn_start(). */
+void conn_set_transport_timeout(struct conn *c, uint32_t ms);
 /* Bytes already read from the fd by listener filters: delivered before anything else. */
 void conn_unread(struct conn *c, struct buf *data);
 
@@ -92,10 +105,14 @@ void conn_write(struct conn *c, struct buf *data, bool end_stream);
 static inline struct buf *conn_out(struct conn *c) { return &c->out_; }
 void conn_flush_later(struct conn *c);
 void conn_flush_now(struct conn *c);
-/* Close; raises LOCAL_CLOSE synchronously (for NO_FLUSH/RESET) or when flushed. Idempotent. The memory is freed later. */
+/* Close. LOCAL_CLOSE is raised synchronously for NO_FLUSH (after one try to send what is pending), ABORT_RESET, and when
+ * nothing is to be flushed; else when flushed. FLUSH_DELAY: raised once the peer closed (then it is REMOTE_CLOSE) or
+ * delayed_close_ms passed. From the call on no data is delivered. Idempotent, a harder kind overrides. Freed later. */
 void conn_close(struct conn *c, enum conn_close_type how, const char *reason);
 /* Nestable: reads are off while the count is above zero. Re-enabling delivers buffered bytes in the next loop turn. */
 void conn_read_disable(struct conn *c, bool disable);
+/* Offer buffered bytes to on_data again, at the end of this batch. */
+void conn_resume(struct conn *c);
 void conn_set_buffer_limit(struct conn *c, uint32_t bytes);
 /* Replace the callbacks (codec detection, CONNECT/upgrade takeover). */
 void conn_set_ops(struct conn *c, const struct conn_ops *ops, void *user);
@@ -106,8 +123,20 @@ static inline size_t conn_buffered_out(const struct conn *c) { return buf_len(&c
 sv conn_alpn(const struct conn *c);
 const struct ssl_info *conn_ssl(const struct conn *c);
 sv conn_transport_failure(const struct conn *c);
-/* Called by transports. */
+/* Called by transports. During the handshake the conn calls read() when the fd is readable, write() when it is writable;
+ * write() with again = true asks for the latter. ready and failed may come from inside transport calls or from callbacks
+ * of the transport's own (asynchronous verification); after _failed the conn is closed (REMOTE_CLOSE). */
 void conn_transport_ready(struct conn *c);
+void conn_transport_failed(struct conn *c);
+/* Handshake bytes could not be sent from on_connected() or from read(): call write() when the fd is writable. */
+void conn_transport_want_write(struct conn *c);
+/* Called by net/splice.c: bring what is watched in line with the flags; the peer's end, reset or unwillingness was met. */
+void conn_sync_io(struct conn *c);
+void conn_saw_end(struct conn *c);
+void conn_saw_reset(struct conn *c);
+void conn_saw_write_error(struct conn *c);
+void conn_sent(struct conn *c, size_t n);
+void conn_received(struct conn *c, size_t n);
 void conn_dump(const struct conn *c, struct buf *out);
 
 #endif

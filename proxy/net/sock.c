@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <linux/netfilter_ipv4.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
@@ -14,7 +13,9 @@
 
 #include "proxy/base/check.h"
 
-#define IP6T_SO_ORIGINAL_DST 80 /* linux/netfilter_ipv6/ip6_tables.h, which clashes with netinet/in.h */
+/* From linux/netfilter_ipv4.h and ip6_tables.h, which clash with netinet/in.h. */
+#define SO_ORIGINAL_DST 80
+#define IP6T_SO_ORIGINAL_DST 80
 
 static int set_int(int fd, int level, int name, int value) {
     return setsockopt(fd, level, name, &value, sizeof(value)) == 0 ? 0 : -errno;

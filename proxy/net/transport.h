@@ -7,8 +7,10 @@
 struct transport *transport_raw_new(void);
 struct transport_factory *transport_raw_factory(void); /* the process-wide instance, borrowed */
 extern const struct transport_socket_type transport_raw_type; /* envoy.transport_sockets.raw_buffer */
-/* The thread's shared read chunk: bytes are appended at chunk->used; taken slices pin it and a new one is made. */
+/* The thread's shared read chunk: bytes are appended at chunk->used; taken slices pin it and a new one is made.
+ * It has room for at least 16 KiB; what was not reported by _done is scratch. Borrowed until the next call. */
 struct chunk *transport_read_chunk(void);
 void transport_read_chunk_done(size_t appended);
+void transport_read_chunk_drop(void); /* at thread end */
 
 #endif
