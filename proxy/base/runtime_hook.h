@@ -15,7 +15,7 @@ struct runtime_hook {
 /* NULL: no runtime, every key is unset. The hook must live for ever. */
 void runtime_hook_set(const struct runtime_hook *h);
 /* Overwrite the default when the key is set. Returns whether it is. */
-bool runtime_u64(sv key, uint64_t *value);
-bool runtime_fraction(sv key, uint32_t *numerator, uint32_t *denominator);
+bool runtime_hook_u64(sv key, uint64_t *value);
+bool runtime_hook_fraction(sv key, uint32_t *numerator, uint32_t *denominator);
 
 #endif

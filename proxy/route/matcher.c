@@ -545,7 +545,7 @@ bool fraction_compile(struct compile_ctx *ctx, const void *runtime_fractional_pe
 bool fraction_holds(const struct fraction *f, uint64_t random) {
     uint32_t numerator = f->numerator, denominator = f->denominator;
     if (f->runtime_key.n) {
-        runtime_fraction(f->runtime_key, &numerator, &denominator);
+        runtime_hook_fraction(f->runtime_key, &numerator, &denominator);
     }
     return random % denominator < numerator;
 }
