@@ -56,6 +56,8 @@ struct resource {
     /* What it refers to, gathered by compile_*_ref(). */
     const struct resource_ref *refs;
     unsigned refs_n;
+    const struct transport_def *transports; /* config/config.h */
+    unsigned transports_n;
 };
 /* A name wanted from a source: the owner warms until it is there. */
 struct config_source;

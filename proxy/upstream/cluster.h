@@ -39,6 +39,7 @@ struct cluster_upstream_filter {
     const void *config;
 };
 struct dns_config;
+struct cla_config;
 struct outlier_config;
 struct health_check_config;
 struct slow_start_config;
@@ -75,6 +76,7 @@ struct cluster_config {
     const struct cluster_upstream_filter *filters;
     unsigned filters_n;
     const struct kv_metadata *metadata;
+    const struct cla_config *endpoints; /* load_assignment of STATIC and DNS clusters; NULL */
     const struct dns_config *dns;
     const struct outlier_config *outlier;
     const struct health_check_config *health_check;

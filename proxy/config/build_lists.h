@@ -1,0 +1,15 @@
+/* Growing lists while one resource compiles (config thread); they end up as arrays in the resource's arena. */
+#ifndef SLUICE_CONFIG_BUILD_LISTS_H
+#define SLUICE_CONFIG_BUILD_LISTS_H
+
+#include "proxy/base/vec.h"
+#include "proxy/config/config.h"
+
+struct ref_list {
+    VEC(struct resource_ref) v;
+};
+struct transport_list {
+    VEC(struct transport_def) v;
+};
+
+#endif

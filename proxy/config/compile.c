@@ -1,0 +1,258 @@
+/* What compile functions are given (api/compile.h): references by name, transport sockets, typed configs, data sources.
+ * Threads: the config thread. Not here: the resource types themselves (compile_*.c). */
+#include "proxy/api/compile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "protos/any.h"
+#include "protos/gen/core.pb-c.h"
+#include "protos/pb_rules.h"
+#include "proxy/api/registry.h"
+#include "proxy/api/transport_socket.h"
+#include "proxy/config/build_lists.h"
+#include "proxy/config/cluster_compile.h"
+#include "proxy/config/config.h"
+#include "proxy/net/addr.h"
+#include "proxy/net/transport.h"
+
+#define DATA_SOURCE_FILE_MAX (16u << 20)
+
+/* ---- references ---- */
+
+static void add_ref(struct ref_list *l, enum resource_type t, sv name, const struct config_source *src, slot_t slot,
+                    struct arena *a) {
+    for (size_t i = 0; i < l->v.n; i++) {
+        const struct resource_ref *have = &l->v.p[i];
+        if (have->type == t && have->source == src && sv_eq(have->name, name)) {
+            return;
+        }
+    }
+    *vec_push(&l->v) = (struct resource_ref){t, arena_sv(a, name), src, slot};
+}
+
+slot_t compile_cluster_ref(struct compile_ctx *ctx, sv name, bool must_exist) {
+    struct config *c = ctx->build->config;
+    if (must_exist && !c->has_cluster(c->user, name)) {
+        diag_error(ctx->diag, "unknown cluster '%.*s'", SV_ARG(name));
+    }
+    slot_t s = names_acquire(c->clusters, name);
+    names_release_with(c->clusters, s, ctx->arena);
+    return s;
+}
+
+slot_t compile_route_ref(struct compile_ctx *ctx, sv name, const void *config_source) {
+    struct config *c = ctx->build->config;
+    const struct config_source *src = config_source_intern(config_source, ctx->diag);
+    slot_t s = names_acquire(c->routes, name);
+    names_release_with(c->routes, s, ctx->arena);
+    if (src) {
+        add_ref(ctx->build->refs, RES_ROUTE, name, src, s, ctx->arena);
+    }
+    return s;
+}
+
+void compile_endpoints_ref(struct compile_ctx *ctx, sv service_name, const void *source) {
+    const struct config_source *src = source ? config_source_intern(source, ctx->diag) : NULL;
+    if (!src) {
+        diag_error(ctx->diag, "eds_config: value is required");
+        return;
+    }
+    add_ref(ctx->build->refs, RES_ENDPOINTS, service_name, src, SLOT_NONE, ctx->arena);
+}
+
+unsigned compile_secret_ref(struct compile_ctx *ctx, sv name, const void *config_source) {
+    const struct config_source *src = config_source_intern(config_source, ctx->diag);
+    struct ref_list *l = ctx->build->secrets;
+    if (!l || !src) {
+        diag_error(ctx->diag, "secret '%.*s' can not be referred to here", SV_ARG(name));
+        return 0;
+    }
+    *vec_push(&l->v) = (struct resource_ref){RES_SECRET, arena_sv(ctx->arena, name), src, SLOT_NONE};
+    add_ref(ctx->build->refs, RES_SECRET, name, src, SLOT_NONE, ctx->arena);
+    return (unsigned)(l->v.n - 1);
+}
+
+/* ---- transport sockets ---- */
+
+static const struct transport_socket_type *find_transport(struct compile_ctx *ctx, const Core__TransportSocket *m) {
+    sv url = m->typed_config ? any_inner_name(m->typed_config, ctx->arena) : SV_NULL;
+    const struct transport_socket_type *t =
+        registry_transport_socket(ctx->registry, sv_cstr(m->name), url, ctx->is_downstream);
+    if (!t) {
+        diag_error(ctx->diag, "Didn't find a registered implementation for '%s' with type URL: '%.*s'", m->name, SV_ARG(url));
+    }
+    return t;
+}
+
+static slot_t add_transport(struct compile_ctx *ctx, const struct transport_socket_type *t, const void *config,
+                            struct ref_list *secrets) {
+    struct config *c = ctx->build->config;
+    slot_t slot = names_acquire(c->transports, SV_NULL);
+    names_release_with(c->transports, slot, ctx->arena);
+    struct resource_ref *refs = arena_new_array(ctx->arena, struct resource_ref, secrets->v.n);
+    if (secrets->v.n) {
+        memcpy(refs, secrets->v.p, secrets->v.n * sizeof(*refs));
+    }
+    *vec_push(&ctx->build->transports->v) = (struct transport_def){slot, t, config, refs, (unsigned)secrets->v.n};
+    return slot;
+}
+
+slot_t compile_transport_socket(struct compile_ctx *ctx, const void *msg) {
+    const Core__TransportSocket *m = msg;
+    struct ref_list secrets = {0}, *outer = ctx->build->secrets;
+    slot_t slot = SLOT_NONE;
+    if (!m) {
+        return add_transport(ctx, &raw_buffer_transport_socket, NULL, &secrets);
+    }
+    const struct transport_socket_type *t = find_transport(ctx, m);
+    if (!t) {
+        return SLOT_NONE;
+    }
+    DIAG_FIELD(ctx->diag, "transport_socket.typed_config");
+    unsigned errors = diag_errors(ctx->diag);
+    const void *typed = m->typed_config ? compile_any(ctx, sv_cstr(m->name), m->typed_config, t->type_url, NULL) : NULL;
+    ctx->build->secrets = &secrets;
+    if (diag_errors(ctx->diag) == errors) {
+        const void *config = t->compile(ctx, typed);
+        if (diag_errors(ctx->diag) == errors) {
+            slot = add_transport(ctx, t, config, &secrets);
+        }
+    }
+    ctx->build->secrets = outer;
+    vec_fini(&secrets.v);
+    return slot;
+}
+
+/* ---- typed configs ---- */
+
+const void *compile_any(struct compile_ctx *ctx, sv name, const void *any_msg, const char *want_type, const char **type_out) {
+    const ProtobufCMessage *m = any_unpack(any_msg, name, ctx->arena, ctx->diag);
+    if (!m) {
+        return NULL;
+    }
+    if (want_type && strcmp(m->descriptor->name, want_type) != 0) {
+        diag_error(ctx->diag, "the configuration of '%.*s' must be a '%s', not a '%s'", SV_ARG(name), want_type,
+                   m->descriptor->name);
+        return NULL;
+    }
+    if (!pb_rules_check(m, ctx->diag)) {
+        return NULL;
+    }
+    if (type_out) {
+        *type_out = m->descriptor->name;
+    }
+    return m;
+}
+
+void compile_unhonoured(struct compile_ctx *ctx, const char *field) {
+    struct config *c = ctx->build->config;
+    diag_warn(ctx->diag, "%s has no effect here", field);
+    if (c->on_unhonoured) {
+        c->on_unhonoured(c->user, diag_path(ctx->diag), field);
+    }
+}
+
+/* ---- data sources ---- */
+
+static bool read_file(struct compile_ctx *ctx, const char *path, sv *out) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+        if (fd >= 0) {
+            close(fd);
+        }
+        return diag_error(ctx->diag, "Invalid path: %s", path);
+    }
+    if (st.st_size > DATA_SOURCE_FILE_MAX) {
+        close(fd);
+        return diag_error(ctx->diag, "file '%s' is larger than %u bytes", path, DATA_SOURCE_FILE_MAX);
+    }
+    char *p = arena_alloc(ctx->arena, (size_t)st.st_size + 1);
+    size_t n = 0;
+    ssize_t got;
+    while (n < (size_t)st.st_size && (got = read(fd, p + n, (size_t)st.st_size - n)) > 0) {
+        n += (size_t)got;
+    }
+    close(fd);
+    p[n] = 0;
+    *out = sv_from(p, n);
+    return true;
+}
+
+bool compile_data_source(struct compile_ctx *ctx, const void *msg, sv *out) {
+    const Core__DataSource *m = msg;
+    switch (m->specifier_case) {
+    case CORE__DATA_SOURCE__SPECIFIER_FILENAME:
+        return read_file(ctx, m->filename, out);
+    case CORE__DATA_SOURCE__SPECIFIER_INLINE_BYTES:
+        *out = arena_sv(ctx->arena, sv_from(m->inline_bytes.data, m->inline_bytes.len));
+        return true;
+    case CORE__DATA_SOURCE__SPECIFIER_INLINE_STRING:
+        *out = arena_sv(ctx->arena, sv_cstr(m->inline_string));
+        return true;
+    case CORE__DATA_SOURCE__SPECIFIER_ENVIRONMENT_VARIABLE: {
+        const char *v = getenv(m->environment_variable);
+        if (!v) {
+            return diag_error(ctx->diag, "Environment variable doesn't exist: %s", m->environment_variable);
+        }
+        *out = arena_sv(ctx->arena, sv_cstr(v));
+        return true;
+    }
+    default:
+        return diag_error(ctx->diag, "Unexpected DataSource::specifier_case(): %d", (int)m->specifier_case);
+    }
+}
+
+/* ---- small conversions ---- */
+
+bool compile_duration_ms(struct compile_ctx *ctx, const void *msg, uint32_t dflt, uint32_t *out) {
+    const Pb__Duration *m = msg;
+    *out = dflt;
+    if (!m) {
+        return true;
+    }
+    if (m->seconds < 0 || m->nanos < 0 || m->nanos > 999999999) {
+        return diag_error(ctx->diag, "Invalid duration: expected positive duration");
+    }
+    if (m->seconds > UINT32_MAX / 1000 - 1) {
+        *out = UINT32_MAX - 1; /* 49 days: longer ones do not differ */
+        return true;
+    }
+    uint64_t ms = (uint64_t)m->seconds * 1000 + (uint64_t)m->nanos / 1000000;
+    *out = ms == 0 && m->nanos > 0 ? 1 : (uint32_t)ms;
+    return true;
+}
+
+bool compile_socket_address(struct compile_ctx *ctx, const void *msg, struct addr *out) {
+    const Core__SocketAddress *m = msg;
+    if (m->protocol != CORE__SOCKET_ADDRESS__PROTOCOL__TCP) {
+        return diag_error(ctx->diag, "only TCP socket addresses are supported");
+    }
+    uint32_t port = m->port_specifier_case == CORE__SOCKET_ADDRESS__PORT_SPECIFIER_PORT_VALUE ? m->port_value : 0;
+    if (!addr_parse_ip(sv_cstr(m->address), (uint16_t)port, out)) {
+        return diag_error(ctx->diag, "malformed IP address: %s. Consider setting resolver_name or setting cluster type to "
+                                     "'STRICT_DNS' or 'LOGICAL_DNS'", m->address);
+    }
+    return true;
+}
+
+bool compile_address(struct compile_ctx *ctx, const void *msg, struct addr *out) {
+    const Core__Address *m = msg;
+    if (!m) {
+        return diag_error(ctx->diag, "address: value is required");
+    }
+    switch (m->address_case) {
+    case CORE__ADDRESS__ADDRESS_SOCKET_ADDRESS:
+        return compile_socket_address(ctx, m->socket_address, out);
+    case CORE__ADDRESS__ADDRESS_PIPE:
+        memset(out, 0, sizeof(*out));
+        addr_set_path(out, arena_cstr(ctx->arena, sv_cstr(m->pipe->path)));
+        return true;
+    default:
+        return diag_error(ctx->diag, "address must be a socket_address or a pipe");
+    }
+}

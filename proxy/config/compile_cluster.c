@@ -1,0 +1,248 @@
+/* Cluster → struct cluster_config: discovery type, limits, sockets, metadata. Protocol options: compile_cluster_http.c; the
+ * balancer: compile_cluster_lb.c.
+ * Threads: the config thread. Spec: config.cluster.v3.Cluster. Not here: endpoints' discovery (xds/, upstream/dns.c). */
+#include "protos/gen/cluster.pb-c.h"
+#include "proxy/config/cluster_compile.h"
+#include "proxy/config/config.h"
+#include "proxy/config/endpoints.h"
+#include "proxy/config/metadata.h"
+#include "proxy/config/socket_config.h"
+#include "proxy/route/metadata_matcher.h"
+
+#define BUFFER_LIMIT_BYTES (1u << 20)
+
+static sv keep(struct compile_ctx *ctx, const char *s) { return *s ? arena_sv(ctx->arena, sv_cstr(s)) : SV_NULL; }
+
+/* ---- circuit breakers ---- */
+
+static void breaker_defaults(struct breaker *b) {
+    *b = (struct breaker){.max_connections = 1024, .max_pending = 1024, .max_requests = 1024, .max_retries = 3,
+                          .max_pools = UINT32_MAX};
+}
+
+static uint32_t value_or(const Pb__UInt32Value *v, uint32_t dflt) { return v ? v->value : dflt; }
+
+static void breaker(const Cluster__CircuitBreakers__Thresholds *t, struct breaker *b) {
+    b->max_connections = value_or(t->max_connections, b->max_connections);
+    b->max_pending = value_or(t->max_pending_requests, b->max_pending);
+    b->max_requests = value_or(t->max_requests, b->max_requests);
+    b->max_retries = value_or(t->max_retries, b->max_retries);
+    b->max_pools = value_or(t->max_connection_pools, b->max_pools);
+    b->track_remaining = t->track_remaining;
+    if (t->retry_budget) {
+        b->has_retry_budget = true;
+        b->budget_percent = t->retry_budget->budget_percent ? t->retry_budget->budget_percent->value : 20.0;
+        b->min_retry_concurrency = value_or(t->retry_budget->min_retry_concurrency, 3);
+    }
+}
+
+static void breakers(struct compile_ctx *ctx, const Cluster__CircuitBreakers *m, struct cluster_config *c) {
+    breaker_defaults(&c->breakers[PRIORITY_DEFAULT]);
+    breaker_defaults(&c->breakers[PRIORITY_HIGH]);
+    c->use = arena_new_array(ctx->arena, struct breaker_use, PRIORITIES);
+    for (size_t i = 0; m && i < m->n_thresholds; i++) {
+        unsigned p = (unsigned)m->thresholds[i]->priority;
+        if (p < PRIORITIES) {
+            breaker(m->thresholds[i], &c->breakers[p]);
+        }
+    }
+    if (m && m->n_per_host_thresholds) {
+        DIAG_FIELD(ctx->diag, "circuit_breakers");
+        compile_unhonoured(ctx, "per_host_thresholds");
+    }
+}
+
+/* ---- discovery ---- */
+
+static void inline_endpoints(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c, bool names) {
+    if (!m->load_assignment) {
+        return;
+    }
+    DIAG_FIELD(ctx->diag, "load_assignment");
+    c->endpoints = cla_compile(ctx, m->load_assignment, names);
+}
+
+static void eds(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+    if (!m->eds_cluster_config) {
+        diag_error(ctx->diag, "cannot create an EDS cluster without an EDS config");
+        return;
+    }
+    DIAG_FIELD(ctx->diag, "eds_cluster_config");
+    sv service = keep(ctx, m->eds_cluster_config->service_name);
+    c->eds_service_name = service.n ? service : c->name;
+    compile_endpoints_ref(ctx, c->eds_service_name, m->eds_cluster_config->eds_config);
+}
+
+static void original_dst(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+    if (m->load_assignment) {
+        diag_error(ctx->diag, "ORIGINAL_DST clusters must have no load assignment configured");
+    }
+    if (m->lb_config_case != CLUSTER__CLUSTER__LB_CONFIG_ORIGINAL_DST_LB_CONFIG) {
+        return;
+    }
+    const Cluster__Cluster__OriginalDstLbConfig *o = m->original_dst_lb_config;
+    c->use_http_header_original_dst = o->use_http_header;
+    c->original_dst_header = keep(ctx, *o->http_header_name ? o->http_header_name : "x-envoy-original-dst-host");
+    c->has_original_dst_port = o->upstream_port_override != NULL;
+    c->original_dst_port = (uint16_t)value_or(o->upstream_port_override, 0);
+    if (o->metadata_key) {
+        DIAG_FIELD(ctx->diag, "original_dst_lb_config.metadata_key");
+        diag_error(ctx->diag, "choosing the destination by metadata is not supported");
+    }
+}
+
+static void discovery(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+    if (m->cluster_discovery_type_case == CLUSTER__CLUSTER__CLUSTER_DISCOVERY_TYPE_CLUSTER_TYPE) {
+        cluster_type_compile(ctx, m->cluster_type, c);
+        inline_endpoints(ctx, m, c, c->type == CLUSTER_TYPE_STRICT_DNS || c->type == CLUSTER_TYPE_LOGICAL_DNS);
+        return;
+    }
+    switch (m->cluster_discovery_type_case == CLUSTER__CLUSTER__CLUSTER_DISCOVERY_TYPE_TYPE
+                ? m->type
+                : CLUSTER__CLUSTER__DISCOVERY_TYPE__STATIC) {
+    case CLUSTER__CLUSTER__DISCOVERY_TYPE__STATIC:
+        c->type = CLUSTER_TYPE_STATIC;
+        inline_endpoints(ctx, m, c, false);
+        return;
+    case CLUSTER__CLUSTER__DISCOVERY_TYPE__STRICT_DNS:
+        c->type = CLUSTER_TYPE_STRICT_DNS;
+        inline_endpoints(ctx, m, c, true);
+        cluster_dns_compile(ctx, m, c);
+        return;
+    case CLUSTER__CLUSTER__DISCOVERY_TYPE__LOGICAL_DNS:
+        c->type = CLUSTER_TYPE_LOGICAL_DNS;
+        inline_endpoints(ctx, m, c, true);
+        cluster_dns_compile(ctx, m, c);
+        if (c->endpoints && c->endpoints->endpoints_n != 1) {
+            diag_error(ctx->diag, "LOGICAL_DNS clusters must have a single locality_lb_endpoint and a single lb_endpoint");
+        }
+        return;
+    case CLUSTER__CLUSTER__DISCOVERY_TYPE__EDS:
+        c->type = CLUSTER_TYPE_EDS;
+        eds(ctx, m, c);
+        return;
+    case CLUSTER__CLUSTER__DISCOVERY_TYPE__ORIGINAL_DST:
+        c->type = CLUSTER_TYPE_ORIGINAL_DST;
+        original_dst(ctx, m, c);
+        return;
+    default:
+        diag_error(ctx->diag, "type: value must be one of the defined enum values");
+    }
+}
+
+/* ---- sockets ---- */
+
+static void bind_config(struct compile_ctx *ctx, const Core__BindConfig *b, struct cluster_config *c) {
+    if (!b) {
+        return;
+    }
+    DIAG_FIELD(ctx->diag, "upstream_bind_config");
+    if (b->source_address) {
+        struct addr *a = arena_new(ctx->arena, struct addr);
+        DIAG_FIELD(ctx->diag, "source_address");
+        compile_socket_address(ctx, b->source_address, a);
+        c->source = a;
+    }
+    struct addr *extra = arena_new_array(ctx->arena, struct addr, b->n_extra_source_addresses);
+    for (size_t i = 0; i < b->n_extra_source_addresses; i++) {
+        DIAG_FIELD(ctx->diag, "extra_source_addresses[%zu].address", i);
+        compile_socket_address(ctx, b->extra_source_addresses[i]->address, &extra[i]);
+    }
+    c->extra_sources = extra;
+    c->extra_sources_n = (unsigned)b->n_extra_source_addresses;
+    c->sock_opts.freebind = b->freebind && b->freebind->value;
+    socket_options_compile(ctx, (void *const *)b->socket_options, b->n_socket_options, &c->sock_opts);
+    if (b->local_address_selector) {
+        compile_unhonoured(ctx, "local_address_selector");
+    }
+}
+
+static void transport_sockets(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+    c->transport = compile_transport_socket(ctx, m->transport_socket);
+    struct transport_match *v = arena_new_array(ctx->arena, struct transport_match, m->n_transport_socket_matches);
+    for (size_t i = 0; i < m->n_transport_socket_matches; i++) {
+        DIAG_FIELD(ctx->diag, "transport_socket_matches[%zu]", i);
+        const Cluster__Cluster__TransportSocketMatch *t = m->transport_socket_matches[i];
+        v[i].name = keep(ctx, t->name);
+        v[i].match = metadata_match_compile_struct(ctx, t->match);
+        v[i].transport = compile_transport_socket(ctx, t->transport_socket);
+    }
+    c->transport_matches = v;
+    c->transport_matches_n = (unsigned)m->n_transport_socket_matches;
+    if (m->transport_socket_matcher) {
+        diag_error(ctx->diag, "transport_socket_matcher is not supported");
+    }
+}
+
+/* ---- the rest ---- */
+
+static void unhonoured(struct compile_ctx *ctx, const Cluster__Cluster *m) {
+    const struct {
+        bool is_set;
+        const char *field;
+    } fields[] = {
+        {m->lrs_server != NULL, "lrs_server"},
+        {m->track_timeout_budgets, "track_timeout_budgets"},
+        {m->upstream_config != NULL, "upstream_config"},
+        {m->preconnect_policy != NULL, "preconnect_policy"},
+        {m->stats_matcher != NULL, "stats_matcher"},
+        {m->track_cluster_stats != NULL, "track_cluster_stats"},
+        {m->queuing_policies != NULL, "queuing_policies"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
+        if (fields[i].is_set) {
+            compile_unhonoured(ctx, fields[i].field);
+        }
+    }
+    if (m->connection_pool_per_downstream_connection) {
+        diag_error(ctx->diag, "connection_pool_per_downstream_connection is not supported");
+    }
+}
+
+static void names_and_stats(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+    c->name = arena_sv(ctx->arena, sv_cstr(m->name));
+    c->observability_name = *m->alt_stat_name ? keep(ctx, m->alt_stat_name) : c->name;
+    struct config *cfg = ctx->build->config;
+    c->slot = names_acquire(cfg->clusters, c->name);
+    names_release_with(cfg->clusters, c->slot, ctx->arena);
+    cluster_stats_compile(ctx, c);
+}
+
+static void limits(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+    {
+        DIAG_FIELD(ctx->diag, "connect_timeout");
+        compile_duration_ms(ctx, m->connect_timeout, 5000, &c->connect_timeout_ms);
+    }
+    c->buffer_limit_bytes = value_or(m->per_connection_buffer_limit_bytes, BUFFER_LIMIT_BYTES);
+    c->close_connections_on_host_health_failure = m->close_connections_on_host_health_failure;
+    c->drain_connections_on_host_removal = m->ignore_health_on_host_removal;
+    c->wait_for_warm_on_init = !m->wait_for_warm_on_init || m->wait_for_warm_on_init->value;
+    compile_duration_ms(ctx, m->cleanup_interval, 5000, &c->cleanup_interval_ms);
+    if (m->max_requests_per_connection) {
+        c->max_requests_per_connection = m->max_requests_per_connection->value;
+    }
+}
+
+bool compile_cluster(struct compile_ctx *ctx, struct resource *r, const void *msg) {
+    const Cluster__Cluster *m = msg;
+    struct cluster_config *c = arena_new(ctx->arena, struct cluster_config);
+    r->cluster = c;
+    c->added_via_api = !ctx->is_static;
+    names_and_stats(ctx, m, c);
+    ctx->stat_prefix = stats_scope_prefix(c->stats);
+    limits(ctx, m, c);
+    breakers(ctx, m->circuit_breakers, c);
+    discovery(ctx, m, c);
+    cluster_lb_compile(ctx, m, c);
+    cluster_http_compile(ctx, m, c);
+    transport_sockets(ctx, m, c);
+    bind_config(ctx, m->upstream_bind_config, c);
+    if (m->upstream_connection_options) {
+        tcp_keepalive_compile(m->upstream_connection_options->tcp_keepalive, &c->sock_opts);
+    }
+    c->metadata = metadata_compile(ctx, m->metadata);
+    cluster_detection_compile(ctx, m, c);
+    cluster_filters_compile(ctx, m, c);
+    unhonoured(ctx, m);
+    return diag_ok(ctx->diag);
+}

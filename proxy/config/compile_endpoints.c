@@ -1,0 +1,160 @@
+/* ClusterLoadAssignment → struct cla_config. Threads: the config thread.
+ * Spec: config.endpoint.v3. Not here: resolving names (upstream/dns.c), host sets. */
+#include "protos/gen/endpoint.pb-c.h"
+#include "proxy/config/config.h"
+#include "proxy/config/endpoints.h"
+#include "proxy/config/metadata.h"
+
+static sv keep(struct compile_ctx *ctx, const char *s) { return *s ? arena_sv(ctx->arena, sv_cstr(s)) : SV_NULL; }
+
+static bool endpoint_address(struct compile_ctx *ctx, const Core__Address *a, bool allow_names, struct cla_endpoint *out) {
+    DIAG_FIELD(ctx->diag, "address");
+    if (!a) {
+        return diag_error(ctx->diag, "value is required");
+    }
+    if (a->address_case != CORE__ADDRESS__ADDRESS_SOCKET_ADDRESS) {
+        return compile_address(ctx, a, &out->addr);
+    }
+    const Core__SocketAddress *s = a->socket_address;
+    out->port = (uint16_t)s->port_value;
+    struct addr ip;
+    if (addr_parse_ip(sv_cstr(s->address), out->port, &ip)) {
+        out->addr = ip;
+        return true;
+    }
+    if (!allow_names) {
+        return compile_socket_address(ctx, s, &out->addr);
+    }
+    out->dns_name = keep(ctx, s->address);
+    return true;
+}
+
+static void additional_addresses(struct compile_ctx *ctx, const Endpoint__Endpoint *e, struct cla_endpoint *out) {
+    struct addr *v = arena_new_array(ctx->arena, struct addr, e->n_additional_addresses);
+    for (size_t i = 0; i < e->n_additional_addresses; i++) {
+        DIAG_FIELD(ctx->diag, "additional_addresses[%zu].address", i);
+        compile_address(ctx, e->additional_addresses[i]->address, &v[i]);
+    }
+    out->additional = v;
+    out->additional_n = (unsigned)e->n_additional_addresses;
+}
+
+static void health_check_config(struct compile_ctx *ctx, const Endpoint__Endpoint__HealthCheckConfig *h,
+                                struct cla_endpoint *out) {
+    if (!h) {
+        return;
+    }
+    out->health_check_disabled = h->disable_active_health_check;
+    out->health_check_hostname = keep(ctx, h->hostname);
+    out->health_check_port = (uint16_t)h->port_value;
+    if (h->address) {
+        DIAG_FIELD(ctx->diag, "health_check_config.address");
+        compile_address(ctx, h->address, &out->health_check_addr);
+    }
+}
+
+static bool endpoint(struct compile_ctx *ctx, const Endpoint__LbEndpoint *m, bool allow_names, struct cla_endpoint *out) {
+    if (m->host_identifier_case != ENDPOINT__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT) {
+        return diag_error(ctx->diag, "endpoint: value is required (named endpoints are not supported)");
+    }
+    DIAG_FIELD(ctx->diag, "endpoint");
+    const Endpoint__Endpoint *e = m->endpoint;
+    out->weight = m->load_balancing_weight ? m->load_balancing_weight->value : 1;
+    out->health_status = (uint8_t)m->health_status;
+    out->hostname = keep(ctx, e->hostname);
+    out->metadata = metadata_compile(ctx, m->metadata);
+    additional_addresses(ctx, e, out);
+    health_check_config(ctx, e->health_check_config, out);
+    return endpoint_address(ctx, e->address, allow_names, out);
+}
+
+static void locality(struct compile_ctx *ctx, const Endpoint__LocalityLbEndpoints *m, struct cla_locality *out) {
+    out->priority = m->priority;
+    if (m->priority > PRIORITY_MAX) {
+        diag_error(ctx->diag, "priority: value must be less than or equal to %u", PRIORITY_MAX);
+    }
+    out->has_weight = m->load_balancing_weight != NULL;
+    out->weight = out->has_weight ? m->load_balancing_weight->value : 0;
+    if (m->locality) {
+        out->id = (struct locality){keep(ctx, m->locality->region), keep(ctx, m->locality->zone),
+                                    keep(ctx, m->locality->sub_zone)};
+    }
+    if (m->lb_config_case == ENDPOINT__LOCALITY_LB_ENDPOINTS__LB_CONFIG_LEDS_CLUSTER_LOCALITY_CONFIG) {
+        diag_error(ctx->diag, "leds_cluster_locality_config is not supported");
+    }
+}
+
+/* lb_endpoints, or the newer list inside load_balancer_endpoints. */
+static Endpoint__LbEndpoint **endpoints_of(const Endpoint__LocalityLbEndpoints *m, size_t *n) {
+    if (m->lb_config_case == ENDPOINT__LOCALITY_LB_ENDPOINTS__LB_CONFIG_LOAD_BALANCER_ENDPOINTS) {
+        *n = m->load_balancer_endpoints->n_lb_endpoints;
+        return m->load_balancer_endpoints->lb_endpoints;
+    }
+    *n = m->n_lb_endpoints;
+    return m->lb_endpoints;
+}
+
+static uint32_t denominator(int d) {
+    if (d == TYPE__FRACTIONAL_PERCENT__DENOMINATOR_TYPE__HUNDRED) {
+        return 100;
+    }
+    return d == TYPE__FRACTIONAL_PERCENT__DENOMINATOR_TYPE__TEN_THOUSAND ? 10000 : 1000000;
+}
+
+static void policy(struct compile_ctx *ctx, const Endpoint__ClusterLoadAssignment__Policy *p, struct cla_config *c) {
+    c->overprovisioning_factor = 140;
+    if (!p) {
+        return;
+    }
+    DIAG_FIELD(ctx->diag, "policy");
+    if (p->overprovisioning_factor) {
+        c->overprovisioning_factor = p->overprovisioning_factor->value;
+    }
+    c->weighted_priority_health = p->weighted_priority_health;
+    compile_duration_ms(ctx, p->endpoint_stale_after, 0, &c->stale_after_ms);
+    if (p->n_drop_overloads > 1) {
+        diag_error(ctx->diag, "Cluster drop_overloads config has %zu categories. Envoy only support one.", p->n_drop_overloads);
+    } else if (p->n_drop_overloads == 1 && p->drop_overloads[0]->drop_percentage) {
+        const Type__FractionalPercent *f = p->drop_overloads[0]->drop_percentage;
+        c->drop_numerator = f->numerator;
+        c->drop_denominator = denominator((int)f->denominator);
+    }
+}
+
+struct cla_config *cla_compile(struct compile_ctx *ctx, const void *msg, bool allow_names) {
+    const Endpoint__ClusterLoadAssignment *m = msg;
+    unsigned errors = diag_errors(ctx->diag);
+    struct cla_config *c = arena_new(ctx->arena, struct cla_config);
+    c->cluster_name = keep(ctx, m->cluster_name);
+    size_t total = 0, n;
+    for (size_t i = 0; i < m->n_endpoints; i++) {
+        endpoints_of(m->endpoints[i], &n);
+        total += n;
+    }
+    struct cla_endpoint *ep = arena_new_array(ctx->arena, struct cla_endpoint, total);
+    struct cla_locality *loc = arena_new_array(ctx->arena, struct cla_locality, m->n_endpoints);
+    for (size_t i = 0; i < m->n_endpoints; i++) {
+        DIAG_FIELD(ctx->diag, "endpoints[%zu]", i);
+        locality(ctx, m->endpoints[i], &loc[i]);
+        Endpoint__LbEndpoint **list = endpoints_of(m->endpoints[i], &n);
+        for (size_t k = 0; k < n; k++) {
+            DIAG_FIELD(ctx->diag, "lb_endpoints[%zu]", k);
+            struct cla_endpoint *e = &ep[c->endpoints_n];
+            if (endpoint(ctx, list[k], allow_names, e)) {
+                e->priority = loc[i].priority;
+                e->locality = (unsigned)i;
+                c->endpoints_n++;
+            }
+        }
+    }
+    c->endpoints = ep;
+    c->localities = loc;
+    c->localities_n = (unsigned)m->n_endpoints;
+    policy(ctx, m->policy, c);
+    return diag_errors(ctx->diag) == errors ? c : NULL;
+}
+
+bool compile_endpoints(struct compile_ctx *ctx, struct resource *r, const void *msg) {
+    r->endpoints = cla_compile(ctx, msg, false);
+    return r->endpoints != NULL;
+}

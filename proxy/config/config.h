@@ -1,0 +1,83 @@
+/* The config thread's root: name tables, what compilation needs, and the latest snapshot.
+ * Threads: the config thread's; a snapshot is immutable and shared.
+ * Not here: which resources are accepted, warm or wanted (xds/store.c). */
+#ifndef SLUICE_CONFIG_CONFIG_H
+#define SLUICE_CONFIG_CONFIG_H
+
+#include "proxy/base/map.h"
+#include "proxy/base/table.h"
+#include "proxy/config/names.h"
+#include "proxy/config/resource.h"
+
+/* Tables of a snapshot; hosts share the clusters' slots. */
+enum snapshot_table { TABLE_LISTENERS, TABLE_ROUTES, TABLE_CLUSTERS, TABLE_HOSTS, TABLE_TRANSPORTS, TABLES };
+
+/* Names of the clusters in a snapshot, for lookups by request data (cluster_header). Rebuilt when names come or go. */
+struct cluster_index {
+    struct shared shared;
+    struct map by_name; /* → slot + 1; keys live in the names table's resources */
+    struct arena arena;
+};
+
+struct snapshot {
+    struct shared shared;
+    uint64_t version;
+    struct table tables[TABLES]; /* listeners, clusters: struct resource; routes: struct resource; hosts: struct host_set;
+                                    transports: struct transport_factory */
+    struct cluster_index *clusters_by_name;
+};
+struct snapshot *snapshot_new(const struct snapshot *from); /* NULL: empty; shares all pages */
+
+struct registry;
+struct transport_socket_type;
+/* A transport socket that a resource compiled: its factory is made, and remade, from the secrets it names. */
+struct transport_def {
+    slot_t slot;
+    const struct transport_socket_type *type;
+    const void *config;
+    const struct resource_ref *secrets;
+    unsigned secrets_n;
+};
+
+struct config {
+    struct names *listeners, *routes, *clusters, *transports;
+    struct stats_store *stats;
+    const struct registry *registry;
+    bool reject_unknown_dynamic, ignore_unknown_dynamic, allow_unknown_static;
+    sv node_cluster, node_id, node_zone;
+    /* Is this cluster known (static, active or warming)? */
+    bool (*has_cluster)(void *user, sv name);
+    void (*on_unhonoured)(void *user, sv path, const char *field);
+    void *user;
+};
+
+/* Compile one resource; its name comes from the message when `name` is empty. `prev`: the resource being replaced (may be
+ * NULL): parts with equal bytes are shared. NULL: errors are in d. Returns one ref. */
+struct resource *resource_compile(struct config *c, enum resource_type t, sv name, sv version, sv wire, bool is_static,
+                                  const struct resource *prev, struct diag *d);
+/* The name inside a resource's message, without compiling it; empty when it has none. Borrowed from wire. */
+sv resource_name_of(enum resource_type t, sv wire);
+/* XXH3-128 of wire. */
+void resource_hash(sv wire, uint64_t out[2]);
+
+/* While a resource compiles: what compile_*_ref() gather. ctx->build points here. */
+struct config_build {
+    struct config *config;
+    struct resource *resource;
+    struct ref_list *refs;               /* of the resource */
+    struct ref_list *secrets;            /* of the transport socket being compiled; NULL outside */
+    struct transport_list *transports;
+};
+
+/* per type: config/compile_*.c. msg is the unpacked message; results go to r. */
+bool compile_cluster(struct compile_ctx *ctx, struct resource *r, const void *msg);
+bool compile_listener(struct compile_ctx *ctx, struct resource *r, const void *msg);
+bool compile_endpoints(struct compile_ctx *ctx, struct resource *r, const void *msg);
+bool compile_secret(struct compile_ctx *ctx, struct resource *r, const void *msg);
+
+/* Small conversions. Durations: ms, rounded up to 1 when positive and below; negative or absurd values are errors. */
+bool compile_duration_ms(struct compile_ctx *ctx, const void *duration_msg, uint32_t dflt, uint32_t *out);
+bool compile_address(struct compile_ctx *ctx, const void *address_msg, struct addr *out);
+bool compile_socket_address(struct compile_ctx *ctx, const void *socket_address_msg, struct addr *out);
+
+#endif

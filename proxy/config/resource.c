@@ -1,0 +1,271 @@
+/* Compiling one resource from its wire bytes; type facts; interned config sources.
+ * Threads: the config thread; a resource may be freed on any thread.
+ * Spec: the type URLs of xDS v3. Not here: the messages themselves (compile_*.c, route/route_compile.c). */
+#include "proxy/config/resource.h"
+
+#include <xxhash.h>
+
+#include "protos/any.h"
+#include "protos/findings.h"
+#include "protos/gen/cluster.pb-c.h"
+#include "protos/gen/core.pb-c.h"
+#include "protos/gen/endpoint.pb-c.h"
+#include "protos/gen/listener.pb-c.h"
+#include "protos/gen/tls.pb-c.h"
+#include "protos/pb_rules.h"
+#include "proxy/base/log.h"
+#include "proxy/base/mem.h"
+#include "proxy/config/build_lists.h"
+#include "proxy/config/config.h"
+#include "proxy/net/tls_cert.h"
+#include "proxy/route/route_table.h"
+
+const struct resource_type_info resource_types[RES_TYPES] = {
+#define X(id, short_name, proto, is_full) [RES_##id] = {short_name, proto, "type.googleapis.com/" proto, is_full},
+    RESOURCE_TYPES(X)
+#undef X
+};
+
+enum resource_type resource_type_of(sv type_url) {
+    sv name = any_url_name(type_url);
+    for (int t = 0; t < RES_TYPES; t++) {
+        if (sv_is(name, resource_types[t].proto_name)) {
+            return (enum resource_type)t;
+        }
+    }
+    return RES_TYPES;
+}
+
+void resource_hash(sv wire, uint64_t out[2]) {
+    XXH128_hash_t h = XXH3_128bits(wire.p, wire.n);
+    out[0] = h.low64;
+    out[1] = h.high64;
+}
+
+/* ---- names ---- */
+
+static bool eat_varint(sv *s, uint64_t *out) {
+    uint64_t v = 0;
+    for (unsigned i = 0; i < 10 && i < s->n; i++) {
+        uint8_t b = (uint8_t)s->p[i];
+        v |= (uint64_t)(b & 0x7f) << (7 * i);
+        if (!(b & 0x80)) {
+            *s = sv_skip(*s, i + 1);
+            *out = v;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The last length-delimited field with number `field` at the top level. */
+static sv top_level_string(sv wire, uint64_t field) {
+    sv found = SV_NULL;
+    uint64_t tag, n;
+    while (wire.n && eat_varint(&wire, &tag)) {
+        switch (tag & 7) {
+        case 0:
+            if (!eat_varint(&wire, &n)) {
+                return found;
+            }
+            break;
+        case 1:
+            wire = sv_skip(wire, 8);
+            break;
+        case 2:
+            if (!eat_varint(&wire, &n) || n > wire.n) {
+                return found;
+            }
+            if (tag >> 3 == field) {
+                found = sv_sub(wire, 0, n);
+            }
+            wire = sv_skip(wire, n);
+            break;
+        case 5:
+            wire = sv_skip(wire, 4);
+            break;
+        default:
+            return found;
+        }
+    }
+    return found;
+}
+
+sv resource_name_of(enum resource_type t, sv wire) { /* `name` is field 1 but in VirtualHost-like and endpoint messages too */
+    (void)t;
+    return top_level_string(wire, 1);
+}
+
+/* ---- compiling ---- */
+
+static void on_resource_free(struct shared *s) {
+    struct resource *r = (struct resource *)s;
+    if (r->type == RES_ROUTE && r->route) {
+        shared_unref(&r->route->shared);
+    }
+    struct arena a = r->arena; /* the resource itself lives in it */
+    arena_fini(&a);
+}
+
+static struct resource *resource_new(enum resource_type t, sv name, sv version, sv wire) {
+    struct arena a;
+    arena_init(&a, wire.n + 512 < 4096 ? wire.n + 512 : 4096);
+    struct resource *r = arena_new(&a, struct resource);
+    shared_init(&r->shared, on_resource_free);
+    r->type = t;
+    r->name = arena_sv(&a, name.n ? name : resource_name_of(t, wire));
+    r->version = arena_sv(&a, version);
+    r->wire = arena_sv(&a, wire);
+    resource_hash(wire, r->hash);
+    r->arena = a;
+    return r;
+}
+
+static const ProtobufCMessageDescriptor *descriptor_of(enum resource_type t) {
+    const struct proto_type *p = any_type(sv_cstr(resource_types[t].proto_name));
+    return p ? p->desc : NULL;
+}
+
+/* Unknown fields: errors in static config unless allowed; in dynamic config as the flags say. */
+static void check_unknown_fields(const struct compile_ctx *ctx, const ProtobufCMessage *m) {
+    const struct config *c = ctx->build->config;
+    bool as_errors = ctx->is_static ? !c->allow_unknown_static : c->reject_unknown_dynamic;
+    if (!as_errors && !ctx->is_static && c->ignore_unknown_dynamic) {
+        return;
+    }
+    findings_unknown_fields(m, as_errors, ctx->diag);
+}
+
+/* The message is transient: unpacked into a scratch arena, gone after compilation. Strings kept are copied by compile_*. */
+static bool compile_message(struct compile_ctx *ctx, struct resource *r) {
+    const ProtobufCMessageDescriptor *desc = descriptor_of(r->type);
+    if (!desc) {
+        return diag_error(ctx->diag, "resources of type '%s' are not supported", resource_types[r->type].proto_name);
+    }
+    struct arena scratch;
+    arena_init(&scratch, 8192);
+    const ProtobufCMessage *m = proto_unpack(desc, r->wire, &scratch, ctx->diag);
+    if (m && pb_rules_check(m, ctx->diag)) {
+        check_unknown_fields(ctx, m);
+        switch (r->type) {
+        case RES_CLUSTER:
+            compile_cluster(ctx, r, m);
+            break;
+        case RES_ENDPOINTS:
+            compile_endpoints(ctx, r, m);
+            break;
+        case RES_SECRET:
+            compile_secret(ctx, r, m);
+            break;
+        case RES_LISTENER:
+            compile_listener(ctx, r, m);
+            break;
+        case RES_ROUTE:
+        case RES_SCOPED_ROUTE:
+        case RES_VIRTUAL_HOST:
+        case RES_EXTENSION:
+        case RES_RUNTIME:
+        case RES_TYPES:
+            diag_error(ctx->diag, "resources of type '%s' are not supported", resource_types[r->type].proto_name);
+        }
+    }
+    arena_fini(&scratch);
+    return diag_ok(ctx->diag);
+}
+
+static bool compile_route(struct compile_ctx *ctx, struct resource *r, const struct resource *prev) {
+    r->route = route_table_compile(ctx, r->wire, prev ? prev->route : NULL);
+    return r->route != NULL;
+}
+
+static void keep_lists(struct resource *r, const struct config_build *b) {
+    struct resource_ref *refs = arena_new_array(&r->arena, struct resource_ref, b->refs->v.n);
+    struct transport_def *defs = arena_new_array(&r->arena, struct transport_def, b->transports->v.n);
+    if (b->refs->v.n) {
+        memcpy(refs, b->refs->v.p, b->refs->v.n * sizeof(*refs));
+    }
+    if (b->transports->v.n) {
+        memcpy(defs, b->transports->v.p, b->transports->v.n * sizeof(*defs));
+    }
+    r->refs = refs;
+    r->refs_n = (unsigned)b->refs->v.n;
+    r->transports = defs;
+    r->transports_n = (unsigned)b->transports->v.n;
+}
+
+struct resource *resource_compile(struct config *c, enum resource_type t, sv name, sv version, sv wire, bool is_static,
+                                  const struct resource *prev, struct diag *d) {
+    struct resource *r = resource_new(t, name, version, wire);
+    struct ref_list refs = {0};
+    struct transport_list transports = {0};
+    struct config_build build = {.config = c, .resource = r, .refs = &refs, .transports = &transports};
+    struct compile_ctx ctx = {.arena = &r->arena, .diag = d, .registry = c->registry, .stats = c->stats, .build = &build,
+                              .is_static = is_static, .owner = r->name};
+    bool ok = t == RES_ROUTE ? compile_route(&ctx, r, prev) : compile_message(&ctx, r);
+    keep_lists(r, &build);
+    vec_fini(&refs.v);
+    vec_fini(&transports.v);
+    if (!ok || !diag_ok(d)) {
+        shared_unref(&r->shared);
+        return NULL;
+    }
+    return r;
+}
+
+/* ---- config sources ---- */
+
+static struct map sources = MAP_INIT; /* config thread; lives as long as the process */
+
+static struct config_source *source_of(const Core__ConfigSource *m, struct arena *a, struct diag *d) {
+    struct config_source *s = xnew(struct config_source);
+    switch (m->config_source_specifier_case) {
+    case CORE__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_ADS:
+    case CORE__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_SELF: /* the same server as the resource came from: our ADS */
+        s->kind = SOURCE_ADS;
+        return s;
+    case CORE__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_API_CONFIG_SOURCE:
+        s->kind = SOURCE_API;
+        s->wire = proto_pack(&m->api_config_source->base, a);
+        s->wire = sv_from(xmemdup(s->wire.p, s->wire.n), s->wire.n);
+        return s;
+    case CORE__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_PATH:
+        s->kind = SOURCE_PATH;
+        s->path = sv_cstr(xstrdup(m->path));
+        return s;
+    case CORE__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_PATH_CONFIG_SOURCE:
+        s->kind = SOURCE_PATH;
+        s->path = sv_cstr(xstrdup(m->path_config_source->path));
+        if (m->path_config_source->watched_directory) {
+            s->watched_dir = sv_cstr(xstrdup(m->path_config_source->watched_directory->path));
+        }
+        return s;
+    default:
+        xfree(s);
+        diag_error(d, "config_source must be ads, self, api_config_source or path_config_source");
+        return NULL;
+    }
+}
+
+static uint32_t fetch_timeout_ms(const Core__ConfigSource *m) {
+    const Pb__Duration *t = m->initial_fetch_timeout;
+    return t ? (uint32_t)(t->seconds * 1000 + t->nanos / 1000000) : 15000;
+}
+
+const struct config_source *config_source_intern(const void *msg, struct diag *d) {
+    static const struct config_source static_source = {.kind = SOURCE_STATIC};
+    const Core__ConfigSource *m = msg;
+    if (!m) {
+        return &static_source;
+    }
+    struct arena a;
+    arena_init(&a, 1024);
+    sv key = proto_pack(&m->base, &a);
+    struct config_source *s = map_get(&sources, key);
+    if (!s && (s = source_of(m, &a, d))) {
+        s->initial_fetch_timeout_ms = fetch_timeout_ms(m);
+        s->id = map_count(&sources) + 1;
+        map_put(&sources, sv_from(xmemdup(key.p, key.n), key.n), s);
+    }
+    arena_fini(&a);
+    return s;
+}
