@@ -183,6 +183,9 @@ static bool read_string(struct pb_json_reader *r, const struct proto_path *path,
     if (!json_is_string(v)) {
         return pb_json_fail(r, path, "expected string");
     }
+    if (sv_find(string_of(v), '\0') != SIZE_MAX) {
+        return pb_json_fail(r, path, "string contains a NUL character");
+    }
     *(const char **)out = arena_cstr(r->a, string_of(v));
     return true;
 }

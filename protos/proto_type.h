@@ -40,27 +40,13 @@ enum proto_rule_op {
     PROTO_RULE_IN,
     PROTO_RULE_NOT_IN,
     PROTO_RULE_DEFINED_ONLY,
-    PROTO_RULE_LEN, /* characters */
-    PROTO_RULE_MIN_LEN,
+    PROTO_RULE_MIN_LEN, /* characters of a string, bytes of bytes */
     PROTO_RULE_MAX_LEN,
-    PROTO_RULE_LEN_BYTES,
-    PROTO_RULE_MIN_BYTES,
     PROTO_RULE_MAX_BYTES,
     PROTO_RULE_PATTERN, /* s, compiled once into proto_patterns[n] */
     PROTO_RULE_PREFIX,
     PROTO_RULE_SUFFIX,
-    PROTO_RULE_CONTAINS,
-    PROTO_RULE_NOT_CONTAINS,
-    PROTO_RULE_EMAIL,
-    PROTO_RULE_HOSTNAME,
-    PROTO_RULE_IP,
-    PROTO_RULE_IPV4,
-    PROTO_RULE_IPV6,
-    PROTO_RULE_URI,
-    PROTO_RULE_URI_REF,
-    PROTO_RULE_ADDRESS,
-    PROTO_RULE_UUID,
-    PROTO_RULE_HTTP_HEADER_NAME,
+    PROTO_RULE_HTTP_HEADER_NAME, /* well_known_regex; not strict: anything but NUL, CR, LF */
     PROTO_RULE_HTTP_HEADER_NAME_STRICT,
     PROTO_RULE_HTTP_HEADER_VALUE,
     PROTO_RULE_HTTP_HEADER_VALUE_STRICT,
@@ -69,7 +55,6 @@ enum proto_rule_op {
     PROTO_RULE_UNIQUE,
     PROTO_RULE_MIN_PAIRS,
     PROTO_RULE_MAX_PAIRS,
-    PROTO_RULE_NO_SPARSE,
 };
 enum proto_rule_scope {
     PROTO_SCOPE_FIELD,
@@ -108,6 +93,7 @@ enum proto_kind { /* messages with a JSON form of their own */
 enum proto_type_flag {
     PROTO_TYPE_MAP_ENTRY = 1 << 0,
     PROTO_TYPE_DEPRECATED = 1 << 1,
+    PROTO_TYPE_CHECKED = 1 << 2, /* it, or a message that it may hold, has rules */
 };
 struct proto_type {
     const char *name; /* full proto name */

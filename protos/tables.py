@@ -21,6 +21,10 @@ KINDS = {
        for t in "Bool Int32 Int64 UInt32 UInt64 Float Double String Bytes".split()},
 }
 NUMERIC = "double float int32 int64 uint32 uint64 sint32 sint64 fixed32 fixed64 sfixed32 sfixed64".split()
+# What pb_rules.c checks; a rule of another name stops the generator.
+OPS = set("""oneof_required required skip ignore_empty const lt lte gt gte in not_in defined_only min_len max_len max_bytes
+    pattern prefix suffix http_header_name http_header_name_strict http_header_value http_header_value_strict
+    min_items max_items unique min_pairs max_pairs""".upper().split())
 SIGNED = {"int32", "int64", "sint32", "sint64", "sfixed32", "sfixed64"}
 
 
@@ -115,6 +119,21 @@ def marked_enum_values(files_types):
     return out
 
 
+def types_with_rules(messages):
+    """Names of messages that have rules or hold messages that do."""
+    users, queue, found = {}, [m.name for m in messages if m.rules], set()
+    for m in messages:
+        for f in m.fields:
+            if f.type == Field.TYPE_MESSAGE:
+                users.setdefault(f.type_name[1:], []).append(m.name)
+    while queue:
+        name = queue.pop()
+        if name not in found:
+            found.add(name)
+            queue += users.get(name, [])
+    return found
+
+
 def all_enums(messages, files, types_top):
     for f in files:
         for e in f.enum_type:
@@ -129,6 +148,7 @@ def write_registry(folder, messages, files, types_top):
     index = {m.name: i for i, m in enumerate(messages)}
     map_entries = {m.name for m in messages if m.proto.options.map_entry}
     enums = {name: (enum, package) for name, enum, package in all_enums(messages, files, types_top)}
+    checked = types_with_rules(messages)
     marked = marked_enum_values((name, e) for name, (e, _) in enums.items())
     lines = ["/* Made by protos/gen.py. */", '#include "protos/proto_type.h"', ""]
     lines += [f'#include "{f.name[:-len(".proto")]}.pb-c.h"' for f in sorted(files, key=lambda f: f.name)]
@@ -144,7 +164,8 @@ def write_registry(folder, messages, files, types_top):
                 lines.append(f"    {{{name}, {sub}, {flags}}}, /* {f.name} */")
             lines.append("};")
         flags = " | ".join(f"PROTO_TYPE_{x}" for x, on in (
-            ("MAP_ENTRY", m.proto.options.map_entry), ("DEPRECATED", m.proto.options.deprecated)) if on) or "0"
+            ("MAP_ENTRY", m.proto.options.map_entry), ("DEPRECATED", m.proto.options.deprecated),
+            ("CHECKED", m.name in checked)) if on) or "0"
         rows.append(f"    {{{c_string(m.name)}, &{lower(m.name, m.package)}__descriptor, {f'f{i}' if m.fields else 'NULL'}, "
                     f"proto_rules + {first}, {len(m.rules)}, PROTO_KIND_{KINDS.get(m.name, 'PLAIN')}, {flags}}},")
         first += len(m.rules)
@@ -157,6 +178,9 @@ def write_registry(folder, messages, files, types_top):
             lines.append(f"    {{&{lower(name, enums[name][1])}__descriptor, {number}, {text}}},")
     lines += ["};", f"const size_t proto_enum_values_n = {sum(map(len, marked.values()))};", ""]
     (folder / "registry.c").write_text("\n".join(lines))
+
+
+SCOPES = ["FIELD", "ITEM", "KEY", "VALUE"]
 
 
 class Rule:
@@ -205,7 +229,7 @@ def spread(entry):
                 found += spread(("rule", field, nested, inner))
         else:
             found.append(("rule", field, scope, (kind, descriptor.name, value)))
-    found.sort(key=lambda r: r[3][1] != "ignore_empty" if isinstance(r[3], tuple) else True)
+    found.sort(key=lambda r: (SCOPES.index(r[2]), r[3][1] != "ignore_empty"))
     return found
 
 
@@ -287,6 +311,8 @@ def write_rules(folder, messages):
         for entry in m.rules:
             rule = rule_row(lists, m, entry)
             if rule:
+                if rule.op not in OPS:
+                    raise SystemExit(f"gen.py: {m.name}: rule {rule.op} is not handled")
                 kept.append(rule)
                 rows.append(f"    {{{rule.field}, PROTO_RULE_{rule.op}, PROTO_SCOPE_{rule.scope}, {rule.n}, "
                             f"{rule.value}}}, /* {m.name}.{m.fields[rule.field].name} */")
