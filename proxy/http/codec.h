@@ -35,6 +35,7 @@ struct codec_stream {
     void *user;
     uint64_t rx_header_bytes, rx_body_bytes, tx_header_bytes, tx_body_bytes; /* wire bytes of this stream */
     const char *error_details;           /* response_code_details when the codec found fault: "http1.codec_error" … */
+    struct arena *response_arena;        /* client, for the connection's user: what its on_response_arena returns */
 };
 
 /* Callbacks to the stream's user. `h` belongs to the user's arena (see on_begin). data: the callee drains all it gets
@@ -63,6 +64,10 @@ struct codec_ops {
     void (*on_bad_request)(struct codec *c, void *user, struct codec_stream *s, unsigned status);
     /* Client: peer's MAX_CONCURRENT_STREAMS became known or changed. */
     void (*on_max_streams)(struct codec *c, void *user, uint32_t max);
+    /* Client: the stream is over (both directions ended, or it was reset by either side): raised exactly once, after the
+     * stream's own last callback, perhaps from inside a call of the user. streams_active does not count it any more; the
+     * stream's memory is still there. The callee frees nothing and opens nothing before the call has returned. May be NULL. */
+    void (*on_stream_end)(struct codec *c, void *user, struct codec_stream *s);
 };
 
 enum underscores_action { UNDERSCORES_ALLOW, UNDERSCORES_REJECT, UNDERSCORES_DROP };
