@@ -1,0 +1,402 @@
+/* Listener → struct listener_config: addresses, listener filters, filter chains and their match.
+ * Threads: the config thread. Spec: config.listener.v3.Listener, FilterChain, FilterChainMatch.
+ * Not here: network filters' own configs (registry), sockets (net/listener.c). */
+#include "proxy/config/listener.h"
+
+#include <xxhash.h>
+
+#include "protos/any.h"
+#include "protos/gen/listener.pb-c.h"
+#include "proxy/api/registry.h"
+#include "proxy/config/config.h"
+#include "proxy/config/metadata.h"
+#include "proxy/config/socket_config.h"
+#include "proxy/net/listener_stats.h"
+
+#define BUFFER_LIMIT_BYTES (1u << 20)
+#define LISTENER_FILTERS_TIMEOUT_MS 15000u
+#define PREDICATE_DEPTH_MAX 16u
+
+static sv keep(struct compile_ctx *ctx, const char *s) { return *s ? arena_sv(ctx->arena, sv_cstr(s)) : SV_NULL; }
+
+/* ---- addresses ---- */
+
+static void one_address(struct compile_ctx *ctx, const Listener__Listener *m, const Core__Address *a,
+                        struct listener_address *out) {
+    compile_address(ctx, a, &out->addr);
+    struct sock_opts *o = &out->opts;
+    socket_options_compile(ctx, (void *const *)m->socket_options, m->n_socket_options, o);
+    tcp_keepalive_compile(m->tcp_keepalive, o);
+    o->transparent = m->transparent && m->transparent->value;
+    o->freebind = m->freebind && m->freebind->value;
+    o->is_v6only = a && a->address_case == CORE__ADDRESS__ADDRESS_SOCKET_ADDRESS && !a->socket_address->ipv4_compat;
+    if (a && a->address_case == CORE__ADDRESS__ADDRESS_PIPE) {
+        o->mode = (int)a->pipe->mode;
+    }
+}
+
+static void addresses(struct compile_ctx *ctx, const Listener__Listener *m, struct listener_config *c) {
+    struct listener_address *v = arena_new_array(ctx->arena, struct listener_address, m->n_additional_addresses + 1);
+    {
+        DIAG_FIELD(ctx->diag, "address");
+        one_address(ctx, m, m->address, &v[0]);
+    }
+    for (size_t i = 0; i < m->n_additional_addresses; i++) {
+        DIAG_FIELD(ctx->diag, "additional_addresses[%zu].address", i);
+        one_address(ctx, m, m->additional_addresses[i]->address, &v[i + 1]);
+    }
+    c->addresses = v;
+    c->addresses_n = (unsigned)m->n_additional_addresses + 1;
+}
+
+/* "0.0.0.0_8080": how Envoy names a listener's stats. */
+static sv stat_name(struct compile_ctx *ctx, const Listener__Listener *m, const struct listener_config *c) {
+    if (*m->stat_prefix) {
+        return keep(ctx, m->stat_prefix);
+    }
+    sv text = addr_arena_str(&c->addresses[0].addr, ctx->arena);
+    char *p = (char *)(uintptr_t)text.p; /* our own copy */
+    for (size_t i = 0; i < text.n; i++) {
+        if (p[i] == ':') {
+            p[i] = '_';
+        }
+    }
+    return text;
+}
+
+/* ---- listener filters ---- */
+
+static void predicate(struct compile_ctx *ctx, const Listener__ListenerFilterChainMatchPredicate *m,
+                      struct listener_predicate *out, unsigned depth);
+
+static void predicate_list(struct compile_ctx *ctx, Listener__ListenerFilterChainMatchPredicate *const *v, size_t n,
+                           enum predicate_kind kind, struct listener_predicate *out, unsigned depth) {
+    struct listener_predicate *rules = arena_new_array(ctx->arena, struct listener_predicate, n);
+    out->kind = kind;
+    out->rules = rules;
+    out->rules_n = (unsigned)n;
+    for (size_t i = 0; i < n; i++) {
+        predicate(ctx, v[i], &rules[i], depth + 1);
+    }
+}
+
+static void predicate(struct compile_ctx *ctx, const Listener__ListenerFilterChainMatchPredicate *m,
+                      struct listener_predicate *out, unsigned depth) {
+    if (depth > PREDICATE_DEPTH_MAX) {
+        diag_error(ctx->diag, "rules are nested more than %u deep", PREDICATE_DEPTH_MAX);
+        return;
+    }
+    switch (m->rule_case) {
+    case LISTENER__LISTENER_FILTER_CHAIN_MATCH_PREDICATE__RULE_OR_MATCH:
+        predicate_list(ctx, m->or_match->rules, m->or_match->n_rules, PREDICATE_OR, out, depth);
+        return;
+    case LISTENER__LISTENER_FILTER_CHAIN_MATCH_PREDICATE__RULE_AND_MATCH:
+        predicate_list(ctx, m->and_match->rules, m->and_match->n_rules, PREDICATE_AND, out, depth);
+        return;
+    case LISTENER__LISTENER_FILTER_CHAIN_MATCH_PREDICATE__RULE_NOT_MATCH: {
+        Listener__ListenerFilterChainMatchPredicate *one[] = {m->not_match};
+        predicate_list(ctx, one, 1, PREDICATE_NOT, out, depth);
+        return;
+    }
+    case LISTENER__LISTENER_FILTER_CHAIN_MATCH_PREDICATE__RULE_ANY_MATCH:
+        out->kind = PREDICATE_ANY;
+        return;
+    case LISTENER__LISTENER_FILTER_CHAIN_MATCH_PREDICATE__RULE_DESTINATION_PORT_RANGE:
+        out->kind = PREDICATE_PORT_RANGE;
+        out->port_from = m->destination_port_range->start;
+        out->port_to = m->destination_port_range->end;
+        return;
+    default:
+        diag_error(ctx->diag, "rule: value is required");
+    }
+}
+
+static void listener_filter(struct compile_ctx *ctx, const Listener__ListenerFilter *m, struct listener_filter_slot *out) {
+    if (m->config_type_case == LISTENER__LISTENER_FILTER__CONFIG_TYPE_CONFIG_DISCOVERY) {
+        diag_error(ctx->diag, "config_discovery is not supported");
+        return;
+    }
+    const Pb__Any *any =
+        m->config_type_case == LISTENER__LISTENER_FILTER__CONFIG_TYPE_TYPED_CONFIG ? m->typed_config : NULL;
+    sv url = any ? any_inner_name(any, ctx->arena) : SV_NULL;
+    out->type = registry_listener_filter(ctx->registry, sv_cstr(m->name), url);
+    if (!out->type) {
+        diag_error(ctx->diag, "Didn't find a registered implementation for '%s' with type URL: '%.*s'", m->name, SV_ARG(url));
+        return;
+    }
+    if (m->filter_disabled) {
+        struct listener_predicate *p = arena_new(ctx->arena, struct listener_predicate);
+        DIAG_FIELD(ctx->diag, "filter_disabled");
+        predicate(ctx, m->filter_disabled, p, 0);
+        out->disabled = p;
+    }
+    DIAG_FIELD(ctx->diag, "typed_config");
+    const void *msg = any ? compile_any(ctx, sv_cstr(m->name), any, out->type->type_url, NULL) : NULL;
+    if (any && !msg) {
+        return;
+    }
+    out->config = out->type->compile ? out->type->compile(ctx, msg) : NULL;
+}
+
+static void listener_filters(struct compile_ctx *ctx, const Listener__Listener *m, struct listener_config *c) {
+    struct listener_filter_slot *v = arena_new_array(ctx->arena, struct listener_filter_slot, m->n_listener_filters);
+    for (size_t i = 0; i < m->n_listener_filters; i++) {
+        DIAG_FIELD(ctx->diag, "listener_filters[%zu]", i);
+        listener_filter(ctx, m->listener_filters[i], &v[i]);
+    }
+    c->filters = v;
+    c->filters_n = (unsigned)m->n_listener_filters;
+}
+
+/* ---- filter chains ---- */
+
+static const struct cidr *cidrs(struct compile_ctx *ctx, Core__CidrRange *const *v, size_t n, const char *field) {
+    struct cidr *out = arena_new_array(ctx->arena, struct cidr, n);
+    for (size_t i = 0; i < n; i++) {
+        DIAG_FIELD(ctx->diag, "%s[%zu]", field, i);
+        uint32_t bits = v[i]->prefix_len ? v[i]->prefix_len->value : 0;
+        if (!cidr_make(sv_cstr(v[i]->address_prefix), bits, &out[i])) {
+            diag_error(ctx->diag, "invalid ip/mask combo '%s/%u' (format is <ip>/<# mask bits>)", v[i]->address_prefix, bits);
+        }
+    }
+    return out;
+}
+
+static const sv *strings(struct compile_ctx *ctx, const char *const *v, size_t n) {
+    sv *out = arena_new_array(ctx->arena, sv, n);
+    for (size_t i = 0; i < n; i++) {
+        out[i] = arena_sv(ctx->arena, sv_cstr(v[i]));
+    }
+    return out;
+}
+
+static void match_rule(struct compile_ctx *ctx, const Listener__FilterChain *chain, struct chain_match_rule *r) {
+    const Listener__FilterChainMatch *m = chain->filter_chain_match;
+    r->name = sv_cstr(chain->name);
+    if (!m) {
+        return;
+    }
+    DIAG_FIELD(ctx->diag, "filter_chain_match");
+    if (*m->address_suffix || m->suffix_len) {
+        diag_error(ctx->diag, "address_suffix and suffix_len are not implemented");
+    }
+    r->destination_port = m->destination_port ? (uint16_t)m->destination_port->value : 0;
+    r->source_type = (uint16_t)m->source_type;
+    r->prefix_ranges = cidrs(ctx, m->prefix_ranges, m->n_prefix_ranges, "prefix_ranges");
+    r->prefix_ranges_n = (unsigned)m->n_prefix_ranges;
+    r->direct_source_prefix_ranges =
+        cidrs(ctx, m->direct_source_prefix_ranges, m->n_direct_source_prefix_ranges, "direct_source_prefix_ranges");
+    r->direct_source_n = (unsigned)m->n_direct_source_prefix_ranges;
+    r->source_prefix_ranges = cidrs(ctx, m->source_prefix_ranges, m->n_source_prefix_ranges, "source_prefix_ranges");
+    r->source_n = (unsigned)m->n_source_prefix_ranges;
+    uint16_t *ports = arena_new_array(ctx->arena, uint16_t, m->n_source_ports);
+    for (size_t i = 0; i < m->n_source_ports; i++) {
+        ports[i] = (uint16_t)m->source_ports[i];
+    }
+    r->source_ports = ports;
+    r->source_ports_n = (unsigned)m->n_source_ports;
+    r->server_names = strings(ctx, m->server_names, m->n_server_names);
+    r->server_names_n = (unsigned)m->n_server_names;
+    r->transport_protocol = sv_cstr(m->transport_protocol);
+    r->application_protocols = strings(ctx, m->application_protocols, m->n_application_protocols);
+    r->application_protocols_n = (unsigned)m->n_application_protocols;
+}
+
+static bool network_filter(struct compile_ctx *ctx, const Listener__Filter *m, struct network_filter_slot *out) {
+    if (m->config_type_case == LISTENER__FILTER__CONFIG_TYPE_CONFIG_DISCOVERY) {
+        return diag_error(ctx->diag, "config_discovery is not supported");
+    }
+    const Pb__Any *any = m->config_type_case == LISTENER__FILTER__CONFIG_TYPE_TYPED_CONFIG ? m->typed_config : NULL;
+    sv url = any ? any_inner_name(any, ctx->arena) : SV_NULL;
+    out->type = registry_network_filter(ctx->registry, sv_cstr(m->name), url);
+    if (!out->type) {
+        return diag_error(ctx->diag, "Didn't find a registered implementation for '%s' with type URL: '%.*s'", m->name,
+                          SV_ARG(url));
+    }
+    DIAG_FIELD(ctx->diag, "typed_config");
+    const void *msg = any ? compile_any(ctx, sv_cstr(m->name), any, out->type->type_url, NULL) : NULL;
+    if (any && !msg) {
+        return false;
+    }
+    unsigned errors = diag_errors(ctx->diag);
+    out->config = out->type->compile ? out->type->compile(ctx, msg) : NULL;
+    return diag_errors(ctx->diag) == errors;
+}
+
+static void network_filters(struct compile_ctx *ctx, const Listener__FilterChain *m, struct net_chain_config *net) {
+    struct network_filter_slot *v = arena_new_array(ctx->arena, struct network_filter_slot, m->n_filters);
+    for (size_t i = 0; i < m->n_filters; i++) {
+        DIAG_FIELD(ctx->diag, "filters[%zu]", i);
+        if (!network_filter(ctx, m->filters[i], &v[i])) {
+            continue;
+        }
+        bool is_last = i + 1 == m->n_filters;
+        if (v[i].type->is_terminal != is_last) {
+            diag_error(ctx->diag,
+                       is_last ? "non-terminal filter named %s of type %s is the last filter in a network filter chain."
+                               : "terminal filter named %s of type %s must be the last filter in a network filter chain.",
+                       m->filters[i]->name, v[i].type->name);
+        }
+    }
+    net->filters = v;
+    net->n = (unsigned)m->n_filters;
+}
+
+static void chain_hash(struct compile_ctx *ctx, const Listener__FilterChain *m, const struct listener_config *c,
+                       struct chain_config *out) {
+    struct arena a;
+    arena_init(&a, 0);
+    sv bytes = proto_pack(&m->base, &a);
+    XXH128_hash_t h = XXH3_128bits_withSeed(bytes.p, bytes.n, c->buffer_limit_bytes + c->traffic_direction);
+    out->hash[0] = h.low64;
+    out->hash[1] = h.high64;
+    arena_fini(&a);
+    (void)ctx;
+}
+
+static void filter_chain(struct compile_ctx *ctx, const Listener__FilterChain *m, struct listener_config *c,
+                         struct resource *r, struct chain_config *out) {
+    struct net_chain_config *net = &out->net;
+    net->pin = &r->shared;
+    net->name = keep(ctx, m->name);
+    net->listener_name = c->name;
+    net->traffic_direction = c->traffic_direction;
+    net->buffer_limit_bytes = c->buffer_limit_bytes;
+    net->listener = c;
+    compile_duration_ms(ctx, m->transport_socket_connect_timeout, 0, &net->transport_connect_timeout_ms);
+    out->transport = compile_transport_socket(ctx, m->transport_socket);
+    if (m->use_proxy_proto && m->use_proxy_proto->value) {
+        diag_error(ctx->diag, "use_proxy_proto is not supported: add the listener filter envoy.filters.listener.proxy_protocol");
+    }
+    network_filters(ctx, m, net);
+    chain_hash(ctx, m, c, out);
+}
+
+static void filter_chains(struct compile_ctx *ctx, const Listener__Listener *m, struct listener_config *c, struct resource *r) {
+    size_t n = m->n_filter_chains + (m->default_filter_chain != NULL);
+    if (n == 0 && !m->fcds_config) {
+        diag_error(ctx->diag, "no filter chains specified");
+    }
+    struct chain_config *v = arena_new_array(ctx->arena, struct chain_config, n);
+    struct chain_match_rule *rules = arena_new_array(ctx->arena, struct chain_match_rule, m->n_filter_chains);
+    for (size_t i = 0; i < m->n_filter_chains; i++) {
+        DIAG_FIELD(ctx->diag, "filter_chains[%zu]", i);
+        match_rule(ctx, m->filter_chains[i], &rules[i]);
+        filter_chain(ctx, m->filter_chains[i], c, r, &v[i]);
+    }
+    if (m->default_filter_chain) {
+        DIAG_FIELD(ctx->diag, "default_filter_chain");
+        filter_chain(ctx, m->default_filter_chain, c, r, &v[n - 1]);
+        c->has_default_chain = true;
+    }
+    c->chains = v;
+    c->chains_n = (unsigned)n;
+    c->match = chain_match_build(ctx->arena, rules, (unsigned)m->n_filter_chains,
+                                 c->has_default_chain ? (uint32_t)n - 1 : CHAIN_NONE, ctx->diag);
+}
+
+/* ---- the rest ---- */
+
+static void refuse_unsupported(struct compile_ctx *ctx, const Listener__Listener *m) {
+    const struct {
+        bool is_set;
+        const char *field;
+    } refused[] = {
+        {m->fcds_config != NULL, "fcds_config"},
+        {m->filter_chain_matcher != NULL, "filter_chain_matcher"},
+        {m->udp_listener_config != NULL, "udp_listener_config"},
+        {m->api_listener != NULL, "api_listener"},
+        {m->listener_specifier_case == LISTENER__LISTENER__LISTENER_SPECIFIER_INTERNAL_LISTENER, "internal_listener"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(refused); i++) {
+        if (refused[i].is_set) {
+            diag_error(ctx->diag, "%s is not supported", refused[i].field);
+        }
+    }
+    const struct {
+        bool is_set;
+        const char *field;
+    } unhonoured[] = {
+        {m->connection_balance_config != NULL, "connection_balance_config"},
+        {m->enable_mptcp, "enable_mptcp"},
+        {m->tcp_fast_open_queue_length != NULL, "tcp_fast_open_queue_length"},
+        {m->bypass_overload_manager, "bypass_overload_manager"},
+        {m->stats_matcher != NULL, "stats_matcher"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(unhonoured); i++) {
+        if (unhonoured[i].is_set) {
+            compile_unhonoured(ctx, unhonoured[i].field);
+        }
+    }
+}
+
+static void settings(struct compile_ctx *ctx, const Listener__Listener *m, struct listener_config *c) {
+    c->is_static = ctx->is_static;
+    c->traffic_direction = (uint8_t)m->traffic_direction;
+    c->modify_only_drain = m->drain_type == LISTENER__LISTENER__DRAIN_TYPE__MODIFY_ONLY;
+    c->bind_to_port = !(m->bind_to_port && !m->bind_to_port->value) &&
+                      !(m->deprecated_v1 && m->deprecated_v1->bind_to_port && !m->deprecated_v1->bind_to_port->value);
+    c->use_original_dst = m->use_original_dst && m->use_original_dst->value;
+    c->reuse_port = m->enable_reuse_port ? m->enable_reuse_port->value : true;
+    c->ignore_global_conn_limit = m->ignore_global_conn_limit;
+    c->continue_on_timeout = m->continue_on_listener_filters_timeout;
+    c->backlog = m->tcp_backlog_size ? (int)m->tcp_backlog_size->value : 4096;
+    c->buffer_limit_bytes =
+        m->per_connection_buffer_limit_bytes ? m->per_connection_buffer_limit_bytes->value : BUFFER_LIMIT_BYTES;
+    c->accepts_per_event =
+        m->max_connections_to_accept_per_socket_event ? m->max_connections_to_accept_per_socket_event->value : 1;
+    DIAG_FIELD(ctx->diag, "listener_filters_timeout");
+    compile_duration_ms(ctx, m->listener_filters_timeout, LISTENER_FILTERS_TIMEOUT_MS, &c->listener_filters_timeout_ms);
+}
+
+bool compile_listener(struct compile_ctx *ctx, struct resource *r, const void *msg) {
+    const Listener__Listener *m = msg;
+    struct listener_config *c = arena_new(ctx->arena, struct listener_config);
+    struct config *cfg = ctx->build->config;
+    r->listener = c;
+    ctx->is_downstream = true;
+    c->name = r->name;
+    c->slot = names_acquire(cfg->listeners, r->name.n ? r->name : arena_printf(ctx->arena, "%p", (void *)c));
+    names_release_with(cfg->listeners, c->slot, ctx->arena);
+    refuse_unsupported(ctx, m);
+    settings(ctx, m, c);
+    addresses(ctx, m, c);
+    c->stat_name = stat_name(ctx, m, c);
+    c->connection_limit_key = arena_printf(ctx->arena, "envoy.resource_limits.listener.%.*s.connection_limit", SV_ARG(c->name));
+    c->stats = listener_scope(ctx, c->stat_name);
+    ctx->stat_prefix = stats_scope_prefix(c->stats);
+    c->metadata = metadata_compile(ctx, m->metadata);
+    listener_filters(ctx, m, c);
+    filter_chains(ctx, m, c, r);
+    c->access_logs = access_logs_compile(ctx, (const void *const *)m->access_log, m->n_access_log);
+    return diag_ok(ctx->diag);
+}
+
+/* ---- comparing ---- */
+
+static bool same_opts(const struct sock_opts *a, const struct sock_opts *b) {
+    if (a->n != b->n || a->transparent != b->transparent || a->freebind != b->freebind || a->is_v6only != b->is_v6only) {
+        return false;
+    }
+    for (unsigned i = 0; i < a->n; i++) {
+        const struct sock_option *x = &a->v[i], *y = &b->v[i];
+        if (x->level != y->level || x->name != y->name || x->state != y->state || x->is_int != y->is_int ||
+            x->int_value != y->int_value || !sv_eq(x->buf_value, y->buf_value)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool listener_same_sockets(const struct listener_config *a, const struct listener_config *b) {
+    if (a->addresses_n != b->addresses_n || a->reuse_port != b->reuse_port || a->bind_to_port != b->bind_to_port) {
+        return false;
+    }
+    for (unsigned i = 0; i < a->addresses_n; i++) {
+        if (!addr_eq(&a->addresses[i].addr, &b->addresses[i].addr) ||
+            !same_opts(&a->addresses[i].opts, &b->addresses[i].opts)) {
+            return false;
+        }
+    }
+    return true;
+}

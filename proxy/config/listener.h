@@ -1,0 +1,65 @@
+/* A compiled listener. Threads: immutable. Spec: config.listener.v3.Listener. */
+#ifndef SLUICE_CONFIG_LISTENER_H
+#define SLUICE_CONFIG_LISTENER_H
+
+#include "proxy/api/access_logger.h"
+#include "proxy/net/chain_match.h"
+#include "proxy/net/filter_chain.h"
+#include "proxy/net/sock.h"
+
+/* ListenerFilterChainMatchPredicate: when a listener filter is skipped. */
+enum predicate_kind { PREDICATE_ANY, PREDICATE_NOT, PREDICATE_AND, PREDICATE_OR, PREDICATE_PORT_RANGE };
+struct listener_predicate {
+    enum predicate_kind kind;
+    const struct listener_predicate *rules;
+    unsigned rules_n;
+    int32_t port_from, port_to; /* destination ports, [from, to) */
+};
+
+struct listener_filter_slot {
+    const struct listener_filter_type *type;
+    const void *config;
+    const struct listener_predicate *disabled; /* NULL: never */
+};
+
+struct chain_config {
+    struct net_chain_config net;   /* pin is the listener's resource */
+    slot_t transport;
+    uint64_t hash[2];              /* of the FilterChain's bytes and what it inherits: equal chains keep their connections */
+};
+
+struct listener_address {
+    struct addr addr;
+    struct sock_opts opts;
+};
+
+struct listener_config {
+    sv name;
+    sv stat_name;                  /* of listener.<stat_name>. */
+    slot_t slot;
+    bool is_static, bind_to_port, use_original_dst, reuse_port, ignore_global_conn_limit, continue_on_timeout;
+    uint8_t traffic_direction;
+    bool modify_only_drain;
+    const struct listener_address *addresses; /* address, then additional_addresses */
+    unsigned addresses_n;
+    int backlog;
+    uint32_t buffer_limit_bytes;
+    uint32_t listener_filters_timeout_ms;
+    uint32_t accepts_per_event;    /* 0: no limit */
+    uint64_t max_connections;      /* runtime envoy.resource_limits.listener.<name>.connection_limit; read at accept */
+    sv connection_limit_key;
+    const struct listener_filter_slot *filters;
+    unsigned filters_n;
+    const struct chain_config *chains; /* the default chain, when there is one, is the last */
+    unsigned chains_n;
+    bool has_default_chain;
+    const struct chain_match *match;
+    const struct access_logs *access_logs;
+    struct stats_scope *stats;
+    const struct kv_metadata *metadata;
+};
+
+/* Would the two be served by the same sockets (addresses and socket options equal)? */
+bool listener_same_sockets(const struct listener_config *a, const struct listener_config *b);
+
+#endif
