@@ -140,7 +140,9 @@ static bool run(const char *name, struct request *r) {
 
 static void answer(const char *status, sv text) {
     printf("%s %zu\n", status, text.n);
-    fwrite(text.p, 1, text.n, stdout);
+    if (text.n) {
+        fwrite(text.p, 1, text.n, stdout);
+    }
     fflush(stdout);
 }
 
