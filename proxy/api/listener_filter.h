@@ -5,7 +5,12 @@
 #define SLUICE_API_LISTENER_FILTER_H
 
 #include "proxy/api/compile.h"
+#include "proxy/base/buf.h"
 #include "proxy/net/addr.h"
+#include "proxy/net/sock.h"
+#include "proxy/stats/stats.h"
+
+#define LISTENER_PEEK_MAX CHUNK_READ_BYTES
 
 enum listener_filter_status {
     LISTENER_FILTER_DONE,       /* next filter */
@@ -24,19 +29,19 @@ struct accept_info {
     sv transport_protocol;              /* "tls", "raw_buffer" (default), … */
     const sv *alpn;                     /* application protocols offered or detected */
     unsigned alpn_n;
-    sv ja3, ja4;
-    /* what of the peeked bytes proxy_protocol wants consumed */
-    size_t consume_bytes;
-    const struct listener_stat_hooks *stats;
-    const char *reject_reason;
+    sv ja3, ja4;                        /* fingerprints in hex, when asked for */
+    sv proxy_tlvs;                      /* PROXY v2 TLVs to pass on upstream, as received one after another */
+    size_t consume_bytes;               /* of the peeked bytes: taken off the socket when the filter is done */
+    const char *reject_reason;          /* static text */
 };
 
+#define LISTENER_FILTER_STATE_BYTES 64
 struct listener_filter_type {
     const char *name;
     const char *type_url;
-    size_t max_peek_bytes;              /* 0: needs no bytes */
+    size_t max_peek_bytes;              /* 0: needs no bytes; at most LISTENER_PEEK_MAX */
     void *(*compile)(struct compile_ctx *ctx, const void *msg);
-    /* Judge the bytes peeked so far; `end`: the peer will not send more. `state`: 64 bytes, zeroed, per socket and filter. */
+    /* Judge the bytes peeked so far (at least one, unless `end`); `end`: the peer will not send more. `state`: 64 bytes, zeroed, per socket and filter. */
     enum listener_filter_status (*on_bytes)(const void *config, void *state, struct accept_info *info, sv bytes, bool end,
                                             unsigned thread_index);
 };

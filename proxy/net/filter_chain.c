@@ -214,6 +214,17 @@ static void fill_conn(struct conn *conn, const struct net_chain_config *config, 
     conn->buffer_limit_bytes = config->buffer_limit_bytes;
 }
 
+static void copy_facts(struct net_chain *c, const struct accept_info *info) {
+    if (info->ja3.n + info->ja4.n + info->proxy_tlvs.n == 0) {
+        return;
+    }
+    struct accept_facts *facts = arena_new(&c->arena_, struct accept_facts);
+    facts->ja3 = arena_sv(&c->arena_, info->ja3);
+    facts->ja4 = arena_sv(&c->arena_, info->ja4);
+    facts->proxy_tlvs = arena_sv(&c->arena_, info->proxy_tlvs);
+    c->cx.facts = facts;
+}
+
 static void fill_info(struct net_chain *c, const struct accept_info *info, char *name_at) {
     if (info->server_name.n) {
         memcpy(name_at, info->server_name.p, info->server_name.n);
@@ -232,6 +243,7 @@ static void fill_info(struct net_chain *c, const struct accept_info *info, char 
         .traffic_direction = c->config->traffic_direction,
         .listener = c->config->listener,
     };
+    copy_facts(c, info);
 }
 
 struct net_chain *net_chain_new(const struct net_chain_owner *o, const struct net_chain_config *config,

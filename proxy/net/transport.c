@@ -31,6 +31,13 @@ void transport_read_chunk_done(size_t appended) {
     read_chunk->used += (uint32_t)appended;
 }
 
+struct chunk *transport_peek_chunk(void) {
+    if (read_chunk && read_chunk->refs > 1) {
+        transport_read_chunk_drop();
+    }
+    return transport_read_chunk();
+}
+
 void transport_read_chunk_drop(void) {
     if (read_chunk) {
         chunk_unref(read_chunk);

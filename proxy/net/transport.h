@@ -11,6 +11,8 @@ extern const struct transport_socket_type transport_raw_type; /* envoy.transport
  * It has room for at least 16 KiB; what was not reported by _done is scratch. Borrowed until the next call. */
 struct chunk *transport_read_chunk(void);
 void transport_read_chunk_done(size_t appended);
+/* An empty chunk of CHUNK_READ_BYTES as scratch, nothing of which is to be kept. Borrowed until the next call of these. */
+struct chunk *transport_peek_chunk(void);
 void transport_read_chunk_drop(void); /* at thread end */
 
 #endif

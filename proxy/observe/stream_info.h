@@ -25,7 +25,13 @@ enum response_flag_bit {
 };
 #define RESPONSE_FLAG(name) (1ull << FLAG_BIT_##name)
 
+/* What listener filters found that few configurations look at; views live as long as the connection. */
+struct accept_facts {
+    sv ja3, ja4;
+    sv proxy_tlvs; /* PROXY v2 TLVs to pass on upstream */
+};
 /* Facts of the downstream connection, shared by its streams. Lives in the connection's filter chain. */
+struct kv_metadata; /* observe/metadata.h */
 struct conn_info {
     const struct conn *conn;
     uint64_t id;
@@ -37,13 +43,13 @@ struct conn_info {
     uint64_t handshake_end_us; /* 0: none */
     uint8_t traffic_direction; /* core.v3.TrafficDirection */
     const char *termination_details;
+    const struct accept_facts *facts; /* NULL: none */
     const struct listener_config *listener;
 };
 
 struct cluster_view;
 struct host;
 struct route_entry;
-struct kv_metadata; /* dynamic metadata, observe/metadata.h */
 
 struct upstream_info {
     const struct host *host;            /* pinned by the stream through its cluster view */
@@ -59,6 +65,10 @@ struct upstream_info {
     uint64_t connection_requests;
     const struct conn *conn;            /* valid while the upstream request is under way, then NULL */
     sv tls_version, tls_cipher;
+    sv hosts_attempted;                 /* "a:1,b:2": of all tries; empty: none reached a host */
+    sv connection_ids_attempted;
+    const struct filter_state *filter_state; /* of the upstream connection; NULL: none */
+    const char *local_close_reason;     /* why we closed the connection; NULL */
 };
 
 struct stream_info {
@@ -91,6 +101,13 @@ struct stream_info {
     struct upstream_info up;
     struct arena *arena;                /* of the stream */
     uint32_t access_log_type;           /* enum of data.accesslog.v3.AccessLogType */
+    sv cluster_raw_name;                /* the cluster's own name; empty: same as cluster_name */
+    const struct kv_metadata *route_metadata, *vhost_metadata, *cluster_metadata; /* configured; NULL: none */
+    sv trace_id, span_id;               /* hex, empty when not traced */
+    bool is_traced;                     /* sampled: TraceableFilter */
+    uint32_t route_resolutions;         /* how often a route was looked up */
+    uint64_t route_resolution_us;       /* time of the last look-up, relative to start_us */
+    sv custom_flags;                    /* "a,b" */
 };
 
 #endif
