@@ -1,0 +1,81 @@
+/* Named objects of a stream or connection: a short array, searched linearly. Threads: see the header. */
+#include "proxy/observe/filter_state.h"
+
+struct filter_state {
+    struct arena *arena;
+    const struct filter_state *parent;
+    struct filter_state_object *v;
+    unsigned n, cap;
+};
+
+struct filter_state *filter_state_new(struct arena *a, const struct filter_state *parent) {
+    struct filter_state *fs = arena_new(a, struct filter_state);
+    fs->arena = a;
+    fs->parent = parent;
+    return fs;
+}
+
+static struct filter_state_object *find(const struct filter_state *fs, sv name) {
+    for (unsigned i = 0; i < fs->n; i++) {
+        if (sv_eq(fs->v[i].name, name)) {
+            return &fs->v[i];
+        }
+    }
+    return NULL;
+}
+
+static struct filter_state_object *add(struct filter_state *fs, sv name) {
+    if (fs->n == FILTER_STATE_MAX) {
+        return NULL;
+    }
+    if (fs->n == fs->cap) {
+        unsigned cap = fs->cap ? fs->cap * 2 : 4;
+        struct filter_state_object *v = arena_new_array(fs->arena, struct filter_state_object, cap);
+        if (fs->n) {
+            memcpy(v, fs->v, fs->n * sizeof(*v));
+        }
+        fs->v = v;
+        fs->cap = cap;
+    }
+    struct filter_state_object *o = &fs->v[fs->n++];
+    o->name = arena_sv(fs->arena, name);
+    return o;
+}
+
+bool filter_state_set(struct filter_state *fs, sv name, sv text, const struct kv_value *typed, bool is_read_only,
+                      enum filter_state_sharing sharing) {
+    struct filter_state_object *o = find(fs, name);
+    if (o && o->is_read_only) {
+        return false;
+    }
+    if (!o) {
+        o = add(fs, name);
+    }
+    if (!o) {
+        return false;
+    }
+    o->text = arena_sv(fs->arena, text);
+    o->typed = typed;
+    o->is_read_only = is_read_only;
+    o->sharing = sharing;
+    return true;
+}
+
+const struct filter_state_object *filter_state_get(const struct filter_state *fs, sv name) {
+    for (; fs; fs = fs->parent) {
+        const struct filter_state_object *o = find(fs, name);
+        if (o) {
+            return o;
+        }
+    }
+    return NULL;
+}
+
+sv filter_state_text(const struct filter_state *fs, sv name) {
+    const struct filter_state_object *o = filter_state_get(fs, name);
+    return o ? o->text : SV_NULL;
+}
+
+const struct filter_state_object *filter_state_at(const struct filter_state *fs, unsigned i) {
+    return fs && i < fs->n ? &fs->v[i] : NULL;
+}
