@@ -20,7 +20,14 @@ $(B)/fuzz/%: $(OBJ)/tests/fuzz/%.o $(SUPPORT_OBJECTS) $(LIB) $(PROTO_LIB) | $(AP
 	@mkdir -p $(@D)
 	$(Q)$(LINK) -fsanitize=fuzzer -o $@.new $< $(SUPPORT_OBJECTS) $(LINKED_LIBS) && mv $@.new $@
 
-TEST_OBJECTS := $(call object,$(UNIT_SOURCES) $(SUPPORT_SOURCES) $(FUZZ_SOURCES))
+# Programs that tests run beside the proxy.
+TOOL_SOURCES := $(wildcard tests/tools/*.c)
+TOOLS := $(patsubst tests/tools/%.c,$(B)/tools/%,$(TOOL_SOURCES))
+$(TOOLS): $(B)/tools/%: $(OBJ)/tests/tools/%.o $(LIB) $(PROTO_LIB) | $(APT_TEST)
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -o $@.new $< $(LINKED_LIBS) && mv $@.new $@
+
+TEST_OBJECTS := $(call object,$(UNIT_SOURCES) $(SUPPORT_SOURCES) $(FUZZ_SOURCES) $(TOOL_SOURCES))
 .SECONDARY: $(TEST_OBJECTS)
 $(TEST_OBJECTS): | $(APT_TEST)
 -include $(TEST_OBJECTS:.o=.d)
@@ -48,10 +55,10 @@ test: $(APT_TEST) $(VENV_STAMP) ## Unit, then integration tests; the last line s
 test-unit: $(UNIT_TESTS) $(VENV_STAMP) ## Unit tests; T=test_buf for one
 	$(Q)$(RUN_TESTS) unit $(UNIT_TESTS)
 
-test-integration: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## The proxy among real clients, servers and control planes
+test-integration: $(B)/sluice $(TOOLS) $(VENV_STAMP) | $(APT_TEST) ## The proxy among real clients, servers and control planes
 	$(Q)$(PYTEST) --name integration -n 2 tests/integration $(PYTEST_ARGS)
 
-test-subset: $(B)/sluice $(VENV_STAMP) | $(APT_TEST)
+test-subset: $(B)/sluice $(TOOLS) $(VENV_STAMP) | $(APT_TEST)
 	$(Q)$(PYTEST) --name integration -n 2 -m $(SUBSET) tests/integration $(PYTEST_ARGS)
 
 asan tsan: $(APT_TEST) $(VENV_STAMP)

@@ -1,7 +1,9 @@
-/* Unpacking through the wire check into an arena, and what google.protobuf.Any and TypedStruct hold.
+/* Unpacking through the wire check into an arena, and what google.protobuf.Any and TypedStruct
+ * hold.
  * Threads: the arena's owner.
  * Spec: google.protobuf.Any; udpa.type.v1.TypedStruct, xds.type.v3.TypedStruct.
- * Not here: xds Resource wrappers (xds/), constraints (pb_rules.c), which extension a type belongs to (filters/). */
+ * Not here: xds Resource wrappers (xds/), constraints (pb_rules.c), which extension a type belongs
+ * to (filters/). */
 #include "protos/any.h"
 
 #include "protos/pb_json.h"

@@ -1,7 +1,9 @@
 /* Walks an unpacked message for unknown and deprecated fields.
  * Threads: as the message.
- * Spec: Envoy's strict and warning validation visitors; annotations deprecated, disallowed_by_default.
- * Not here: what follows from a finding (the caller's policy, its counters and runtime overrides). */
+ * Spec: Envoy's strict and warning validation visitors; annotations deprecated,
+ * disallowed_by_default.
+ * Not here: what follows from a finding (the caller's policy, its counters and runtime
+ * overrides). */
 #include "protos/findings.h"
 
 #include "protos/proto_path.h"

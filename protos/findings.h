@@ -1,4 +1,5 @@
-/* What an unpacked message holds that its reader should be told of: fields we do not know, deprecated fields and values.
+/* What an unpacked message holds that its reader should be told of: fields we do not know,
+ * deprecated fields and values.
  * Threads: as the message. */
 #ifndef SLUICE_PROTOS_FINDINGS_H
 #define SLUICE_PROTOS_FINDINGS_H
@@ -9,7 +10,8 @@
 enum finding_kind {
     FINDING_UNKNOWN_FIELDS, /* of `type`; `numbers` lists them: "7, 900" */
     FINDING_DEPRECATED,     /* `field` of `type` is set */
-    FINDING_DISALLOWED, /* the same, and off unless runtime `envoy.deprecated_features:<type>.<field>` is true */
+    /* the same, and off unless runtime `envoy.deprecated_features:<type>.<field>` is true */
+    FINDING_DISALLOWED,
     FINDING_DEPRECATED_VALUE,
     FINDING_DISALLOWED_VALUE,
 };
@@ -21,13 +23,13 @@ struct finding {
     sv numbers;             /* for unknown fields only */
 };
 
-/* Call `on` for each finding in m and the messages within it, with d's path at the message (unknown fields) or the
- * field; Any payloads are not entered. Findings are borrowed for the call. */
+/* Call `on` for each finding in m and the messages within it, with d's path at the message (unknown
+ * fields) or the field; Any payloads are not entered. Findings are borrowed for the call. */
 void findings_walk(const ProtobufCMessage *m, struct diag *d,
                    void (*on)(void *arg, const struct finding *f), void *arg);
 
-/* Unknown fields as errors (static config, --reject-unknown-dynamic-fields) or as warnings, in Envoy's words. Returns how
- * many messages had some. */
+/* Unknown fields as errors (static config, --reject-unknown-dynamic-fields) or as warnings, in
+ * Envoy's words. Returns how many messages had some. */
 size_t findings_unknown_fields(const ProtobufCMessage *m, bool as_errors, struct diag *d);
 
 #endif

@@ -19,19 +19,22 @@ enum pb_json_unknown {
     PB_JSON_UNKNOWN_SKIP,
 };
 
-/* Make a message of type t from parsed JSON, in the arena; v may go away. As lenient as Envoy's loader: original and
- * lowerCamelCase names, numbers and booleans as strings, one value where a list is asked for, null as unset. An Any of an
- * unknown type is an error whatever `unknown` says. NULL with every error found, each at its field path. */
+/* Make a message of type t from parsed JSON, in the arena; v may go away. As lenient as Envoy's
+ * loader: original and lowerCamelCase names, numbers and booleans as strings, one value where a
+ * list is asked for, null as unset. An Any of an unknown type is an error whatever `unknown` says.
+ * NULL with every error found, each at its field path. */
 ProtobufCMessage *pb_json_parse(const struct proto_type *t, const json_t *v,
                                 enum pb_json_unknown unknown, struct arena *a, struct diag *d);
 /* The same from text. */
 ProtobufCMessage *pb_json_parse_text(const struct proto_type *t, sv text,
                                      enum pb_json_unknown unknown, struct arena *a, struct diag *d);
-/* A message of type t from the value of a TypedStruct; unknown fields are errors. s NULL: an empty message. */
+/* A message of type t from the value of a TypedStruct; unknown fields are errors. s NULL: an empty
+ * message. */
 ProtobufCMessage *pb_json_from_struct(const struct proto_type *t, const Pb__Struct *s,
                                       struct arena *a, struct diag *d);
 
-/* A google.protobuf.Struct or Value as a JSON tree: a new reference, NULL when nested too deeply. s, v may be NULL. */
+/* A google.protobuf.Struct or Value as a JSON tree: a new reference, NULL when nested too deeply.
+ * s, v may be NULL. */
 json_t *pb_json_struct_tree(const Pb__Struct *s);
 json_t *pb_json_value_tree(const Pb__Value *v);
 
@@ -40,8 +43,8 @@ enum pb_json_flag {
     PB_JSON_DEFAULTS = 1 << 1, /* unset numbers, strings, enums, lists and maps are written too */
 };
 
-/* Write m as one JSON value, with original (snake_case) field names, in order of field numbers; an Any opened when its
- * type is known, else as {"@type", "value": base64}. */
+/* Write m as one JSON value, with original (snake_case) field names, in order of field numbers; an
+ * Any opened when its type is known, else as {"@type", "value": base64}. */
 void pb_json_write(struct json_writer *w, const ProtobufCMessage *m, unsigned flags);
 /* Append m's JSON to out. indent as in json_begin. */
 void pb_json_append(struct buf *out, const ProtobufCMessage *m, unsigned flags, int indent);

@@ -1,4 +1,5 @@
-/* The well-known types that have a JSON form of their own, JSON to message; and Struct to a JSON tree.
+/* The well-known types that have a JSON form of their own, JSON to message; and Struct to a JSON
+ * tree.
  * Threads: the arena's owner.
  * Spec: proto3 JSON mapping. */
 #include "protos/any.h"

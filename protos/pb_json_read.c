@@ -1,6 +1,7 @@
 /* JSON to messages: plain messages here, types with a JSON form of their own in pb_json_known.c.
  * Threads: the arena's owner.
- * Spec: proto3 JSON mapping, with the leniency of the official parser's legacy mode, which Envoy runs.
+ * Spec: proto3 JSON mapping, with the leniency of the official parser's legacy mode, which Envoy
+ * runs.
  * Not here: JSON text (jansson), constraints (pb_rules.c). */
 #include "protos/pb_json_read.h"
 
@@ -41,7 +42,8 @@ static sv string_of(const json_t *v) {
     return sv_from(json_string_value(v), json_string_length(v));
 }
 
-/* "1e3" and 2.0 are integers too. Doubles beyond 2^63 do not fit int64_t: the caller bounds them. */
+/* "1e3" and 2.0 are integers too. Doubles beyond 2^63 do not fit int64_t: the caller bounds
+ * them. */
 static const char *whole(double real, double low, double high) {
     if (real != floor(real)) {
         return "expected integer, but JSON number had fractional part";

@@ -1,5 +1,5 @@
-/* Between the two halves of the JSON reader: pb_json_read.c (plain messages) and pb_json_known.c (well-known types).
- * Nobody else includes this; see pb_json.h. */
+/* Between the two halves of the JSON reader: pb_json_read.c (plain messages) and pb_json_known.c
+ * (well-known types). Nobody else includes this; see pb_json.h. */
 #ifndef SLUICE_PROTOS_PB_JSON_READ_H
 #define SLUICE_PROTOS_PB_JSON_READ_H
 
@@ -17,8 +17,8 @@ struct pb_json_reader {
 bool pb_json_fail(const struct pb_json_reader *r, const struct proto_path *path, const char *fmt,
                   ...) PRINTF_LIKE(3, 4);
 
-/* All of these add errors and return false when there were some, having read on as far as they could.
- * path is NULL at the top. */
+/* All of these add errors and return false when there were some, having read on as far as they
+ * could. path is NULL at the top. */
 bool pb_json_read_message(struct pb_json_reader *r, const struct proto_path *path,
                           const struct proto_type *t, const json_t *v, ProtobufCMessage *m);
 /* A message field by field, without looking at `skipped_key`. */

@@ -1,6 +1,7 @@
 /* Messages to JSON, as admin's config_dump prints them.
  * Threads: the writer's owner.
- * Spec: proto3 JSON mapping with original field names; udpa.annotations.sensitive for what is redacted.
+ * Spec: proto3 JSON mapping with original field names; udpa.annotations.sensitive for what is
+ * redacted.
  * Not here: indentation and escaping (base/json.c). */
 #include <math.h>
 #include <stdio.h>
@@ -63,7 +64,8 @@ static void write_enum(struct out *o, const ProtobufCFieldDescriptor *f, int val
     }
 }
 
-/* One value of field i of t. Hidden ones: strings and bytes redacted; the caller has left numbers out. */
+/* One value of field i of t. Hidden ones: strings and bytes redacted; the caller has left numbers
+ * out. */
 static void write_value(struct out *o, const struct proto_type *t, unsigned i, const void *v,
                         bool is_hidden) {
     const ProtobufCFieldDescriptor *f = &t->desc->fields[i];

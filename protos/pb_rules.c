@@ -346,7 +346,8 @@ static void check_single_rule(struct checker *c, const struct proto_path *path,
     }
 }
 
-/* One value against a group: a field that is set or has no presence, an item, a key, a map value. */
+/* One value against a group: a field that is set or has no presence, an item, a key, a map
+ * value. */
 static void check_value(struct checker *c, const struct proto_path *path, struct group g,
                         const struct proto_type *t, unsigned i, const void *v) {
     const ProtobufCFieldDescriptor *f = &t->desc->fields[i];

@@ -1,6 +1,8 @@
-/* A parser of the protobuf text format by reflection: one pass, tokens taken from the front of a view.
+/* A parser of the protobuf text format by reflection: one pass, tokens taken from the front of a
+ * view.
  * Threads: the arena's owner.
- * Spec: Text Format Language Specification. Not taken: extensions, groups, unknown or reserved fields.
+ * Spec: Text Format Language Specification. Not taken: extensions, groups, unknown or reserved
+ * fields.
  * Not here: constraints (pb_rules.c). */
 #include "protos/pb_text.h"
 

@@ -9,7 +9,8 @@
 #define PB_TIMESTAMP_SECONDS_MAX 253402300799LL   /* 9999-12-31T23:59:59Z */
 #define PB_TIME_TEXT_MAX 48
 
-/* Seconds and nanoseconds; of a negative duration both are ≤ 0, of a timestamp nanos is 0…999,999,999. */
+/* Seconds and nanoseconds; of a negative duration both are ≤ 0, of a timestamp nanos is
+ * 0…999,999,999. */
 struct pb_time {
     int64_t seconds;
     int32_t nanos;
@@ -19,7 +20,8 @@ struct pb_time {
 const char *pb_duration_parse(sv text, struct pb_time *out);
 /* RFC 3339 with Z or an offset. NULL, or what is wrong with it. */
 const char *pb_timestamp_parse(sv text, struct pb_time *out);
-/* Into `out`; decimals come in threes. Returns the length. Out-of-range values are written as they are. */
+/* Into `out`; decimals come in threes. Returns the length. Out-of-range values are written as they
+ * are. */
 size_t pb_duration_format(struct pb_time t, char out[static PB_TIME_TEXT_MAX]);
 size_t pb_timestamp_format(struct pb_time t, char out[static PB_TIME_TEXT_MAX]);
 

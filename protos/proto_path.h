@@ -1,4 +1,5 @@
-/* The place in a message tree as a chain of stack frames: free to carry along, turned into text only to tell an error. */
+/* The place in a message tree as a chain of stack frames: free to carry along, turned into text
+ * only to tell an error. */
 #ifndef SLUICE_PROTOS_PROTO_PATH_H
 #define SLUICE_PROTOS_PROTO_PATH_H
 
@@ -13,7 +14,8 @@ struct proto_path {
     sv key;                      /* of a map entry; .p is NULL otherwise */
 };
 
-/* Push every element from the top down onto d; p may be NULL. Returns the old length for diag_pop. */
+/* Push every element from the top down onto d; p may be NULL. Returns the old length for
+ * diag_pop. */
 size_t proto_path_enter(const struct proto_path *p, struct diag *d);
 
 #endif

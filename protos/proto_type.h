@@ -1,5 +1,6 @@
-/* Every message Sluice knows, by full proto name, with what protobuf-c's descriptors drop: which fields are maps, JSON
- * names, sensitivity, deprecation, constraints. The tables are written by gen.py (registry.c, rules.c) and never change.
+/* Every message Sluice knows, by full proto name, with what protobuf-c's descriptors drop: which
+ * fields are maps, JSON names, sensitivity, deprecation, constraints. The tables are written by
+ * gen.py (registry.c, rules.c) and never change.
  * Threads: any. */
 #ifndef SLUICE_PROTOS_PROTO_TYPE_H
 #define SLUICE_PROTOS_PROTO_TYPE_H
@@ -66,7 +67,9 @@ struct proto_rule {
     uint16_t field; /* index into the descriptor's fields */
     uint8_t op, scope;
     int32_t
-        n; /* nanoseconds of a Duration beside .i seconds; length of .s; count of a list; pattern number */
+        /* nanoseconds of a Duration beside .i seconds; length of .s; count of a list; pattern
+         * number */
+        n;
     union {
         uint64_t u;
         int64_t i;
@@ -122,7 +125,8 @@ extern struct regex *proto_patterns[]; /* filled by pb_rules.c on first use */
 const struct proto_type *proto_type_find(sv name);
 /* The row of a descriptor, or NULL when it is not one of ours. */
 const struct proto_type *proto_type_of(const ProtobufCMessageDescriptor *desc);
-/* The row of a message-typed field's message. i: index into t->desc->fields. NULL when it is not a message field. */
+/* The row of a message-typed field's message. i: index into t->desc->fields. NULL when it is not a
+ * message field. */
 static inline const struct proto_type *proto_field_type(const struct proto_type *t, unsigned i) {
     return t->fields[i].type >= 0 ? &proto_types[t->fields[i].type] : NULL;
 }

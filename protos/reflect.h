@@ -11,7 +11,8 @@ static inline bool reflect_is_repeated(const ProtobufCFieldDescriptor *f) {
 static inline bool reflect_in_oneof(const ProtobufCFieldDescriptor *f) {
     return (f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) != 0;
 }
-/* The struct member that holds the field: the value itself, or for repeated ones the array pointer. */
+/* The struct member that holds the field: the value itself, or for repeated ones the array
+ * pointer. */
 static inline const void *reflect_member(const ProtobufCMessage *m,
                                          const ProtobufCFieldDescriptor *f) {
     return (const char *)m + f->offset;
@@ -53,7 +54,8 @@ static inline const void *reflect_item(const ProtobufCMessage *m, const Protobuf
 }
 /* Is the value at `v` the zero of its type (empty string, NULL message, 0)? */
 bool reflect_is_zero(ProtobufCType type, const void *v);
-/* Is the field set: a chosen oneof member, a present message, a non-empty list, or a value that is not zero? */
+/* Is the field set: a chosen oneof member, a present message, a non-empty list, or a value that is
+ * not zero? */
 bool reflect_has(const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f);
 
 /* Typed loads. A NULL string reads as empty. */

@@ -1,5 +1,5 @@
-/* Checks on protobuf wire bytes before protobuf-c unpacks them, which itself has no recursion limit, does not look at
- * UTF-8 and cuts strings at NUL. Threads: any. */
+/* Checks on protobuf wire bytes before protobuf-c unpacks them, which itself has no recursion
+ * limit, does not look at UTF-8 and cuts strings at NUL. Threads: any. */
 #ifndef SLUICE_PROTOS_WIRE_H
 #define SLUICE_PROTOS_WIRE_H
 
@@ -8,8 +8,9 @@
 
 #define WIRE_DEPTH_MAX 100u /* messages within messages, as the official parsers limit it */
 
-/* Is `wire` a well-formed message of type `t`: field numbers, wire types and lengths right, strings UTF-8 without NUL, not
- * nested deeper than WIRE_DEPTH_MAX? If not: one error at the path of the offending field. Any payloads are not entered. */
+/* Is `wire` a well-formed message of type `t`: field numbers, wire types and lengths right, strings
+ * UTF-8 without NUL, not nested deeper than WIRE_DEPTH_MAX? If not: one error at the path of the
+ * offending field. Any payloads are not entered. */
 bool wire_check(const struct proto_type *t, sv wire, struct diag *d);
 
 /* Consume a varint of at most 10 bytes. False, nothing consumed: cut off or too long. */

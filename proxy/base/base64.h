@@ -15,8 +15,8 @@ void base64_encode(struct buf *out, sv bytes, enum base64_alphabet alphabet);
 
 /* Room that base64_decode needs for `n` characters. */
 #define BASE64_DECODED_MAX(n) ((n) / 4 * 3 + 3)
-/* Decode into `out`; padding may be left out but not wrong, no white space. Returns the length, SIZE_MAX when `text` is
- * not base64 of that alphabet. */
+/* Decode into `out`; padding may be left out but not wrong, no white space. Returns the length,
+ * SIZE_MAX when `text` is not base64 of that alphabet. */
 size_t base64_decode(sv text, enum base64_alphabet alphabet, char *out);
 
 #endif

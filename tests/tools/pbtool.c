@@ -1,7 +1,9 @@
-/* The protobuf layer as a filter for tests: one request after another on stdin, one answer each on stdout.
+/* The protobuf layer as a filter for tests: one request after another on stdin, one answer each on
+ * stdout.
  *   request  COMMAND TYPE LENGTH\n followed by LENGTH bytes
  *   answer   ok|error LENGTH\n followed by LENGTH bytes
- * Commands: json2pb pb2json pb2json-redacted pb2json-defaults yaml2json yaml2pb text2pb rules unknown any fields. */
+ * Commands: json2pb pb2json pb2json-redacted pb2json-defaults yaml2json yaml2pb text2pb rules
+ * unknown any fields. */
 #include <errno.h>
 #include <stdio.h>
 
