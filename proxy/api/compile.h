@@ -7,6 +7,7 @@
 #include "proxy/base/arena.h"
 #include "proxy/base/diag.h"
 
+struct addr;
 struct stats_store;
 struct registry;
 struct config_build; /* config/: the resource under construction and the name tables */
@@ -57,5 +58,10 @@ void compile_unhonoured(struct compile_ctx *ctx, const char *field);
 
 /* DataSource (core.v3.DataSource): inline bytes/string, environment variable or file, read now into the arena. */
 bool compile_data_source(struct compile_ctx *ctx, const void *data_source_msg, sv *out);
+
+/* Small conversions. Durations: ms, rounded up to 1 when positive and below; negative or absurd values are errors. */
+bool compile_duration_ms(struct compile_ctx *ctx, const void *duration_msg, uint32_t dflt, uint32_t *out);
+bool compile_address(struct compile_ctx *ctx, const void *address_msg, struct addr *out);
+bool compile_socket_address(struct compile_ctx *ctx, const void *socket_address_msg, struct addr *out);
 
 #endif

@@ -5,7 +5,7 @@
 #include "proxy/config/cluster_compile.h"
 #include "proxy/config/config.h"
 #include "proxy/config/endpoints.h"
-#include "proxy/config/metadata.h"
+#include "proxy/route/route_metadata.h"
 #include "proxy/config/socket_config.h"
 #include "proxy/route/metadata_matcher.h"
 
@@ -240,7 +240,7 @@ bool compile_cluster(struct compile_ctx *ctx, struct resource *r, const void *ms
     if (m->upstream_connection_options) {
         tcp_keepalive_compile(m->upstream_connection_options->tcp_keepalive, &c->sock_opts);
     }
-    c->metadata = metadata_compile(ctx, m->metadata);
+    c->metadata = route_metadata_compile(ctx, m->metadata);
     cluster_detection_compile(ctx, m, c);
     cluster_filters_compile(ctx, m, c);
     unhonoured(ctx, m);

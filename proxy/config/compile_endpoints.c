@@ -3,7 +3,7 @@
 #include "protos/gen/endpoint.pb-c.h"
 #include "proxy/config/config.h"
 #include "proxy/config/endpoints.h"
-#include "proxy/config/metadata.h"
+#include "proxy/route/route_metadata.h"
 
 static sv keep(struct compile_ctx *ctx, const char *s) { return *s ? arena_sv(ctx->arena, sv_cstr(s)) : SV_NULL; }
 
@@ -62,7 +62,7 @@ static bool endpoint(struct compile_ctx *ctx, const Endpoint__LbEndpoint *m, boo
     out->weight = m->load_balancing_weight ? m->load_balancing_weight->value : 1;
     out->health_status = (uint8_t)m->health_status;
     out->hostname = keep(ctx, e->hostname);
-    out->metadata = metadata_compile(ctx, m->metadata);
+    out->metadata = route_metadata_compile(ctx, m->metadata);
     additional_addresses(ctx, e, out);
     health_check_config(ctx, e->health_check_config, out);
     return endpoint_address(ctx, e->address, allow_names, out);

@@ -9,12 +9,11 @@
 #include "protos/gen/listener.pb-c.h"
 #include "proxy/api/registry.h"
 #include "proxy/config/config.h"
-#include "proxy/config/metadata.h"
+#include "proxy/route/route_metadata.h"
 #include "proxy/config/socket_config.h"
 #include "proxy/net/listener_stats.h"
 
 #define BUFFER_LIMIT_BYTES (1u << 20)
-#define LISTENER_FILTERS_TIMEOUT_MS 15000u
 #define PREDICATE_DEPTH_MAX 16u
 
 static sv keep(struct compile_ctx *ctx, const char *s) { return *s ? arena_sv(ctx->arena, sv_cstr(s)) : SV_NULL; }
@@ -70,11 +69,11 @@ static void predicate(struct compile_ctx *ctx, const Listener__ListenerFilterCha
                       struct listener_predicate *out, unsigned depth);
 
 static void predicate_list(struct compile_ctx *ctx, Listener__ListenerFilterChainMatchPredicate *const *v, size_t n,
-                           enum predicate_kind kind, struct listener_predicate *out, unsigned depth) {
+                           enum listener_predicate_kind kind, struct listener_predicate *out, unsigned depth) {
     struct listener_predicate *rules = arena_new_array(ctx->arena, struct listener_predicate, n);
     out->kind = kind;
-    out->rules = rules;
-    out->rules_n = (unsigned)n;
+    out->of = rules;
+    out->n = (unsigned)n;
     for (size_t i = 0; i < n; i++) {
         predicate(ctx, v[i], &rules[i], depth + 1);
     }
@@ -88,23 +87,23 @@ static void predicate(struct compile_ctx *ctx, const Listener__ListenerFilterCha
     }
     switch (m->rule_case) {
     case LISTENER__LISTENER_FILTER_CHAIN_MATCH_PREDICATE__RULE_OR_MATCH:
-        predicate_list(ctx, m->or_match->rules, m->or_match->n_rules, PREDICATE_OR, out, depth);
+        predicate_list(ctx, m->or_match->rules, m->or_match->n_rules, LISTENER_PRED_OR, out, depth);
         return;
     case LISTENER__LISTENER_FILTER_CHAIN_MATCH_PREDICATE__RULE_AND_MATCH:
-        predicate_list(ctx, m->and_match->rules, m->and_match->n_rules, PREDICATE_AND, out, depth);
+        predicate_list(ctx, m->and_match->rules, m->and_match->n_rules, LISTENER_PRED_AND, out, depth);
         return;
     case LISTENER__LISTENER_FILTER_CHAIN_MATCH_PREDICATE__RULE_NOT_MATCH: {
         Listener__ListenerFilterChainMatchPredicate *one[] = {m->not_match};
-        predicate_list(ctx, one, 1, PREDICATE_NOT, out, depth);
+        predicate_list(ctx, one, 1, LISTENER_PRED_NOT, out, depth);
         return;
     }
     case LISTENER__LISTENER_FILTER_CHAIN_MATCH_PREDICATE__RULE_ANY_MATCH:
-        out->kind = PREDICATE_ANY;
+        out->kind = LISTENER_PRED_ANY;
         return;
     case LISTENER__LISTENER_FILTER_CHAIN_MATCH_PREDICATE__RULE_DESTINATION_PORT_RANGE:
-        out->kind = PREDICATE_PORT_RANGE;
-        out->port_from = m->destination_port_range->start;
-        out->port_to = m->destination_port_range->end;
+        out->kind = LISTENER_PRED_PORT;
+        out->port_start = (uint32_t)m->destination_port_range->start;
+        out->port_end = (uint32_t)m->destination_port_range->end;
         return;
     default:
         diag_error(ctx->diag, "rule: value is required");
@@ -144,8 +143,8 @@ static void listener_filters(struct compile_ctx *ctx, const Listener__Listener *
         DIAG_FIELD(ctx->diag, "listener_filters[%zu]", i);
         listener_filter(ctx, m->listener_filters[i], &v[i]);
     }
-    c->filters = v;
-    c->filters_n = (unsigned)m->n_listener_filters;
+    c->sock.filters = v;
+    c->sock.filters_n = (unsigned)m->n_listener_filters;
 }
 
 /* ---- filter chains ---- */
@@ -339,14 +338,14 @@ static void settings(struct compile_ctx *ctx, const Listener__Listener *m, struc
     c->use_original_dst = m->use_original_dst && m->use_original_dst->value;
     c->reuse_port = m->enable_reuse_port ? m->enable_reuse_port->value : true;
     c->ignore_global_conn_limit = m->ignore_global_conn_limit;
-    c->continue_on_timeout = m->continue_on_listener_filters_timeout;
+    c->sock.continue_on_filters_timeout = m->continue_on_listener_filters_timeout;
     c->backlog = m->tcp_backlog_size ? (int)m->tcp_backlog_size->value : 4096;
     c->buffer_limit_bytes =
         m->per_connection_buffer_limit_bytes ? m->per_connection_buffer_limit_bytes->value : BUFFER_LIMIT_BYTES;
-    c->accepts_per_event =
-        m->max_connections_to_accept_per_socket_event ? m->max_connections_to_accept_per_socket_event->value : 1;
+    c->sock.accepts_per_event_max =
+        m->max_connections_to_accept_per_socket_event ? m->max_connections_to_accept_per_socket_event->value : 0;
     DIAG_FIELD(ctx->diag, "listener_filters_timeout");
-    compile_duration_ms(ctx, m->listener_filters_timeout, LISTENER_FILTERS_TIMEOUT_MS, &c->listener_filters_timeout_ms);
+    compile_duration_ms(ctx, m->listener_filters_timeout, LISTENER_FILTERS_TIMEOUT_MS, &c->sock.filters_timeout_ms);
 }
 
 bool compile_listener(struct compile_ctx *ctx, struct resource *r, const void *msg) {
@@ -356,6 +355,8 @@ bool compile_listener(struct compile_ctx *ctx, struct resource *r, const void *m
     r->listener = c;
     ctx->is_downstream = true;
     c->name = r->name;
+    c->sock.name = r->name;
+    c->sock.pin = &r->shared;
     c->slot = names_acquire(cfg->listeners, r->name.n ? r->name : arena_printf(ctx->arena, "%p", (void *)c));
     names_release_with(cfg->listeners, c->slot, ctx->arena);
     refuse_unsupported(ctx, m);
@@ -363,9 +364,11 @@ bool compile_listener(struct compile_ctx *ctx, struct resource *r, const void *m
     addresses(ctx, m, c);
     c->stat_name = stat_name(ctx, m, c);
     c->connection_limit_key = arena_printf(ctx->arena, "envoy.resource_limits.listener.%.*s.connection_limit", SV_ARG(c->name));
-    c->stats = listener_scope(ctx, c->stat_name);
+    sv prefix = arena_printf(ctx->arena, "listener.%.*s.", SV_ARG(c->stat_name));
+    c->stats = stats_scope_get(ctx->stats, &listener_stats_group, prefix);
+    arena_on_fini(ctx->arena, (void (*)(void *))stats_scope_unref, c->stats);
     ctx->stat_prefix = stats_scope_prefix(c->stats);
-    c->metadata = metadata_compile(ctx, m->metadata);
+    c->metadata = route_metadata_compile(ctx, m->metadata);
     listener_filters(ctx, m, c);
     filter_chains(ctx, m, c, r);
     c->access_logs = access_logs_compile(ctx, (const void *const *)m->access_log, m->n_access_log);

@@ -75,9 +75,4 @@ bool compile_listener(struct compile_ctx *ctx, struct resource *r, const void *m
 bool compile_endpoints(struct compile_ctx *ctx, struct resource *r, const void *msg);
 bool compile_secret(struct compile_ctx *ctx, struct resource *r, const void *msg);
 
-/* Small conversions. Durations: ms, rounded up to 1 when positive and below; negative or absurd values are errors. */
-bool compile_duration_ms(struct compile_ctx *ctx, const void *duration_msg, uint32_t dflt, uint32_t *out);
-bool compile_address(struct compile_ctx *ctx, const void *address_msg, struct addr *out);
-bool compile_socket_address(struct compile_ctx *ctx, const void *socket_address_msg, struct addr *out);
-
 #endif

@@ -5,22 +5,8 @@
 #include "proxy/api/access_logger.h"
 #include "proxy/net/chain_match.h"
 #include "proxy/net/filter_chain.h"
+#include "proxy/net/listener.h"
 #include "proxy/net/sock.h"
-
-/* ListenerFilterChainMatchPredicate: when a listener filter is skipped. */
-enum predicate_kind { PREDICATE_ANY, PREDICATE_NOT, PREDICATE_AND, PREDICATE_OR, PREDICATE_PORT_RANGE };
-struct listener_predicate {
-    enum predicate_kind kind;
-    const struct listener_predicate *rules;
-    unsigned rules_n;
-    int32_t port_from, port_to; /* destination ports, [from, to) */
-};
-
-struct listener_filter_slot {
-    const struct listener_filter_type *type;
-    const void *config;
-    const struct listener_predicate *disabled; /* NULL: never */
-};
 
 struct chain_config {
     struct net_chain_config net;   /* pin is the listener's resource */
@@ -37,19 +23,15 @@ struct listener_config {
     sv name;
     sv stat_name;                  /* of listener.<stat_name>. */
     slot_t slot;
-    bool is_static, bind_to_port, use_original_dst, reuse_port, ignore_global_conn_limit, continue_on_timeout;
+    bool is_static, bind_to_port, use_original_dst, reuse_port, ignore_global_conn_limit;
     uint8_t traffic_direction;
     bool modify_only_drain;
     const struct listener_address *addresses; /* address, then additional_addresses */
     unsigned addresses_n;
     int backlog;
     uint32_t buffer_limit_bytes;
-    uint32_t listener_filters_timeout_ms;
-    uint32_t accepts_per_event;    /* 0: no limit */
-    uint64_t max_connections;      /* runtime envoy.resource_limits.listener.<name>.connection_limit; read at accept */
-    sv connection_limit_key;
-    const struct listener_filter_slot *filters;
-    unsigned filters_n;
+    struct listener_sock_config sock;
+    sv connection_limit_key;       /* runtime: envoy.resource_limits.listener.<name>.connection_limit */
     const struct chain_config *chains; /* the default chain, when there is one, is the last */
     unsigned chains_n;
     bool has_default_chain;

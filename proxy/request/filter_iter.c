@@ -4,7 +4,7 @@
 #include "proxy/base/mem.h"
 #include "proxy/request/stream.h"
 
-static inline unsigned filters_n(const struct stream *s) { return s->chain ? s->chain->n : 0; }
+static inline unsigned filters_n(const struct stream *s) { return s->filters ? s->chain->n : 0; }
 
 /* Index of the filter a walk starts with, and the one after i; filters_n() or -1 ends it. */
 static inline int first_filter(const struct stream *s, const struct filter_iter *it) {

@@ -7,7 +7,6 @@
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
 #include "proxy/base/runtime.h"
-#include "proxy/request/mirror.h"
 #include "proxy/request/router_timeouts.h"
 #include "proxy/request/stream.h"
 
@@ -157,6 +156,28 @@ static enum filter_headers_status refuse(struct router *r, unsigned status, sv b
     return FILTER_HEADERS_STOP;
 }
 
+/* x-envoy-* numbers that are no numbers: Router.strict_check_headers. */
+static bool strict_check_fails(struct router *r) {
+    for (unsigned i = 0; i < r->cfg->strict_check_headers_n; i++) {
+        sv v = headers_get(r->headers, r->cfg->strict_check_headers[i]);
+        uint64_t n;
+        bool all_known = true;
+        enum header_id id = r->cfg->strict_check_headers[i];
+        if (!v.p) {
+            continue;
+        }
+        if (id == HDR_x_envoy_retry_on || id == HDR_x_envoy_retry_grpc_on) {
+            retry_on_parse(v, &all_known);
+        } else {
+            all_known = sv_to_u64(v, &n);
+        }
+        if (!all_known) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static enum filter_headers_status no_route(struct router *r) {
     stats_inc(r->base.stream->hcm->stats, HCM_no_route);
     return refuse(r, 404, SV_NULL, RESPONSE_FLAG(NR), SV("route_not_found"));
@@ -192,7 +213,6 @@ static enum filter_headers_status start_request(struct router *r, bool end_strea
     router_timeouts_read(r);
     r->retry = retry_state_new(r->route->retry, r->headers, http_arena(&r->base), r->priority);
     apply_request_mutations(r);
-    mirror_start(r, end_stream);
     r->body_ended = end_stream;
     if (end_stream && r->timeout_ms) {
         timer_start(&r->global_timer, r->timeout_ms);
@@ -206,6 +226,9 @@ static enum filter_headers_status decode_headers(struct http_filter *f, struct h
     r->headers = h;
     r->is_head = f->stream->is_head;
     r->is_grpc = f->stream->is_grpc;
+    if (strict_check_fails(r)) {
+        return refuse(r, 400, SV("invalid header"), RESPONSE_FLAG(IH), SV("request_headers_failed_strict_check"));
+    }
     const struct route_entry *e = http_route(f);
     if (!e) {
         return no_route(r);
@@ -243,7 +266,6 @@ static void give_up_retry(struct router *r) {
 }
 
 static void take_body(struct router *r, struct buf *data) {
-    mirror_data(r, data);
     if (!r->up.stream) {
         buf_move(&r->body, data);
         buf_compact(&r->body);
@@ -289,7 +311,6 @@ static enum filter_trailers_status decode_trailers(struct http_filter *f, struct
     }
     r->trailers = t;
     request_complete(r);
-    mirror_trailers(r, t);
     if (r->up.stream) {
         r->up.request_done = true;
         r->up.stream->codec->vt->send_trailers(r->up.stream, t);
@@ -563,15 +584,12 @@ static void destroy(struct http_filter *f) {
         stats_inc(r->cluster->stats, r->up.stream ? CLUSTER_upstream_rq_tx_reset : CLUSTER_upstream_rq_cancelled);
     }
     router_attempt_cancel(r, true);
-    mirror_end(r);
     buf_fini(&r->body);
     if (r->cluster) {
         cluster_view_unref(r->cluster);
     }
     r->magic = 0;
 }
-
-void *router_compile(struct compile_ctx *ctx, const void *msg); /* router_compile.c */
 
 const struct http_filter_type router_http_filter = {
     .name = "envoy.filters.http.router",

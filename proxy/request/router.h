@@ -12,13 +12,13 @@
 #include "proxy/upstream/pool.h"
 
 struct router_config {
-    bool dynamic_stats, suppress_envoy_headers, respect_expected_rq_timeout, start_child_span;
-    bool suppress_grpc_request_failure_code_stats, reject_connect_request_early_data;
-    const struct access_logs *upstream_logs;
+    bool dynamic_stats, suppress_envoy_headers, respect_expected_rq_timeout;
+    bool suppress_grpc_request_failure_code_stats;
     const enum header_id *strict_check_headers;
     unsigned strict_check_headers_n;
 };
 extern const struct http_filter_type router_http_filter;
+void *router_compile(struct compile_ctx *ctx, const void *msg); /* router_compile.c */
 
 #define ROUTER_MAGIC 0x2007E201u
 

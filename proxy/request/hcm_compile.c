@@ -1,0 +1,283 @@
+/* HttpConnectionManager → struct hcm_config. Filter lists: hcm_filters.c.
+ * Threads: the config thread. Spec: filters.network.http_connection_manager.v3.HttpConnectionManager. */
+#include "protos/any.h"
+#include "protos/gen/hcm.pb-c.h"
+#include "proxy/base/mem.h"
+#include "proxy/http/codec_options.h"
+#include "proxy/http/codec_stats.h"
+#include "proxy/request/hcm_filters.h"
+#include "proxy/request/stream.h"
+
+#define STREAM_IDLE_TIMEOUT_MS 300000u
+#define IDLE_TIMEOUT_MS 3600000u
+#define DRAIN_TIMEOUT_MS 5000u
+#define DELAYED_CLOSE_TIMEOUT_MS 1000u
+
+static sv keep(struct compile_ctx *ctx, const char *s) { return *s ? arena_sv(ctx->arena, sv_cstr(s)) : SV_NULL; }
+static bool is_true(const Pb__BoolValue *v, bool dflt) { return v ? v->value : dflt; }
+
+/* ---- protocol ---- */
+
+static void codec(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+    static const enum codec_kind kinds[] = {CODEC_AUTO, CODEC_HTTP1, CODEC_HTTP2};
+    if ((unsigned)m->codec_type >= ARRAY_LEN(kinds)) {
+        diag_error(ctx->diag, "codec_type HTTP3 is not supported");
+        return;
+    }
+    c->codec_kind = kinds[m->codec_type];
+    codec_options_defaults(&c->codec);
+    if (m->max_request_headers_kb) {
+        c->codec.max_headers_bytes = m->max_request_headers_kb->value * 1024;
+    }
+    if (m->http_protocol_options) {
+        DIAG_FIELD(ctx->diag, "http_protocol_options");
+        codec_options_http1(ctx, m->http_protocol_options, &c->codec);
+    }
+    if (m->http2_protocol_options) {
+        DIAG_FIELD(ctx->diag, "http2_protocol_options");
+        codec_options_http2(ctx, m->http2_protocol_options, &c->codec);
+    }
+    if (m->http3_protocol_options) {
+        compile_unhonoured(ctx, "http3_protocol_options");
+    }
+    if (is_true(m->stream_error_on_invalid_http_message, false)) {
+        c->codec.h1.override_stream_error_on_invalid_http_message = true;
+        c->codec.h2.override_stream_error_on_invalid_http_message = true;
+    }
+    c->idle_timeout_ms = IDLE_TIMEOUT_MS;
+    if (m->common_http_protocol_options) {
+        DIAG_FIELD(ctx->diag, "common_http_protocol_options");
+        const Core__HttpProtocolOptions *o = m->common_http_protocol_options;
+        codec_options_common(ctx, o, &c->codec);
+        compile_duration_ms(ctx, o->idle_timeout, IDLE_TIMEOUT_MS, &c->idle_timeout_ms);
+        compile_duration_ms(ctx, o->max_connection_duration, 0, &c->max_connection_duration_ms);
+        compile_duration_ms(ctx, o->max_stream_duration, 0, &c->max_stream_duration_ms);
+        c->max_requests_per_connection = o->max_requests_per_connection ? o->max_requests_per_connection->value : 0;
+    }
+}
+
+static void timeouts(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+    const struct {
+        const char *field;
+        const Pb__Duration *value;
+        uint32_t dflt;
+        uint32_t *out;
+    } t[] = {
+        {"stream_idle_timeout", m->stream_idle_timeout, STREAM_IDLE_TIMEOUT_MS, &c->stream_idle_timeout_ms},
+        {"request_timeout", m->request_timeout, 0, &c->request_timeout_ms},
+        {"request_headers_timeout", m->request_headers_timeout, 0, &c->request_headers_timeout_ms},
+        {"drain_timeout", m->drain_timeout, DRAIN_TIMEOUT_MS, &c->drain_timeout_ms},
+        {"delayed_close_timeout", m->delayed_close_timeout, DELAYED_CLOSE_TIMEOUT_MS, &c->delayed_close_timeout_ms},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(t); i++) {
+        DIAG_FIELD(ctx->diag, "%s", t[i].field);
+        compile_duration_ms(ctx, t[i].value, t[i].dflt, t[i].out);
+    }
+}
+
+/* ---- stats ---- */
+
+static struct stats_scope *scope(struct compile_ctx *ctx, const struct stats_group *g, sv prefix) {
+    struct stats_scope *s = stats_scope_get(ctx->stats, g, prefix);
+    arena_on_fini(ctx->arena, (void (*)(void *))stats_scope_unref, s);
+    return s;
+}
+
+static void stats(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+    c->stat_prefix = arena_printf(ctx->arena, "http.%s.", m->stat_prefix);
+    c->stats = scope(ctx, &hcm_stats_group, c->stat_prefix);
+    c->codec_h1_stats = scope(ctx, &h1_stats_group, SV("http1."));
+    c->codec_h2_stats = scope(ctx, &h2_stats_group, SV("http2."));
+    c->rq_codes = stats_codes_new(c->stats, "downstream_rq_");
+    arena_on_fini(ctx->arena, (void (*)(void *))stats_codes_free, c->rq_codes);
+}
+
+/* ---- routes ---- */
+
+static void unref_table(void *arg) { shared_unref(&((struct route_table *)arg)->shared); }
+
+static void routes(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+    c->route_slot = SLOT_NONE;
+    switch (m->route_specifier_case) {
+    case HCM__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_ROUTE_CONFIG: {
+        DIAG_FIELD(ctx->diag, "route_config");
+        sv wire = proto_pack(&m->route_config->base_, ctx->arena);
+        struct compile_ctx inner = *ctx;
+        inner.is_static = true; /* inline tables check their clusters */
+        c->routes = route_table_compile(&inner, wire, NULL);
+        if (c->routes) {
+            arena_on_fini(ctx->arena, unref_table, c->routes);
+        }
+        return;
+    }
+    case HCM__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_RDS: {
+        DIAG_FIELD(ctx->diag, "rds");
+        if (!*m->rds->route_config_name) {
+            diag_error(ctx->diag, "route_config_name: value length must be at least 1 characters");
+            return;
+        }
+        c->route_slot = compile_route_ref(ctx, sv_cstr(m->rds->route_config_name), m->rds->config_source);
+        return;
+    }
+    case HCM__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_SCOPED_ROUTES:
+        diag_error(ctx->diag, "scoped_routes is not supported");
+        return;
+    default:
+        diag_error(ctx->diag, "route_specifier: value is required");
+    }
+}
+
+/* ---- header rules ---- */
+
+static void internal_addresses(struct compile_ctx *ctx, const Hcm__HttpConnectionManager__InternalAddressConfig *m,
+                               struct hcm_config *c) {
+    if (!m) {
+        return;
+    }
+    DIAG_FIELD(ctx->diag, "internal_address_config");
+    struct cidr *v = arena_new_array(ctx->arena, struct cidr, m->n_cidr_ranges);
+    for (size_t i = 0; i < m->n_cidr_ranges; i++) {
+        const Core__CidrRange *r = m->cidr_ranges[i];
+        DIAG_FIELD(ctx->diag, "cidr_ranges[%zu]", i);
+        if (!cidr_make(sv_cstr(r->address_prefix), r->prefix_len ? r->prefix_len->value : 0, &v[i])) {
+            diag_error(ctx->diag, "invalid ip/mask combo '%s/%u'", r->address_prefix, r->prefix_len ? r->prefix_len->value : 0);
+        }
+    }
+    c->internal_cidrs = v;
+    c->internal_cidrs_n = (unsigned)m->n_cidr_ranges;
+}
+
+static void server_and_scheme(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+    c->server_name = *m->server_name ? keep(ctx, m->server_name) : SV("envoy");
+    c->server_header = (enum server_header_mode)m->server_header_transformation;
+    c->via = keep(ctx, m->via);
+    const Core__SchemeHeaderTransformation *s = m->scheme_header_transformation;
+    if (s && s->transformation_case == CORE__SCHEME_HEADER_TRANSFORMATION__TRANSFORMATION_SCHEME_TO_OVERWRITE) {
+        c->scheme_overwrite = keep(ctx, s->scheme_to_overwrite);
+    }
+    c->scheme_match_upstream = s && s->match_upstream;
+}
+
+static void request_id(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+    c->generate_request_id = is_true(m->generate_request_id, true);
+    c->preserve_external_request_id = m->preserve_external_request_id;
+    c->always_set_request_id = m->always_set_request_id_in_response;
+    if (m->request_id_extension && m->request_id_extension->typed_config) {
+        DIAG_FIELD(ctx->diag, "request_id_extension.typed_config");
+        compile_any(ctx, SV("envoy.request_id.uuid"), m->request_id_extension->typed_config,
+                    "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig", NULL);
+    }
+}
+
+static void client_certificate(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+    c->xfcc = (enum xfcc_mode)m->forward_client_cert_details;
+    const Hcm__HttpConnectionManager__SetCurrentClientCertDetails *s = m->set_current_client_cert_details;
+    if (s) {
+        c->xfcc_set.subject = is_true(s->subject, false);
+        c->xfcc_set.cert = s->cert;
+        c->xfcc_set.chain = s->chain;
+        c->xfcc_set.dns = s->dns;
+        c->xfcc_set.uri = s->uri;
+    }
+    if (m->forward_client_cert_matcher) {
+        diag_error(ctx->diag, "forward_client_cert_matcher is not supported");
+    }
+}
+
+static void paths(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+    c->normalize_path = is_true(m->normalize_path, false);
+    c->merge_slashes = m->merge_slashes;
+    static const enum escaped_slashes actions[] = {ESCAPED_SLASHES_KEEP, ESCAPED_SLASHES_KEEP, ESCAPED_SLASHES_REJECT,
+                                                   ESCAPED_SLASHES_UNESCAPE_REDIRECT, ESCAPED_SLASHES_UNESCAPE_FORWARD};
+    if ((unsigned)m->path_with_escaped_slashes_action < ARRAY_LEN(actions)) {
+        c->escaped_slashes = actions[m->path_with_escaped_slashes_action];
+    }
+    c->strip_matching_port = m->strip_matching_host_port;
+    c->strip_any_port = m->strip_port_mode_case == HCM__HTTP_CONNECTION_MANAGER__STRIP_PORT_MODE_STRIP_ANY_HOST_PORT &&
+                        m->strip_any_host_port;
+    c->strip_trailing_host_dot = m->strip_trailing_host_dot;
+    if (m->path_normalization_options) {
+        diag_error(ctx->diag, "path_normalization_options is not supported: use normalize_path");
+    }
+}
+
+static void header_rules(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+    c->use_remote_address = is_true(m->use_remote_address, false);
+    c->xff_trusted_hops = m->xff_num_trusted_hops;
+    c->skip_xff_append = m->skip_xff_append;
+    c->add_user_agent = is_true(m->add_user_agent, false);
+    c->proxy_100_continue = m->proxy_100_continue;
+    c->ipv4_mapped_ipv6 = m->represent_ipv4_remote_address_as_ipv4_mapped_ipv6;
+    c->append_x_forwarded_port = m->append_x_forwarded_port;
+    c->append_local_overload = m->append_local_overload;
+    internal_addresses(ctx, m->internal_address_config, c);
+    server_and_scheme(ctx, m, c);
+    request_id(ctx, m, c);
+    client_certificate(ctx, m, c);
+    paths(ctx, m, c);
+    if (m->n_original_ip_detection_extensions) {
+        diag_error(ctx->diag, "original_ip_detection_extensions are not supported");
+    }
+    if (m->n_early_header_mutation_extensions) {
+        diag_error(ctx->diag, "early_header_mutation_extensions are not supported");
+    }
+    if (m->forward_proto_config) {
+        diag_error(ctx->diag, "forward_proto_config is not supported");
+    }
+}
+
+/* ---- the rest ---- */
+
+static void unhonoured(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m) {
+    const struct {
+        bool is_set;
+        const char *field;
+    } f[] = {
+        {m->tracing != NULL, "tracing"},
+        {m->proxy_status_config != NULL, "proxy_status_config"},
+        {m->typed_header_validation_config != NULL, "typed_header_validation_config"},
+        {m->drain_timeout_jitter != NULL, "drain_timeout_jitter"},
+        {m->stream_flush_timeout != NULL, "stream_flush_timeout"},
+        {m->http1_safe_max_connection_duration, "http1_safe_max_connection_duration"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(f); i++) {
+        if (f[i].is_set) {
+            compile_unhonoured(ctx, f[i].field);
+        }
+    }
+}
+
+static void access_logging(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+    c->access_logs = access_logs_compile(ctx, (const void *const *)m->access_log, m->n_access_log);
+    const Hcm__HttpConnectionManager__HcmAccessLogOptions *o = m->access_log_options;
+    if (m->access_log_flush_interval || m->flush_access_log_on_new_request ||
+        (o && (o->access_log_flush_interval || o->flush_access_log_on_new_request))) {
+        compile_unhonoured(ctx, "access_log_options");
+    }
+}
+
+void *hcm_compile(struct compile_ctx *ctx, const void *msg) {
+    const Hcm__HttpConnectionManager *m = msg;
+    if (!m) {
+        diag_error(ctx->diag, "typed_config: value is required");
+        return NULL;
+    }
+    unsigned errors = diag_errors(ctx->diag);
+    struct hcm_config *c = arena_new(ctx->arena, struct hcm_config);
+    stats(ctx, m, c);
+    struct compile_ctx inner = *ctx;
+    inner.stat_prefix = c->stat_prefix;
+    codec(ctx, m, c);
+    timeouts(ctx, m, c);
+    header_rules(ctx, m, c);
+    routes(&inner, m, c);
+    hcm_filters_compile(&inner, m->http_filters, m->n_http_filters, "http_filters", &c->filters);
+    hcm_upgrades_compile(&inner, m, c);
+    access_logging(&inner, m, c);
+    if (m->local_reply_config) {
+        DIAG_FIELD(ctx->diag, "local_reply_config");
+        c->local_reply = local_reply_compile(&inner, m->local_reply_config);
+    }
+    unhonoured(ctx, m);
+    return diag_errors(ctx->diag) == errors ? c : NULL;
+}

@@ -1,0 +1,10 @@
+/* The timeouts of one request: route, gRPC and x-envoy-* headers. Threads: worker-local. */
+#ifndef SLUICE_REQUEST_ROUTER_TIMEOUTS_H
+#define SLUICE_REQUEST_ROUTER_TIMEOUTS_H
+
+struct router;
+/* Fill r->timeout_ms, per_try_timeout_ms, per_try_idle_ms, alt_response from the route and r->headers; removes the headers
+ * it obeys and sets x-envoy-expected-rq-timeout-ms. */
+void router_timeouts_read(struct router *r);
+
+#endif
