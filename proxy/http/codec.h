@@ -71,7 +71,20 @@ struct codec_ops {
 };
 
 enum underscores_action { UNDERSCORES_ALLOW, UNDERSCORES_REJECT, UNDERSCORES_DROP };
-enum h1_header_case { H1_CASE_LOWER, H1_CASE_PROPER };
+enum h1_header_case { H1_CASE_LOWER, H1_CASE_PROPER, H1_CASE_PRESERVE };
+
+struct regex;
+enum upgrade_match_kind { UPGRADE_EXACT, UPGRADE_PREFIX, UPGRADE_SUFFIX, UPGRADE_CONTAINS, UPGRADE_REGEX };
+struct upgrade_match { /* ignore_http_11_upgrade */
+    enum upgrade_match_kind kind;
+    bool ignore_case;
+    sv text;
+    const struct regex *regex;
+};
+struct h2_setting {
+    uint16_t id;
+    uint32_t value;
+};
 
 /* Compiled from Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions; immutable, shared by all connections. */
 struct codec_options {
@@ -88,7 +101,10 @@ struct codec_options {
         bool allow_chunked_length;
         bool override_stream_error_on_invalid_http_message;
         bool send_fully_qualified_url;
-        bool ignore_unknown_upgrades;       /* server: treat a not configured Upgrade as absent */
+        bool allow_custom_methods;          /* any token, not only the registered methods */
+        bool ignore_unknown_upgrades;       /* server: treat every Upgrade as absent */
+        const struct upgrade_match *ignored_upgrades; /* server: Upgrade values treated as absent */
+        unsigned ignored_upgrades_n;
     } h1;
     struct {
         uint32_t hpack_table_bytes;         /* default 4096 */
@@ -104,6 +120,8 @@ struct codec_options {
         bool override_stream_error_on_invalid_http_message;
         uint32_t keepalive_interval_ms, keepalive_timeout_ms; /* 0: off */
         uint32_t keepalive_jitter_pct, keepalive_idle_ms;
+        const struct h2_setting *settings;  /* custom_settings_parameters */
+        unsigned settings_n;
     } h2;
 };
 void codec_options_defaults(struct codec_options *o);

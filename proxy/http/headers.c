@@ -107,6 +107,16 @@ bool header_name_normalise(char *name, size_t n, enum header_id *id) {
     return true;
 }
 
+size_t header_name_scan(char *p, size_t n, enum header_id *id) {
+    size_t i = 0;
+    unsigned char c;
+    while (i < n && (c = token_lower[(unsigned char)p[i]])) {
+        p[i++] = (char)c;
+    }
+    *id = find_id(p, i);
+    return i;
+}
+
 bool header_name_valid(sv name) {
     unsigned char bad = name.n == 0;
     for (size_t i = 0; i < name.n; i++) {
@@ -390,7 +400,7 @@ void headers_copy(struct headers *dst, const struct headers *src) {
         if (!headers_add(dst, it->id, name, arena_sv(dst->arena, it->value))) {
             return; /* src obeys the same limit: only when dst was not empty */
         }
-        dst->v[dst->n - 1].flags = it->flags;
+        dst->v[dst->n - 1].flags = it->flags & HEADER_SENSITIVE;
     }
 }
 

@@ -15,6 +15,7 @@ struct header {
 };
 #define HEADER_REMOVED 1u   /* a hole left by removal; iteration macros skip it */
 #define HEADER_SENSITIVE 2u /* never indexed by HPACK */
+#define HEADER_CASE_KEPT 4u /* the name as it was received lies right before name.p, name.n bytes */
 
 struct headers {
     struct arena *arena;
@@ -33,6 +34,8 @@ enum header_id header_id_of(sv name);
 sv header_name(enum header_id id);
 /* Lower-case `name` in place and find its id in one pass; false when a byte is not a token character (RFC 9110 §5.6.2). */
 bool header_name_normalise(char *name, size_t n, enum header_id *id);
+/* Lower-case the leading token characters in place; returns how many there are and the id of that name. */
+size_t header_name_scan(char *p, size_t n, enum header_id *id);
 bool header_name_valid(sv name); /* a non-empty token that is lower case already (HTTP/2) */
 bool header_is_token(sv s);      /* RFC 9110 token of any case: methods, chunk extensions */
 bool header_value_valid(sv v); /* no NUL, CR, LF or other control bytes except HTAB; DEL refused; obs-text allowed */
