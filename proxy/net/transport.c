@@ -176,7 +176,7 @@ static struct transport_factory *make(const void *config, const struct secret_so
     return shared_ref(&factory);
 }
 
-const struct transport_socket_type transport_raw_type = {
+const struct transport_socket_type raw_buffer_transport_socket = {
     .name = "envoy.transport_sockets.raw_buffer",
     .type_url = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
     .is_downstream = true,

@@ -1,0 +1,35 @@
+/* original_dst: gives a redirected connection (iptables REDIRECT or TPROXY) the destination its client asked for.
+ * Threads: worker-local. Spec: listener.original_dst.v3.OriginalDst.
+ * Not here: handing the connection to another listener (server/worker.c). */
+#include "protos/gen/listener_original_dst.pb-c.h"
+#include "proxy/api/listener_filter.h"
+
+static void *compile(struct compile_ctx *ctx, const void *msg) {
+    (void)msg; /* no fields */
+    return arena_alloc(ctx->arena, 1); /* nothing to know, but not NULL: that would be an error */
+}
+
+static enum listener_filter_status on_bytes(const void *config, void *state, struct accept_info *info, sv bytes, bool end,
+                                            unsigned thread_index) {
+    (void)config;
+    (void)state;
+    (void)bytes;
+    (void)end;
+    (void)thread_index;
+    struct addr original;
+    bool is_ip = info->local.family == AF_INET || info->local.family == AF_INET6;
+    if (!is_ip || sock_original_dst(info->fd, info->local.family, &original) != 0) {
+        return LISTENER_FILTER_DONE; /* not redirected */
+    }
+    info->local = original;
+    info->is_local_restored = true;
+    return LISTENER_FILTER_DONE;
+}
+
+extern const struct listener_filter_type original_dst_listener_filter;
+const struct listener_filter_type original_dst_listener_filter = {
+    .name = "envoy.filters.listener.original_dst",
+    .type_url = "envoy.extensions.filters.listener.original_dst.v3.OriginalDst",
+    .compile = compile,
+    .on_bytes = on_bytes,
+};
