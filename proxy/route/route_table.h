@@ -42,7 +42,7 @@ struct retry_policy {
     unsigned status_codes_n;
     const struct header_matchers_any *retriable_headers, *retriable_request_headers; /* any of them; NULL: none */
     bool avoid_previous_hosts, omit_canary_hosts;
-    const struct metadata_kv *omit_host_metadata;
+    const struct metadata_match *omit_host_metadata; /* hosts whose envoy.lb metadata has all of it; NULL: none */
     uint32_t previous_priorities_update_frequency; /* 0: not configured */
     /* rate-limited back-off: reset headers in order; 0: off */
     const struct retry_reset_header { enum header_id id; sv name; bool is_unix_time; } *reset_headers;
@@ -66,7 +66,9 @@ struct hash_policy {
 struct mirror_policy {
     slot_t cluster;
     sv cluster_name, cluster_header;
+    sv host_rewrite;                       /* instead of the "-shadow" suffix; empty: none */
     struct fraction fraction;              /* default 100 % */
+    bool has_trace_sampled, trace_sampled; /* not set: as the request's */
     bool disable_shadow_host_suffix;
     const struct header_mutations *mutations;
 };
@@ -76,7 +78,8 @@ struct weighted_cluster {
     uint32_t weight;
     sv runtime_key;                        /* "<prefix>.<name>", empty: none */
     const struct header_mutations *request_mutations, *response_mutations;
-    const struct metadata_match *metadata_match; /* merged with the route's */
+    const struct metadata_match *metadata_match; /* merged with the route's; NULL: the route's */
+    enum header_id cluster_header_id;
     struct filter_overrides overrides;
 };
 enum route_action_kind { ROUTE_CLUSTER, ROUTE_WEIGHTED, ROUTE_CLUSTER_HEADER, ROUTE_REDIRECT, ROUTE_DIRECT_RESPONSE, ROUTE_NON_FORWARDING };
@@ -87,22 +90,44 @@ struct regex_rewrite {
 };
 struct redirect_action {
     sv host, path, prefix_rewrite, scheme;
+    const struct formatter *path_format;   /* path_rewrite; NULL: none */
     bool has_path, has_prefix_rewrite, https_redirect, strip_query;
     uint16_t port;                         /* 0: keep */
     uint16_t code;                         /* 301 … 308 */
     struct regex_rewrite regex;
 };
 struct upgrade_override {
-    sv type;
+    sv type;                               /* lower case */
     bool enabled;
+    bool has_connect_config, allow_post;   /* CONNECT is terminated here; POST too */
 };
 struct internal_redirect {
     uint32_t max;                          /* 0: pass through */
     const uint16_t *codes;                 /* default 302 only */
     unsigned codes_n;
     bool allow_cross_scheme;
-    const enum header_id *copy_headers;
+    const enum header_id *copy_headers;    /* response_headers_to_copy: ids (HDR_OTHER: by name) and lower-case names */
+    const sv *copy_header_names;
+    unsigned copy_headers_n;
+    bool previous_routes, safe_cross_scheme; /* predicates */
+    bool has_allow_list;
+    const sv *allowed_routes;              /* allow_listed_routes; any may be empty when has_allow_list */
+    unsigned allowed_routes_n;
 };
+/* Tracing of a route: sampling caps and what spans are called. */
+struct route_tracing {
+    struct fraction client, random, overall; /* 100 % when not set */
+    const struct formatter *operation, *upstream_operation; /* NULL: not set */
+    const void *const *custom_tags;        /* type.tracing.v3.CustomTag messages */
+    unsigned custom_tags_n;
+};
+/* rate_limits of a route or virtual host, for the filters that use them. */
+struct route_rate_limits {
+    const void *const *v;                  /* config.route.v3.RateLimit messages */
+    unsigned n;
+};
+struct uri_template;                       /* route/uri_template.h */
+struct json_formatter;
 
 struct vhost;
 /* One compiled route. Durations in ms; UINT32_MAX means "not set: use the default", 0 means disabled. */
@@ -113,6 +138,7 @@ struct route_entry {
     enum path_match_kind match_kind;
     sv match_path;                         /* the prefix or path that matched, for rewrites */
     const struct regex *match_regex;
+    const struct uri_template *match_template, *rewrite_template; /* NULL: none */
     bool case_insensitive;
     slot_t cluster;                        /* ROUTE_CLUSTER */
     sv cluster_name;
@@ -124,10 +150,13 @@ struct route_entry {
     uint64_t weighted_total;
     bool weighted_use_hash;
     sv random_value_header;
+    enum header_id random_value_header_id;
     const struct metadata_match *metadata_match;
     uint32_t timeout_ms, idle_timeout_ms, max_stream_duration_ms;
     uint32_t flush_timeout_ms;
     uint32_t grpc_timeout_max_ms, grpc_timeout_offset_ms; /* max_grpc_timeout; UINT32_MAX: not set */
+    bool has_max_stream_duration;          /* the message is set: the grpc-timeout header is read by its rules */
+    uint32_t grpc_header_max_ms, grpc_header_offset_ms; /* grpc_timeout_header_max/_offset; UINT32_MAX: not set */
     const struct retry_policy *retry;      /* route's or virtual host's; NULL: none */
     const struct hash_policy *hash;
     unsigned hash_n;
@@ -139,6 +168,7 @@ struct route_entry {
     const struct formatter *path_rewrite, *host_rewrite_formatter;
     sv host_rewrite;
     sv host_rewrite_header;
+    enum header_id host_rewrite_header_id;
     struct regex_rewrite host_rewrite_path_regex;
     bool auto_host_rewrite, append_x_forwarded_host;
     uint8_t priority;                      /* 0 default, 1 high */
@@ -148,7 +178,8 @@ struct route_entry {
     const struct redirect_action *redirect;
     uint16_t direct_status;
     sv direct_body;
-    const struct formatter *direct_body_format;
+    const struct formatter *direct_body_format;         /* text; NULL: none */
+    const struct json_formatter *direct_body_json;      /* JSON; NULL: none */
     sv direct_content_type;
     const struct header_mutations *request_mutations, *response_mutations;
     struct filter_overrides overrides;
@@ -158,11 +189,17 @@ struct route_entry {
     const struct route_tracing *tracing;
     uint32_t request_body_buffer_limit;    /* UINT32_MAX: not set */
     bool include_vhost_rate_limits;
-    const void *rate_limits_msg;           /* compiled by the filters that use it; NULL */
+    const struct route_rate_limits *rate_limits; /* NULL: none */
     sv stat_prefix;
-    struct stats_scope *stats;             /* vhost.<v>.route.<stat_prefix>.; NULL */
+    struct stats_scope *stats;             /* vhost.<v>.route.<stat_prefix>. (route/route_stats.h); NULL */
+    struct stats_codes *rq_codes;          /* upstream_rq_<code> below it; NULL */
 };
-struct virtual_cluster;
+struct virtual_cluster {
+    sv name;
+    const struct header_matchers *matchers;
+    struct stats_scope *stats;             /* vhost.<v>.vcluster.<name>. (route/route_stats.h); NULL without a store */
+    struct stats_codes *rq_codes;
+};
 struct vhost {
     struct shared shared;                  /* a vhost with equal bytes is reused by the next table */
     struct arena arena;
@@ -174,8 +211,9 @@ struct vhost {
     bool include_request_attempt_count, include_attempt_count_in_response, include_is_timeout_retry;
     uint32_t request_body_buffer_limit;
     const struct virtual_cluster *virtual_clusters;
-    unsigned virtual_clusters_n;
+    unsigned virtual_clusters_n;           /* 0, or the last one is the catch-all "other" */
     const struct kv_metadata *metadata;
+    const struct route_rate_limits *rate_limits; /* NULL: none */
     struct vhost_routes *routes_;          /* private: the compiled match structure */
 };
 struct route_table {
@@ -214,18 +252,31 @@ const struct route_entry *route_table_match(const struct route_table *t, const s
                                             const struct vhost **vhost, enum route_miss *why);
 /* The weighted cluster for this random value (or hash), NULL when weights sum to 0. */
 const struct weighted_cluster *route_pick_weighted(const struct route_entry *r, uint64_t random);
+/* The value to pick by for this request: weighted_use_hash, random_value_header, else in->random. */
+uint64_t route_weighted_random(const struct route_entry *r, const struct route_match_input *in);
 /* Most specific override of the filter: weighted cluster (may be NULL) → route → virtual host → table; NULL: none. */
 const struct filter_override *route_override(const struct route_table *t, const struct route_entry *r,
                                              const struct weighted_cluster *wc, uint32_t name_id);
+/* Most specific config of the filter (overrides that only enable it have none); NULL: none. */
+const void *route_override_config(const struct route_table *t, const struct route_entry *r,
+                                  const struct weighted_cluster *wc, uint32_t name_id);
 /* Hash of hash_policy for this request; *has false when no policy produced one. `set_cookie` (may be NULL) receives a
  * Set-Cookie value to add to the response when a cookie was generated. */
 uint64_t route_hash(const struct route_entry *r, const struct route_match_input *in, bool *has, sv *set_cookie);
-/* Location header of a redirect, in arena memory. */
+/* Location header of a redirect, in arena memory. `si` (may be NULL) is for path_rewrite's operators. */
 sv route_redirect_location(const struct route_entry *r, const struct headers *request, bool is_tls, struct arena *a);
-/* Path and host rewriting as the route says; sets x-envoy-original-path/-host when asked. */
+sv route_redirect_location_for(const struct route_entry *r, const struct headers *request, bool is_tls,
+                               const struct stream_info *si, struct arena *a);
+/* Location of ROUTE_TLS_REDIRECT: the same URL by https. */
+sv route_tls_redirect_location(const struct headers *request, struct arena *a);
+/* Path and host rewriting as the route says; sets x-envoy-original-path/-host when asked. auto_host_rewrite happens when
+ * upstream_hostname is not empty; when the host is only known later, call route_rewrite_auto_host then. */
 void route_rewrite(const struct route_entry *r, const struct weighted_cluster *wc, struct headers *request,
                    const struct stream_info *si, bool set_original_path, sv upstream_hostname);
-/* Domains listed more than once, prefix conflicts etc. are compile errors with Envoy's words. */
+void route_rewrite_auto_host(const struct route_entry *r, struct headers *request, bool set_original_host,
+                             sv upstream_hostname);
+/* The first of the virtual host's virtual clusters whose headers match, else its catch-all "other"; NULL with an empty
+ * *name when the virtual host has none. */
 const struct virtual_cluster *vhost_virtual_cluster(const struct vhost *v, const struct headers *h, struct arena *scratch, sv *name);
 
 #endif
