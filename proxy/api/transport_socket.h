@@ -43,6 +43,7 @@ struct transport_ops {
 /* Per-connection overrides for upstream sockets (auto_sni, ALPN override); views are borrowed for the call. */
 struct transport_options {
     sv server_name;            /* SNI override */
+    sv host_name;              /* the host's own name: SNI of contexts that say auto_host_sni */
     const sv *san_override;    /* verify these SANs instead (auto_san_validation) */
     unsigned san_override_n;
     const sv *alpn_override;

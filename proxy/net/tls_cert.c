@@ -89,7 +89,8 @@ static bool chain_read(struct chain *c, sv pem) {
 static EVP_PKEY *key_read(sv pem, sv password) {
     BIO *bio = BIO_new_mem_buf(pem.p, (ossl_ssize_t)pem.n);
     CHECK(bio);
-    /* The password is NUL-terminated in its arena; without one an encrypted key is an error, never a prompt. */
+    /* The password is NUL-terminated in its arena; without one an encrypted key is an error, never
+     * a prompt. */
     char *pass = password.n ? (char *)(uintptr_t)password.p : NULL;
     EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, NULL, pass);
     BIO_free(bio);
@@ -171,7 +172,8 @@ static SSL_CREDENTIAL *credential(const struct chain *chain, EVP_PKEY *key) {
     return NULL;
 }
 
-/* A response for another certificate, or one that is not understood, is refused: clients would fail on it. */
+/* A response for another certificate, or one that is not understood, is refused: clients would fail
+ * on it. */
 static bool add_staple(struct tls_cert *c, const struct chain *chain, EVP_PKEY *key, sv staple,
                        struct diag *d) {
     struct tls_ocsp ocsp;
@@ -297,8 +299,8 @@ static bool cert_check(const Tls__TlsCertificate *m, const struct cert_sources *
                               "Certificate configuration can't have both pkcs12 and private_key");
         }
         return !m->certificate_chain ||
-               diag_error(
-                   d, "Certificate configuration can't have both pkcs12 and certificate_chain");
+               diag_error(d,
+                          "Certificate configuration can't have both pkcs12 and certificate_chain");
     }
     if (src->chain.bytes.n == 0) {
         return diag_error(
@@ -479,9 +481,7 @@ static struct tls_secret *from_message(const Tls__Secret *m, struct diag *d) {
     }
 }
 
-static void unref_secret(void *arg) {
-    tls_secret_unref(arg);
-}
+static void unref_secret(void *arg) { tls_secret_unref(arg); }
 
 struct tls_secret *tls_secret_compile(struct arena *owner, const void *secret_msg, struct diag *d) {
     struct tls_secret *s = from_message(secret_msg, d);

@@ -1,5 +1,6 @@
-/* Secrets as compiled objects: certificates with keys, validation contexts, session ticket keys, generic secrets.
- * A secret is immutable and refcounted; factories keep refs, so a secret may go from the config before its users do.
+/* Secrets as compiled objects: certificates with keys, validation contexts, session ticket keys,
+ * generic secrets. A secret is immutable and refcounted; factories keep refs, so a secret may go
+ * from the config before its users do.
  * Threads: compiled on the config thread, shared by all. Spec: transport_sockets.tls.v3.Secret. */
 #ifndef SLUICE_NET_TLS_CERT_H
 #define SLUICE_NET_TLS_CERT_H
@@ -53,7 +54,12 @@ struct tls_generic {
     sv name, value; /* name "" is GenericSecret.secret */
 };
 
-enum tls_secret_kind { TLS_SECRET_CERT, TLS_SECRET_VALIDATION, TLS_SECRET_TICKETS, TLS_SECRET_GENERIC };
+enum tls_secret_kind {
+    TLS_SECRET_CERT,
+    TLS_SECRET_VALIDATION,
+    TLS_SECRET_TICKETS,
+    TLS_SECRET_GENERIC
+};
 
 struct tls_validation;
 struct tls_secret {
@@ -64,7 +70,7 @@ struct tls_secret {
     struct arena arena_;
     struct tls_cert *cert; /* TLS_SECRET_CERT */
     sv cert_path;
-    struct tls_validation *validation;  /* TLS_SECRET_VALIDATION, see tls_verify.h */
+    struct tls_validation *validation;    /* TLS_SECRET_VALIDATION, see tls_verify.h */
     const struct tls_ticket_key *tickets; /* TLS_SECRET_TICKETS: the first one encrypts */
     unsigned tickets_n;
     const struct tls_generic *generics; /* TLS_SECRET_GENERIC */
@@ -73,13 +79,16 @@ struct tls_secret {
 };
 #define TLS_SECRET_MAGIC 0x5EC2E700u
 
-/* Compile a Tls__Secret message, reading its files and variables now. The result belongs to `owner` (released at its end);
- * others keep it by tls_secret_ref. NULL: errors are in d. */
+/* Compile a Tls__Secret message, reading its files and variables now. The result belongs to `owner`
+ * (released at its end); others keep it by tls_secret_ref. NULL: errors are in d. */
 struct tls_secret *tls_secret_compile(struct arena *owner, const void *secret_msg, struct diag *d);
-/* The same for the parts of a TLS context given inline: `name` is for messages and stats. A ref of the caller's. */
+/* The same for the parts of a TLS context given inline: `name` is for messages and stats. A ref of
+ * the caller's. */
 struct tls_secret *tls_secret_from_cert(const void *tls_certificate_msg, sv name, struct diag *d);
-struct tls_secret *tls_secret_from_validation(const void *validation_context_msg, sv name, struct diag *d);
-struct tls_secret *tls_secret_from_tickets(const void *session_ticket_keys_msg, sv name, struct diag *d);
+struct tls_secret *tls_secret_from_validation(const void *validation_context_msg, sv name,
+                                              struct diag *d);
+struct tls_secret *tls_secret_from_tickets(const void *session_ticket_keys_msg, sv name,
+                                           struct diag *d);
 
 struct tls_secret *tls_secret_ref(const struct tls_secret *s); /* NULL is fine; any thread */
 void tls_secret_unref(struct tls_secret *s);                   /* NULL is fine; any thread */
@@ -89,12 +98,14 @@ static inline struct tls_watches tls_secret_watches(const struct tls_secret *s) 
 /* A generic secret's value by name ("" for the only one); SV_NULL: not there or of another kind. */
 sv tls_secret_generic(const struct tls_secret *s, sv name);
 
-/* Read a Core__DataSource (NULL: empty result, true) into the arena. A file is added to the secret's watches. */
-bool tls_source_read(struct tls_secret *s, struct arena *a, const void *data_source_msg, struct tls_source *out,
-                     struct diag *d);
+/* Read a Core__DataSource (NULL: empty result, true) into the arena. A file is added to the
+ * secret's watches. */
+bool tls_source_read(struct tls_secret *s, struct arena *a, const void *data_source_msg,
+                     struct tls_source *out, struct diag *d);
 /* Note a watched_directory message (NULL is fine). */
 void tls_secret_watch_dir(struct tls_secret *s, const void *watched_directory_msg);
-/* The oldest BoringSSL error as text ("error:…"), "unknown" when there is none; empties the error queue. */
+/* The oldest BoringSSL error as text ("error:…"), "unknown" when there is none; empties the error
+ * queue. */
 const char *tls_error_text(char out[256]);
 
 #endif

@@ -1,5 +1,6 @@
 /* Reads OCSP responses as far as stapling needs it: status, serial number, validity.
- * Threads: any. Spec: RFC 6960 section 4.2.1. Not here: signatures, extensions, revocation decisions. */
+ * Threads: any. Spec: RFC 6960 section 4.2.1. Not here: signatures, extensions, revocation
+ * decisions. */
 #include "proxy/net/tls_ocsp.h"
 
 #include <openssl/bytestring.h>
@@ -45,8 +46,7 @@ static const char *single_response(CBS *in, struct tls_ocsp *out) {
         !CBS_get_asn1(&id, &serial, CBS_ASN1_INTEGER)) {
         return "malformed certificate id";
     }
-    if (!CBS_get_any_asn1(&single, NULL, NULL) ||
-        !generalized_time(&single, &out->this_update_s)) {
+    if (!CBS_get_any_asn1(&single, NULL, NULL) || !generalized_time(&single, &out->this_update_s)) {
         return "malformed status or time";
     }
     if (!CBS_get_optional_asn1(&single, &next, &has_next,

@@ -1,6 +1,6 @@
 /* Reads DataSources of TLS secrets: files, environment variables, inline bytes.
- * Threads: config thread. Spec: core.v3.DataSource. Not here: noticing that a file changed (the config layer watches
- * what tls_secret_watches() tells). */
+ * Threads: config thread. Spec: core.v3.DataSource. Not here: noticing that a file changed (the
+ * config layer watches what tls_secret_watches() tells). */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>

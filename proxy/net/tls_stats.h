@@ -1,5 +1,6 @@
-/* Counters of TLS contexts under "listener.<addr>.ssl." and "cluster.<name>.ssl.", by Envoy's names. Beside them, found at run
- * time: ciphers.<name>, versions.<name>, curves.<name>, sigalgs.<name>, certificate.<name>.expiration_unix_time_seconds. */
+/* Counters of TLS contexts under "listener.<addr>.ssl." and "cluster.<name>.ssl.", by Envoy's
+ * names. Beside them, found at run time: ciphers.<name>, versions.<name>, curves.<name>,
+ * sigalgs.<name>, certificate.<name>.expiration_unix_time_seconds. */
 #ifndef SLUICE_NET_TLS_STATS_H
 #define SLUICE_NET_TLS_STATS_H
 
@@ -22,7 +23,7 @@ STATS_ENUM(SSL_STAT, SSL_STATS);
 extern const struct stats_group ssl_stats_group;
 
 /* "….server_ssl_socket_factory." and "….client_ssl_socket_factory." */
-#define SSL_FACTORY_STATS(P, C, G, H, T)      \
+#define SSL_FACTORY_STATS(P, C, G, H, T)       \
     C(P, downstream_context_secrets_not_ready) \
     C(P, ssl_context_update_by_sds)            \
     C(P, upstream_context_secrets_not_ready)

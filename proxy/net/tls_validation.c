@@ -1,6 +1,7 @@
 /* Validation contexts: messages into trust stores, matchers and pins.
- * Threads: config thread. Spec: transport_sockets.tls.v3.CertificateValidationContext, SubjectAltNameMatcher,
- * SPIFFECertValidatorConfig. Not here: applying them to a peer (tls_verify.c). */
+ * Threads: config thread. Spec: transport_sockets.tls.v3.CertificateValidationContext,
+ * SubjectAltNameMatcher, SPIFFECertValidatorConfig. Not here: applying them to a peer
+ * (tls_verify.c). */
 #include <openssl/base64.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
@@ -33,7 +34,7 @@ static void ca_free(struct tls_interned *self) {
     xfree(ca);
 }
 
-static bool has_name(const STACK_OF(CRYPTO_BUFFER) *names, sv der) {
+static bool has_name(const STACK_OF(CRYPTO_BUFFER) * names, sv der) {
     for (size_t i = 0; i < sk_CRYPTO_BUFFER_num(names); i++) {
         const CRYPTO_BUFFER *b = sk_CRYPTO_BUFFER_value(names, i);
         if (sv_eq(sv_from(CRYPTO_BUFFER_data(b), CRYPTO_BUFFER_len(b)), der)) {
@@ -50,7 +51,8 @@ static void add_name(struct tls_ca *ca, const X509 *x) {
     const uint8_t *der = NULL;
     size_t n = 0;
     if (sk_CRYPTO_BUFFER_num(ca->names) >= TLS_CA_NAMES_MAX ||
-        !X509_NAME_get0_der(X509_get_subject_name(x), &der, &n) || has_name(ca->names, sv_from(der, n))) {
+        !X509_NAME_get0_der(X509_get_subject_name(x), &der, &n) ||
+        has_name(ca->names, sv_from(der, n))) {
         return;
     }
     CRYPTO_BUFFER *b = CRYPTO_BUFFER_new(der, n, tls_x509_pool());
@@ -183,16 +185,15 @@ static bool compile_typed(struct arena *a, const Tls__SubjectAltNameMatcher *m,
         }
     }
     DIAG_FIELD(d, "matcher");
-    return m->matcher ? compile_pattern(a, m->matcher, out, d)
-                      : diag_error(d, "value is required");
+    return m->matcher ? compile_pattern(a, m->matcher, out, d) : diag_error(d, "value is required");
 }
 
 /* A legacy matcher stands for one of each type that has a text form. */
 static bool compile_legacy(struct tls_validation *v, struct arena *a,
                            const Tls__CertificateValidationContext *m, struct diag *d) {
     static const int types[] = {GEN_DNS, GEN_URI, GEN_EMAIL, GEN_IPADD};
-    v->sans = arena_new_array(a, struct tls_san_matcher,
-                              m->n_match_subject_alt_names * ARRAY_LEN(types));
+    v->sans =
+        arena_new_array(a, struct tls_san_matcher, m->n_match_subject_alt_names * ARRAY_LEN(types));
     v->sans_are_legacy = true;
     for (size_t i = 0; i < m->n_match_subject_alt_names; i++) {
         DIAG_FIELD(d, "match_subject_alt_names[%zu]", i);
@@ -246,8 +247,7 @@ static bool parse_hex(sv text, uint8_t out[TLS_DIGEST_BYTES]) {
 static bool parse_base64(sv text, uint8_t out[TLS_DIGEST_BYTES]) {
     uint8_t raw[64];
     size_t n = 0;
-    if (text.n > 64 ||
-        !EVP_DecodeBase64(raw, &n, sizeof raw, (const uint8_t *)text.p, text.n) ||
+    if (text.n > 64 || !EVP_DecodeBase64(raw, &n, sizeof raw, (const uint8_t *)text.p, text.n) ||
         n != TLS_DIGEST_BYTES) {
         return false;
     }
@@ -405,7 +405,8 @@ static bool compile_trust(struct tls_secret *s, struct tls_validation *v,
     return compile_validator(s, v, m->custom_validator_config, d);
 }
 
-/* --- what decides about a client, in one number: sessions made under other rules must not be resumed --- */
+/* --- what decides about a client, in one number: sessions made under other rules must not be
+ * resumed --- */
 
 static void digest_interned(SHA256_CTX *sha, const struct tls_interned *o) {
     static const uint8_t none[TLS_DIGEST_BYTES];

@@ -1,7 +1,10 @@
 /* Applies validation contexts to a peer's certificate chain.
- * Threads: policies are made on the config thread and read by workers; BoringSSL's stores lock themselves.
- * Spec: RFC 5280 through BoringSSL's X509_verify_cert; names as RFC 6125; Envoy's default and SPIFFE validators.
- * Not here: how configs become objects (tls_validation.c), what a handshake does with the verdict (tls.c). */
+ * Threads: policies are made on the config thread and read by workers; BoringSSL's stores lock
+ * themselves.
+ * Spec: RFC 5280 through BoringSSL's X509_verify_cert; names as RFC 6125; Envoy's default and
+ * SPIFFE validators.
+ * Not here: how configs become objects (tls_validation.c), what a handshake does with the verdict
+ * (tls.c). */
 #include "proxy/net/tls_verify.h"
 
 #include <limits.h>
@@ -201,8 +204,8 @@ static bool any_listed(const sv *list, unsigned n, const GENERAL_NAME *name, sv 
     return false;
 }
 
-/* Is any alternative name of the leaf accepted: by the list when there is one, else by the matchers? `dns_only`: the
- * list is the SNI, which is a DNS name. */
+/* Is any alternative name of the leaf accepted: by the list when there is one, else by the
+ * matchers? `dns_only`: the list is the SNI, which is a DNS name. */
 static bool names_match(const struct tls_policy *p, const X509 *leaf, const sv *list, unsigned n,
                         bool dns_only, struct arena *a) {
     GENERAL_NAMES *names = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
@@ -267,7 +270,7 @@ static void fail(struct tls_verdict *out, uint8_t alert, int stat, sv error) {
     out->error = error;
 }
 
-static STACK_OF(X509) *parse_chain(const STACK_OF(CRYPTO_BUFFER) *chain) {
+static STACK_OF(X509) * parse_chain(const STACK_OF(CRYPTO_BUFFER) * chain) {
     STACK_OF(X509) *out = sk_X509_new_null();
     CHECK(out);
     for (size_t i = 0; i < sk_CRYPTO_BUFFER_num(chain); i++) {
@@ -288,7 +291,7 @@ static int depth_of(const struct tls_policy *p) {
 }
 
 static bool verify_chain(const struct tls_policy *p, const struct tls_ca *ca, bool is_client,
-                         unsigned long flags, STACK_OF(X509_CRL) *crls, STACK_OF(X509) *chain,
+                         unsigned long flags, STACK_OF(X509_CRL) * crls, STACK_OF(X509) * chain,
                          struct arena *a, struct tls_verdict *out) {
     X509_STORE_CTX *ctx = X509_STORE_CTX_new();
     CHECK(ctx);
@@ -308,11 +311,11 @@ static bool verify_chain(const struct tls_policy *p, const struct tls_ca *ca, bo
     ok = X509_verify_cert(ctx) == 1;
     if (!ok) {
         int err = X509_STORE_CTX_get_error(ctx);
-        sv text = arena_printf(a,
-                               "verify cert failed: X509_verify_cert: certificate verification "
-                               "error at depth %d: %s",
-                               X509_STORE_CTX_get_error_depth(ctx),
-                               X509_verify_cert_error_string(err));
+        sv text =
+            arena_printf(a,
+                         "verify cert failed: X509_verify_cert: certificate verification "
+                         "error at depth %d: %s",
+                         X509_STORE_CTX_get_error_depth(ctx), X509_verify_cert_error_string(err));
         fail(out, (uint8_t)SSL_alert_from_verify_result(err), SSL_STAT_fail_verify_error, text);
     }
     X509_STORE_CTX_free(ctx);
@@ -333,14 +336,14 @@ static bool verify_leaf(const struct tls_policy *p, const struct tls_peer *peer,
     bool has_names = list || p->sans_n;
     if (has_names && !names_match(p, leaf, list, n, by_sni, a)) {
         sv sans = tls_x509_sans_text(leaf, a);
-        sv error = list && !by_sni
-                       ? arena_printf(a,
-                                      "verify cert failed: verify SAN list, certificate SANs: "
-                                      "[%.*s]",
-                                      SV_ARG(sans))
-                       : arena_printf(
-                             a, "verify cert failed: SAN matcher, certificate SANs are [%.*s]",
-                             SV_ARG(sans));
+        sv error =
+            list && !by_sni
+                ? arena_printf(a,
+                               "verify cert failed: verify SAN list, certificate SANs: "
+                               "[%.*s]",
+                               SV_ARG(sans))
+                : arena_printf(a, "verify cert failed: SAN matcher, certificate SANs are [%.*s]",
+                               SV_ARG(sans));
         fail(out, SSL_AD_CERTIFICATE_UNKNOWN, SSL_STAT_fail_verify_san, error);
         return false;
     }
@@ -356,7 +359,7 @@ static bool verify_leaf(const struct tls_policy *p, const struct tls_peer *peer,
 }
 
 static void verify_default(const struct tls_policy *p, const struct tls_peer *peer,
-                           STACK_OF(X509) *chain, struct arena *a, struct tls_verdict *out) {
+                           STACK_OF(X509) * chain, struct arena *a, struct tls_verdict *out) {
     if (p->ca) {
         if (!verify_chain(p, p->ca, peer->is_client, p->flags, p->crls, chain, a, out)) {
             out->is_ok = p->accept_untrusted;
@@ -403,13 +406,12 @@ static const struct tls_trust_domain *find_domain(const struct tls_policy *p, co
 /* X.509-SVID section 5.2: a leaf neither is a CA nor signs anything. */
 static bool is_svid_leaf(X509 *leaf) {
     uint32_t flags = X509_get_extension_flags(leaf);
-    return !(flags & EXFLAG_CA) &&
-           !(X509_get_key_usage(leaf) & (KU_CRL_SIGN | KU_KEY_CERT_SIGN) &
-             (flags & EXFLAG_KUSAGE ? ~0u : 0u));
+    return !(flags & EXFLAG_CA) && !(X509_get_key_usage(leaf) & (KU_CRL_SIGN | KU_KEY_CERT_SIGN) &
+                                     (flags & EXFLAG_KUSAGE ? ~0u : 0u));
 }
 
 static void verify_spiffe(const struct tls_policy *p, const struct tls_peer *peer,
-                          STACK_OF(X509) *chain, struct arena *a, struct tls_verdict *out) {
+                          STACK_OF(X509) * chain, struct arena *a, struct tls_verdict *out) {
     X509 *leaf = sk_X509_value(chain, 0);
     if (!is_svid_leaf(leaf)) {
         fail(out, SSL_AD_CERTIFICATE_UNKNOWN, SSL_STAT_fail_verify_error,

@@ -1,6 +1,8 @@
-/* Whom to trust: validation contexts compiled from config, merged into one policy per factory, applied to peer chains.
+/* Whom to trust: validation contexts compiled from config, merged into one policy per factory,
+ * applied to peer chains.
  * Threads: compiled on the config thread; immutable, used by all workers.
- * Spec: transport_sockets.tls.v3.CertificateValidationContext, SPIFFECertValidatorConfig; RFC 5280. */
+ * Spec: transport_sockets.tls.v3.CertificateValidationContext, SPIFFECertValidatorConfig; RFC
+ * 5280. */
 #ifndef SLUICE_NET_TLS_VERIFY_H
 #define SLUICE_NET_TLS_VERIFY_H
 
@@ -21,10 +23,10 @@ struct tls_secret;
 /* A parsed PEM bundle: trusted certificates and the CRLs beside them. Interned. */
 struct tls_ca {
     struct tls_interned interned;
-    X509_STORE *store;               /* NULL: the bundle holds CRLs only */
-    STACK_OF(X509) *certs;
-    STACK_OF(X509_CRL) *crls;
-    STACK_OF(CRYPTO_BUFFER) *names; /* DER subjects without repeats: the CA list servers send */
+    X509_STORE *store; /* NULL: the bundle holds CRLs only */
+    STACK_OF(X509) * certs;
+    STACK_OF(X509_CRL) * crls;
+    STACK_OF(CRYPTO_BUFFER) * names; /* DER subjects without repeats: the CA list servers send */
 };
 
 struct tls_san_matcher {
@@ -62,43 +64,56 @@ struct tls_validation {
     uint8_t digest[TLS_DIGEST_BYTES]; /* of everything above: part of the session id context */
 };
 
-/* From a Tls__CertificateValidationContext; memory and watches go to the secret, BoringSSL objects to tls_validation_free.
- * Contradictions that a merge may still resolve are left to tls_policy_make. NULL: errors are in d. */
-struct tls_validation *tls_validation_compile(struct tls_secret *s, const void *msg, struct diag *d);
+/* From a Tls__CertificateValidationContext; memory and watches go to the secret, BoringSSL objects
+ * to tls_validation_free. Contradictions that a merge may still resolve are left to
+ * tls_policy_make. NULL: errors are in d. */
+struct tls_validation *tls_validation_compile(struct tls_secret *s, const void *msg,
+                                              struct diag *d);
 void tls_validation_free(struct tls_validation *v); /* NULL is fine */
-/* Parse (or find) a PEM bundle; with_certs: it must hold at least one certificate. `what` and `path` are for messages. */
+/* Parse (or find) a PEM bundle; with_certs: it must hold at least one certificate. `what` and
+ * `path` are for messages. */
 struct tls_ca *tls_ca_get(sv pem, bool with_certs, const char *what, sv path, struct diag *d);
 
-/* The rules of one factory: one context, or a default one with a dynamic one merged over it as protobuf merges. */
+/* The rules of one factory: one context, or a default one with a dynamic one merged over it as
+ * protobuf merges. */
 struct tls_policy {
-    const struct tls_validation *part[2]; /* borrowed from secrets the factory refs; SANs and hashes of both count */
+    /* borrowed from secrets the factory refs; SANs and hashes of both count */
+    const struct tls_validation *part[2];
     unsigned parts_n;
-    bool use_sans[2];                     /* is the part's matcher list in force? */
-    struct tls_ca *ca;                   /* borrowed */
+    bool use_sans[2];  /* is the part's matcher list in force? */
+    struct tls_ca *ca; /* borrowed */
     sv ca_path;
-    STACK_OF(X509_CRL) *crls;            /* of the bundle and of the crl field; NULL: none */
+    STACK_OF(X509_CRL) * crls; /* of the bundle and of the crl field; NULL: none */
     bool allow_expired, accept_untrusted, only_leaf_crl, suppress_ca_list;
     bool has_max_depth;
     uint32_t max_depth;
     bool auto_sni_san;
-    const struct tls_validation *spiffe; /* the part with trust domains; NULL: the default validator */
-    unsigned sans_n, pins_n;             /* sums over the parts */
-    unsigned long flags;                 /* X509_V_FLAG_x */
-    int mode;                            /* SSL_VERIFY_x for both roles, before require_client_certificate */
+    /* the part with trust domains; NULL: the default validator */
+    const struct tls_validation *spiffe;
+    unsigned sans_n, pins_n; /* sums over the parts */
+    unsigned long flags;     /* X509_V_FLAG_x */
+    /* SSL_VERIFY_x for both roles, before require_client_certificate */
+    int mode;
 };
 
-/* part0 is the default context (or the only one), part1 the dynamic one; both may be NULL (nothing is verified). */
-bool tls_policy_make(struct tls_policy *p, const struct tls_validation *part0, const struct tls_validation *part1,
-                     bool auto_sni_san, struct diag *d);
+/* part0 is the default context (or the only one), part1 the dynamic one; both may be NULL (nothing
+ * is verified). */
+bool tls_policy_make(struct tls_policy *p, const struct tls_validation *part0,
+                     const struct tls_validation *part1, bool auto_sni_san, struct diag *d);
 void tls_policy_fini(struct tls_policy *p);
 
-enum tls_peer_status { TLS_PEER_NOT_VALIDATED, TLS_PEER_NO_CERT, TLS_PEER_VALIDATED, TLS_PEER_FAILED };
+enum tls_peer_status {
+    TLS_PEER_NOT_VALIDATED,
+    TLS_PEER_NO_CERT,
+    TLS_PEER_VALIDATED,
+    TLS_PEER_FAILED
+};
 
 struct tls_peer {
-    const STACK_OF(CRYPTO_BUFFER) *chain; /* as sent, leaf first */
-    bool is_client;       /* the peer is a client */
-    sv sni;               /* what we asked for; upstream only */
-    const sv *san_override; /* names to verify instead of the configured matchers */
+    const STACK_OF(CRYPTO_BUFFER) * chain; /* as sent, leaf first */
+    bool is_client;                        /* the peer is a client */
+    sv sni;                                /* what we asked for; upstream only */
+    const sv *san_override;                /* names to verify instead of the configured matchers */
     unsigned san_override_n;
 };
 struct tls_verdict {
@@ -109,6 +124,7 @@ struct tls_verdict {
     sv error;        /* "verify cert failed: …" in the arena; also set for tolerated failures */
 };
 /* Judge a peer's chain. Never calls back. */
-void tls_policy_verify(const struct tls_policy *p, const struct tls_peer *peer, struct arena *a, struct tls_verdict *out);
+void tls_policy_verify(const struct tls_policy *p, const struct tls_peer *peer, struct arena *a,
+                       struct tls_verdict *out);
 
 #endif

@@ -66,9 +66,7 @@ sv tls_x509_subject(const X509 *x, struct arena *a) {
     return name_text(X509_get_subject_name(x), a);
 }
 
-sv tls_x509_issuer(const X509 *x, struct arena *a) {
-    return name_text(X509_get_issuer_name(x), a);
-}
+sv tls_x509_issuer(const X509 *x, struct arena *a) { return name_text(X509_get_issuer_name(x), a); }
 
 /* An INTEGER or ENUMERATED, in hex or decimal. */
 static sv integer_text(BIGNUM *bn, bool hex, struct arena *a) {
@@ -104,13 +102,9 @@ static sv digest_hex(const X509 *x, const EVP_MD *md, struct arena *a) {
     return sv_from(hex, 2 * (size_t)n);
 }
 
-sv tls_x509_sha1_hex(const X509 *x, struct arena *a) {
-    return digest_hex(x, EVP_sha1(), a);
-}
+sv tls_x509_sha1_hex(const X509 *x, struct arena *a) { return digest_hex(x, EVP_sha1(), a); }
 
-sv tls_x509_sha256_hex(const X509 *x, struct arena *a) {
-    return digest_hex(x, EVP_sha256(), a);
-}
+sv tls_x509_sha256_hex(const X509 *x, struct arena *a) { return digest_hex(x, EVP_sha256(), a); }
 
 sv tls_x509_pem(const X509 *x, struct arena *a) {
     BIO *bio = BIO_new(BIO_s_mem());

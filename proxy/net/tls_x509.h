@@ -1,4 +1,5 @@
-/* Facts of X.509 certificates as text, the way Envoy prints them: names, serials, digests, subject alternative names.
+/* Facts of X.509 certificates as text, the way Envoy prints them: names, serials, digests, subject
+ * alternative names.
  * Threads: any; results are appended to the caller's buf or live in the caller's arena.
  * Spec: RFC 5280, RFC 2253, RFC 6125 (DNS names). Not here: trust (tls_verify.c). */
 #ifndef SLUICE_NET_TLS_X509_H
@@ -11,7 +12,8 @@
 #include "proxy/base/arena.h"
 
 #define TLS_SHA256_BYTES 32
-#define TLS_X509_SANS_MAX 1024 /* names looked at in one certificate; it cannot hold many more anyway */
+/* names looked at in one certificate; it cannot hold many more anyway */
+#define TLS_X509_SANS_MAX 1024
 
 /* The pool through which all certificates of the process share their bytes. Lives for ever. */
 CRYPTO_BUFFER_POOL *tls_x509_pool(void);
@@ -40,16 +42,17 @@ bool tls_x509_is_must_staple(const X509 *x);
 /* EVP_PKEY_x of its public key, and the curve's NID (NID_undef: not EC). */
 int tls_x509_key_type(const X509 *x, int *curve_nid);
 
-/* One subject alternative name as text; GEN_x types. SV_NULL for kinds that have no text form. Embedded NULs are kept:
- * a name with one never equals a configured name. */
+/* One subject alternative name as text; GEN_x types. SV_NULL for kinds that have no text form.
+ * Embedded NULs are kept: a name with one never equals a configured name. */
 sv tls_x509_general_name(const GENERAL_NAME *name, struct arena *a);
-/* All alternative names of GEN_x type `type`, in the certificate's order. Returns the count; *out in the arena. */
+/* All alternative names of GEN_x type `type`, in the certificate's order. Returns the count; *out
+ * in the arena. */
 unsigned tls_x509_sans(const X509 *x, int type, struct arena *a, const sv **out);
 /* All of them, for log lines: "a, b, c". */
 sv tls_x509_sans_text(const X509 *x, struct arena *a);
 
-/* Does certificate name `pattern` ("*.example.com", one wildcard, in the left-most label) cover DNS name `name`?
- * Case-insensitive; a wildcard never spans labels nor stands in an A-label. */
+/* Does certificate name `pattern` ("*.example.com", one wildcard, in the left-most label) cover DNS
+ * name `name`? Case-insensitive; a wildcard never spans labels nor stands in an A-label. */
 bool tls_x509_dns_match(sv name, sv pattern);
 
 #endif
