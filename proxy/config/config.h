@@ -9,8 +9,8 @@
 #include "proxy/config/names.h"
 #include "proxy/config/resource.h"
 
-/* Tables of a snapshot; hosts share the clusters' slots. */
-enum snapshot_table { TABLE_LISTENERS, TABLE_ROUTES, TABLE_CLUSTERS, TABLE_HOSTS, TABLE_TRANSPORTS, TABLES };
+/* Tables of a snapshot; hosts share the clusters' slots, sockets the listeners'. */
+enum snapshot_table { TABLE_LISTENERS, TABLE_SOCKETS, TABLE_ROUTES, TABLE_CLUSTERS, TABLE_HOSTS, TABLE_TRANSPORTS, TABLES };
 
 /* Names of the clusters in a snapshot, for lookups by request data (cluster_header). Rebuilt when names come or go. */
 struct cluster_index {

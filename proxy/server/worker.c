@@ -1,0 +1,338 @@
+/* A worker thread and its view of the snapshot: see worker.h, api/worker.h.
+ * Threads: as told there. Not here: listeners' sockets and connections (worker_listener.c), building snapshots (xds/). */
+#include "proxy/server/worker.h"
+
+#include <time.h>
+
+#include "proxy/base/crash.h"
+#include "proxy/base/log.h"
+#include "proxy/base/mem.h"
+#include "proxy/request/stream.h"
+#include "proxy/route/route_table.h"
+#include "proxy/upstream/cluster.h"
+
+#define VIEW_PAGE_SLOTS 256u
+#define ID_BLOCK 4096u
+
+struct view_page {
+    void *v[VIEW_PAGE_SLOTS];
+};
+
+/* ---- views by slot ---- */
+
+static void **view_at(struct view_page ***pages, uint32_t *pages_n, slot_t slot, bool create) {
+    uint32_t page = slot / VIEW_PAGE_SLOTS;
+    if (page >= *pages_n) {
+        if (!create) {
+            return NULL;
+        }
+        *pages = xreallocarray(*pages, page + 1, sizeof(**pages));
+        memset(*pages + *pages_n, 0, (page + 1 - *pages_n) * sizeof(**pages));
+        *pages_n = page + 1;
+    }
+    if (!(*pages)[page]) {
+        if (!create) {
+            return NULL;
+        }
+        (*pages)[page] = xnew(struct view_page);
+    }
+    return &(*pages)[page]->v[slot % VIEW_PAGE_SLOTS];
+}
+
+static void free_pages(struct view_page **pages, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) {
+        xfree(pages[i]);
+    }
+    xfree(pages);
+}
+
+struct cluster_view *worker_cluster(struct worker *w, slot_t slot) {
+    if (slot == SLOT_NONE || !w->snapshot) {
+        return NULL;
+    }
+    void **at = view_at(&w->cluster_pages, &w->cluster_pages_n, slot, false);
+    if (LIKELY(at && *at)) {
+        return *at;
+    }
+    struct resource *r = (struct resource *)table_get(&w->snapshot->tables[TABLE_CLUSTERS], slot);
+    if (!r) {
+        return NULL;
+    }
+    struct host_set *hosts = (struct host_set *)table_get(&w->snapshot->tables[TABLE_HOSTS], slot);
+    at = view_at(&w->cluster_pages, &w->cluster_pages_n, slot, true);
+    *at = cluster_view_new(w, &w->loop, r->cluster, &r->shared, hosts);
+    return *at;
+}
+
+struct cluster_view *worker_cluster_by_name(struct worker *w, sv name) {
+    const struct cluster_index *index = w->snapshot ? w->snapshot->clusters_by_name : NULL;
+    void *v = index ? map_get(&index->by_name, name) : NULL;
+    return v ? worker_cluster(w, (slot_t)((uintptr_t)v - 1)) : NULL;
+}
+
+struct transport_factory *worker_transport(struct worker *w, slot_t slot) {
+    return w->snapshot ? (struct transport_factory *)table_get(&w->snapshot->tables[TABLE_TRANSPORTS], slot) : NULL;
+}
+
+struct route_view *worker_route(struct worker *w, slot_t slot) {
+    if (slot == SLOT_NONE || !w->snapshot) {
+        return NULL;
+    }
+    void **at = view_at(&w->route_pages, &w->route_pages_n, slot, true);
+    struct route_view *v = *at;
+    if (UNLIKELY(!v)) {
+        struct resource *r = (struct resource *)table_get(&w->snapshot->tables[TABLE_ROUTES], slot);
+        if (!r || !r->route) {
+            return NULL;
+        }
+        v = xnew(struct route_view);
+        v->table = shared_ref(r->route);
+        v->is_current = true;
+        *at = v;
+    }
+    v->refs++;
+    return v;
+}
+
+static void route_view_free(struct route_view *v) {
+    shared_unref(&v->table->shared);
+    xfree(v);
+}
+
+void route_view_unref(struct route_view *v) {
+    if (--v->refs == 0 && !v->is_current) {
+        route_view_free(v);
+    }
+}
+
+static void retire_route(struct worker *w, slot_t slot) {
+    void **at = view_at(&w->route_pages, &w->route_pages_n, slot, false);
+    struct route_view *v = at ? *at : NULL;
+    if (!v) {
+        return;
+    }
+    *at = NULL;
+    v->is_current = false;
+    if (v->refs == 0) {
+        route_view_free(v);
+    }
+}
+
+/* ---- adopting a snapshot ---- */
+
+static void on_cluster_diff(void *arg, uint32_t slot, struct shared *old_value, struct shared *new_value) {
+    struct worker *w = arg;
+    (void)old_value;
+    (void)new_value;
+    void **at = view_at(&w->cluster_pages, &w->cluster_pages_n, slot, false);
+    if (at && *at) {
+        struct cluster_view *v = *at;
+        *at = NULL;
+        cluster_view_retire(v);
+    }
+}
+
+static void on_hosts_diff(void *arg, uint32_t slot, struct shared *old_value, struct shared *new_value) {
+    struct worker *w = arg;
+    (void)old_value;
+    void **at = view_at(&w->cluster_pages, &w->cluster_pages_n, slot, false);
+    if (at && *at) {
+        cluster_view_set_hosts(*at, (struct host_set *)new_value);
+    }
+}
+
+static void on_route_diff(void *arg, uint32_t slot, struct shared *old_value, struct shared *new_value) {
+    (void)old_value;
+    (void)new_value;
+    retire_route(arg, slot);
+}
+
+static void on_listener_diff(void *arg, uint32_t slot, struct shared *old_value, struct shared *new_value) {
+    struct worker *w = arg;
+    struct worker_listener *have = worker_listener_find(w, slot);
+    struct resource *r = (struct resource *)new_value;
+    struct listener_sockets *socks =
+        (struct listener_sockets *)table_get(&w->snapshot->tables[TABLE_SOCKETS], slot);
+    (void)old_value;
+    if (have && r && have->sockets == socks) {
+        worker_listener_update(have, r);
+        return;
+    }
+    if (have) {
+        worker_listener_remove(have);
+    }
+    if (r && socks) {
+        worker_listener_add(w, r, socks);
+    }
+}
+
+static void adopt(struct worker *w, struct snapshot *s) {
+    static const struct table empty = {NULL, 0};
+    struct snapshot *old = w->snapshot;
+    w->snapshot = s;
+    const struct table *was = old ? old->tables : NULL;
+#define DIFF(table, fn) table_diff(was ? &was[table] : &empty, &s->tables[table], (fn), w)
+    DIFF(TABLE_CLUSTERS, on_cluster_diff);
+    DIFF(TABLE_HOSTS, on_hosts_diff);
+    DIFF(TABLE_ROUTES, on_route_diff);
+    DIFF(TABLE_LISTENERS, on_listener_diff);
+#undef DIFF
+    if (old) {
+        shared_unref(&old->shared);
+    }
+    if (w->on_adopted) {
+        w->on_adopted(w, s->version);
+    }
+}
+
+struct publish_msg {
+    struct loop_msg msg;
+    struct snapshot *snapshot;
+};
+
+static void on_publish(struct loop *l, struct loop_msg *m) {
+    struct publish_msg *p = CONTAINER_OF(m, struct publish_msg, msg);
+    adopt(l->owner, p->snapshot);
+    xfree(p);
+}
+
+void worker_publish(struct worker *w, struct snapshot *s) {
+    struct publish_msg *p = xnew(struct publish_msg);
+    p->msg.run = on_publish;
+    p->snapshot = shared_ref(s);
+    loop_post(&w->loop, &p->msg);
+}
+
+/* ---- draining ---- */
+
+struct drain_msg {
+    struct loop_msg msg;
+    struct drain_request request;
+};
+
+#define TRAFFIC_DIRECTION_INBOUND 1
+
+static void on_drain(struct loop *l, struct loop_msg *m) {
+    struct drain_msg *d = CONTAINER_OF(m, struct drain_msg, msg);
+    struct worker *w = l->owner;
+    LIST_FOREACH_SAFE(it, &w->listeners) {
+        struct worker_listener *wl = LIST_ENTRY(it, struct worker_listener, node);
+        if (!d->request.inbound_only || wl->cfg->traffic_direction == TRAFFIC_DIRECTION_INBOUND) {
+            worker_listener_start_drain(wl, !d->request.skip_exit && !d->request.graceful);
+        }
+    }
+    xfree(d);
+}
+
+void worker_drain(struct worker *w, struct drain_request r) {
+    struct drain_msg *d = xnew(struct drain_msg);
+    d->msg.run = on_drain;
+    d->request = r;
+    loop_post(&w->loop, &d->msg);
+}
+
+bool worker_drain_close(struct worker *w, const struct listener_config *lc) {
+    if (UNLIKELY(__atomic_load_n(&w->shared->is_health_failed, __ATOMIC_RELAXED))) {
+        return true;
+    }
+    LIST_FOREACH(it, &w->draining) {
+        struct worker_listener *l = LIST_ENTRY(it, struct worker_listener, node);
+        if (l->cfg == lc) {
+            return worker_listener_drains(l, &w->loop.rng);
+        }
+    }
+    struct worker_listener *l = lc ? worker_listener_find(w, lc->slot) : NULL;
+    return l && l->drain_started_ms && worker_listener_drains(l, &w->loop.rng);
+}
+
+/* ---- small facts ---- */
+
+struct loop *worker_loop(struct worker *w) { return &w->loop; }
+unsigned worker_index(const struct worker *w) { return w->index; }
+struct stats_store *worker_stats(struct worker *w) { return w->shared->stats; }
+sv worker_node_id(const struct worker *w) { return w->shared->node_id; }
+sv worker_node_cluster(const struct worker *w) { return w->shared->node_cluster; }
+const struct addr *worker_local_address(const struct worker *w) { return &w->shared->local_address; }
+
+uint64_t worker_next_id(struct worker *w) {
+    if (w->id_next == w->id_end) {
+        w->id_next = __atomic_fetch_add(&w->shared->next_id_block, ID_BLOCK, __ATOMIC_RELAXED);
+        w->id_end = w->id_next + ID_BLOCK;
+    }
+    return w->id_next++;
+}
+
+sv worker_http_date(struct worker *w) {
+    uint64_t now = loop_wall_us(&w->loop, loop_now_us(&w->loop)) / 1000000;
+    if (UNLIKELY(now != w->date_s)) {
+        time_t t = (time_t)now;
+        struct tm tm;
+        gmtime_r(&t, &tm);
+        strftime(w->date, sizeof(w->date), "%a, %d %b %Y %H:%M:%S GMT", &tm);
+        w->date_s = now;
+    }
+    return sv_from(w->date, 29);
+}
+
+/* ---- thread ---- */
+
+struct worker *worker_new(struct worker_shared *shared, unsigned index) {
+    struct worker *w = xnew(struct worker);
+    w->shared = shared;
+    w->index = index;
+    list_init(&w->listeners);
+    list_init(&w->draining);
+    if (loop_init(&w->loop, index + 2) < 0) {
+        xfree(w);
+        return NULL;
+    }
+    w->loop.owner = w;
+    return w;
+}
+
+static void close_all(struct worker *w) {
+    struct list *lists[] = {&w->listeners, &w->draining};
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
+        LIST_FOREACH_SAFE(it, lists[i]) { worker_listener_free_now(LIST_ENTRY(it, struct worker_listener, node)); }
+    }
+    for (uint32_t p = 0; p < w->cluster_pages_n; p++) {
+        for (uint32_t i = 0; w->cluster_pages[p] && i < VIEW_PAGE_SLOTS; i++) {
+            if (w->cluster_pages[p]->v[i]) {
+                cluster_view_retire(w->cluster_pages[p]->v[i]);
+            }
+        }
+    }
+    for (uint32_t p = 0; p < w->route_pages_n; p++) {
+        for (uint32_t i = 0; w->route_pages[p] && i < VIEW_PAGE_SLOTS; i++) {
+            retire_route(w, p * VIEW_PAGE_SLOTS + i);
+        }
+    }
+}
+
+static void run(void *arg) {
+    struct worker *w = arg;
+    char name[24];
+    snprintf(name, sizeof(name), "worker_%u", w->index);
+    log_thread_name(name);
+    loop_run(&w->loop);
+    close_all(w);
+    for (int i = 0; i < 3; i++) { /* let close callbacks and deferred frees run */
+        loop_run_nowait(&w->loop);
+    }
+    stream_cache_trim();
+    if (w->snapshot) {
+        shared_unref(&w->snapshot->shared);
+    }
+    free_pages(w->cluster_pages, w->cluster_pages_n);
+    free_pages(w->route_pages, w->route_pages_n);
+    loop_fini(&w->loop);
+    chunk_cache_trim();
+}
+
+int worker_start(struct worker *w) { return uv_thread_create(&w->thread, run, w); }
+
+void worker_stop_and_free(struct worker *w) {
+    loop_stop(&w->loop);
+    uv_thread_join(&w->thread);
+    xfree(w);
+}

@@ -1,0 +1,264 @@
+/* A worker's part of a listener: sockets, choosing the filter chain of an accepted connection, draining.
+ * Threads: worker-local. Spec: listener.v3.Listener, "Draining" in Envoy's docs.
+ * Not here: reading sockets and listener filters (net/listener.c), L4 filters (net/filter_chain.c). */
+#include <unistd.h>
+
+#include "proxy/api/transport_socket.h"
+#include "proxy/base/log.h"
+#include "proxy/base/mem.h"
+#include "proxy/base/runtime.h"
+#include "proxy/server/worker.h"
+
+static struct worker_listener *listener_of(struct listener_sock *l) {
+    return CAST(worker_listener, WORKER_LISTENER_MAGIC, listener_sock_owner(l));
+}
+
+/* ---- the end of a listener ---- */
+
+static void on_garbage(struct loop_garbage *g) {
+    struct worker_listener *l = CONTAINER_OF(g, struct worker_listener, garbage);
+    l->magic = 0;
+    xfree(l->socks);
+    shared_unref(&l->sockets->shared);
+    shared_unref(&l->resource->shared);
+    xfree(l);
+}
+
+static void free_when_unused(struct worker_listener *l) {
+    if (!l->is_removed || !list_empty(&l->chains) || l->garbage.free) {
+        return;
+    }
+    timer_cancel(&l->drain_end);
+    list_unlink(&l->node);
+    l->garbage.free = on_garbage;
+    loop_defer_free(&l->worker->loop, &l->garbage);
+}
+
+static void close_socks(struct worker_listener *l) {
+    for (unsigned i = 0; i < l->cfg->addresses_n; i++) {
+        if (l->socks[i]) {
+            listener_sock_close(l->socks[i]);
+            l->socks[i] = NULL;
+        }
+    }
+}
+
+/* ---- connections ---- */
+
+static void on_chain_end(struct net_chain *c, enum conn_event e) {
+    struct worker_listener *l = CAST(worker_listener, WORKER_LISTENER_MAGIC, c->owner);
+    (void)e;
+    list_unlink(&c->node);
+    l->worker->connections--;
+    stats_gauge_dec(l->stats, LISTENER_downstream_cx_active);
+    stats_inc(l->stats, LISTENER_downstream_cx_destroy);
+    uint64_t age_us = loop_now_us(&l->worker->loop) - c->cx.start_us;
+    stats_record(l->stats, LISTENER_downstream_cx_length_ms, age_us / 1000);
+    if (l->cfg->access_logs && c->si_) {
+        access_logs_run(l->cfg->access_logs, c->si_, &l->worker->loop);
+    }
+    listener_conn_done(&l->cfg->sock);
+    free_when_unused(l);
+}
+
+static void refuse(struct worker_listener *l, int fd) {
+    close(fd);
+    listener_conn_done(&l->cfg->sock);
+}
+
+/* A connection that matches no filter chain is logged as such: flag NR, details filter_chain_not_found. */
+static void log_no_chain(struct worker_listener *l, const struct accept_info *info) {
+    stats_inc(l->stats, LISTENER_no_filter_chain_match);
+    if (!l->cfg->access_logs) {
+        return;
+    }
+    struct loop *lp = &l->worker->loop;
+    struct conn_info cx = {.remote = info->remote, .local = info->local, .direct_remote = info->direct_remote,
+                           .direct_local = info->direct_local, .server_name = info->server_name,
+                           .listener_name = l->cfg->name, .start_us = loop_now_us(lp), .listener = l->cfg,
+                           .traffic_direction = l->cfg->traffic_direction};
+    struct stream_info si = {.cx = &cx, .start_us = cx.start_us, .end_us = cx.start_us, .flags = RESPONSE_FLAG(NR),
+                             .start_wall_us = loop_wall_us(lp, cx.start_us), .arena = info->arena,
+                             .response_code_details = SV("filter_chain_not_found"), .requested_server_name = info->server_name};
+    access_logs_run(l->cfg->access_logs, &si, lp);
+}
+
+static void serve(struct worker_listener *l, int fd, struct accept_info *info) {
+    struct worker *w = l->worker;
+    uint32_t i = chain_match_find(l->cfg->match, info);
+    if (i == CHAIN_NONE) {
+        log_no_chain(l, info);
+        refuse(l, fd);
+        return;
+    }
+    const struct chain_config *cc = &l->cfg->chains[i];
+    struct transport_factory *f = worker_transport(w, cc->transport);
+    struct transport *t = f ? f->ops->create(f, NULL) : NULL;
+    if (!t) {
+        log_warn_limited(LOG_connection, "listener '%.*s': connection refused, its secrets are not there yet",
+                         SV_ARG(l->cfg->name));
+        refuse(l, fd);
+        return;
+    }
+    struct net_chain_owner owner = {&w->loop, w, l->stats, on_chain_end, l};
+    struct net_chain *c = net_chain_new(&owner, &cc->net, t, fd, info);
+    list_push_back(&l->chains, &c->node);
+    w->connections++;
+    stats_inc(l->stats, LISTENER_downstream_cx_total);
+    stats_gauge_inc(l->stats, LISTENER_downstream_cx_active);
+    net_chain_start(c);
+}
+
+/* The listener for an original destination: its exact address, else the any-address of its port. */
+static struct worker_listener *find_by_address(struct worker *w, const struct addr *a) {
+    struct worker_listener *any = NULL;
+    LIST_FOREACH(it, &w->listeners) {
+        struct worker_listener *l = LIST_ENTRY(it, struct worker_listener, node);
+        for (unsigned i = 0; i < l->cfg->addresses_n; i++) {
+            const struct addr *have = &l->sockets->bound[i];
+            if (have->port != a->port || have->family == AF_UNIX) {
+                continue;
+            }
+            if (addr_ip_eq(have, a)) {
+                return l;
+            }
+            if (addr_is_any(have) && have->family == a->family) {
+                any = l;
+            }
+        }
+    }
+    return any;
+}
+
+static void on_accepted(struct listener_sock *sock, int fd, struct accept_info *info) {
+    struct worker_listener *l = listener_of(sock);
+    if (l->cfg->use_original_dst && info->is_local_restored) {
+        struct worker_listener *to = find_by_address(l->worker, &info->local);
+        if (to && to != l && to->socks[0]) {
+            listener_conn_done(&l->cfg->sock);
+            listener_sock_hand(to->socks[0], fd, info);
+            return;
+        }
+    }
+    serve(l, fd, info);
+}
+
+static const struct listener_sock_ops sock_ops = {.on_accepted = on_accepted};
+
+/* ---- adding, updating, removing ---- */
+
+static void on_drain_end(struct timer *t) {
+    struct worker_listener *l = CONTAINER_OF(t, struct worker_listener, drain_end);
+    LIST_FOREACH_SAFE(it, &l->chains) {
+        net_chain_close(LIST_ENTRY(it, struct net_chain, node), CONN_CLOSE_FLUSH, "drain_timeout");
+    }
+    free_when_unused(l);
+}
+
+static struct worker_listener *listener_make(struct worker *w, struct resource *r, struct listener_sockets *socks) {
+    struct worker_listener *l = xnew(struct worker_listener);
+    l->magic = WORKER_LISTENER_MAGIC;
+    l->worker = w;
+    l->resource = shared_ref(r);
+    l->cfg = r->listener;
+    l->sockets = shared_ref(socks);
+    l->socks = xnew_array(struct listener_sock *, l->cfg->addresses_n);
+    l->stats = stats_shard(l->cfg->stats, w->loop.thread_index);
+    list_init(&l->chains);
+    timer_init(&l->drain_end, &w->loop, on_drain_end);
+    list_push_back(&w->listeners, &l->node);
+    return l;
+}
+
+void worker_listener_add(struct worker *w, struct resource *r, struct listener_sockets *socks) {
+    struct worker_listener *l = listener_make(w, r, socks);
+    for (unsigned i = 0; i < l->cfg->addresses_n; i++) {
+        int fd = listener_sockets_fd(socks, i, w->index);
+        l->socks[i] = listener_sock_new(&w->loop, &l->cfg->sock, fd < 0 ? -1 : dup(fd), &socks->bound[i], l->stats, &sock_ops, l);
+    }
+}
+
+static bool has_equal_chain(const struct listener_config *c, const struct chain_config *like) {
+    for (unsigned i = 0; i < c->chains_n; i++) {
+        if (c->chains[i].hash[0] == like->hash[0] && c->chains[i].hash[1] == like->hash[1]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static const struct chain_config *config_of(const struct net_chain *c) {
+    return CONTAINER_OF(c->config, struct chain_config, net);
+}
+
+/* Connections whose filter chain is gone or changed leave by the drain time; the others stay with what they began on. */
+static void drain_changed(struct worker_listener *old, struct worker_listener *l) {
+    LIST_FOREACH_SAFE(it, &old->chains) {
+        struct net_chain *c = LIST_ENTRY(it, struct net_chain, node);
+        if (has_equal_chain(l->cfg, config_of(c))) {
+            list_unlink(&c->node);
+            list_push_back(&l->chains, &c->node);
+            c->owner = l;
+        }
+    }
+}
+
+void worker_listener_update(struct worker_listener *old, struct resource *r) {
+    struct worker *w = old->worker;
+    struct worker_listener *l = listener_make(w, r, old->sockets);
+    for (unsigned i = 0; i < l->cfg->addresses_n; i++) {
+        int fd = old->socks[i] ? listener_sock_release(old->socks[i]) : -1;
+        l->socks[i] = listener_sock_new(&w->loop, &l->cfg->sock, fd, &l->sockets->bound[i], l->stats, &sock_ops, l);
+    }
+    drain_changed(old, l);
+    worker_listener_remove(old);
+}
+
+void worker_listener_start_drain(struct worker_listener *l, bool stop_accepting) {
+    if (!l->drain_started_ms) {
+        l->drain_started_ms = loop_now_ms(&l->worker->loop);
+    }
+    if (stop_accepting) {
+        close_socks(l);
+    }
+    if (l->worker->shared->is_drain_immediate) {
+        LIST_FOREACH_SAFE(it, &l->chains) { net_chain_drain(LIST_ENTRY(it, struct net_chain, node)); }
+    }
+}
+
+void worker_listener_remove(struct worker_listener *l) {
+    list_unlink(&l->node);
+    list_push_back(&l->worker->draining, &l->node);
+    l->is_removed = true;
+    worker_listener_start_drain(l, true);
+    timer_start(&l->drain_end, l->worker->shared->drain_time_ms);
+    free_when_unused(l);
+}
+
+void worker_listener_free_now(struct worker_listener *l) {
+    close_socks(l);
+    l->is_removed = true;
+    LIST_FOREACH_SAFE(it, &l->chains) {
+        net_chain_close(LIST_ENTRY(it, struct net_chain, node), CONN_CLOSE_NO_FLUSH, "shutdown");
+    }
+    free_when_unused(l);
+}
+
+struct worker_listener *worker_listener_find(struct worker *w, slot_t slot) {
+    LIST_FOREACH(it, &w->listeners) {
+        struct worker_listener *l = LIST_ENTRY(it, struct worker_listener, node);
+        if (l->cfg->slot == slot) {
+            return l;
+        }
+    }
+    return NULL;
+}
+
+bool worker_listener_drains(struct worker_listener *l, struct rng *rng) {
+    const struct worker_shared *s = l->worker->shared;
+    if (s->is_drain_immediate || !s->drain_time_ms) {
+        return true;
+    }
+    uint64_t elapsed = loop_now_ms(&l->worker->loop) - l->drain_started_ms;
+    return elapsed >= s->drain_time_ms || rng_below(rng, s->drain_time_ms) < elapsed;
+}
