@@ -15,6 +15,13 @@
 
 void *vec_grow(void *p, size_t *cap, size_t need, size_t item_bytes);
 
+/* A named vector type, for struct members that are passed around. */
+#define VEC_TYPE(name, type) \
+    struct name {             \
+        type *p;             \
+        size_t n, cap;       \
+    };
+
 #define vec_reserve(v, need)                                                                       \
     ((void)((v)->cap >= (need) ? 0                                                                 \
                                : ((v)->p = (__typeof__((v)->p))vec_grow((v)->p, &(v)->cap, (need), \

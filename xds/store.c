@@ -1,0 +1,396 @@
+/* The store: entries, activation into the snapshot's tables, publishing at the end of an event.
+ * Threads: the config thread. See store.h for the other files. */
+#include "xds/store.h"
+
+#include "proxy/base/log.h"
+#include "proxy/base/mem.h"
+#include "proxy/net/tls_cert.h"
+#include "proxy/upstream/cluster.h"
+
+/* ---- entries ---- */
+
+sv entry_name(const struct entry *e) { return sv_from(e->name, e->name_n); }
+
+/* Clusters and listeners are one namespace; other types are looked up per source. */
+static void make_key(struct buf *key, enum resource_type t, const struct config_source *src, sv name) {
+    uint8_t type = (uint8_t)t;
+    uint64_t id = t == RES_CLUSTER || t == RES_LISTENER || !src ? 0 : src->id;
+    buf_append(key, &type, 1);
+    buf_append(key, &id, sizeof(id));
+    buf_append_sv(key, name);
+}
+
+struct entry *store_find(struct store *s, enum resource_type t, const struct config_source *src, sv name) {
+    struct buf BUF_AUTO key;
+    buf_init(&key);
+    make_key(&key, t, src, name);
+    return map_get(&s->entries, buf_pullup(&key, buf_len(&key)));
+}
+
+static void on_fetch_timeout(struct timer *t) {
+    struct entry *e = CONTAINER_OF(t, struct entry, fetch_timer);
+    e->is_timed_out = true;
+    log_warn(LOG_config, "%s: initial fetch of '%.*s' timed out", resource_types[e->type].short_name, SV_ARG(entry_name(e)));
+    store_target_changed(e);
+}
+
+/* The key and the name are one allocation: type, source id, name, NUL. */
+#define KEY_HEAD (1 + sizeof(uint64_t))
+
+struct entry *store_get(struct store *s, enum resource_type t, const struct config_source *src, sv name) {
+    struct buf BUF_AUTO key;
+    buf_init(&key);
+    make_key(&key, t, src, name);
+    struct entry *e = map_get(&s->entries, buf_pullup(&key, buf_len(&key)));
+    if (e) {
+        return e;
+    }
+    e = xnew(struct entry);
+    char *k = buf_dup_str(&key);
+    e->store = s;
+    e->type = t;
+    e->source = src;
+    e->name = k + KEY_HEAD;
+    e->name_n = name.n;
+    timer_init(&e->fetch_timer, s->loop, on_fetch_timeout);
+    map_put(&s->entries, sv_from(k, KEY_HEAD + name.n), e);
+    return e;
+}
+
+static void entry_free(struct entry *e) {
+    char *key = e->name - KEY_HEAD;
+    map_remove(&e->store->entries, sv_from(key, KEY_HEAD + e->name_n));
+    timer_cancel(&e->fetch_timer);
+    if (e->active) {
+        shared_unref(&e->active->shared);
+    }
+    if (e->warming) {
+        shared_unref(&e->warming->shared);
+    }
+    if (e->failed) {
+        shared_unref(&e->failed->shared);
+    }
+    if (e->sockets) {
+        shared_unref(&e->sockets->shared);
+    }
+    if (e->stats) {
+        stats_scope_unref(e->stats);
+    }
+    vec_fini(&e->users);
+    vec_fini(&e->uses);
+    vec_fini(&e->warming_uses);
+    xfree(e->error);
+    xfree(key);
+    xfree(e);
+}
+
+void store_drop_if_unused(struct entry *e) {
+    if (e->watchers == 0 && !e->active && !e->warming && !e->error && e->users.n == 0) {
+        entry_free(e);
+    }
+}
+
+/* ---- snapshots ---- */
+
+static void on_flush(struct loop_task *t);
+
+void store_touch(struct store *s) {
+    if (s->next) {
+        return;
+    }
+    s->next = snapshot_new(s->latest);
+    loop_queue_task(s->loop, &s->flush);
+}
+
+static void on_index_free(struct shared *sh) {
+    struct cluster_index *i = (struct cluster_index *)sh;
+    map_fini(&i->by_name);
+    arena_fini(&i->arena);
+    xfree(i);
+}
+
+static void rebuild_cluster_names(struct store *s) {
+    struct cluster_index *i = xnew(struct cluster_index);
+    shared_init(&i->shared, on_index_free);
+    map_init(&i->by_name);
+    arena_init(&i->arena, 0);
+    const struct table *t = &s->next->tables[TABLE_CLUSTERS];
+    for (uint32_t slot = table_next(t, 0); slot != UINT32_MAX; slot = table_next(t, slot + 1)) {
+        const struct resource *r = (const struct resource *)table_get(t, slot);
+        map_put(&i->by_name, arena_sv(&i->arena, r->name), (void *)((uintptr_t)slot + 1));
+    }
+    if (s->next->clusters_by_name) {
+        shared_unref(&s->next->clusters_by_name->shared);
+    }
+    s->next->clusters_by_name = i;
+    s->are_cluster_names_dirty = false;
+}
+
+static void no_op(void *arg, slot_t slot) {
+    (void)arg;
+    (void)slot;
+}
+
+static void on_flush(struct loop_task *t) {
+    struct store *s = CONTAINER_OF(t, struct store, flush);
+    if (!s->next) {
+        return;
+    }
+    if (s->are_cluster_names_dirty) {
+        rebuild_cluster_names(s);
+    }
+    struct snapshot *now = s->next;
+    s->next = NULL;
+    if (s->latest) {
+        shared_unref(&s->latest->shared);
+    }
+    s->latest = now;
+    s->opt.publish(s->opt.user, now);
+    names_sweep(s->config.clusters, no_op, NULL);
+    names_sweep(s->config.routes, no_op, NULL);
+    names_sweep(s->config.listeners, no_op, NULL);
+    names_sweep(s->config.transports, no_op, NULL);
+    store_check_ready(s);
+}
+
+/* ---- activation ---- */
+
+static slot_t slot_of(const struct resource *r) {
+    return r->type == RES_CLUSTER ? r->cluster->slot : r->listener->slot;
+}
+
+static void set_cluster(struct entry *e, struct resource *r) {
+    struct store *s = e->store;
+    slot_t slot = slot_of(r ? r : e->active);
+    store_touch(s);
+    s->are_cluster_names_dirty |= !r != !e->active;
+    if (!e->active && r) {
+        s->active_clusters++;
+    } else if (e->active && !r) {
+        s->active_clusters--;
+    }
+    stats_gauge_set(s->cluster_manager, CLUSTER_MANAGER_active_clusters, s->active_clusters);
+    table_set(&s->next->tables[TABLE_CLUSTERS], slot, r ? &r->shared : NULL);
+    if (r) {
+        store_hosts_publish(e);
+    } else {
+        table_set(&s->next->tables[TABLE_HOSTS], slot, NULL);
+    }
+}
+
+static void set_listener(struct entry *e, struct resource *r) {
+    struct store *s = e->store;
+    slot_t slot = slot_of(r ? r : e->active);
+    store_touch(s);
+    if (!e->active && r) {
+        s->active_listeners++;
+    } else if (e->active && !r) {
+        s->active_listeners--;
+    }
+    stats_gauge_set(s->listener_manager, LISTENER_MANAGER_total_listeners_active, s->active_listeners);
+    table_set(&s->next->tables[TABLE_LISTENERS], slot, r ? &r->shared : NULL);
+    table_set(&s->next->tables[TABLE_SOCKETS], slot, r ? &e->sockets->shared : NULL);
+    if (!r && e->sockets) {
+        shared_unref(&e->sockets->shared);
+        e->sockets = NULL;
+    }
+}
+
+static void set_route(struct entry *e, struct resource *r) {
+    struct store *s = e->store;
+    slot_t slot = names_acquire(s->config.routes, entry_name(e)); /* wanted by someone: the slot exists */
+    store_touch(s);
+    table_set(&s->next->tables[TABLE_ROUTES], slot, r ? &r->shared : NULL);
+    if (!r) {
+        names_release(s->config.routes, slot);
+    }
+    if (!r || e->active) {
+        names_release(s->config.routes, slot); /* one ref stays while a table is in the slot */
+    }
+}
+
+void store_set_active(struct entry *e, struct resource *r) {
+    struct store *s = e->store;
+    struct resource *old = e->active;
+    if (r && !store_make_transports(e, r)) {
+        log_error(LOG_config, "%s '%.*s': a transport socket could not be made", resource_types[e->type].short_name,
+                  SV_ARG(entry_name(e)));
+    }
+    if (e->type == RES_CLUSTER) {
+        set_cluster(e, r);
+    } else if (e->type == RES_LISTENER) {
+        set_listener(e, r);
+    } else if (e->type == RES_ROUTE) {
+        set_route(e, r);
+    }
+    store_unlink(e, &e->uses);
+    e->active = r;
+    e->uses = e->warming_uses;
+    e->warming_uses = (struct entry_vec){0};
+    if (old) {
+        store_drop_transports(s, old);
+        shared_unref(&old->shared);
+    }
+    store_target_changed(e);
+}
+
+/* ---- applying ---- */
+
+static void set_warming(struct entry *e, struct resource *r) {
+    struct store *s = e->store;
+    unsigned *count = e->type == RES_CLUSTER ? &s->warming_clusters : &s->warming_listeners;
+    if (e->warming) {
+        store_unlink(e, &e->warming_uses);
+        shared_unref(&e->warming->shared);
+        (*count)--;
+    }
+    e->warming = r;
+    if (r) {
+        (*count)++;
+        store_link(e, r, &e->warming_uses);
+    }
+    stats_gauge_set(s->cluster_manager, CLUSTER_MANAGER_warming_clusters, s->warming_clusters);
+    stats_gauge_set(s->listener_manager, LISTENER_MANAGER_total_listeners_warming, s->warming_listeners);
+}
+
+void store_apply(struct entry *e, struct resource *r) {
+    struct store *s = e->store;
+    bool is_new = !e->active && !e->warming;
+    r->updated_us = loop_wall_us(s->loop, loop_refresh_now(s->loop));
+    e->is_gone = false;
+    xfree(e->error);
+    e->error = NULL;
+    if (e->failed) {
+        shared_unref(&e->failed->shared);
+        e->failed = NULL;
+    }
+    timer_cancel(&e->fetch_timer);
+    if (e->type == RES_CLUSTER) {
+        stats_inc(s->cluster_manager, is_new ? CLUSTER_MANAGER_cluster_added : CLUSTER_MANAGER_cluster_modified);
+        set_warming(e, r);
+        store_hosts_start(e, r);
+        store_check_warm(e);
+        return;
+    }
+    if (e->type == RES_LISTENER) {
+        stats_inc(s->listener_manager, is_new ? LISTENER_MANAGER_listener_added : LISTENER_MANAGER_listener_modified);
+        set_warming(e, r);
+        store_check_warm(e);
+        return;
+    }
+    store_set_active(e, r);
+}
+
+void store_remove(struct entry *e) {
+    struct store *s = e->store;
+    e->is_gone = true;
+    if (e->type == RES_CLUSTER) {
+        stats_inc(s->cluster_manager, CLUSTER_MANAGER_cluster_removed);
+    } else if (e->type == RES_LISTENER) {
+        stats_inc(s->listener_manager, LISTENER_MANAGER_listener_removed);
+    }
+    if (e->type == RES_CLUSTER || e->type == RES_LISTENER) {
+        set_warming(e, NULL);
+    }
+    if (e->active) {
+        store_set_active(e, NULL);
+    } else {
+        store_target_changed(e);
+    }
+    if (e->type == RES_CLUSTER) {
+        store_hosts_stop(e);
+    }
+    xfree(e->error);
+    e->error = NULL;
+    store_drop_if_unused(e);
+}
+
+/* ---- static resources ---- */
+
+bool store_add_static(struct store *s, enum resource_type t, sv wire, struct diag *d) {
+    sv name = resource_name_of(t, wire);
+    static unsigned unnamed;
+    char generated[32];
+    if (!name.n) { /* listeners may go without a name */
+        name = sv_from(generated, (size_t)snprintf(generated, sizeof(generated), "%u-unnamed", ++unnamed));
+    }
+    const struct config_source *src = config_source_intern(NULL, d);
+    struct entry *e = store_get(s, t, src, name);
+    if (e->active || e->warming) {
+        return diag_error(d, t == RES_CLUSTER ? "cluster manager: duplicate cluster '%.*s'" : "duplicate '%.*s'", SV_ARG(name));
+    }
+    e->is_static = true;
+    struct resource *r = resource_compile(&s->config, t, name, SV_NULL, wire, true, NULL, d);
+    if (!r) {
+        store_drop_if_unused(e);
+        return false;
+    }
+    store_apply(e, r);
+    return true;
+}
+
+static bool has_cluster(void *user, sv name) { return store_has_cluster(user, name); }
+
+bool store_has_cluster(struct store *s, sv name) {
+    const struct entry *e = store_find(s, RES_CLUSTER, NULL, name);
+    return e && (e->active || e->warming);
+}
+
+/* ---- life ---- */
+
+static struct stats_shard *shard(struct store *s, const struct stats_group *g, const char *prefix) {
+    return stats_shard(stats_scope_get(s->opt.stats, g, sv_cstr(prefix)), s->loop->thread_index);
+}
+
+void store_init(struct store *s, const struct store_options *o) {
+    memset(s, 0, sizeof(*s));
+    s->loop = o->loop;
+    s->opt = *o;
+    s->flush.run = on_flush;
+    map_init(&s->entries);
+    s->config = (struct config){
+        .listeners = names_new(),
+        .routes = names_new(),
+        .clusters = names_new(),
+        .transports = names_new(),
+        .stats = o->stats,
+        .registry = o->registry,
+        .reject_unknown_dynamic = o->reject_unknown_dynamic,
+        .ignore_unknown_dynamic = o->ignore_unknown_dynamic,
+        .allow_unknown_static = o->allow_unknown_static,
+        .node_id = o->node_id,
+        .node_cluster = o->node_cluster,
+        .has_cluster = has_cluster,
+        .user = s,
+    };
+    s->cluster_manager = shard(s, &cluster_manager_stats_group, "cluster_manager.");
+    s->listener_manager = shard(s, &listener_manager_stats_group, "listener_manager.");
+    s->cds_scope = stats_scope_get(o->stats, &xds_stats_group, SV("cluster_manager.cds."));
+    s->lds_scope = stats_scope_get(o->stats, &xds_stats_group, SV("listener_manager.lds."));
+}
+
+void store_fini(struct store *s) {
+    loop_cancel_task(&s->flush);
+    store_clients_free(s);
+    size_t it = 0;
+    struct map_slot *slot;
+    while ((slot = map_next(&s->entries, &it))) {
+        struct entry *e = slot->value;
+        store_hosts_stop(e);
+    }
+    struct map left = s->entries;
+    map_init(&s->entries); /* entry_free removes from an empty map: nothing moves under the walk */
+    it = 0;
+    while ((slot = map_next(&left, &it))) {
+        entry_free(slot->value);
+    }
+    map_fini(&left);
+    if (s->next) {
+        shared_unref(&s->next->shared);
+    }
+    if (s->latest) {
+        shared_unref(&s->latest->shared);
+    }
+    stats_scope_unref(s->cds_scope);
+    stats_scope_unref(s->lds_scope);
+}

@@ -1,0 +1,108 @@
+/* What resources refer to: links between entries, subscriptions by first and last watcher, clients of sources.
+ * Threads: the config thread. */
+#include "proxy/base/mem.h"
+#include "xds/client.h"
+#include "xds/store.h"
+
+/* ---- links ---- */
+
+static struct entry *target_of(struct store *s, const struct resource_ref *ref) {
+    return store_get(s, ref->type, ref->source, ref->name);
+}
+
+static void remove_one(struct entry_vec *v, const struct entry *e) {
+    for (size_t i = 0; i < v->n; i++) {
+        if (v->p[i] == e) {
+            vec_swap_remove(v, i);
+            return;
+        }
+    }
+}
+
+void store_link(struct entry *owner, const struct resource *r, struct entry_vec *uses) {
+    for (unsigned i = 0; i < r->refs_n; i++) {
+        struct entry *t = target_of(owner->store, &r->refs[i]);
+        *vec_push(uses) = t;
+        *vec_push(&t->users) = owner;
+        store_watch(t);
+    }
+}
+
+void store_unlink(struct entry *owner, struct entry_vec *uses) {
+    for (size_t i = 0; i < uses->n; i++) {
+        struct entry *t = uses->p[i];
+        remove_one(&t->users, owner);
+        store_unwatch(t);
+    }
+    vec_fini(uses);
+}
+
+/* ---- subscriptions ---- */
+
+static struct xds_mux *mux_of(struct entry *t) {
+    if (!t->source || t->source->kind == SOURCE_STATIC) {
+        return NULL;
+    }
+    struct source_client *c = store_client(t->store, t->source, t->type);
+    return c ? c->mux : NULL;
+}
+
+void store_watch(struct entry *t) {
+    if (t->watchers++ > 0) {
+        return;
+    }
+    struct xds_mux *m = mux_of(t);
+    if (!m) {
+        return;
+    }
+    if (t->source->initial_fetch_timeout_ms && !t->active) {
+        timer_start(&t->fetch_timer, t->source->initial_fetch_timeout_ms);
+    }
+    xds_mux_watch(m, t->type, entry_name(t));
+}
+
+void store_unwatch(struct entry *t) {
+    if (--t->watchers > 0) {
+        return;
+    }
+    timer_cancel(&t->fetch_timer);
+    struct xds_mux *m = mux_of(t);
+    if (m) {
+        xds_mux_unwatch(m, t->type, entry_name(t));
+        if (t->active && t->type != RES_CLUSTER && t->type != RES_LISTENER) {
+            store_set_active(t, NULL); /* nobody wants it: asked for again, it comes again */
+        }
+    }
+    store_drop_if_unused(t);
+}
+
+/* ---- clients ---- */
+
+struct source_client *store_client(struct store *s, const struct config_source *src, enum resource_type t) {
+    for (unsigned i = 0; i < s->clients_n; i++) {
+        struct source_client *c = s->clients[i];
+        bool is_ads = src->kind == SOURCE_ADS && c->source->kind == SOURCE_ADS;
+        if (is_ads || (c->source == src && c->type == t)) {
+            return c;
+        }
+    }
+    if (src->kind == SOURCE_ADS) {
+        return NULL; /* no ads_config in the bootstrap */
+    }
+    struct source_client *c = source_client_new(s, src, t);
+    if (!c) {
+        return NULL;
+    }
+    s->clients = xreallocarray(s->clients, s->clients_n + 1, sizeof(*s->clients));
+    s->clients[s->clients_n++] = c;
+    return c;
+}
+
+void store_clients_free(struct store *s) {
+    for (unsigned i = 0; i < s->clients_n; i++) {
+        source_client_free(s->clients[i]);
+    }
+    xfree(s->clients);
+    s->clients = NULL;
+    s->clients_n = 0;
+}

@@ -1,0 +1,165 @@
+/* Readiness: what a cluster or listener waits for, activation, transport factories, the end of start-up.
+ * Threads: the config thread. Spec: Envoy's "xDS protocol" (warming), initial_fetch_timeout. */
+#include "proxy/base/log.h"
+#include "proxy/base/mem.h"
+#include "proxy/net/tls_cert.h"
+#include "proxy/upstream/cluster.h"
+#include "xds/store.h"
+
+/* ---- transport factories ---- */
+
+static const struct tls_secret *secret_of(struct store *s, const struct resource_ref *ref) {
+    const struct entry *e = store_find(s, RES_SECRET, ref->source, ref->name);
+    return e && e->active ? e->active->secret : NULL;
+}
+
+static bool make_transport(struct store *s, const struct transport_def *d) {
+    const struct tls_secret *secrets[64];
+    unsigned n = d->secrets_n < ARRAY_LEN(secrets) ? d->secrets_n : ARRAY_LEN(secrets);
+    for (unsigned i = 0; i < n; i++) {
+        secrets[i] = secret_of(s, &d->secrets[i]);
+        if (!secrets[i]) {
+            return true; /* later */
+        }
+    }
+    struct secret_source src = {secrets, n};
+    struct diag diag;
+    diag_init(&diag);
+    struct transport_factory *f = d->type->make(d->config, &src, &diag);
+    if (!f) {
+        sv text = diag_text(&diag);
+        log_error(LOG_config, "transport socket: %.*s", SV_ARG(text));
+        diag_fini(&diag);
+        return false;
+    }
+    diag_fini(&diag);
+    store_touch(s);
+    table_set(&s->next->tables[TABLE_TRANSPORTS], d->slot, &f->shared);
+    shared_unref(&f->shared);
+    return true;
+}
+
+bool store_make_transports(struct entry *e, const struct resource *r) {
+    bool ok = true;
+    for (unsigned i = 0; i < r->transports_n; i++) {
+        ok &= make_transport(e->store, &r->transports[i]);
+    }
+    return ok;
+}
+
+void store_drop_transports(struct store *s, const struct resource *r) {
+    for (unsigned i = 0; i < r->transports_n; i++) {
+        store_touch(s);
+        table_set(&s->next->tables[TABLE_TRANSPORTS], r->transports[i].slot, NULL);
+    }
+}
+
+/* ---- readiness ---- */
+
+static bool has_arrived(const struct entry *target) { return target->active || target->is_timed_out; }
+
+static bool all_arrived(const struct entry_vec *uses) {
+    for (size_t i = 0; i < uses->n; i++) {
+        if (uses->p[i]->type != RES_ENDPOINTS && !has_arrived(uses->p[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool is_warm(const struct entry *e) {
+    if (!all_arrived(&e->warming_uses)) {
+        return false;
+    }
+    return e->type != RES_CLUSTER || store_hosts_ready(e);
+}
+
+/* Sockets of a listener's new version: the old ones when they fit. False: they can't be had. */
+static bool take_sockets(struct entry *e, struct resource *r) {
+    struct store *s = e->store;
+    if (e->sockets && e->active && listener_same_sockets(e->active->listener, r->listener)) {
+        return true;
+    }
+    struct diag d;
+    diag_init(&d);
+    struct listener_sockets *made = listener_sockets_new(r->listener, s->opt.workers, &d);
+    if (!made || listener_sockets_listen(made, r->listener) < 0) {
+        sv text = diag_text(&d);
+        stats_inc(s->listener_manager, LISTENER_MANAGER_listener_create_failure);
+        log_error(LOG_config, "listener '%.*s': %.*s", SV_ARG(entry_name(e)), SV_ARG(text));
+        diag_fini(&d);
+        return false;
+    }
+    diag_fini(&d);
+    if (e->sockets) {
+        shared_unref(&e->sockets->shared);
+    }
+    e->sockets = made;
+    return true;
+}
+
+void store_check_warm(struct entry *e) {
+    struct store *s = e->store;
+    struct resource *r = e->warming;
+    if (!r || !is_warm(e)) {
+        return;
+    }
+    if (e->type == RES_LISTENER && !take_sockets(e, r)) {
+        return;
+    }
+    e->warming = NULL;
+    if (e->type == RES_CLUSTER) {
+        s->warming_clusters--;
+    } else {
+        s->warming_listeners--;
+        stats_add(s->listener_manager, LISTENER_MANAGER_listener_create_success, s->opt.workers);
+    }
+    stats_gauge_set(s->cluster_manager, CLUSTER_MANAGER_warming_clusters, s->warming_clusters);
+    stats_gauge_set(s->listener_manager, LISTENER_MANAGER_total_listeners_warming, s->warming_listeners);
+    log_debug(LOG_config, "%s '%.*s' is warm", resource_types[e->type].short_name, SV_ARG(entry_name(e)));
+    store_set_active(e, r);
+    store_check_ready(s);
+}
+
+/* ---- changes of what is referred to ---- */
+
+static void user_changed(struct entry *user, struct entry *target) {
+    if (target->type == RES_SECRET && user->active) {
+        store_make_transports(user, user->active);
+    }
+    if (target->type == RES_ENDPOINTS && user->type == RES_CLUSTER) {
+        store_hosts_start(user, user->warming ? user->warming : user->active);
+        if (user->active) {
+            store_hosts_publish(user);
+        }
+    }
+    store_check_warm(user);
+}
+
+void store_target_changed(struct entry *target) {
+    struct entry_vec users = {0}; /* the list may change under the walk */
+    for (size_t i = 0; i < target->users.n; i++) {
+        *vec_push(&users) = target->users.p[i];
+    }
+    for (size_t i = 0; i < users.n; i++) {
+        bool is_repeated = false;
+        for (size_t k = 0; k < i && !is_repeated; k++) {
+            is_repeated = users.p[k] == users.p[i];
+        }
+        if (!is_repeated) {
+            user_changed(users.p[i], target);
+        }
+    }
+    vec_fini(&users);
+}
+
+/* ---- start-up ---- */
+
+void store_check_ready(struct store *s) {
+    if (s->is_ready || s->waits_cds || s->waits_lds || s->warming_clusters || s->warming_listeners || s->next) {
+        return;
+    }
+    s->is_ready = true;
+    log_info(LOG_main, "all clusters and listeners are initialised");
+    s->opt.on_ready(s->opt.user);
+}
