@@ -29,5 +29,9 @@ void substitution_format_write(const struct substitution_format *f, const struct
 /* "UF,URX" or "-". */
 void response_flags_write(uint64_t flags, struct buf *out);
 void response_flags_long_write(uint64_t flags, struct buf *out);
+/* The gRPC status of an exchange: from trailers, else response headers, else what the HTTP status stands for. False: there
+ * was no response; UINT64_MAX: a grpc-status that is no number. */
+bool stream_grpc_status(const struct stream_info *si, uint64_t *status);
+bool response_flag_parse(sv name, uint64_t *flag); /* "UF" */
 
 #endif

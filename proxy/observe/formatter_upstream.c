@@ -1,0 +1,165 @@
+/* Operators about the upstream side: host, cluster, connection, bytes.
+ * Threads: evaluated on workers; hosts are seen through hooks (hooks.h). */
+#include "proxy/observe/formatter_internal.h"
+
+enum part { WITH_PORT, WITHOUT_PORT, ONLY_PORT };
+
+static sv host_address(const struct stream_info *si) {
+    return si->up.host && observe_hooks()->host_address ? observe_hooks()->host_address(si->up.host) : SV_NULL;
+}
+
+static void eval_host(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
+    (void)op;
+    fmt_str_or_none(v, host_address(c->si));
+}
+
+/* "name:80" → "name", "[::1]:80" → "[::1]". */
+static sv without_port(sv s) {
+    size_t colon = sv_rfind(s, ':');
+    bool is_port = colon != SIZE_MAX && colon + 1 < s.n;
+    for (size_t i = colon + 1; is_port && i < s.n; i++) {
+        is_port = ascii_isdigit(s.p[i]);
+    }
+    return is_port && (sv_find(s, ':') == colon || s.p[0] == '[') ? sv_sub(s, 0, colon) : s;
+}
+
+static void eval_host_name(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
+    sv s = c->si->up.host && observe_hooks()->host_hostname ? observe_hooks()->host_hostname(c->si->up.host) : SV_NULL;
+    if (!s.n) {
+        s = host_address(c->si);
+    }
+    fmt_str_or_none(v, op->def->sub == WITHOUT_PORT ? without_port(s) : s);
+}
+
+/* The address the connection went to; known once there is a connection. */
+static void eval_remote(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
+    const struct upstream_info *up = &c->si->up;
+    bool connected = up->connection_id != 0;
+    const struct addr *a = connected && up->host && observe_hooks()->host_addr ? observe_hooks()->host_addr(up->host) : NULL;
+    if (up->conn && connected) {
+        a = &up->conn->remote;
+    }
+    fmt_address(a, op->def->sub, c, v);
+}
+
+static void eval_local(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
+    fmt_address(c->si->up.local.family ? &c->si->up.local : NULL, op->def->sub, c, v);
+}
+
+enum str { STR_CLUSTER, STR_CLUSTER_RAW, STR_HOSTS, STR_HOST_NAMES, STR_HOSTS_NO_PORT, STR_HOST_NAMES_NO_PORT, STR_IDS, STR_LOCAL_CLOSE };
+static void eval_str(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
+    const struct stream_info *si = c->si;
+    sv s = SV_NULL;
+    switch ((enum str)op->def->sub) {
+    case STR_CLUSTER:
+        s = si->cluster_name;
+        break;
+    case STR_CLUSTER_RAW:
+        s = si->cluster_raw_name.n ? si->cluster_raw_name : si->cluster_name;
+        break;
+    case STR_HOSTS:
+    case STR_HOST_NAMES:
+        s = si->up.hosts_attempted;
+        break;
+    case STR_HOSTS_NO_PORT:
+    case STR_HOST_NAMES_NO_PORT:
+        break; /* below */
+    case STR_IDS:
+        s = si->up.connection_ids_attempted;
+        break;
+    case STR_LOCAL_CLOSE:
+        s = sv_cstr(si->up.local_close_reason);
+        break;
+    }
+    fmt_str_or_none(v, s);
+}
+
+/* "a:1,b:2" → "a,b" */
+static void eval_attempted_no_port(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
+    (void)op;
+    sv rest = c->si->up.hosts_attempted;
+    if (!rest.n) {
+        return;
+    }
+    char *out = rest.n <= sizeof(c->tmp) ? c->tmp : buf_reserve(c->scratch, rest.n);
+    size_t n = 0;
+    while (rest.n) {
+        sv host = without_port(sv_cut(&rest, ','));
+        if (n) {
+            out[n++] = ',';
+        }
+        memcpy(out + n, host.p, host.n);
+        n += host.n;
+    }
+    if (out != c->tmp) {
+        buf_commit(c->scratch, n);
+    }
+    fmt_str(v, sv_from(out, n));
+}
+
+enum num { NUM_ATTEMPTS, NUM_ID, NUM_WIRE_RX, NUM_WIRE_TX, NUM_HDR_RX, NUM_HDR_TX, NUM_PLAIN_RX, NUM_PLAIN_TX };
+static void eval_num(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
+    const struct upstream_info *up = &c->si->up;
+    uint64_t n = 0;
+    switch ((enum num)op->def->sub) {
+    case NUM_ATTEMPTS:
+        n = up->attempts;
+        break;
+    case NUM_ID:
+        n = up->connection_id;
+        break;
+    case NUM_WIRE_RX:
+        n = up->wire_rx_bytes;
+        break;
+    case NUM_WIRE_TX:
+        n = up->wire_tx_bytes;
+        break;
+    case NUM_HDR_RX:
+    case NUM_PLAIN_RX:
+        n = up->header_rx_bytes;
+        break;
+    case NUM_HDR_TX:
+    case NUM_PLAIN_TX:
+        n = up->header_tx_bytes;
+        break;
+    }
+    fmt_u64(v, n);
+}
+
+static void eval_endpoint_id(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
+    (void)op;
+    if (c->si->up.host) {
+        fmt_str(v, SV(""));
+    }
+}
+
+#define ONE FMT_ARGS_NONE, false, NULL
+static const struct fmt_def defs[] = {
+    {"UPSTREAM_HOST", eval_host, ONE, 0},
+    {"UPSTREAM_HOST_NAME", eval_host_name, ONE, WITH_PORT},
+    {"UPSTREAM_HOST_NAME_WITHOUT_PORT", eval_host_name, ONE, WITHOUT_PORT},
+    {"UPSTREAM_REMOTE_ADDRESS", eval_remote, ONE, WITH_PORT},
+    {"UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", eval_remote, ONE, WITHOUT_PORT},
+    {"UPSTREAM_REMOTE_PORT", eval_remote, ONE, ONLY_PORT},
+    {"UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID", eval_endpoint_id, ONE, 0},
+    {"UPSTREAM_LOCAL_ADDRESS", eval_local, ONE, WITH_PORT},
+    {"UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", eval_local, ONE, WITHOUT_PORT},
+    {"UPSTREAM_LOCAL_PORT", eval_local, ONE, ONLY_PORT},
+    {"UPSTREAM_CLUSTER", eval_str, ONE, STR_CLUSTER},
+    {"UPSTREAM_CLUSTER_RAW", eval_str, ONE, STR_CLUSTER_RAW},
+    {"UPSTREAM_HOSTS_ATTEMPTED", eval_str, ONE, STR_HOSTS},
+    {"UPSTREAM_HOST_NAMES_ATTEMPTED", eval_str, ONE, STR_HOST_NAMES},
+    {"UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT", eval_attempted_no_port, ONE, STR_HOSTS_NO_PORT},
+    {"UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT", eval_attempted_no_port, ONE, STR_HOST_NAMES_NO_PORT},
+    {"UPSTREAM_CONNECTION_IDS_ATTEMPTED", eval_str, ONE, STR_IDS},
+    {"UPSTREAM_LOCAL_CLOSE_REASON", eval_str, ONE, STR_LOCAL_CLOSE},
+    {"UPSTREAM_REQUEST_ATTEMPT_COUNT", eval_num, ONE, NUM_ATTEMPTS},
+    {"UPSTREAM_CONNECTION_ID", eval_num, ONE, NUM_ID},
+    {"UPSTREAM_WIRE_BYTES_RECEIVED", eval_num, ONE, NUM_WIRE_RX},
+    {"UPSTREAM_WIRE_BYTES_SENT", eval_num, ONE, NUM_WIRE_TX},
+    {"UPSTREAM_HEADER_BYTES_RECEIVED", eval_num, ONE, NUM_HDR_RX},
+    {"UPSTREAM_HEADER_BYTES_SENT", eval_num, ONE, NUM_HDR_TX},
+    {"UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED", eval_num, ONE, NUM_PLAIN_RX},
+    {"UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT", eval_num, ONE, NUM_PLAIN_TX},
+};
+const struct fmt_table fmt_table_upstream = {defs, ARRAY_LEN(defs)};
