@@ -33,9 +33,10 @@ static void unknown_fields(const struct walk *w, const struct proto_path *path,
 }
 
 static void marked_field(const struct walk *w, const struct proto_path *path,
-                         const struct proto_type *t, unsigned i) {
+                         const struct proto_type *t, unsigned i, const ProtobufCMessage *m) {
     unsigned flags = t->fields[i].flags;
-    if (flags & (PROTO_FIELD_DEPRECATED | PROTO_FIELD_DISALLOWED)) {
+    if (flags & (PROTO_FIELD_DEPRECATED | PROTO_FIELD_DISALLOWED) &&
+        reflect_has(m, &t->desc->fields[i])) {
         enum finding_kind kind =
             flags & PROTO_FIELD_DISALLOWED ? FINDING_DISALLOWED : FINDING_DEPRECATED;
         tell(w, path, &(struct finding){.kind = kind, .type = t, .field = t->desc->fields[i].name});
@@ -76,7 +77,7 @@ static void walk_field(const struct walk *w, const struct proto_path *up,
                        const struct proto_type *t, unsigned i, const ProtobufCMessage *m) {
     const ProtobufCFieldDescriptor *f = &t->desc->fields[i];
     struct proto_path path = {up, f->name, PROTO_PATH_NO_INDEX, SV_NULL};
-    marked_field(w, &path, t, i);
+    marked_field(w, &path, t, i, m);
     if (!reflect_is_repeated(f)) {
         walk_value(w, &path, t, i, reflect_member(m, f));
         return;
@@ -86,11 +87,16 @@ static void walk_field(const struct walk *w, const struct proto_path *up,
     }
 }
 
-/* Has the field anything that could be told of? */
-static bool is_of_interest(const struct proto_type *t, unsigned i) {
+/* Has the field anything to tell of? An enum's default may be a deprecated value. */
+static bool is_of_interest(const struct proto_type *t, unsigned i, const ProtobufCMessage *m) {
+    const ProtobufCFieldDescriptor *f = &t->desc->fields[i];
+    unsigned flags = t->fields[i].flags;
+    if ((flags & PROTO_FIELD_MARKED_ENUM) && !reflect_in_oneof(f) && !reflect_is_repeated(f)) {
+        return true;
+    }
     const unsigned marks =
         PROTO_FIELD_DEPRECATED | PROTO_FIELD_DISALLOWED | PROTO_FIELD_MARKED_ENUM;
-    return t->fields[i].type >= 0 || (t->fields[i].flags & marks);
+    return (t->fields[i].type >= 0 || (flags & marks)) && reflect_has(m, f);
 }
 
 static void walk_message(const struct walk *w, const struct proto_path *path,
@@ -99,7 +105,7 @@ static void walk_message(const struct walk *w, const struct proto_path *path,
         unknown_fields(w, path, t, m);
     }
     for (unsigned i = 0; i < t->desc->n_fields; i++) {
-        if (is_of_interest(t, i) && reflect_has(m, &t->desc->fields[i])) {
+        if (is_of_interest(t, i, m)) {
             walk_field(w, path, t, i, m);
         }
     }

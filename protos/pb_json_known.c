@@ -166,6 +166,9 @@ bool pb_json_read_known(struct pb_json_reader *r, const struct proto_path *path,
     case PROTO_KIND_VALUE:
         return read_value(r, path, v, (Pb__Value *)(void *)m);
     case PROTO_KIND_WRAPPER:
+        if (json_is_object(v)) { /* {"value": 5}: as lenient as Envoy */
+            return pb_json_read_plain(r, path, t, v, m, SV_NULL);
+        }
         return pb_json_read_value(r, path, t, 0, v, reflect_member_mut(m, &t->desc->fields[0]));
     case PROTO_KIND_PLAIN:
     case PROTO_KIND_TYPED_STRUCT:

@@ -161,23 +161,25 @@ static bool read_bool(struct pb_json_reader *r, const struct proto_path *path, c
     return pb_json_fail(r, path, "expected 'true' or 'false'");
 }
 
+/* By name or by number, the number in quotes too. */
 static bool read_enum(struct pb_json_reader *r, const struct proto_path *path,
                       const struct proto_type *t, const ProtobufCFieldDescriptor *f,
                       const json_t *v, void *out) {
-    if (json_is_string(v)) {
-        const ProtobufCEnumValue *named =
-            protobuf_c_enum_descriptor_get_value_by_name(reflect_enum_of(f), json_string_value(v));
-        if (!named) {
-            sv what = arena_printf(r->a, "unknown enum value: '%s'", json_string_value(v));
-            return unknown(r, path, t->name, what);
-        }
-        *(int *)out = named->value;
-        return true;
+    int64_t ignored;
+    if (json_is_number(v) || (json_is_string(v) && sv_to_i64(string_of(v), &ignored))) {
+        return read_number(r, path, PROTOBUF_C_TYPE_INT32, v, out);
     }
-    if (!json_is_number(v)) {
+    if (!json_is_string(v)) {
         return pb_json_fail(r, path, "expected number or string");
     }
-    return read_number(r, path, PROTOBUF_C_TYPE_INT32, v, out);
+    const char *name = json_string_value(v);
+    const ProtobufCEnumValue *named =
+        protobuf_c_enum_descriptor_get_value_by_name(reflect_enum_of(f), name);
+    if (!named) {
+        return unknown(r, path, t->name, arena_printf(r->a, "unknown enum value: '%s'", name));
+    }
+    *(int *)out = named->value;
+    return true;
 }
 
 static bool read_string(struct pb_json_reader *r, const struct proto_path *path, const json_t *v,

@@ -130,27 +130,55 @@ static const char *operand(ProtobufCType type, const struct proto_rule *r,
     return out;
 }
 
+/* Is the lower bound above the upper one? Then the rule is to be outside of the two. */
+static bool is_inverted(ProtobufCType type, const struct proto_rule *low,
+                        const struct proto_rule *high) {
+    switch (reflect_class_of(type)) {
+    case REFLECT_REAL:
+        return low->v.d > high->v.d;
+    case REFLECT_UNSIGNED:
+        return low->v.u > high->v.u;
+    default: /* signed, enum, Duration */
+        return low->v.i > high->v.i || (low->v.i == high->v.i && low->n > high->n);
+    }
+}
+
+/* lte, gte: is that bound itself a good value? */
+static void range_violation(struct checker *c, const struct proto_path *path, ProtobufCType type,
+                            const struct proto_rule *low, bool gte, const struct proto_rule *high,
+                            bool lte) {
+    char a[OPERAND_MAX], b[OPERAND_MAX];
+    operand(type, low, a);
+    operand(type, high, b);
+    if (is_inverted(type, low, high)) {
+        violation(c, path, "value must be outside range %c%s, %s%c", lte ? '(' : '[', b, a,
+                  gte ? ')' : ']');
+    } else {
+        violation(c, path, "value must be inside range %c%s, %s%c", gte ? '[' : '(', a, b,
+                  lte ? ']' : ')');
+    }
+}
+
 static void check_bounds(struct checker *c, const struct proto_path *path, struct group g,
                          struct ordered o) {
-    const struct proto_rule *gte = find_rule(g, PROTO_RULE_GTE),
-                            *lte = find_rule(g, PROTO_RULE_LTE);
+    const struct proto_rule *gte = find_rule(g, PROTO_RULE_GTE), *lte = find_rule(g, PROTO_RULE_LTE);
     const struct proto_rule *low = gte ? gte : find_rule(g, PROTO_RULE_GT);
     const struct proto_rule *high = lte ? lte : find_rule(g, PROTO_RULE_LT);
-    bool low_ok = !low || greater(o, low, gte != NULL),
-         high_ok = !high || less(o, high, lte != NULL);
-    if (low_ok && high_ok) {
+    bool low_ok = !low || greater(o, low, gte != NULL);
+    bool high_ok = !high || less(o, high, lte != NULL);
+    bool one_will_do = low && high && is_inverted(o.type, low, high);
+    if (one_will_do ? low_ok || high_ok : low_ok && high_ok) {
         return;
     }
-    char a[OPERAND_MAX], b[OPERAND_MAX];
+    char text[OPERAND_MAX];
     if (low && high) {
-        violation(c, path, "value must be inside range %c%s, %s%c", gte ? '[' : '(',
-                  operand(o.type, low, a), operand(o.type, high, b), lte ? ']' : ')');
+        range_violation(c, path, o.type, low, gte != NULL, high, lte != NULL);
     } else if (low) {
         violation(c, path, "value must be greater than %s%s", gte ? "or equal to " : "",
-                  operand(o.type, low, a));
+                  operand(o.type, low, text));
     } else {
         violation(c, path, "value must be less than %s%s", lte ? "or equal to " : "",
-                  operand(o.type, high, a));
+                  operand(o.type, high, text));
     }
 }
 

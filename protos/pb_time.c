@@ -119,7 +119,8 @@ static bool eat_offset(sv *s, int64_t *seconds) {
         !sv_eat(s, SV(":")) || !eat_number(s, 2, 59, &minute)) {
         return false;
     }
-    *seconds = (hour * 60 + minute) * (is_negative ? -60 : 60);
+    int64_t span = (int64_t)hour * 3600 + minute * 60;
+    *seconds = is_negative ? -span : span;
     return true;
 }
 

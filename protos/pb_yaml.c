@@ -9,6 +9,8 @@
 #include "proxy/base/map.h"
 #include "proxy/base/mem.h"
 
+#define SHOWN_MAX 200 /* bytes of a document that is only a scalar */
+
 struct anchor {
     json_t *node; /* one reference held */
     size_t nodes; /* how many it stands for */
@@ -34,7 +36,7 @@ struct loader {
 };
 
 static bool fail(struct loader *l, yaml_mark_t at, const char *what) {
-    return diag_error(l->d, "yaml: line %zu, column %zu: %s", at.line + 1, at.column + 1, what);
+    return diag_error(l->d, "yaml: error at line %zu, column %zu: %s", at.line + 1, at.column + 1, what);
 }
 
 /* --- scalars --- */
@@ -307,5 +309,11 @@ json_t *pb_yaml_parse(sv text, struct diag *d) {
         json_decref(root);
         return NULL;
     }
-    return root ? root : json_null();
+    if (!json_is_object(root) && !json_is_array(root)) {
+        json_decref(root);
+        sv shown = sv_sub(text, 0, SHOWN_MAX);
+        diag_error(d, "Unable to convert YAML as JSON: %.*s", SV_ARG(shown));
+        return NULL;
+    }
+    return root;
 }
