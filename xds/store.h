@@ -75,6 +75,7 @@ struct store {
     struct xds_mux *ads_mux;
     bool is_ready;
     bool waits_cds, waits_lds;           /* first response not there yet */
+    struct timer cds_timer, lds_timer;
     struct stats_shard *cluster_manager, *listener_manager;
     struct stats_scope *cds_scope, *lds_scope;
     unsigned warming_clusters, warming_listeners, active_clusters, active_listeners;
@@ -90,6 +91,8 @@ void store_static_done(struct store *s);
 /* dynamic_resources: bootstrap.v3.Bootstrap.DynamicResources message. */
 bool store_set_dynamic(struct store *s, const void *dynamic_resources_msg, struct diag *d);
 bool store_has_cluster(struct store *s, sv name);
+/* Start-up no longer waits for the first response of a wildcard subscription after `ms` (0: it waits for ever). */
+void store_wildcard_timeout(struct store *s, enum resource_type t, uint32_t ms);
 /* The next endpoint of a (static) cluster to dial for an xDS stream. */
 struct xds_dial_target;
 bool store_dial_target(struct store *s, sv cluster, struct xds_dial_target *out);

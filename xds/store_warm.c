@@ -163,3 +163,29 @@ void store_check_ready(struct store *s) {
     log_info(LOG_main, "all clusters and listeners are initialised");
     s->opt.on_ready(s->opt.user);
 }
+
+static void stop_waiting(struct store *s, bool *waits, struct stats_scope *scope) {
+    if (*waits) {
+        *waits = false;
+        stats_inc(stats_shard(scope, s->loop->thread_index), XDS_init_fetch_timeout);
+        store_check_ready(s);
+    }
+}
+
+static void on_cds_timeout(struct timer *t) {
+    struct store *s = CONTAINER_OF(t, struct store, cds_timer);
+    stop_waiting(s, &s->waits_cds, s->cds_scope);
+}
+
+static void on_lds_timeout(struct timer *t) {
+    struct store *s = CONTAINER_OF(t, struct store, lds_timer);
+    stop_waiting(s, &s->waits_lds, s->lds_scope);
+}
+
+void store_wildcard_timeout(struct store *s, enum resource_type t, uint32_t ms) {
+    struct timer *timer = t == RES_CLUSTER ? &s->cds_timer : &s->lds_timer;
+    timer_init(timer, s->loop, t == RES_CLUSTER ? on_cds_timeout : on_lds_timeout);
+    if (ms) {
+        timer_start(timer, ms);
+    }
+}

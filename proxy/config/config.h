@@ -55,6 +55,8 @@ struct config {
  * NULL): parts with equal bytes are shared. NULL: errors are in d. Returns one ref. */
 struct resource *resource_compile(struct config *c, enum resource_type t, sv name, sv version, sv wire, bool is_static,
                                   const struct resource *prev, struct diag *d);
+/* A resource with its bytes only, for showing what was refused. */
+struct resource *resource_uncompiled(enum resource_type t, sv name, sv version, sv wire);
 /* The name inside a resource's message, without compiling it; empty when it has none. Borrowed from wire. */
 sv resource_name_of(enum resource_type t, sv wire);
 /* XXH3-128 of wire. */

@@ -121,6 +121,10 @@ static struct resource *resource_new(enum resource_type t, sv name, sv version, 
     return r;
 }
 
+struct resource *resource_uncompiled(enum resource_type t, sv name, sv version, sv wire) {
+    return resource_new(t, name, version, wire);
+}
+
 static const ProtobufCMessageDescriptor *descriptor_of(enum resource_type t) {
     const struct proto_type *p = any_type(sv_cstr(resource_types[t].proto_name));
     return p ? p->desc : NULL;

@@ -1,0 +1,207 @@
+/* The sink of every mux: a response's resources one by one, good ones applied, bad ones told.
+ * Threads: the config thread. Spec: xDS protocol, ACK/NACK; Envoy's words in error_detail. */
+#include "proxy/base/log.h"
+#include "proxy/base/mem.h"
+#include "proxy/upstream/cluster.h"
+#include "xds/store.h"
+
+#define NACK_TEXT_MAX (64u * 1024)
+
+/* ---- stats of subscriptions ---- */
+
+static struct stats_scope *subscription_scope(struct store *s, enum resource_type t) {
+    return t == RES_CLUSTER ? s->cds_scope : t == RES_LISTENER ? s->lds_scope : NULL;
+}
+
+static void count(struct store *s, struct stats_scope *scope, unsigned stat) {
+    if (scope) {
+        stats_inc(stats_shard(scope, s->loop->thread_index), stat);
+    }
+}
+
+static void note_version(struct store *s, struct stats_scope *scope, sv version) {
+    if (!scope) {
+        return;
+    }
+    struct stats_shard *sh = stats_shard(scope, s->loop->thread_index);
+    stats_gauge_set(sh, XDS_version, sv_hash(version));
+    stats_gauge_set(sh, XDS_update_time, loop_wall_us(s->loop, loop_now_us(s->loop)) / 1000);
+    stats_text_set(scope, XDS_version_text, version);
+}
+
+/* The scope of a named subscription: sds.<name>., cluster.<c>. (EDS) is counted by its cluster. */
+static struct stats_scope *named_scope(struct entry *e) {
+    if (e->stats || (e->type != RES_SECRET && e->type != RES_ROUTE)) {
+        return e->stats;
+    }
+    struct buf BUF_AUTO b;
+    buf_init(&b);
+    buf_printf(&b, "%s.%.*s.", e->type == RES_SECRET ? "sds" : "rds", SV_ARG(entry_name(e)));
+    e->stats = stats_scope_get(e->store->opt.stats, &xds_stats_group, buf_pullup(&b, buf_len(&b)));
+    return e->stats;
+}
+
+/* ---- one resource ---- */
+
+static void add_error(struct xds_verdict *v, enum resource_type t, sv name, sv text) {
+    if (buf_len(v->error) > NACK_TEXT_MAX) {
+        return;
+    }
+    if (!buf_empty(v->error)) {
+        buf_lit(v->error, "\n");
+    }
+    if (t == RES_LISTENER) {
+        buf_printf(v->error, "Error adding/updating listener(s) %.*s: %.*s", SV_ARG(name), SV_ARG(text));
+    } else if (t == RES_CLUSTER) {
+        buf_printf(v->error, "Error adding/updating cluster(s) %.*s: %.*s", SV_ARG(name), SV_ARG(text));
+    } else {
+        buf_printf(v->error, "%.*s: %.*s", SV_ARG(name), SV_ARG(text));
+    }
+}
+
+static struct resource *newest(const struct entry *e) { return e->warming ? e->warming : e->active; }
+
+static bool has_equal_bytes(const struct entry *e, sv wire) {
+    const struct resource *r = newest(e);
+    uint64_t h[2];
+    if (!r || r->wire.n != wire.n) {
+        return false;
+    }
+    resource_hash(wire, h);
+    return r->hash[0] == h[0] && r->hash[1] == h[1];
+}
+
+static void reject(struct entry *e, const struct xds_resource *x, sv version, sv text, struct xds_verdict *v) {
+    add_error(v, e->type, entry_name(e), text);
+    xfree(e->error);
+    e->error = sv_dup(text);
+    e->error_us = loop_wall_us(e->store->loop, loop_now_us(e->store->loop));
+    struct resource *shown = resource_uncompiled(e->type, entry_name(e), version, x->wire);
+    if (e->failed) {
+        shared_unref(&e->failed->shared);
+    }
+    e->failed = shown;
+    count(e->store, named_scope(e), XDS_update_rejected);
+}
+
+static bool take(struct source_client *c, const struct xds_update *u, const struct xds_resource *x, struct diag *d,
+                 struct xds_verdict *v) {
+    struct store *s = c->store;
+    sv name = x->name.n ? x->name : resource_name_of(u->type, x->wire);
+    struct entry *e = store_get(s, u->type, c->source, name);
+    if (e->seen_update == s->update_count) {
+        sv text = SV("duplicate resource name in the response");
+        add_error(v, u->type, name, text);
+        return false;
+    }
+    e->seen_update = s->update_count;
+    if (!x->wire.p) { /* heartbeat */
+        return true;
+    }
+    if (e->is_static) {
+        return true; /* a static resource of this name wins, as in Envoy */
+    }
+    if (!e->source) {
+        e->source = c->source;
+    }
+    if (has_equal_bytes(e, x->wire)) {
+        return true;
+    }
+    bool is_wildcard = resource_types[u->type].is_full_state;
+    if (!is_wildcard && !e->watchers) {
+        store_drop_if_unused(e);
+        return true; /* nobody asked */
+    }
+    diag_reset(d);
+    struct resource *r = resource_compile(&s->config, u->type, name, x->version, x->wire, false, newest(e), d);
+    if (!r) {
+        reject(e, x, x->version, diag_text(d), v);
+        return false;
+    }
+    count(s, named_scope(e), XDS_update_success);
+    store_apply(e, r);
+    return true;
+}
+
+/* ---- removal ---- */
+
+static void remove_named(struct source_client *c, enum resource_type t, sv name) {
+    struct entry *e = store_find(c->store, t, c->source, name);
+    if (!e || e->is_static) {
+        return;
+    }
+    if (e->source && e->source != c->source && (t == RES_CLUSTER || t == RES_LISTENER)) {
+        return; /* another source's */
+    }
+    log_info(LOG_config, "%s: remove '%.*s'", resource_types[t].short_name, SV_ARG(name));
+    store_remove(e);
+}
+
+/* SotW: what this source brought and the response does not list is gone. */
+static void remove_unlisted(struct source_client *c, enum resource_type t) {
+    struct store *s = c->store;
+    VEC(struct entry *) gone = {0};
+    size_t it = 0;
+    struct map_slot *slot;
+    while ((slot = map_next(&s->entries, &it))) {
+        struct entry *e = slot->value;
+        bool is_ours = e->type == t && e->source == c->source && !e->is_static && (e->active || e->warming);
+        if (is_ours && e->seen_update != s->update_count) {
+            *vec_push(&gone) = e;
+        }
+    }
+    for (size_t i = 0; i < gone.n; i++) {
+        log_info(LOG_config, "%s: remove '%.*s'", resource_types[t].short_name, SV_ARG(entry_name(gone.p[i])));
+        store_remove(gone.p[i]);
+    }
+    vec_fini(&gone);
+}
+
+/* ---- the sink ---- */
+
+static void first_response(struct store *s, enum resource_type t) {
+    if (t == RES_CLUSTER) {
+        s->waits_cds = false;
+    } else if (t == RES_LISTENER) {
+        s->waits_lds = false;
+    }
+}
+
+void store_on_update(void *user, const struct xds_update *u, struct xds_verdict *v) {
+    struct source_client *c = user;
+    struct store *s = c->store;
+    struct stats_scope *scope = subscription_scope(s, u->type);
+    struct diag *d = xnew(struct diag);
+    diag_init(d);
+    s->update_count++;
+    uint64_t began_us = loop_refresh_now(s->loop);
+    unsigned ok = 0;
+    for (unsigned i = 0; i < u->resources_n; i++) {
+        v->accepted[i] = take(c, u, &u->resources[i], d, v);
+        ok += v->accepted[i];
+    }
+    for (unsigned i = 0; i < u->removed_n; i++) {
+        remove_named(c, u->type, u->removed[i]);
+    }
+    if (u->is_full && resource_types[u->type].is_full_state) {
+        remove_unlisted(c, u->type);
+    }
+    bool is_good = buf_empty(v->error);
+    count(s, scope, is_good ? XDS_update_success : XDS_update_rejected);
+    if (is_good) {
+        note_version(s, scope, u->version);
+    } else {
+        log_warn(LOG_config, "gRPC config for %s rejected: %.*s", resource_types[u->type].type_url,
+                 SV_ARG(buf_pullup(v->error, buf_len(v->error))));
+    }
+    if (scope) {
+        stats_record(stats_shard(scope, s->loop->thread_index), XDS_update_duration,
+                     (loop_refresh_now(s->loop) - began_us) / 1000);
+    }
+    log_info(LOG_config, "%s: %u resources, %u accepted, %u removed", resource_types[u->type].short_name, u->resources_n, ok,
+             u->removed_n);
+    diag_fini(d);
+    xfree(d);
+    first_response(s, u->type);
+    store_touch(s); /* even without a change: readiness is looked at when it is published */
+}
