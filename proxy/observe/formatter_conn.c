@@ -14,6 +14,9 @@ static const struct addr *address(const struct stream_info *si, int which) {
     if (!cx) {
         return NULL;
     }
+    if (which == REMOTE && si->remote && si->remote->family) {
+        return si->remote;
+    }
     const struct addr *all[] = {&cx->remote, &cx->local, &cx->direct_remote, &cx->direct_local};
     return all[which]->family ? all[which] : NULL;
 }
@@ -72,10 +75,10 @@ static void eval_name(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_val
         s = cx->conn ? conn_transport_failure(cx->conn) : SV_NULL;
         break;
     case NAME_JA3:
-        s = cx->ja3;
+        s = cx->facts ? cx->facts->ja3 : SV_NULL;
         break;
     case NAME_JA4:
-        s = cx->ja4;
+        s = cx->facts ? cx->facts->ja4 : SV_NULL;
         break;
     }
     fmt_str_or_none(v, s);

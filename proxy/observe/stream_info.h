@@ -45,6 +45,7 @@ struct conn_info {
     const char *termination_details;
     const struct accept_facts *facts; /* NULL: none */
     const struct listener_config *listener;
+    const struct kv_metadata *listener_metadata; /* NULL: none */
 };
 
 struct cluster_view;
