@@ -7,7 +7,7 @@
 #include "proxy/config/endpoints.h"
 #include "proxy/route/route_metadata.h"
 #include "proxy/config/socket_config.h"
-#include "proxy/route/metadata_matcher.h"
+#include "proxy/observe/metadata.h"
 
 #define BUFFER_LIMIT_BYTES (1u << 20)
 
@@ -164,7 +164,9 @@ static void transport_sockets(struct compile_ctx *ctx, const Cluster__Cluster *m
         DIAG_FIELD(ctx->diag, "transport_socket_matches[%zu]", i);
         const Cluster__Cluster__TransportSocketMatch *t = m->transport_socket_matches[i];
         v[i].name = keep(ctx, t->name);
-        v[i].match = metadata_match_compile_struct(ctx, t->match);
+        struct kv_value *match = arena_new(ctx->arena, struct kv_value);
+        *match = t->match ? kv_from_struct(t->match, ctx->arena) : kv_empty_struct();
+        v[i].match = match;
         v[i].transport = compile_transport_socket(ctx, t->transport_socket);
     }
     c->transport_matches = v;

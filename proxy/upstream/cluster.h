@@ -29,9 +29,10 @@ struct breaker_use { /* shared, atomic */
 };
 
 struct metadata_match;
+struct kv_value;
 struct transport_match {
     sv name;
-    const struct metadata_match *match; /* against endpoint metadata "envoy.transport_socket_match" */
+    const struct kv_value *match;       /* a struct; endpoint metadata "envoy.transport_socket_match" must have all of it */
     slot_t transport;
 };
 struct cluster_upstream_filter {

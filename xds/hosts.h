@@ -1,0 +1,35 @@
+/* Between store_hosts.c and store_dns.c: the discovered endpoints of one cluster. Config thread. */
+#ifndef SLUICE_XDS_HOSTS_H
+#define SLUICE_XDS_HOSTS_H
+
+#include "proxy/upstream/cluster.h"
+#include "xds/dial.h"
+#include "xds/store.h"
+
+struct dns_name;
+struct cluster_hosts {
+    struct entry *entry;
+    struct resource *resource;          /* one ref: the version being discovered */
+    const struct cluster_config *cfg;
+    struct host_set *set;               /* one ref */
+    bool is_ready;                      /* first discovery is over, one way or the other */
+    struct dns_name **names;            /* DNS clusters: one for each different name */
+    unsigned names_n;
+};
+struct dns_name {
+    struct cluster_hosts *hosts;
+    sv name;                            /* of the cluster's config */
+    struct addr *addrs;                 /* last good answer */
+    unsigned addrs_n;
+    bool is_answered;                   /* once: with addresses or not */
+    unsigned failures;                  /* in a row */
+    struct dns_query *query;            /* under way; NULL */
+    struct timer refresh;
+};
+const struct dns_name *store_dns_find(const struct cluster_hosts *h, sv name);
+void store_dns_start(struct cluster_hosts *h);
+void store_dns_stop(struct cluster_hosts *h);
+void store_hosts_changed(struct cluster_hosts *h); /* answers came */
+void store_hosts_refresh(struct cluster_hosts *h);
+
+#endif

@@ -1,0 +1,264 @@
+/* Endpoints of clusters: from load_assignment, EDS and DNS to host sets in the snapshot.
+ * Threads: the config thread. Spec: cluster.v3.Cluster discovery types, endpoint.v3.
+ * Not here: resolving (store_dns.c), loads and lists (upstream/host_set.c). */
+#include "proxy/base/log.h"
+#include "proxy/base/mem.h"
+#include "proxy/config/endpoints.h"
+#include "proxy/observe/metadata.h"
+#include "proxy/upstream/host_set.h"
+#include "xds/hosts.h"
+
+/* ---- metadata of endpoints ---- */
+
+static const struct kv_metadata *copy_metadata(const void *metadata, struct arena *a) {
+    const struct kv_metadata *from = metadata;
+    struct kv_metadata *to = kv_metadata_new(a);
+    for (unsigned i = 0; i < kv_metadata_count(from); i++) {
+        const struct kv_value *v;
+        sv name = kv_metadata_name_at(from, i, &v);
+        struct kv_value copy = kv_copy(v, a);
+        kv_metadata_put(to, arena_sv(a, name), &copy);
+    }
+    return to;
+}
+
+static uint64_t hash_metadata(const struct kv_metadata *m) {
+    uint64_t h = 0;
+    for (unsigned i = 0; m && i < kv_metadata_count(m); i++) {
+        const struct kv_value *v;
+        sv name = kv_metadata_name_at(m, i, &v);
+        h = h * 31 + sv_hash(name) + kv_hash(v);
+    }
+    return h;
+}
+
+static sv string_at(const struct kv_metadata *m, sv ns, sv key) {
+    const struct kv_value *v = m ? kv_metadata_get(m, ns, &key, 1) : NULL;
+    return v && v->kind == KV_STRING ? v->s : SV_NULL;
+}
+
+static bool is_canary(const struct kv_metadata *m) {
+    sv key = SV("canary");
+    const struct kv_value *v = m ? kv_metadata_get(m, SV("envoy.lb"), &key, 1) : NULL;
+    return v && v->kind == KV_BOOL && v->b;
+}
+
+/* The first transport socket match all of whose fields the endpoint has. */
+static uint16_t transport_match(const struct cluster_config *c, const struct kv_metadata *m) {
+    const struct kv_value *have = m ? kv_metadata_namespace(m, SV("envoy.transport_socket_match")) : NULL;
+    for (unsigned i = 0; i < c->transport_matches_n; i++) {
+        const struct kv_struct *want = &c->transport_matches[i].match->fields;
+        uint32_t k = 0;
+        for (; k < want->n; k++) {
+            const struct kv_value *v = have ? kv_get(have, want->v[k].key) : NULL;
+            if (!v || !kv_eq(v, &want->v[k].value)) {
+                break;
+            }
+        }
+        if (k == want->n) {
+            return (uint16_t)i;
+        }
+    }
+    return UINT16_MAX;
+}
+
+/* ---- building ---- */
+
+static void add_host(struct host_set_builder *b, const struct cluster_config *c, unsigned locality,
+                     const struct cla_endpoint *e, const struct addr *addr) {
+    struct host_spec spec = {
+        .addr = *addr,
+        .additional = e->additional,
+        .additional_n = e->additional_n,
+        .hostname = e->hostname.n ? e->hostname : e->dns_name,
+        .health_check_hostname = e->health_check_hostname,
+        .health_check_addr = e->health_check_addr,
+        .health_check_disabled = e->health_check_disabled,
+        .is_canary = is_canary(e->metadata),
+        .hash_key = string_at(e->metadata, SV("envoy.lb"), SV("hash_key")),
+        .metadata = e->metadata,
+        .metadata_copy = e->metadata ? copy_metadata : NULL,
+        .metadata_hash = hash_metadata(e->metadata),
+    };
+    if (e->health_check_port && !spec.health_check_addr.family) {
+        spec.health_check_addr = *addr;
+        spec.health_check_addr.port = e->health_check_port;
+    }
+    host_set_builder_add(b, locality, &spec, e->weight, transport_match(c, e->metadata), host_flags_of_eds(e->health_status));
+}
+
+/* The addresses of an endpoint: its own, or those its name resolved to. */
+static void add_endpoint(struct cluster_hosts *h, struct host_set_builder *b, unsigned locality, const struct cla_config *cla,
+                         unsigned i) {
+    const struct cla_endpoint *e = &cla->endpoints[i];
+    if (e->addr.family) {
+        add_host(b, h->cfg, locality, e, &e->addr);
+        return;
+    }
+    const struct dns_name *name = store_dns_find(h, e->dns_name);
+    unsigned n = name ? name->addrs_n : 0;
+    if (h->cfg->type == CLUSTER_TYPE_LOGICAL_DNS && n > 1) {
+        n = 1;
+    }
+    for (unsigned k = 0; k < n; k++) {
+        struct addr a = name->addrs[k];
+        a.port = e->port;
+        add_host(b, h->cfg, locality, e, &a);
+    }
+}
+
+static struct host_set *build(struct cluster_hosts *h, const struct cla_config *cla) {
+    struct host_set_diff diff = {0};
+    struct loop *l = h->entry->store->loop;
+    struct host_set_builder *b = host_set_builder_new(h->cfg, h->set, loop_now_us(l));
+    host_set_builder_policy(b, cla->overprovisioning_factor, cla->weighted_priority_health);
+    if (cla->drop_denominator) {
+        host_set_builder_drop(b, cla->drop_numerator, cla->drop_denominator);
+    }
+    unsigned *handles = xnew_array(unsigned, cla->localities_n + 1);
+    for (unsigned i = 0; i < cla->localities_n; i++) {
+        const struct cla_locality *loc = &cla->localities[i];
+        handles[i] = host_set_builder_locality(b, loc->priority, &loc->id, loc->weight);
+    }
+    for (unsigned i = 0; i < cla->endpoints_n; i++) {
+        add_endpoint(h, b, handles[cla->endpoints[i].locality], cla, i);
+    }
+    xfree(handles);
+    struct host_set *set = host_set_builder_finish(b, &diff);
+    if (diff.added || diff.removed) {
+        stats_inc(stats_shard(h->cfg->stats, l->thread_index), CLUSTER_membership_change);
+    }
+    return set;
+}
+
+static void count_members(const struct cluster_hosts *h) {
+    struct stats_shard *st = stats_shard(h->cfg->stats, h->entry->store->loop->thread_index);
+    const struct host_set *s = h->set;
+    stats_gauge_set(st, CLUSTER_membership_total, s->hosts_n);
+    stats_gauge_set(st, CLUSTER_membership_healthy, s->healthy_n);
+    stats_gauge_set(st, CLUSTER_membership_degraded, s->degraded_n);
+    stats_gauge_set(st, CLUSTER_membership_excluded, s->excluded_n);
+    stats_gauge_set(st, CLUSTER_max_host_weight, s->max_host_weight);
+}
+
+static void set_hosts(struct cluster_hosts *h, struct host_set *set) {
+    if (h->set) {
+        shared_unref(&h->set->shared);
+    }
+    h->set = set;
+    count_members(h);
+}
+
+/* ---- discovery ---- */
+
+static const struct cla_config *assignment(struct cluster_hosts *h, const struct resource *r) {
+    if (h->cfg->type != CLUSTER_TYPE_EDS) {
+        return r->cluster->endpoints;
+    }
+    for (unsigned i = 0; i < r->refs_n; i++) {
+        if (r->refs[i].type == RES_ENDPOINTS) {
+            struct entry *e = store_find(h->entry->store, RES_ENDPOINTS, r->refs[i].source, r->refs[i].name);
+            h->is_ready = e && (e->active || e->is_timed_out);
+            return e && e->active ? e->active->endpoints : NULL;
+        }
+    }
+    return NULL;
+}
+
+static struct cluster_hosts *hosts_of(struct entry *e) {
+    if (!e->hosts) {
+        e->hosts = xnew(struct cluster_hosts);
+        e->hosts->entry = e;
+    }
+    return e->hosts;
+}
+
+void store_hosts_refresh(struct cluster_hosts *h) {
+    static const struct cla_config none = {.overprovisioning_factor = 140};
+    const struct cla_config *cla = assignment(h, h->resource);
+    set_hosts(h, build(h, cla ? cla : &none));
+}
+
+void store_hosts_start(struct entry *e, struct resource *r) {
+    struct cluster_hosts *h = hosts_of(e);
+    if (h->resource != r) {
+        if (h->resource) {
+            shared_unref(&h->resource->shared);
+        }
+        h->resource = shared_ref(r);
+        h->cfg = r->cluster;
+        store_dns_stop(h);
+        bool is_dns = h->cfg->type == CLUSTER_TYPE_STRICT_DNS || h->cfg->type == CLUSTER_TYPE_LOGICAL_DNS;
+        h->is_ready = !is_dns && h->cfg->type != CLUSTER_TYPE_EDS;
+        if (is_dns) {
+            store_dns_start(h);
+        }
+    }
+    store_hosts_refresh(h);
+    if (h->cfg->type == CLUSTER_TYPE_EDS) {
+        struct stats_shard *st = stats_shard(h->cfg->stats, e->store->loop->thread_index);
+        stats_inc(st, CLUSTER_update_attempt);
+        if (h->is_ready) {
+            stats_inc(st, CLUSTER_update_success);
+        }
+    }
+}
+
+bool store_hosts_ready(const struct entry *e) { return e->hosts && e->hosts->is_ready; }
+
+void store_hosts_publish(struct entry *e) {
+    struct cluster_hosts *h = e->hosts;
+    if (!h || !h->set) {
+        return;
+    }
+    store_touch(e->store);
+    table_set(&e->store->next->tables[TABLE_HOSTS], h->cfg->slot, &h->set->shared);
+}
+
+void store_hosts_changed(struct cluster_hosts *h) {
+    store_hosts_refresh(h);
+    if (h->entry->active) {
+        store_hosts_publish(h->entry);
+    }
+    store_check_warm(h->entry);
+}
+
+void store_hosts_stop(struct entry *e) {
+    struct cluster_hosts *h = e->hosts;
+    if (!h) {
+        return;
+    }
+    store_dns_stop(h);
+    if (h->set) {
+        shared_unref(&h->set->shared);
+    }
+    if (h->resource) {
+        shared_unref(&h->resource->shared);
+    }
+    xfree(h);
+    e->hosts = NULL;
+}
+
+/* ---- for xDS streams ---- */
+
+bool store_dial_target(struct store *s, sv cluster, struct xds_dial_target *out) {
+    const struct entry *e = store_find(s, RES_CLUSTER, NULL, cluster);
+    const struct host_set *set = e && e->hosts ? e->hosts->set : NULL;
+    if (!set || set->hosts_n == 0) {
+        return false;
+    }
+    const struct host_entry *h = &set->entries[rng_below(&s->loop->rng, set->hosts_n)];
+    const struct cluster_config *c = e->hosts->cfg;
+    slot_t slot = cluster_transport_slot(c, h);
+    const struct table *t = &(s->next ? s->next : s->latest)->tables[TABLE_TRANSPORTS];
+    struct transport_factory *f = (struct transport_factory *)table_get(t, slot);
+    if (!f) {
+        return false; /* its secrets are not there yet */
+    }
+    *out = (struct xds_dial_target){.addr = h->host->addr, .source = c->source, .connect_timeout_ms = c->connect_timeout_ms,
+                                    .transport = f->ops->is_secure ? f : NULL,
+                                    .keepalive_time_s = c->sock_opts.keepalive_time_s,
+                                    .keepalive_interval_s = c->sock_opts.keepalive_interval_s,
+                                    .keepalive_probes = c->sock_opts.keepalive_probes};
+    return true;
+}
