@@ -48,6 +48,7 @@ struct builder {
     struct arena *arena;
     const struct chain_match_rule *rules;
     struct diag *diag;
+    bool *is_reported; /* per rule: it met one before it at more than one leaf */
     bool has_overlap;
 };
 typedef VEC(struct entry) entries;
@@ -201,6 +202,10 @@ static bool is_same_match(const struct chain_match_rule *a, const struct chain_m
 /* Two rules lead to one leaf. */
 static void report_clash(struct builder *b, uint32_t first, uint32_t second) {
     const struct chain_match_rule *x = &b->rules[first], *y = &b->rules[second];
+    if (b->is_reported[second]) {
+        return;
+    }
+    b->is_reported[second] = true;
     if (is_same_match(x, y)) {
         diag_error(b->diag, "filter chain '%.*s' has the same matching rules defined as '%.*s'", SV_ARG(y->name),
                    SV_ARG(x->name));
@@ -293,7 +298,7 @@ static struct node *build(struct builder *b, enum level level, const uint32_t *r
 struct chain_match *chain_match_build(struct arena *a, const struct chain_match_rule *rules, unsigned n,
                                       uint32_t default_chain, struct diag *d) {
     unsigned errors = diag_errors(d);
-    struct builder b = {.arena = a, .rules = rules, .diag = d};
+    struct builder b = {.arena = a, .rules = rules, .diag = d, .is_reported = arena_new_array(a, bool, n)};
     struct chain_match *m = arena_new(a, struct chain_match);
     m->default_chain = default_chain;
     VEC(uint32_t) all = {0};
