@@ -1,0 +1,9 @@
+/* The built-in access loggers: file, stdout, stderr. */
+#ifndef SLUICE_OBSERVE_LOG_FILE_H
+#define SLUICE_OBSERVE_LOG_FILE_H
+
+#include "proxy/api/access_logger.h"
+
+extern const struct access_logger_type log_file_type, log_stdout_type, log_stderr_type;
+
+#endif
