@@ -36,6 +36,9 @@ struct host_stats { /* shared, atomic, relaxed */
 #define HOST_STAT_ADD(h, field, n) ((void)__atomic_add_fetch(&(h)->stats.field, (n), __ATOMIC_RELAXED))
 #define HOST_STAT_GET(h, field) __atomic_load_n(&(h)->stats.field, __ATOMIC_RELAXED)
 
+struct host_tally { /* shared, atomic: requests since the outlier detector last looked */
+    uint32_t total, success;
+};
 struct kv_metadata;
 /* One upstream address. The same object survives updates for as long as its address and metadata stay the same, and with it
  * its health, stats and every worker's pools. */
@@ -54,14 +57,64 @@ struct host {
     struct locality locality;
     const struct kv_metadata *metadata;
     uint64_t metadata_hash;
+    sv hash_key;                     /* metadata envoy.lb: hash_key; empty: none */
     uint64_t id;                     /* unique in the process: key of worker maps */
+    uint64_t added_us;               /* monotonic, for slow start */
+    bool is_canary;
     /* shared, atomic */
     uint32_t health_flags;           /* HOST_FLAG(); written on the config thread */
+    uint64_t healthy_since_us;       /* monotonic; slow start counts from here */
     uint32_t outlier_consecutive_5xx, outlier_consecutive_gateway, outlier_consecutive_local;
+    struct host_tally outlier_external, outlier_local;
     struct host_stats stats;
-    bool is_canary;
 };
 static inline uint32_t host_flags(const struct host *h) { return __atomic_load_n(&h->health_flags, __ATOMIC_RELAXED); }
+static inline void host_flags_set(struct host *h, uint32_t flags) {
+    __atomic_or_fetch(&h->health_flags, flags, __ATOMIC_RELAXED);
+}
+static inline void host_flags_clear(struct host *h, uint32_t flags) {
+    __atomic_and_fetch(&h->health_flags, ~flags, __ATOMIC_RELAXED);
+}
+#define HOST_FLAGS_UNHEALTHY \
+    (HOST_FLAG(FAILED_ACTIVE_HC) | HOST_FLAG(FAILED_OUTLIER_CHECK) | HOST_FLAG(FAILED_EDS_HEALTH) | HOST_FLAG(EDS_STATUS_DRAINING))
+#define HOST_FLAGS_DEGRADED \
+    (HOST_FLAG(DEGRADED_ACTIVE_HC) | HOST_FLAG(DEGRADED_EDS_HEALTH) | HOST_FLAG(DEGRADED_OUTLIER))
+#define HOST_FLAGS_EXCLUDED (HOST_FLAG(PENDING_ACTIVE_HC) | HOST_FLAG(EXCLUDED_IMMEDIATE_HC_FAIL))
+#define HOST_FLAGS_EDS (HOST_FLAG(FAILED_EDS_HEALTH) | HOST_FLAG(DEGRADED_EDS_HEALTH) | HOST_FLAG(EDS_STATUS_DRAINING))
+enum host_health { HOST_HEALTHY, HOST_DEGRADED, HOST_UNHEALTHY };
+static inline enum host_health host_health_of(uint32_t flags) {
+    if (flags & HOST_FLAGS_UNHEALTHY) {
+        return HOST_UNHEALTHY;
+    }
+    return flags & HOST_FLAGS_DEGRADED ? HOST_DEGRADED : HOST_HEALTHY;
+}
+/* Change flags, noting when the host becomes healthy. Returns whether anything changed. The config thread. */
+bool host_flags_change(struct host *h, uint32_t set, uint32_t clear, uint64_t now_us);
+/* core.v3.HealthStatus of endpoint config → HOST_FLAGS_EDS. */
+uint32_t host_flags_of_eds(unsigned health_status);
+
+/* What a host is made of. All borrowed for the call; copied by host_new. */
+struct host_spec {
+    struct addr addr;
+    const struct addr *additional;
+    unsigned additional_n;
+    sv hostname, health_check_hostname;
+    struct addr health_check_addr;
+    bool health_check_disabled, is_canary;
+    struct locality locality;
+    sv hash_key;
+    /* The metadata, as `metadata_copy` makes it in the host's arena from `metadata`; metadata_copy NULL: kept as it is, and it
+     * must outlive the host. Hosts with different hashes are different hosts. */
+    const void *metadata;
+    const struct kv_metadata *(*metadata_copy)(const void *metadata, struct arena *a);
+    uint64_t metadata_hash;
+};
+/* A host with one ref, healthy. `now_us` is its birth on the monotonic clock. Any thread. */
+struct host *host_new(const struct host_spec *spec, uint64_t now_us);
+/* Would host_new(spec) make the same host? */
+bool host_is(const struct host *h, const struct host_spec *spec);
+int locality_cmp(const struct locality *a, const struct locality *b);
+
 /* "healthy" or "/failed_active_hc/…" */
 void host_flags_write(uint32_t flags, struct buf *out);
 
@@ -79,23 +132,26 @@ struct host_list {
     bool equal_weights;
     uint64_t weight_total;
     uint32_t weight_max;
+    const double *share;             /* hashing policies: each host's part of the traffic, localities' weights included */
+    double share_min, share_max;
     void *table;                     /* lb_policy_type.build's result */
 };
 
 struct host_locality {
     struct locality id;
     uint32_t weight;                 /* locality load_balancing_weight; 0: no traffic */
-    struct host_list hosts, healthy, degraded;
+    double healthy_weight, degraded_weight; /* effective: scaled by how many of its hosts are so */
+    unsigned hosts_n, healthy_n, degraded_n, excluded_n;
+    struct host_list hosts, healthy, degraded; /* filled only where hosts are picked locality first */
 };
 struct host_priority {
     struct host_entry *entries;
     unsigned n;
-    struct host_list all, healthy, degraded; /* `all` without excluded ones; used in panic */
+    struct host_list all, healthy, degraded; /* `all` serves in panic */
     unsigned excluded;
     struct host_locality *localities;
     unsigned localities_n;
-    bool has_locality_weights;
-    uint32_t overprovisioning_factor;        /* 140 */
+    bool has_locality_weights;               /* localities are picked by weight before hosts */
     uint32_t healthy_load_pct, degraded_load_pct; /* share of traffic; all priorities' sum is 100, or 0 when none */
     bool is_panic;
 };
@@ -103,6 +159,12 @@ struct host_priority {
 struct host_set {
     struct shared shared;
     struct arena arena;
+    struct host_set *base;           /* who owns entries, index and the refs on hosts; itself after an update of endpoints */
+    struct host_entry *entries;      /* of all priorities, in their order */
+    uint32_t *index;                 /* address hash → entry + 1, open addressing; NULL: few hosts */
+    uint32_t index_mask;
+    bool weighted_priority_health;
+    uint32_t overprovisioning_factor; /* 140 */
     struct host_priority *priorities;
     unsigned priorities_n;
     unsigned hosts_n, healthy_n, degraded_n, excluded_n;
@@ -111,5 +173,9 @@ struct host_set {
     uint64_t version;
 };
 void host_set_free(struct shared *s);
+/* The first entry with this address, and the next one after `e`; NULL: none. Borrows of the set. */
+const struct host_entry *host_set_find(const struct host_set *s, const struct addr *a);
+const struct host_entry *host_set_find_next(const struct host_set *s, const struct host_entry *e);
+bool host_set_has(const struct host_set *s, const struct host *h);
 
 #endif
