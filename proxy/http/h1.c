@@ -40,6 +40,13 @@ static void drop_stream(struct h1 *h1) {
     release_reads(h1);
 }
 
+static void tell_stream_end(struct h1 *h1) {
+    const struct codec *c = &h1->codec;
+    if (!c->is_server && c->ops->on_stream_end) {
+        c->ops->on_stream_end(&h1->codec, c->user, &h1->stream);
+    }
+}
+
 void h1_stop(struct h1 *h1, const char *error) {
     h1->rx = H1_RX_DEAD;
     h1->close_after = true;
@@ -64,13 +71,13 @@ void h1_maybe_finish(struct h1 *h1) {
         return;
     }
     drop_stream(h1);
-    if (h1->rx == H1_RX_DEAD) {
-        return;
+    if (h1->rx != H1_RX_DEAD) {
+        h1->rx = h1->close_after && h1->codec.is_server ? H1_RX_DEAD : H1_RX_HEAD;
+        h1->tx = H1_TX_HEAD;
+        h1->scan = (struct h1_scan){0};
+        h1_hold(h1, false);
     }
-    h1->rx = h1->close_after && h1->codec.is_server ? H1_RX_DEAD : H1_RX_HEAD;
-    h1->tx = H1_TX_HEAD;
-    h1->scan = (struct h1_scan){0};
-    h1_hold(h1, false);
+    tell_stream_end(h1);
 }
 
 void h1_set_body(struct h1 *h1, const struct h1_framing *f) {
@@ -462,6 +469,25 @@ void h1_reset(struct codec_stream *s, enum reset_reason why) {
     }
     drop_stream(h1);
     h1_stop(h1, NULL);
+    tell_stream_end(h1);
+}
+
+void h1_abort(struct h1 *h1, enum reset_reason why, const char *error) {
+    if (!h1->has_stream) {
+        h1_stop(h1, error);
+        return;
+    }
+    struct codec_stream *s = &h1->stream;
+    drop_stream(h1);
+    h1_stop(h1, error);
+    h1_enter(h1);
+    if (s->ops) {
+        s->ops->on_reset(s, why);
+    }
+    if (!h1->is_free_due) {
+        tell_stream_end(h1);
+    }
+    h1_leave(h1);
 }
 
 void h1_goaway(struct codec *c, bool final) {

@@ -132,6 +132,8 @@ void h1_tx_end(struct h1 *h1);
 /* If both directions ended, close the exchange. */
 void h1_maybe_finish(struct h1 *h1);
 void h1_stop(struct h1 *h1, const char *error); /* dead from here; error may be NULL */
+/* The exchange failed: stop, tell its user. */
+void h1_abort(struct h1 *h1, enum reset_reason why, const char *error);
 void h1_hold(struct h1 *h1, bool hold);
 /* Around callbacks that may free the codec: it goes with the last h1_leave(), which then says false. */
 static inline void h1_enter(struct h1 *h1) { h1->depth++; }

@@ -14,16 +14,8 @@ struct h1_client {
 static struct h1_client *client_of(struct h1 *h1) { return (struct h1_client *)h1; }
 
 void h1_client_fault(struct h1 *h1, struct h1_fault f) {
-    struct codec_stream *s = &h1->stream;
-    bool had_stream = h1->has_stream;
-    s->error_details = f.details;
-    if (had_stream) {
-        h1_reset(s, RESET_PROTOCOL_ERROR);
-    }
-    h1_stop(h1, f.details);
-    if (had_stream) {
-        s->ops->on_reset(s, RESET_PROTOCOL_ERROR);
-    }
+    h1->stream.error_details = f.details;
+    h1_abort(h1, RESET_PROTOCOL_ERROR, f.details);
 }
 
 bool h1_client_begin(struct h1 *h1) {
@@ -158,8 +150,7 @@ static void on_conn_end(struct codec *c, enum reset_reason why) {
         }
         return;
     }
-    h1_reset(s, why);
-    s->ops->on_reset(s, why);
+    h1_abort(h1, why, NULL);
 }
 
 /* --- requests --- */

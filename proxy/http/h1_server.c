@@ -279,10 +279,7 @@ static void on_conn_end(struct codec *c, enum reset_reason why) {
         }
         return;
     }
-    h1_reset(s, why);
-    if (s->ops) {
-        s->ops->on_reset(s, why);
-    }
+    h1_abort(h1, why, NULL);
 }
 
 void h1_stream_upgraded(struct codec_stream *s) {
