@@ -1,0 +1,297 @@
+/* Start-up and life of the process: see server.h. */
+#include "proxy/server/server.h"
+
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "protos/any.h"
+#include "proxy/base/check.h"
+#include "proxy/base/crash.h"
+#include "proxy/base/log.h"
+#include "proxy/base/mem.h"
+#include "proxy/base/version.h"
+#include "proxy/observe/log_sink.h"
+#include "proxy/server/admin.h"
+#include "proxy/stats/stats_flush.h"
+
+#define FLUSH_INTERVAL_MS 5000u
+#define WORKERS_MAX 256u
+
+/* ---- small facts ---- */
+
+unsigned server_concurrency(const struct options *o) {
+    if (o->has_concurrency) {
+        unsigned n = o->concurrency ? o->concurrency : 1;
+        return n > WORKERS_MAX ? WORKERS_MAX : n;
+    }
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+    return n < 1 ? 1 : (unsigned)n > WORKERS_MAX ? WORKERS_MAX : (unsigned)n;
+}
+
+/* The first non-loopback address of the wanted version: what x-forwarded-for shows for loopback clients. */
+static void find_local_address(struct addr *out, bool want_v6) {
+    struct ifaddrs *list;
+    memset(out, 0, sizeof(*out));
+    if (getifaddrs(&list) < 0) {
+        return;
+    }
+    for (struct ifaddrs *i = list; i; i = i->ifa_next) {
+        bool fits = i->ifa_addr && i->ifa_addr->sa_family == (want_v6 ? AF_INET6 : AF_INET);
+        if (!fits || (i->ifa_flags & IFF_LOOPBACK) || !(i->ifa_flags & IFF_UP)) {
+            continue;
+        }
+        socklen_t n = want_v6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+        addr_from_sockaddr(out, i->ifa_addr, n);
+        out->port = 0;
+        break;
+    }
+    freeifaddrs(list);
+}
+
+unsigned server_state(const struct server *s) { return __atomic_load_n(&s->state, __ATOMIC_RELAXED); }
+
+static void set_state(struct server *s, unsigned state) {
+    __atomic_store_n(&s->state, state, __ATOMIC_RELAXED);
+    stats_gauge_set(s->server_stats, SERVER_state, state);
+}
+
+/* ---- periodic ---- */
+
+static uint64_t resident_bytes(void) {
+    FILE *f = fopen("/proc/self/statm", "re");
+    unsigned long size = 0, resident = 0;
+    if (f) {
+        if (fscanf(f, "%lu %lu", &size, &resident) != 2) {
+            resident = 0;
+        }
+        fclose(f);
+    }
+    return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void update_gauges(struct server *s) {
+    struct stats_shard *st = s->server_stats;
+    uint64_t now = loop_wall_us(&s->loop, loop_now_us(&s->loop));
+    stats_gauge_set(st, SERVER_uptime, (now - s->started_us) / 1000000);
+    stats_gauge_set(st, SERVER_memory_physical_size, resident_bytes());
+    stats_gauge_set(st, SERVER_state, server_state(s));
+    stats_gauge_set(st, SERVER_live, server_state(s) == SERVER_STATE_LIVE);
+    uint64_t total = 0;
+    for (unsigned i = 0; i < s->workers_n; i++) {
+        total += __atomic_load_n(&s->workers[i]->connections, __ATOMIC_RELAXED);
+    }
+    stats_gauge_set(st, SERVER_total_connections, total);
+}
+
+static void on_flush(struct timer *t) {
+    struct server *s = CONTAINER_OF(t, struct server, flush_timer);
+    update_gauges(s);
+    stats_flush(s->stats);
+    timer_start(t, s->flush_interval_ms);
+}
+
+/* ---- signals ---- */
+
+static void on_stop_signal(uv_signal_t *h, int signum) {
+    struct server *s = h->data;
+    log_warn(LOG_main, "caught %s", signum == SIGTERM ? "ENVOY_SIGTERM" : "ENVOY_SIGINT");
+    server_quit(s);
+}
+
+void server_reopen_logs(struct server *s) {
+    (void)s;
+    log_reopen();
+    log_sinks_reopen();
+}
+
+static void on_usr1(uv_signal_t *h, int signum) {
+    (void)signum;
+    log_warn(LOG_main, "caught SIGUSR1: reopening access logs");
+    server_reopen_logs(h->data);
+}
+
+static void on_hup(uv_signal_t *h, int signum) {
+    (void)h;
+    (void)signum;
+    log_warn(LOG_main, "caught and eating SIGHUP. See documentation for how to hot restart.");
+}
+
+static void watch_signal(struct server *s, uv_signal_t *h, int signum, uv_signal_cb fn) {
+    uv_signal_init(&s->loop.uv, h);
+    h->data = s;
+    uv_signal_start(h, fn, signum);
+    uv_unref((uv_handle_t *)h);
+}
+
+/* ---- snapshots, readiness ---- */
+
+struct snapshot_msg {
+    struct loop_msg msg;
+    struct snapshot *snapshot;
+};
+
+static void on_snapshot(struct loop *l, struct loop_msg *m) {
+    struct snapshot_msg *sm = CONTAINER_OF(m, struct snapshot_msg, msg);
+    struct server *s = l->owner;
+    if (s->snapshot) {
+        shared_unref(&s->snapshot->shared);
+    }
+    s->snapshot = sm->snapshot;
+    xfree(sm);
+}
+
+void server_publish(struct server *s, struct snapshot *snap) {
+    struct snapshot_msg *m = xnew(struct snapshot_msg);
+    m->msg.run = on_snapshot;
+    m->snapshot = shared_ref(snap);
+    loop_post(&s->loop, &m->msg);
+    for (unsigned i = 0; i < s->workers_n; i++) {
+        worker_publish(s->workers[i], snap);
+    }
+}
+
+static void start_workers(struct loop *l, void *arg) {
+    struct server *s = arg;
+    (void)l;
+    if (s->are_workers_started) {
+        return;
+    }
+    log_info(LOG_main, "starting workers");
+    for (unsigned i = 0; i < s->workers_n; i++) {
+        CHECK(worker_start(s->workers[i]) == 0);
+    }
+    s->are_workers_started = true;
+    stats_gauge_set(s->listener_manager, LISTENER_MANAGER_workers_started, 1);
+    set_state(s, SERVER_STATE_LIVE);
+    uint64_t now = loop_wall_us(&s->loop, loop_refresh_now(&s->loop));
+    stats_record(s->server_stats, SERVER_initialization_time_ms, (now - s->started_us) / 1000);
+    stats_gauge_set(s->server_stats, SERVER_live, 1);
+}
+
+void server_set_ready(struct server *s) { loop_call(&s->loop, start_workers, s); }
+
+void server_quit(struct server *s) { loop_stop(&s->loop); }
+
+void server_drain(struct server *s, struct drain_request r) {
+    s->is_draining = true;
+    stats_inc(s->listener_manager, LISTENER_MANAGER_listener_stopped);
+    for (unsigned i = 0; i < s->workers_n; i++) {
+        worker_drain(s->workers[i], r);
+    }
+}
+
+void server_fail_health(struct server *s, bool fail) {
+    __atomic_store_n(&s->shared.is_health_failed, fail, __ATOMIC_RELAXED);
+    if (server_state(s) == SERVER_STATE_LIVE || server_state(s) == SERVER_STATE_DRAINING) {
+        __atomic_store_n(&s->state, fail ? SERVER_STATE_DRAINING : SERVER_STATE_LIVE, __ATOMIC_RELAXED);
+        stats_gauge_set(s->server_stats, SERVER_live, !fail);
+    }
+}
+
+/* ---- life ---- */
+
+static struct stats_shard *shard(struct server *s, const struct stats_group *g, const char *prefix) {
+    return stats_shard(stats_scope_get(s->stats, g, sv_cstr(prefix)), s->loop.thread_index);
+}
+
+static void init_stats(struct server *s) {
+    s->server_stats = shard(s, &server_stats_group, "server.");
+    s->listener_manager = shard(s, &listener_manager_stats_group, "listener_manager.");
+    stats_gauge_set(s->server_stats, SERVER_concurrency, s->workers_n);
+    stats_gauge_set(s->server_stats, SERVER_version, strtoul(arena_cstr(&s->arena, sv_sub(sv_cstr(version_git_sha()), 0, 6)), NULL, 16));
+    stats_gauge_set(s->listener_manager, LISTENER_MANAGER_workers_started, 0);
+    set_state(s, SERVER_STATE_PRE_INITIALIZING);
+}
+
+static uint32_t flush_interval(const Bootstrap__Bootstrap *b) {
+    const Pb__Duration *d = b->stats_flush_interval;
+    uint64_t ms = d ? (uint64_t)d->seconds * 1000 + (uint64_t)d->nanos / 1000000 : FLUSH_INTERVAL_MS;
+    return ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
+}
+
+static bool make_workers(struct server *s, struct diag *d) {
+    s->workers = xnew_array(struct worker *, s->workers_n);
+    for (unsigned i = 0; i < s->workers_n; i++) {
+        s->workers[i] = worker_new(&s->shared, i);
+        if (!s->workers[i]) {
+            return diag_error(d, "unable to make worker %u", i);
+        }
+    }
+    return true;
+}
+
+bool server_init(struct server *s, const struct registry *r, struct diag *d) {
+    if (loop_init(&s->loop, 0) < 0) {
+        return diag_error(d, "unable to make an event loop");
+    }
+    s->loop.owner = s;
+    s->registry = r;
+    s->workers_n = server_concurrency(&s->opt);
+    s->started_us = loop_wall_us(&s->loop, loop_refresh_now(&s->loop));
+    s->stats = stats_store_new(s->workers_n + 2);
+    init_stats(s);
+    s->shared = (struct worker_shared){.stats = s->stats,
+                                       .node_id = sv_cstr(s->node->id),
+                                       .node_cluster = sv_cstr(s->node->cluster),
+                                       .drain_time_ms = s->opt.drain_time_s * 1000,
+                                       .is_drain_immediate = s->opt.is_drain_immediate};
+    find_local_address(&s->shared.local_address, strcmp(s->opt.local_address_ip_version, "v6") == 0);
+    if (!server_runtime_init(s, d) || !make_workers(s, d)) {
+        return false;
+    }
+    s->admin = admin_new(s, d);
+    if (s->bootstrap->admin && !s->admin) {
+        return false;
+    }
+    timer_init(&s->flush_timer, &s->loop, on_flush);
+    s->flush_interval_ms = flush_interval(s->bootstrap);
+    timer_start(&s->flush_timer, s->flush_interval_ms);
+    log_sinks_start(&s->loop, s->opt.file_flush_interval_ms);
+    watch_signal(s, &s->sigterm, SIGTERM, on_stop_signal);
+    watch_signal(s, &s->sigint, SIGINT, on_stop_signal);
+    watch_signal(s, &s->sigusr1, SIGUSR1, on_usr1);
+    watch_signal(s, &s->sighup, SIGHUP, on_hup);
+    set_state(s, SERVER_STATE_INITIALIZING);
+    return true;
+}
+
+int server_run(struct server *s) {
+    loop_run(&s->loop);
+    log_info(LOG_main, "exiting");
+    return s->exit_code;
+}
+
+static void close_signal(uv_signal_t *h) {
+    if (h->data) {
+        uv_close((uv_handle_t *)h, NULL);
+    }
+}
+
+void server_fini(struct server *s) {
+    admin_free(s->admin);
+    for (unsigned i = 0; i < s->workers_n; i++) {
+        if (s->are_workers_started) {
+            worker_stop_and_free(s->workers[i]);
+        }
+    }
+    timer_cancel(&s->flush_timer);
+    close_signal(&s->sigterm);
+    close_signal(&s->sigint);
+    close_signal(&s->sigusr1);
+    close_signal(&s->sighup);
+    log_sinks_stop();
+    if (s->snapshot) {
+        shared_unref(&s->snapshot->shared);
+    }
+    for (int i = 0; i < 3; i++) {
+        loop_run_nowait(&s->loop);
+    }
+    xfree(s->workers);
+    server_runtime_fini(s);
+    loop_fini(&s->loop);
+}
