@@ -161,7 +161,8 @@ static void range_violation(struct checker *c, const struct proto_path *path, Pr
 
 static void check_bounds(struct checker *c, const struct proto_path *path, struct group g,
                          struct ordered o) {
-    const struct proto_rule *gte = find_rule(g, PROTO_RULE_GTE), *lte = find_rule(g, PROTO_RULE_LTE);
+    const struct proto_rule *gte = find_rule(g, PROTO_RULE_GTE),
+                            *lte = find_rule(g, PROTO_RULE_LTE);
     const struct proto_rule *low = gte ? gte : find_rule(g, PROTO_RULE_GT);
     const struct proto_rule *high = lte ? lte : find_rule(g, PROTO_RULE_LT);
     bool low_ok = !low || greater(o, low, gte != NULL);

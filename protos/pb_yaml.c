@@ -36,7 +36,8 @@ struct loader {
 };
 
 static bool fail(struct loader *l, yaml_mark_t at, const char *what) {
-    return diag_error(l->d, "yaml: error at line %zu, column %zu: %s", at.line + 1, at.column + 1, what);
+    return diag_error(l->d, "yaml: error at line %zu, column %zu: %s", at.line + 1, at.column + 1,
+                      what);
 }
 
 /* --- scalars --- */

@@ -206,6 +206,9 @@ def message_rules(m):
         rules = f.options.Extensions[validate_pb2.rules]
         if rules.ByteSize():
             out += [("rule", k, "FIELD", r) for r in flat(rules)]
+        # Rules for an Any on a field that is none: Envoy's validator then does not look into the message.
+        if rules.WhichOneof("type") == "any" and f.type_name != ".google.protobuf.Any":
+            out.append(("rule", k, "FIELD", ("message", validate_pb2.MessageRules(skip=True))))
     return [x for entry in out for x in ([entry] if entry[0] == "oneof" else spread(entry))]
 
 

@@ -40,7 +40,8 @@ static inline ProtobufCMessage *pb_make(struct pb_fixture *f, const char *type, 
 }
 
 /* Errors so far are these; forget them. */
-static inline void assert_errors_at(struct pb_fixture *f, const char *want, const char *file, int line) {
+static inline void assert_errors_at(struct pb_fixture *f, const char *want, const char *file,
+                                    int line) {
     assert_sv_at(diag_text(&f->d), sv_cstr(want), file, line);
     diag_reset(&f->d);
 }

@@ -73,8 +73,7 @@ static void test_unknown_types(void **state) {
     assert_errors(f, "Didn't find a registered implementation for 'my.filter' with type URL: "
                      "'foo.Bar'");
     assert_null(any_unpack(NULL, SV("my.filter"), &f->a, &f->d));
-    assert_errors(f,
-                  "Didn't find a registered implementation for 'my.filter' with type URL: ''");
+    assert_errors(f, "Didn't find a registered implementation for 'my.filter' with type URL: ''");
     assert_sv_is(any_inner_name(&any, &f->a), "foo.Bar");
     assert_sv_is(any_inner_name(NULL, &f->a), "");
 }
@@ -89,7 +88,8 @@ static void test_bad_payload(void **state) {
 }
 
 static const char rate_limit[] =
-    "type_url: 'type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit'"
+    "type_url: "
+    "'type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit'"
     "value { fields { key: 'stat_prefix' value { string_value: 's' } }"
     "  fields { key: 'token_bucket' value { struct_value {"
     "    fields { key: 'max_tokens' value { number_value: 4 } }"
@@ -102,9 +102,9 @@ static void test_typed_struct(void **state) {
         const Pb__Any *any = any_pack(pb_make(f, types[i], rate_limit), &f->a);
         assert_sv_is(any_inner_name(any, &f->a),
                      "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit");
-        HttpLocalRatelimit__LocalRateLimit *m =
-            ANY_UNPACK_AS(HttpLocalRatelimit__LocalRateLimit,
-                          http_local_ratelimit__local_rate_limit__descriptor, any, SV("rl"), &f->a, &f->d);
+        HttpLocalRatelimit__LocalRateLimit *m = ANY_UNPACK_AS(
+            HttpLocalRatelimit__LocalRateLimit, http_local_ratelimit__local_rate_limit__descriptor,
+            any, SV("rl"), &f->a, &f->d);
         assert_non_null(m);
         assert_string_equal(m->stat_prefix, "s");
         assert_int_equal(m->token_bucket->max_tokens, 4);
@@ -143,9 +143,11 @@ static void test_bad_typed_structs(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        PB_TEST(test_unpack_copies),  PB_TEST(test_unpack_of_nothing), PB_TEST(test_unpack_refuses),
-        cmocka_unit_test(test_urls),  PB_TEST(test_pack_and_unpack),   PB_TEST(test_unknown_types),
-        PB_TEST(test_bad_payload),    PB_TEST(test_typed_struct),      PB_TEST(test_bad_typed_structs),
+        PB_TEST(test_unpack_copies),     PB_TEST(test_unpack_of_nothing),
+        PB_TEST(test_unpack_refuses),    cmocka_unit_test(test_urls),
+        PB_TEST(test_pack_and_unpack),   PB_TEST(test_unknown_types),
+        PB_TEST(test_bad_payload),       PB_TEST(test_typed_struct),
+        PB_TEST(test_bad_typed_structs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

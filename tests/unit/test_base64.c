@@ -53,10 +53,10 @@ static void test_refused(void **state) {
         const char *text;
         enum base64_alphabet alphabet;
     } rows[] = {
-        {"Z", BASE64_EITHER},     {"Zg=", BASE64_EITHER},   {"Zg===", BASE64_EITHER},
-        {"Z===", BASE64_EITHER},  {"Zg==Zg", BASE64_EITHER}, {"Zm 9v", BASE64_EITHER},
-        {"Zm9v\n", BASE64_EITHER}, {"=", BASE64_EITHER},     {"--__", BASE64_STANDARD},
-        {"++//", BASE64_URL},     {"Zm9v!", BASE64_EITHER}, {"\xff\xff\xff\xff", BASE64_EITHER},
+        {"Z", BASE64_EITHER},      {"Zg=", BASE64_EITHER},    {"Zg===", BASE64_EITHER},
+        {"Z===", BASE64_EITHER},   {"Zg==Zg", BASE64_EITHER}, {"Zm 9v", BASE64_EITHER},
+        {"Zm9v\n", BASE64_EITHER}, {"=", BASE64_EITHER},      {"--__", BASE64_STANDARD},
+        {"++//", BASE64_URL},      {"Zm9v!", BASE64_EITHER},  {"\xff\xff\xff\xff", BASE64_EITHER},
     };
     char out[16];
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {

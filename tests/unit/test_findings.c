@@ -33,7 +33,8 @@ static void assert_findings(struct pb_fixture *f, const ProtobufCMessage *m, con
 
 static void test_nothing(void **state) {
     struct pb_fixture *f = *state;
-    assert_findings(f, pb_make(f, "envoy.config.core.v3.Node", "id: 'a' locality { zone: 'b' }"), "");
+    assert_findings(f, pb_make(f, "envoy.config.core.v3.Node", "id: 'a' locality { zone: 'b' }"),
+                    "");
 }
 
 static void test_unknown_fields(void **state) {
@@ -56,23 +57,23 @@ static void test_unknown_fields_within(void **state) {
     struct pb_fixture *f = *state;
     /* clusters[1] of static_resources has field 900 */
     sv wire = SV("\x12\x07\x12\x00\x12\x03\xa0\x38\x01");
-    const ProtobufCMessage *m =
-        proto_unpack(&bootstrap__bootstrap__descriptor, wire, &f->a, &f->d);
+    const ProtobufCMessage *m = proto_unpack(&bootstrap__bootstrap__descriptor, wire, &f->a, &f->d);
     assert_non_null(m);
     assert_findings(f, m, "static_resources.clusters[1]:0:::900;");
 }
 
 static void test_deprecated(void **state) {
     struct pb_fixture *f = *state;
-    assert_findings(f,
-                    pb_make(f, "envoy.config.bootstrap.v3.Bootstrap",
-                            "use_tcp_for_dns_lookups: true "
-                            "static_resources { clusters { max_requests_per_connection { value: 1 } "
-                            "dns_resolvers { } dns_resolvers { } } }"),
-                    "static_resources.clusters[0].max_requests_per_connection:1:"
-                    "max_requests_per_connection::;"
-                    "static_resources.clusters[0].dns_resolvers:1:dns_resolvers::;"
-                    "use_tcp_for_dns_lookups:1:use_tcp_for_dns_lookups::;");
+    assert_findings(
+        f,
+        pb_make(f, "envoy.config.bootstrap.v3.Bootstrap",
+                "use_tcp_for_dns_lookups: true "
+                "static_resources { clusters { max_requests_per_connection { value: 1 } "
+                "dns_resolvers { } dns_resolvers { } } }"),
+        "static_resources.clusters[0].max_requests_per_connection:1:"
+        "max_requests_per_connection::;"
+        "static_resources.clusters[0].dns_resolvers:1:dns_resolvers::;"
+        "use_tcp_for_dns_lookups:1:use_tcp_for_dns_lookups::;");
 }
 
 /* A value may be deprecated that is the default: leaving the field out is using it. */
@@ -83,8 +84,9 @@ static void test_deprecated_values(void **state) {
     assert_findings(f, pb_make(f, zipkin, ""),
                     "collector_endpoint_version:4:collector_endpoint_version:"
                     "DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE:;");
-    assert_findings(f, pb_make(f, "envoy.config.core.v3.ApiConfigSource",
-                               "api_type: GRPC transport_api_version: V2"),
+    assert_findings(f,
+                    pb_make(f, "envoy.config.core.v3.ApiConfigSource",
+                            "api_type: GRPC transport_api_version: V2"),
                     "transport_api_version:3:transport_api_version:V2:;");
 }
 

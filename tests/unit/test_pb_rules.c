@@ -72,8 +72,7 @@ static void test_numbers(void **state) {
         {"envoy.config.cluster.v3.Cluster.LeastRequestLbConfig", "choice_count { value: 1 }",
          "choice_count: value must be greater than or equal to 2"},
         {"envoy.config.cluster.v3.Cluster.LeastRequestLbConfig", "", ""}, /* absent wrapper */
-        {"envoy.config.cluster.v3.Cluster.RingHashLbConfig",
-         "minimum_ring_size { value: 8388609 }",
+        {"envoy.config.cluster.v3.Cluster.RingHashLbConfig", "minimum_ring_size { value: 8388609 }",
          "minimum_ring_size: value must be less than or equal to 8388608"},
         {"envoy.config.cluster.v3.Cluster.PreconnectPolicy",
          "per_upstream_preconnect_ratio { value: 3 } predictive_preconnect_ratio { value: 0.5 }",
@@ -106,8 +105,7 @@ static void test_durations(void **state) {
          "connect_timeout: value must be greater than 0s"},
         {CLUSTER, "name: 'c' dns_refresh_rate { nanos: 1000000 }",
          "dns_refresh_rate: value must be greater than 1ms"},
-        {"envoy.config.cluster.v3.Cluster.RefreshRate", "",
-         "base_interval: value is required"},
+        {"envoy.config.cluster.v3.Cluster.RefreshRate", "", "base_interval: value is required"},
     };
     CHECK_ROWS(*state, rows);
 }
@@ -162,8 +160,7 @@ static void test_lists_and_maps(void **state) {
         {"envoy.config.common.matcher.v3.Matcher.MatcherTree.MatchMap", "",
          "map: value must contain at least 1 pair(s)"},
         {"envoy.config.common.matcher.v3.Matcher.MatcherTree.MatchMap",
-         "map { key: 'k' value { } }",
-         "map[\"k\"]: field: \"on_match\", reason: is required"},
+         "map { key: 'k' value { } }", "map[\"k\"]: field: \"on_match\", reason: is required"},
         {"xds.data.orca.v3.OrcaLoadReport", "utilization { key: 'a' value: 1.5 }",
          "utilization[\"a\"]: value must be inside range [0, 1]"},
     };
@@ -217,10 +214,14 @@ static void test_patterns_from_threads(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        PB_TEST(test_patterns_from_threads), PB_TEST(test_strings),
-        PB_TEST(test_long_strings),          PB_TEST(test_numbers),
-        PB_TEST(test_durations),             PB_TEST(test_enums_and_booleans),
-        PB_TEST(test_required),              PB_TEST(test_lists_and_maps),
+        PB_TEST(test_patterns_from_threads),
+        PB_TEST(test_strings),
+        PB_TEST(test_long_strings),
+        PB_TEST(test_numbers),
+        PB_TEST(test_durations),
+        PB_TEST(test_enums_and_booleans),
+        PB_TEST(test_required),
+        PB_TEST(test_lists_and_maps),
         PB_TEST(test_paths_and_all_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,8 +31,23 @@ static void test_durations(void **state) {
 static void test_bad_durations(void **state) {
     (void)state;
     static const char *const rows[] = {
-        "",    "s",    "1",         "1ms",  "1ss",           "1.s", ".5s", "1.0000000001s", "+1s", " 1s", "1 s",
-        "--1s", "1e3s", "315576000001s", "9999999999999s", "0x1s", "1,5s",
+        "",
+        "s",
+        "1",
+        "1ms",
+        "1ss",
+        "1.s",
+        ".5s",
+        "1.0000000001s",
+        "+1s",
+        " 1s",
+        "1 s",
+        "--1s",
+        "1e3s",
+        "315576000001s",
+        "9999999999999s",
+        "0x1s",
+        "1,5s",
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct pb_time t;
@@ -109,8 +124,8 @@ static void test_wild_values(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_durations),      cmocka_unit_test(test_bad_durations),
-        cmocka_unit_test(test_timestamps),     cmocka_unit_test(test_bad_timestamps),
+        cmocka_unit_test(test_durations),   cmocka_unit_test(test_bad_durations),
+        cmocka_unit_test(test_timestamps),  cmocka_unit_test(test_bad_timestamps),
         cmocka_unit_test(test_wild_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -201,9 +201,13 @@ static void test_depth(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        PB_TEST(test_scalars), PB_TEST(test_maps),   PB_TEST(test_anchors),
-        PB_TEST(test_refused), PB_TEST(test_first_document_only),
-        PB_TEST(test_alias_bomb), PB_TEST(test_depth),
+        PB_TEST(test_scalars),
+        PB_TEST(test_maps),
+        PB_TEST(test_anchors),
+        PB_TEST(test_refused),
+        PB_TEST(test_first_document_only),
+        PB_TEST(test_alias_bomb),
+        PB_TEST(test_depth),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

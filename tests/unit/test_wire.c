@@ -37,11 +37,11 @@ static void test_good(void **state) {
     } rows[] = {
         {NODE, SV_INIT("")},
         {NODE, SV_INIT("\x0a\x01"
-                       "a")},                                     /* id */
-        {NODE, SV_INIT("\x0a\x02\xc3\xbc\x12\x00")},              /* UTF-8, an empty string */
-        {NODE, SV_INIT("\xf8\x3f\x05")},                          /* unknown varint */
-        {NODE, SV_INIT("\xfa\x3f\x02\xff\x00")},                  /* unknown bytes are not text */
-        {NODE, SV_INIT("\xfd\x3f\x01\x02\x03\x04")},              /* unknown 32 bits */
+                       "a")},                        /* id */
+        {NODE, SV_INIT("\x0a\x02\xc3\xbc\x12\x00")}, /* UTF-8, an empty string */
+        {NODE, SV_INIT("\xf8\x3f\x05")},             /* unknown varint */
+        {NODE, SV_INIT("\xfa\x3f\x02\xff\x00")},     /* unknown bytes are not text */
+        {NODE, SV_INIT("\xfd\x3f\x01\x02\x03\x04")}, /* unknown 32 bits */
         {NODE, SV_INIT("\xf9\x3f\x01\x02\x03\x04\x05\x06\x07\x08")},
         {"envoy.type.v3.DoubleRange", SV_INIT("\x09\x00\x00\x00\x00\x00\x00\xf0\x3f")},
         {"google.protobuf.Any", SV_INIT("\x0a\x00\x12\x02\xff\xff")}, /* bytes are anything */
@@ -60,8 +60,9 @@ static void test_bad(void **state) {
         const char *error;
     } rows[] = {
         {NODE, SV_INIT("\x0a"), "id: wire bytes are cut off or malformed"},
-        {NODE, SV_INIT("\x0a\x02"
-                       "a"),
+        {NODE,
+         SV_INIT("\x0a\x02"
+                 "a"),
          "id: wire bytes are cut off or malformed"},
         {NODE, SV_INIT("\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
          "id: wire bytes are cut off or malformed"},
@@ -70,18 +71,20 @@ static void test_bad(void **state) {
         {NODE, SV_INIT("\x02\x00"), "invalid field tag in wire bytes"}, /* field 0 */
         {NODE, SV_INIT("\x80"), "invalid field tag in wire bytes"},
         {NODE, SV_INIT("\xff\xff\xff\xff\x7f\x00"), "invalid field tag in wire bytes"},
-        {NODE, SV_INIT("\x0b"), "id: wire bytes are cut off or malformed"}, /* group */
+        {NODE, SV_INIT("\x0b"), "id: wire bytes are cut off or malformed"},     /* group */
         {NODE, SV_INIT("\x0e\x00"), "id: wire bytes are cut off or malformed"}, /* wire type 6 */
         {NODE, SV_INIT("\xfb\x3f\xfc\x3f"), "wire bytes are cut off or malformed"},
         {NODE, SV_INIT("\x08\x05"), "id: wire type does not fit the field"},
         {NODE, SV_INIT("\x0a\x01\xff"), "id: string is not valid UTF-8"},
         {NODE, SV_INIT("\x0a\x03\xed\xa0\x80"), "id: string is not valid UTF-8"}, /* surrogate */
-        {NODE, SV_INIT("\x0a\x03"
-                       "a\0b"),
+        {NODE,
+         SV_INIT("\x0a\x03"
+                 "a\0b"),
          "id: string contains a NUL character"},
         /* static_resources { clusters { name: "a" } clusters { name: <bad> } } */
-        {BOOTSTRAP, SV_INIT("\x12\x0a\x12\x03\x0a\x01"
-                            "a\x12\x03\x0a\x01\xff"),
+        {BOOTSTRAP,
+         SV_INIT("\x12\x0a\x12\x03\x0a\x01"
+                 "a\x12\x03\x0a\x01\xff"),
          "static_resources.clusters[1].name: string is not valid UTF-8"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -97,7 +100,7 @@ static void test_packed(void **state) {
     assert_true(check(d, type, SV("\x3a\x03\x01\x80\x01")));        /* packed */
     assert_true(check(d, type, SV("\x38\x01\x38\x80\x01")));        /* one by one */
     assert_true(check(d, type, SV("\x3a\x00")));
-    assert_false(check(d, type, SV("\x3a\x02\x01\x80")));           /* the last one is cut */
+    assert_false(check(d, type, SV("\x3a\x02\x01\x80"))); /* the last one is cut */
     assert_sv_is(diag_text(d), "source_ports[0]: wire type does not fit the field");
     type = "envoy.config.metrics.v3.HistogramBucketSettings"; /* repeated double buckets = 2 */
     assert_true(check(d, type, SV("\x12\x08\x00\x00\x00\x00\x00\x00\x00\x00")));
