@@ -228,6 +228,9 @@ static void on_io_event(struct io *io, uint32_t bits) {
     int ready = bits & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR) ? IO_READ : 0;
     ready |= bits & (EPOLLOUT | EPOLLHUP | EPOLLERR) ? IO_WRITE : 0;
     ready &= io->want_;
+    if ((io->want_ & IO_EDGE) && (bits & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))) {
+        ready |= IO_HANGUP;
+    }
     if (ready) {
         io->on_ready_(io, ready, 0);
     } else if (!(io->want_ & IO_EDGE)) {

@@ -81,6 +81,7 @@ uint64_t loop_refresh_now(struct loop *l); /* read the clock now; returns now_us
 #define IO_READ 1
 #define IO_WRITE 2
 #define IO_EDGE 4 /* with IO_READ: report only news (more bytes, a close); for bytes that are peeked at, not taken */
+#define IO_HANGUP 8 /* only reported, only with IO_EDGE: the peer will send no more than what is there */
 struct io {
     struct loop *loop_;
     struct io *attention_next_;

@@ -5,7 +5,6 @@
 #include "proxy/net/listener.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -25,7 +24,7 @@ struct inspection {
     struct accept_info info;
     struct arena arena;
     unsigned filter;    /* index of the one at work */
-    size_t peeked;      /* bytes it saw last time */
+    bool hung_up;       /* the peer will send no more */
     _Alignas(16) char state[LISTENER_FILTER_STATE_BYTES];
 };
 /* One that waits for bytes. */
@@ -104,7 +103,7 @@ bool listener_predicate_match(const struct listener_predicate *p, const struct a
 
 enum outcome { OUTCOME_DONE, OUTCOME_WAIT, OUTCOME_CLOSE };
 
-/* Bytes at the front of the socket's queue, in the thread's scratch; *end: the peer will send no more. Negative: errno. */
+/* Bytes at the front of the socket's queue, in the thread's scratch; *end: there will be no more. Negative: errno. */
 static ssize_t peek(struct inspection *in, size_t max, sv *bytes, bool *end) {
     struct chunk *scratch = transport_peek_chunk();
     ssize_t n;
@@ -115,13 +114,7 @@ static ssize_t peek(struct inspection *in, size_t max, sv *bytes, bool *end) {
         return errno == EAGAIN ? 0 : -errno;
     }
     *bytes = sv_from(scratch->data, (size_t)n);
-    *end = n == 0;
-    if (n > 0 && (size_t)n == in->peeked) {
-        /* Woken without more bytes: a half-close. */
-        struct pollfd p = {.fd = in->info.fd, .events = POLLRDHUP};
-        *end = poll(&p, 1, 0) == 1 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR));
-    }
-    in->peeked = (size_t)n;
+    *end = n == 0 || in->hung_up;
     return n;
 }
 
@@ -144,7 +137,6 @@ static bool consume(struct inspection *in) {
 
 static void next_filter(struct inspection *in) {
     in->filter++;
-    in->peeked = 0;
     memset(in->state, 0, sizeof(in->state));
 }
 
@@ -240,12 +232,12 @@ static void settle(struct pre_conn *p, enum outcome o) {
 }
 
 static void on_pre_ready(struct io *io, int events, int status) {
-    (void)events;
     struct pre_conn *p = CAST(pre_conn, PRE_CONN_MAGIC, CONTAINER_OF(io, struct pre_conn, io));
     if (status < 0) {
         settle(p, fail(p->listener, &p->in, LISTENER_downstream_listener_filter_error, sock_strerror(status)));
         return;
     }
+    p->in.hung_up = p->in.hung_up || (events & IO_HANGUP);
     settle(p, run_filters(p->listener, &p->in));
 }
 
