@@ -23,8 +23,10 @@ static bool parse_message(struct parser *p, const struct proto_type *t, Protobuf
                           sv end);
 
 static bool fail(struct parser *p, const char *what, sv which) {
-    return diag_error(p->d, "text format: line %u: %s%s%.*s%s", p->tokens.line, what,
-                      which.n ? " '" : "", SV_ARG(which), which.n ? "'" : "");
+    const char *quote = which.n ? "'" : "";
+    sv shown = which.n ? which : SV("");
+    return diag_error(p->d, "text format: line %u: %s%s%s%.*s%s", p->tokens.line, what,
+                      which.n ? " " : "", quote, SV_ARG(shown), quote);
 }
 
 static bool next(struct parser *p) {
