@@ -60,6 +60,7 @@ struct conn {
     bool rx_blocked_;         /* the splice from here waits for its other end */
     bool write_broken_;       /* the peer takes nothing more; only what it sent before is still read */
     bool detect_reset;        /* last close was a RST */
+    bool is_local_restored;   /* `local` is the original destination, told by a listener filter */
     uint16_t read_disable_;   /* count: reads are off while > 0 */
     int fd;
     int connect_error_;       /* negative errno of a failed connect */

@@ -211,6 +211,7 @@ static void fill_conn(struct conn *conn, const struct net_chain_config *config, 
     conn->remote = info->remote;
     conn->local = info->local;
     conn->direct_remote = info->direct_remote;
+    conn->is_local_restored = info->is_local_restored;
     conn->buffer_limit_bytes = config->buffer_limit_bytes;
 }
 
