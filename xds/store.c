@@ -329,6 +329,14 @@ bool store_add_static(struct store *s, enum resource_type t, sv wire, struct dia
     return true;
 }
 
+bool store_static_done(struct store *s, struct diag *d) {
+    if (s->socket_error) {
+        return diag_error(d, "%s", s->socket_error);
+    }
+    store_touch(s); /* publishes, and looks at readiness */
+    return true;
+}
+
 static bool has_cluster(void *user, sv name) { return store_has_cluster(user, name); }
 
 bool store_has_cluster(struct store *s, sv name) {
@@ -365,6 +373,8 @@ void store_init(struct store *s, const struct store_options *o) {
     };
     s->cluster_manager = shard(s, &cluster_manager_stats_group, "cluster_manager.");
     s->listener_manager = shard(s, &listener_manager_stats_group, "listener_manager.");
+    s->cds_version = xstrdup("");
+    s->lds_version = xstrdup("");
     s->cds_scope = stats_scope_get(o->stats, &xds_stats_group, SV("cluster_manager.cds."));
     s->lds_scope = stats_scope_get(o->stats, &xds_stats_group, SV("listener_manager.lds."));
 }
@@ -391,6 +401,9 @@ void store_fini(struct store *s) {
     if (s->latest) {
         shared_unref(&s->latest->shared);
     }
+    xfree(s->cds_version);
+    xfree(s->lds_version);
+    xfree(s->socket_error);
     stats_scope_unref(s->cds_scope);
     stats_scope_unref(s->lds_scope);
 }

@@ -54,6 +54,7 @@ struct store_options {
     sv node;                             /* serialised core.v3.Node, lives as long as the store */
     sv node_id, node_cluster;
     bool reject_unknown_dynamic, ignore_unknown_dynamic, allow_unknown_static;
+    bool is_dry_run;                     /* --mode validate: no sockets, no streams, no names resolved */
     /* Hand a snapshot to the workers and to main; called at the end of an event that changed something. */
     void (*publish)(void *user, struct snapshot *s);
     /* Everything that start-up waits for is there (or timed out). Once. */
@@ -78,6 +79,8 @@ struct store {
     struct timer cds_timer, lds_timer;
     struct stats_shard *cluster_manager, *listener_manager;
     struct stats_scope *cds_scope, *lds_scope;
+    char *cds_version, *lds_version;     /* of the last accepted response; never NULL */
+    char *socket_error;                  /* a static listener could not be bound: why; NULL */
     unsigned warming_clusters, warming_listeners, active_clusters, active_listeners;
 };
 
@@ -86,8 +89,8 @@ void store_fini(struct store *s);
 
 /* A resource of the bootstrap. False: errors are in d. */
 bool store_add_static(struct store *s, enum resource_type t, sv wire, struct diag *d);
-/* Make all static resources final: listeners may now warm. */
-void store_static_done(struct store *s);
+/* All static resources are there. False: a listener's sockets can't be had. */
+bool store_static_done(struct store *s, struct diag *d);
 /* dynamic_resources: bootstrap.v3.Bootstrap.DynamicResources message. */
 bool store_set_dynamic(struct store *s, const void *dynamic_resources_msg, struct diag *d);
 bool store_has_cluster(struct store *s, sv name);

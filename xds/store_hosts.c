@@ -217,7 +217,7 @@ void store_hosts_publish(struct entry *e) {
 
 void store_hosts_changed(struct cluster_hosts *h) {
     store_hosts_refresh(h);
-    if (h->entry->active) {
+    if (h->entry->active && !h->entry->warming) {
         store_hosts_publish(h->entry);
     }
     store_check_warm(h->entry);

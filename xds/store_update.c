@@ -159,6 +159,14 @@ static void remove_unlisted(struct source_client *c, enum resource_type t) {
 
 /* ---- the sink ---- */
 
+static void keep_version(struct store *s, enum resource_type t, sv version) {
+    char **at = t == RES_CLUSTER ? &s->cds_version : t == RES_LISTENER ? &s->lds_version : NULL;
+    if (at) {
+        xfree(*at);
+        *at = sv_dup(version);
+    }
+}
+
 static void first_response(struct store *s, enum resource_type t) {
     if (t == RES_CLUSTER) {
         s->waits_cds = false;
@@ -190,6 +198,7 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
     count(s, scope, is_good ? XDS_update_success : XDS_update_rejected);
     if (is_good) {
         note_version(s, scope, u->version);
+        keep_version(s, u->type, u->version);
     } else {
         log_warn(LOG_config, "gRPC config for %s rejected: %.*s", resource_types[u->type].type_url,
                  SV_ARG(buf_pullup(v->error, buf_len(v->error))));

@@ -80,6 +80,9 @@ static bool take_sockets(struct entry *e, struct resource *r) {
     if (e->sockets && e->active && listener_same_sockets(e->active->listener, r->listener)) {
         return true;
     }
+    if (s->opt.is_dry_run) {
+        return false;
+    }
     struct diag d;
     diag_init(&d);
     struct listener_sockets *made = listener_sockets_new(r->listener, s->opt.workers, &d);
@@ -87,6 +90,12 @@ static bool take_sockets(struct entry *e, struct resource *r) {
         sv text = diag_text(&d);
         stats_inc(s->listener_manager, LISTENER_MANAGER_listener_create_failure);
         log_error(LOG_config, "listener '%.*s': %.*s", SV_ARG(entry_name(e)), SV_ARG(text));
+        if (e->is_static && !s->socket_error) {
+            struct buf BUF_AUTO b;
+            buf_init(&b);
+            buf_printf(&b, "error adding listener '%.*s': %.*s", SV_ARG(entry_name(e)), SV_ARG(text));
+            s->socket_error = buf_dup_str(&b);
+        }
         diag_fini(&d);
         return false;
     }
@@ -129,7 +138,7 @@ static void user_changed(struct entry *user, struct entry *target) {
     }
     if (target->type == RES_ENDPOINTS && user->type == RES_CLUSTER) {
         store_hosts_start(user, user->warming ? user->warming : user->active);
-        if (user->active) {
+        if (!user->warming && user->active) { /* a warming version's tables may be of another balancer: they wait for it */
             store_hosts_publish(user);
         }
     }

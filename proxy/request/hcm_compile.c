@@ -101,7 +101,7 @@ static void routes(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
     switch (m->route_specifier_case) {
     case HCM__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_ROUTE_CONFIG: {
         DIAG_FIELD(ctx->diag, "route_config");
-        sv wire = proto_pack(&m->route_config->base_, ctx->arena);
+        sv wire = proto_pack(&m->route_config->base, ctx->arena);
         struct compile_ctx inner = *ctx;
         inner.is_static = true; /* inline tables check their clusters */
         c->routes = route_table_compile(&inner, wire, NULL);

@@ -3,13 +3,13 @@
  * Spec: LocalReplyConfig, ResponseMapper; Envoy's Utility::sendLocalReply. Not here: who decides to answer. */
 #include "protos/gen/hcm.pb-c.h"
 #include "proxy/api/access_logger.h"
-#include "proxy/observe/access_log.h"
+#include "proxy/observe/access_log_filter.h"
 #include "proxy/observe/formatter.h"
 #include "proxy/request/stream.h"
 #include "proxy/route/header_mutation.h"
 
 struct reply_mapper {
-    const struct access_log_filter *filter;
+    const struct log_filter *filter;
     uint16_t status; /* 0: keep */
     bool has_body;
     sv body;
@@ -35,7 +35,7 @@ static const struct substitution_format *format_compile(struct compile_ctx *ctx,
 static void mapper(struct compile_ctx *ctx, const Hcm__ResponseMapper *m, struct reply_mapper *out) {
     {
         DIAG_FIELD(ctx->diag, "filter");
-        out->filter = access_log_filter_compile(ctx, m->filter);
+        out->filter = log_filter_compile(ctx, m->filter);
     }
     out->status = m->status_code ? (uint16_t)m->status_code->value : 0;
     if (m->body) {
@@ -80,7 +80,7 @@ static void apply_mappers(struct stream *s, struct headers *h, struct reply *r) 
     s->info.response = h;
     for (unsigned i = 0; i < c->mappers_n; i++) {
         const struct reply_mapper *m = &c->mappers[i];
-        if (m->filter && !access_log_filter_match(m->filter, &s->info)) {
+        if (m->filter && !log_filter_match(m->filter, &s->info, &s->hcm->loop->rng)) {
             continue;
         }
         header_mutations_apply(m->headers, h, &s->info);
@@ -155,7 +155,7 @@ static void set_body_headers(struct stream *s, struct headers *h, const struct r
     }
 }
 
-static void send(struct stream *s, struct headers *h, sv body) {
+static void send_reply(struct stream *s, struct headers *h, sv body) {
     bool has_body = body.n && !s->is_head;
     s->is_local_reply = true;
     stream_encode_headers(s, h, !has_body);
@@ -205,5 +205,5 @@ void stream_local_reply(struct stream *s, unsigned status, sv body, uint64_t fla
     } else {
         set_body_headers(s, h, &r);
     }
-    send(s, h, r.body);
+    send_reply(s, h, r.body);
 }

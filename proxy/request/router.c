@@ -7,6 +7,7 @@
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
 #include "proxy/base/runtime.h"
+#include "proxy/observe/formatter.h"
 #include "proxy/request/router_timeouts.h"
 #include "proxy/request/stream.h"
 

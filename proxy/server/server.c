@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "protos/any.h"
@@ -91,6 +92,7 @@ static void update_gauges(struct server *s) {
 static void on_flush(struct timer *t) {
     struct server *s = CONTAINER_OF(t, struct server, flush_timer);
     update_gauges(s);
+    log_sinks_publish_stats(s->loop.thread_index);
     stats_flush(s->stats);
     timer_start(t, s->flush_interval_ms);
 }
@@ -251,7 +253,7 @@ bool server_init(struct server *s, const struct registry *r, struct diag *d) {
     timer_init(&s->flush_timer, &s->loop, on_flush);
     s->flush_interval_ms = flush_interval(s->bootstrap);
     timer_start(&s->flush_timer, s->flush_interval_ms);
-    log_sinks_start(&s->loop, s->opt.file_flush_interval_ms);
+    log_sinks_start(s->workers_n + 2, s->opt.file_flush_interval_ms, s->stats);
     watch_signal(s, &s->sigterm, SIGTERM, on_stop_signal);
     watch_signal(s, &s->sigint, SIGINT, on_stop_signal);
     watch_signal(s, &s->sigusr1, SIGUSR1, on_usr1);

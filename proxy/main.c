@@ -1,0 +1,220 @@
+/* The program: options, bootstrap, and the wiring of server, control plane and registry. The only file that sees everything.
+ * Threads: main; starts the config thread, which owns the store from then on. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "filters/registry.h"
+#include "protos/any.h"
+#include "proxy/base/crash.h"
+#include "proxy/base/log.h"
+#include "proxy/base/mem.h"
+#include "proxy/base/version.h"
+#include "proxy/config/bootstrap.h"
+#include "proxy/server/bootstrap_check.h"
+#include "proxy/server/observe_wiring.h"
+#include "proxy/server/server.h"
+#include "xds/store.h"
+#include "xds/store_view.h"
+
+struct program {
+    struct server server;
+    struct store store;
+    struct loop config_loop;
+    uv_thread_t config_thread;
+    struct config_view view;
+    bool is_config_started;
+};
+
+/* ---- the config thread ---- */
+
+static void on_publish(void *user, struct snapshot *s) {
+    struct program *p = user;
+    server_publish(&p->server, s);
+}
+
+static void on_ready(void *user) {
+    struct program *p = user;
+    server_set_ready(&p->server);
+}
+
+static void run_config(void *arg) {
+    struct program *p = arg;
+    log_thread_name("config");
+    crash_thread_begin();
+    loop_run(&p->config_loop);
+    store_fini(&p->store);
+    for (int i = 0; i < 3; i++) {
+        loop_run_nowait(&p->config_loop);
+    }
+    loop_fini(&p->config_loop);
+    crash_thread_end();
+}
+
+/* ---- start-up ---- */
+
+static bool add_static(struct program *p, struct diag *d) {
+    const Bootstrap__Bootstrap__StaticResources *r = p->server.bootstrap->static_resources;
+    struct arena a;
+    arena_init(&a, 0);
+    DIAG_FIELD(d, "static_resources");
+    for (size_t i = 0; r && i < r->n_secrets; i++) {
+        DIAG_FIELD(d, "secrets[%zu]", i);
+        store_add_static(&p->store, RES_SECRET, proto_pack(&r->secrets[i]->base, &a), d);
+    }
+    for (size_t i = 0; r && i < r->n_clusters; i++) {
+        DIAG_FIELD(d, "clusters[%zu]", i);
+        store_add_static(&p->store, RES_CLUSTER, proto_pack(&r->clusters[i]->base, &a), d);
+    }
+    for (size_t i = 0; r && i < r->n_listeners; i++) {
+        DIAG_FIELD(d, "listeners[%zu]", i);
+        store_add_static(&p->store, RES_LISTENER, proto_pack(&r->listeners[i]->base, &a), d);
+    }
+    arena_fini(&a);
+    return diag_ok(d);
+}
+
+static bool init_store(struct program *p, bool is_dry_run, struct diag *d) {
+    struct server *s = &p->server;
+    struct store_options o = {
+        .loop = &p->config_loop,
+        .stats = s->stats,
+        .registry = s->registry,
+        .workers = s->workers_n,
+        .node = s->node_wire,
+        .node_id = s->shared.node_id,
+        .node_cluster = s->shared.node_cluster,
+        .reject_unknown_dynamic = s->opt.reject_unknown_dynamic_fields,
+        .ignore_unknown_dynamic = s->opt.ignore_unknown_dynamic_fields,
+        .allow_unknown_static = s->opt.allow_unknown_static_fields,
+        .is_dry_run = is_dry_run,
+        .publish = on_publish,
+        .on_ready = on_ready,
+        .user = p,
+    };
+    if (loop_init(&p->config_loop, 1) < 0) {
+        return diag_error(d, "unable to make an event loop");
+    }
+    store_init(&p->store, &o);
+    if (!add_static(p, d)) {
+        return false;
+    }
+    if (s->bootstrap->dynamic_resources && !store_set_dynamic(&p->store, s->bootstrap->dynamic_resources, d)) {
+        return false;
+    }
+    return store_static_done(&p->store, d);
+}
+
+static bool load_bootstrap(struct program *p, struct diag *d) {
+    struct server *s = &p->server;
+    arena_init(&s->arena, 65536);
+    s->bootstrap = bootstrap_load(s->opt.config_path, s->opt.config_yaml, s->opt.allow_unknown_static_fields, &s->arena, d);
+    if (!s->bootstrap) {
+        return false;
+    }
+    struct node_flags f = {s->opt.service_cluster, s->opt.service_node, s->opt.service_zone};
+    s->node = bootstrap_node(s->bootstrap, &f, s->registry, &s->arena);
+    s->node_wire = proto_pack(&s->node->base, &s->arena);
+    return bootstrap_check(s->bootstrap, d);
+}
+
+static bool init_logging(const struct options *o) {
+    char err[256];
+    if (o->log_format && !log_set_format(o->log_format, err, sizeof(err))) {
+        fprintf(stderr, "error: --log-format: %s\n", err);
+        return false;
+    }
+    enum log_level level;
+    if (!log_level_parse(sv_cstr(o->log_level), &level)) {
+        fprintf(stderr, "error: invalid log level specified '%s'\n", o->log_level);
+        return false;
+    }
+    log_set_all(level);
+    log_set_escaped(o->log_format_escaped);
+    sv list = o->component_log_level ? sv_cstr(o->component_log_level) : SV_NULL;
+    while (list.n) {
+        sv item = sv_cut(&list, ',');
+        sv name = sv_cut(&item, ':');
+        enum log_component c;
+        if (!log_level_parse(item, &level) || !log_component_parse(name, &c)) {
+            fprintf(stderr, "error: invalid component log level '%.*s:%.*s'\n", SV_ARG(name), SV_ARG(item));
+            return false;
+        }
+        log_set(c, level);
+    }
+    int rc = o->log_path ? log_open(o->log_path) : 0;
+    if (rc < 0) {
+        fprintf(stderr, "error: unable to open log file '%s': %s\n", o->log_path, strerror(-rc));
+    }
+    return rc == 0;
+}
+
+static const char *config_name(const struct options *o) { return *o->config_path ? o->config_path : "<inline>"; }
+
+static int fail(struct program *p, struct diag *d, const char *what) {
+    sv text = diag_text(d);
+    if (p->server.opt.mode == MODE_VALIDATE) {
+        fprintf(stderr, "%.*s\n", SV_ARG(text));
+    } else {
+        log_critical(LOG_main, "error %s '%s': %.*s", what, config_name(&p->server.opt), SV_ARG(text));
+    }
+    return 1;
+}
+
+static int validate(struct program *p, struct diag *d) {
+    if (!init_store(p, true, d)) {
+        return fail(p, d, "validating config");
+    }
+    printf("configuration '%s' OK\n", config_name(&p->server.opt));
+    return 0;
+}
+
+static int serve(struct program *p, struct diag *d) {
+    if (!init_store(p, false, d)) {
+        return fail(p, d, "initializing config");
+    }
+    p->view = store_view(&p->store);
+    p->server.view = &p->view;
+    p->is_config_started = uv_thread_create(&p->config_thread, run_config, p) == 0;
+    int rc = server_run(&p->server);
+    loop_stop(&p->config_loop);
+    uv_thread_join(&p->config_thread);
+    server_fini(&p->server);
+    return rc;
+}
+
+static int run(struct program *p, struct diag *d) {
+    if (!load_bootstrap(p, d)) {
+        return fail(p, d, "initializing config");
+    }
+    log_info(LOG_main, "sluice %s, %u workers", version_string(), server_concurrency(&p->server.opt));
+    if (!server_init(&p->server, p->server.registry, d)) {
+        return fail(p, d, "initializing config");
+    }
+    return p->server.opt.mode == MODE_VALIDATE ? validate(p, d) : serve(p, d);
+}
+
+int main(int argc, char **argv) {
+    struct program *p = xnew(struct program);
+    int rc = options_parse(&p->server.opt, argc, argv);
+    if (rc >= 0) {
+        return rc;
+    }
+    crash_install();
+    if (!init_logging(&p->server.opt)) {
+        return 1;
+    }
+    uint64_t seed;
+    rand_bytes(&seed, sizeof(seed));
+    sv_hash_seed(seed);
+    observe_wire();
+    p->server.registry = filters_registry();
+    struct diag *d = xnew(struct diag);
+    diag_init(d);
+    rc = run(p, d);
+    diag_fini(d);
+    xfree(d);
+    options_fini(&p->server.opt);
+    arena_fini(&p->server.arena);
+    xfree(p);
+    return rc;
+}

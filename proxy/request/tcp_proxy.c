@@ -1,0 +1,326 @@
+/* Relaying bytes between a downstream connection and one upstream connection, with back-pressure and half-close both ways.
+ * Threads: worker-local. Spec: TcpProxy; Envoy's TcpProxy::Filter. Not here: compiling (tcp_proxy_compile.c), pools. */
+#include "proxy/request/tcp_proxy.h"
+
+#include <xxhash.h>
+
+#include "proxy/api/worker.h"
+#include "proxy/net/splice.h"
+#include "proxy/upstream/pool.h"
+
+STATS_GROUP(tcp, TCP, TCP_STATS);
+
+#define TCP_PROXY_MAGIC 0x7C990C51u
+
+struct tcp_proxy {
+    struct network_filter base; /* must be first */
+    uint32_t magic;
+    const struct tcp_proxy_config *cfg;
+    struct loop *loop;
+    struct stats_shard *stats;
+    struct cluster_view *cluster;      /* ref held */
+    const struct tcp_cluster *target;
+    struct tcp_pool_request *pending;
+    struct conn *up;                   /* NULL: not connected */
+    struct host *host;
+    bool is_done, down_end;            /* down_end: the client half-closed */
+    uint32_t attempts;
+    uint64_t last_activity_us;
+    struct timer idle, duration;
+    struct splice to_up, to_down;
+};
+
+static struct tcp_proxy *proxy_of(struct network_filter *f) { return CAST(tcp_proxy, TCP_PROXY_MAGIC, f); }
+static struct tcp_proxy *proxy_of_user(void *u) { return proxy_of(u); }
+static void touch(struct tcp_proxy *p) { p->last_activity_us = loop_now_us(p->loop); }
+
+/* ---- the end ---- */
+
+static void close_upstream(struct tcp_proxy *p, enum conn_close_type how) {
+    struct conn *up = p->up;
+    if (!up) {
+        return;
+    }
+    p->up = NULL;
+    conn_close(up, how, "tcp_proxy_downstream_close");
+}
+
+static void close_downstream(struct tcp_proxy *p, enum conn_close_type how, uint64_t flags, sv details) {
+    if (p->is_done) {
+        return;
+    }
+    struct stream_info *si = net_stream_info(&p->base);
+    si->flags |= flags;
+    if (details.n) {
+        si->response_code_details = details;
+    }
+    conn_close(p->base.conn, how, NULL);
+}
+
+static void on_idle(struct timer *t) {
+    struct tcp_proxy *p = CONTAINER_OF(t, struct tcp_proxy, idle);
+    uint64_t due = p->last_activity_us + (uint64_t)p->cfg->idle_timeout_ms * 1000;
+    uint64_t now = loop_now_us(p->loop);
+    if (now < due) {
+        timer_start(t, (due - now + 999) / 1000);
+        return;
+    }
+    stats_inc(p->stats, TCP_idle_timeout);
+    close_downstream(p, CONN_CLOSE_NO_FLUSH, 0, SV_NULL);
+}
+
+static void on_duration(struct timer *t) {
+    struct tcp_proxy *p = CONTAINER_OF(t, struct tcp_proxy, duration);
+    stats_inc(p->stats, TCP_max_downstream_connection_duration);
+    close_downstream(p, CONN_CLOSE_NO_FLUSH, 0, SV_NULL);
+}
+
+/* ---- the upstream connection ---- */
+
+static void on_up_data(struct conn *c, void *user, struct buf *data, bool end_stream) {
+    struct tcp_proxy *p = proxy_of_user(user);
+    (void)c;
+    touch(p);
+    net_stream_info(&p->base)->tx_bytes += buf_len(data);
+    conn_write(p->base.conn, data, end_stream);
+}
+
+static void on_up_event(struct conn *c, void *user, enum conn_event e) {
+    struct tcp_proxy *p = proxy_of_user(user);
+    if (e == CONN_EVENT_CONNECTED) {
+        return;
+    }
+    bool was_ours = p->up == c;
+    p->up = NULL;
+    splice_stop(&p->to_up);
+    splice_stop(&p->to_down);
+    tcp_pool_closed(p->cluster, p->host, c, PRIORITY_DEFAULT, e == CONN_EVENT_REMOTE_CLOSE);
+    if (was_ours) {
+        conn_read_disable(p->base.conn, false);
+        close_downstream(p, CONN_CLOSE_FLUSH, 0, SV_NULL);
+    }
+}
+
+static void on_up_above_high(struct conn *c, void *user) {
+    struct tcp_proxy *p = proxy_of_user(user);
+    (void)c;
+    stats_inc(p->stats, TCP_downstream_flow_control_paused_reading_total);
+    conn_read_disable(p->base.conn, true);
+}
+
+static void on_up_below_low(struct conn *c, void *user) {
+    struct tcp_proxy *p = proxy_of_user(user);
+    (void)c;
+    touch(p);
+    stats_inc(p->stats, TCP_downstream_flow_control_resumed_reading_total);
+    conn_read_disable(p->base.conn, false);
+}
+
+static const struct conn_ops up_ops = {
+    .on_data = on_up_data,
+    .on_event = on_up_event,
+    .on_write_above_high = on_up_above_high,
+    .on_write_below_low = on_up_below_low,
+};
+
+static void on_moved_up(struct splice *s, size_t n) {
+    struct tcp_proxy *p = CONTAINER_OF(s, struct tcp_proxy, to_up);
+    touch(p);
+    net_stream_info(&p->base)->rx_bytes += n;
+}
+static void on_moved_down(struct splice *s, size_t n) {
+    struct tcp_proxy *p = CONTAINER_OF(s, struct tcp_proxy, to_down);
+    touch(p);
+    net_stream_info(&p->base)->tx_bytes += n;
+}
+
+static void connect_upstream(struct tcp_proxy *p);
+
+static void on_ready(void *user, struct conn *c, struct host *h) {
+    struct tcp_proxy *p = proxy_of_user(user);
+    struct stream_info *si = net_stream_info(&p->base);
+    p->pending = NULL;
+    p->up = c;
+    p->host = h;
+    si->up.host = h;
+    si->up.conn = c;
+    si->up.connection_id = c->id;
+    si->up.local = c->local;
+    c->half_close_enabled = true;
+    conn_set_ops(c, &up_ops, user);
+    if (splice_possible(p->base.conn, c)) {
+        splice_start(&p->to_up, p->base.conn, c, on_moved_up);
+        splice_start(&p->to_down, c, p->base.conn, on_moved_down);
+    }
+    touch(p);
+    if (p->cfg->idle_timeout_ms) {
+        timer_start(&p->idle, p->cfg->idle_timeout_ms);
+    }
+    conn_start(c);
+    conn_read_disable(p->base.conn, false);
+    net_continue(&p->base);
+}
+
+static void on_failure(void *user, enum pool_failure why, sv transport_failure, struct host *h) {
+    struct tcp_proxy *p = proxy_of_user(user);
+    struct stream_info *si = net_stream_info(&p->base);
+    p->pending = NULL;
+    si->up.host = h;
+    si->up.transport_failure = transport_failure.n ? arena_sv(si->arena, transport_failure) : SV_NULL;
+    if (why == POOL_OVERFLOW) {
+        close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UF) | RESPONSE_FLAG(UO), SV_NULL);
+        return;
+    }
+    host_report(p->cluster->cfg, h, HOST_RESULT_CONNECT_FAILED, 0);
+    connect_upstream(p);
+}
+
+static const struct tcp_pool_ops pool_ops = {.on_ready = on_ready, .on_failure = on_failure};
+
+static uint64_t source_hash(const struct tcp_proxy *p) {
+    char text[ADDR_STR_MAX];
+    size_t n = addr_ip_str(&p->base.conn->remote, text);
+    return XXH64(text, n, 0);
+}
+
+static void connect_upstream(struct tcp_proxy *p) {
+    if (p->attempts >= p->cfg->max_connect_attempts) {
+        stats_inc(p->cluster->stats, CLUSTER_upstream_cx_connect_attempts_exceeded);
+        close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UF) | (p->attempts > 1 ? RESPONSE_FLAG(URX) : 0), SV_NULL);
+        return;
+    }
+    p->attempts++;
+    net_stream_info(&p->base)->up.attempts = p->attempts;
+    struct lb_context ctx = {.rng = &p->loop->rng, .metadata_match = p->target->metadata_match, .downstream = p->base.conn,
+                             .has_hash = p->cfg->hash_source_ip};
+    if (ctx.has_hash) {
+        ctx.hash = source_hash(p);
+    }
+    const struct host_entry *entry = NULL;
+    struct host *h = cluster_view_pick(p->cluster, &ctx, &entry);
+    if (!h) {
+        stats_inc(p->cluster->stats, CLUSTER_upstream_cx_none_healthy);
+        close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UH), SV_NULL);
+        return;
+    }
+    struct pool_key key = {.host = h, .entry = entry};
+    tcp_pool_request(p->cluster, &key, &pool_ops, &p->base, &p->pending);
+}
+
+/* ---- network filter ---- */
+
+static const struct tcp_cluster *pick_target(struct tcp_proxy *p) {
+    const struct tcp_proxy_config *c = p->cfg;
+    if (c->clusters_n == 1) {
+        return &c->clusters[0];
+    }
+    uint64_t r = rng_below(&p->loop->rng, c->weight_total ? c->weight_total : 1);
+    for (unsigned i = 0; i < c->clusters_n; i++) {
+        if (r < c->clusters[i].weight) {
+            return &c->clusters[i];
+        }
+        r -= c->clusters[i].weight;
+    }
+    return &c->clusters[0];
+}
+
+static enum net_status on_new_connection(struct network_filter *f) {
+    struct tcp_proxy *p = (struct tcp_proxy *)f;
+    p->magic = TCP_PROXY_MAGIC;
+    p->cfg = f->config;
+    p->loop = worker_loop(net_worker(f));
+    p->stats = stats_shard(p->cfg->stats, p->loop->thread_index);
+    timer_init(&p->idle, p->loop, on_idle);
+    timer_init(&p->duration, p->loop, on_duration);
+    f->conn->half_close_enabled = true;
+    f->conn->stats.rx_bytes_total = &p->stats->v[TCP_downstream_cx_rx_bytes_total];
+    f->conn->stats.tx_bytes_total = &p->stats->v[TCP_downstream_cx_tx_bytes_total];
+    stats_inc(p->stats, TCP_downstream_cx_total);
+    p->target = pick_target(p);
+    struct cluster_view *v = worker_cluster(net_worker(f), p->target->slot);
+    if (!v) {
+        stats_inc(p->stats, TCP_downstream_cx_no_route);
+        close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(NC), SV_NULL);
+        return NET_STOP;
+    }
+    p->cluster = cluster_view_ref(v);
+    net_stream_info(f)->cluster_name = v->cfg->observability_name;
+    if (p->cfg->max_duration_ms) {
+        timer_start(&p->duration, p->cfg->max_duration_ms);
+    }
+    conn_read_disable(f->conn, true); /* until the upstream is there */
+    connect_upstream(p);
+    return NET_STOP;
+}
+
+static enum net_status on_data(struct network_filter *f, struct buf *data, bool end_stream) {
+    struct tcp_proxy *p = proxy_of(f);
+    if (!p->up) {
+        return NET_STOP;
+    }
+    touch(p);
+    net_stream_info(f)->rx_bytes += buf_len(data);
+    p->down_end |= end_stream;
+    conn_write(p->up, data, end_stream);
+    return NET_STOP;
+}
+
+static void on_conn_event(struct network_filter *f, enum conn_event e) {
+    struct tcp_proxy *p = proxy_of(f);
+    if (e == CONN_EVENT_CONNECTED || p->is_done) {
+        return;
+    }
+    p->is_done = true;
+    timer_cancel(&p->idle);
+    timer_cancel(&p->duration);
+    if (p->pending) {
+        tcp_pool_cancel(p->pending);
+        p->pending = NULL;
+    }
+    if (p->cfg->access_logs) {
+        struct stream_info *si = net_stream_info(f);
+        si->end_us = loop_now_us(p->loop);
+        access_logs_run(p->cfg->access_logs, si, p->loop);
+    }
+    net_stream_info(f)->up.conn = NULL;
+    close_upstream(p, e == CONN_EVENT_REMOTE_CLOSE ? CONN_CLOSE_FLUSH : CONN_CLOSE_NO_FLUSH);
+}
+
+static void on_above_high(struct network_filter *f) {
+    struct tcp_proxy *p = proxy_of(f);
+    if (p->up) {
+        stats_inc(p->cluster->stats, CLUSTER_upstream_flow_control_paused_reading_total);
+        conn_read_disable(p->up, true);
+    }
+}
+
+static void on_below_low(struct network_filter *f) {
+    struct tcp_proxy *p = proxy_of(f);
+    touch(p);
+    if (p->up) {
+        stats_inc(p->cluster->stats, CLUSTER_upstream_flow_control_resumed_reading_total);
+        conn_read_disable(p->up, false);
+    }
+}
+
+static void destroy(struct network_filter *f) {
+    struct tcp_proxy *p = (struct tcp_proxy *)f;
+    if (p->cluster) {
+        cluster_view_unref(p->cluster);
+    }
+    p->magic = 0;
+}
+
+const struct network_filter_type tcp_proxy_network_filter = {
+    .name = "envoy.filters.network.tcp_proxy",
+    .type_url = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+    .is_terminal = true,
+    .instance_size = sizeof(struct tcp_proxy),
+    .compile = tcp_proxy_compile,
+    .on_new_connection = on_new_connection,
+    .on_data = on_data,
+    .on_conn_event = on_conn_event,
+    .on_above_write_high = on_above_high,
+    .on_below_write_low = on_below_low,
+    .destroy = destroy,
+};

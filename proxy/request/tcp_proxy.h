@@ -1,0 +1,39 @@
+/* tcp_proxy: the terminal network filter that relays a connection to an upstream cluster.
+ * Threads: config immutable, the rest worker-local. Spec: filters.network.tcp_proxy.v3.TcpProxy.
+ * Files: tcp_proxy.c (relaying), tcp_proxy_compile.c. */
+#ifndef SLUICE_REQUEST_TCP_PROXY_H
+#define SLUICE_REQUEST_TCP_PROXY_H
+
+#include "proxy/api/access_logger.h"
+#include "proxy/api/network_filter.h"
+#include "proxy/stats/stats.h"
+
+#define TCP_STATS(P, C, G, H, T)                                                                          \
+    C(P, downstream_cx_drain_close) C(P, downstream_cx_no_route) C(P, downstream_cx_overload_close)        \
+    G(P, downstream_cx_rx_bytes_buffered) C(P, downstream_cx_rx_bytes_total) C(P, downstream_cx_total)     \
+    G(P, downstream_cx_tx_bytes_buffered) C(P, downstream_cx_tx_bytes_total)                               \
+    C(P, downstream_flow_control_paused_reading_total) C(P, downstream_flow_control_resumed_reading_total) \
+    C(P, early_data_received_count_total) C(P, idle_timeout) C(P, max_downstream_connection_duration)      \
+    C(P, route_delayed_total) G(P, upstream_flush_active) C(P, upstream_flush_total)
+STATS_ENUM(TCP, TCP_STATS);
+extern const struct stats_group tcp_stats_group;
+
+struct tcp_cluster {
+    slot_t slot;
+    sv name;
+    uint32_t weight;
+    const struct metadata_match *metadata_match;
+};
+struct tcp_proxy_config {
+    struct stats_scope *stats;
+    const struct tcp_cluster *clusters; /* one, or weighted */
+    unsigned clusters_n;
+    uint64_t weight_total;
+    uint32_t idle_timeout_ms, max_duration_ms, max_connect_attempts;
+    bool hash_source_ip;
+    const struct access_logs *access_logs;
+};
+void *tcp_proxy_compile(struct compile_ctx *ctx, const void *msg);
+extern const struct network_filter_type tcp_proxy_network_filter;
+
+#endif

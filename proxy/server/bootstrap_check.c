@@ -1,0 +1,57 @@
+/* See bootstrap_check.h. Spec: config.bootstrap.v3.Bootstrap. */
+#include "proxy/server/bootstrap_check.h"
+
+#include "proxy/base/log.h"
+
+struct setting {
+    bool is_set;
+    const char *field, *why;
+};
+
+static void refuse(struct diag *d, const struct setting *v, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (v[i].is_set) {
+            diag_error(d, "%s is not supported: %s", v[i].field, v[i].why);
+        }
+    }
+}
+
+static void tell(const struct setting *v, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (v[i].is_set) {
+            log_info(LOG_config, "bootstrap: %s has no effect: %s", v[i].field, v[i].why);
+        }
+    }
+}
+
+bool bootstrap_check(const Bootstrap__Bootstrap *b, struct diag *d) {
+    const struct setting refused[] = {
+        {b->hds_config != NULL, "hds_config", "health discovery is not there yet"},
+        {b->n_config_sources != 0, "config_sources", "xdstp config sources are not there yet"},
+        {b->default_config_source != NULL, "default_config_source", "xdstp config sources are not there yet"},
+        {b->xds_delegate_extension != NULL, "xds_delegate_extension", "remove it"},
+        {b->n_certificate_provider_instances != 0, "certificate_provider_instances", "use SDS or certificate files"},
+        {*b->default_socket_interface != 0, "default_socket_interface", "only the system's sockets can be used"},
+        {*b->header_prefix != 0 && sv_eq(sv_cstr(b->header_prefix), SV("x-envoy")) == false, "header_prefix", "it stays x-envoy"},
+    };
+    const struct setting unhonoured[] = {
+        {b->n_stats_sinks != 0, "stats_sinks", "scrape /stats/prometheus"},
+        {b->watchdog != NULL || b->watchdogs != NULL, "watchdogs", "threads are not watched"},
+        {b->overload_manager != NULL, "overload_manager", "its actions are not there yet"},
+        {b->tracing != NULL, "tracing", "spans are not sent yet"},
+        {b->n_bootstrap_extensions != 0, "bootstrap_extensions", "none of them is needed here"},
+        {b->n_fatal_actions != 0, "fatal_actions", "a crash prints its own dump"},
+        {b->enable_dispatcher_stats, "enable_dispatcher_stats", "loops are not measured"},
+        {b->enable_worker_cpu_affinity, "enable_worker_cpu_affinity", "use taskset"},
+        {b->n_inline_headers != 0, "inline_headers", "headers need no registration"},
+        {b->memory_allocator_manager != NULL, "memory_allocator_manager", "the allocator is the system's"},
+        {b->grpc_async_client_manager_config != NULL, "grpc_async_client_manager_config", "clients are not cached"},
+        {b->listener_manager != NULL, "listener_manager", "there is one"},
+        {b->xds_config_tracker_extension != NULL, "xds_config_tracker_extension", "see /config_dump"},
+        {*b->perf_tracing_file_path != 0, "perf_tracing_file_path", "use perf"},
+        {*b->flags_path != 0, "flags_path", "flags are not read from files"},
+    };
+    refuse(d, refused, ARRAY_LEN(refused));
+    tell(unhonoured, ARRAY_LEN(unhonoured));
+    return diag_ok(d);
+}

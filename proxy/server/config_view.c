@@ -1,0 +1,29 @@
+/* Freeing a view: see config_view.h. */
+#include "proxy/server/config_view.h"
+
+#include "proxy/base/mem.h"
+#include "proxy/config/sockets.h"
+#include "proxy/upstream/host.h"
+
+void view_free(struct view *v) {
+    for (unsigned i = 0; i < v->items_n; i++) {
+        struct view_item *it = &v->items[i];
+        shared_unref(&it->resource->shared);
+        if (it->hosts) {
+            shared_unref(&it->hosts->shared);
+        }
+        if (it->sockets) {
+            shared_unref(&it->sockets->shared);
+        }
+        xfree(it->error);
+    }
+    for (unsigned i = 0; i < v->unready_n; i++) {
+        xfree(v->unready[i].what);
+        xfree(v->unready[i].target);
+    }
+    xfree(v->items);
+    xfree(v->unready);
+    xfree(v->cds_version);
+    xfree(v->lds_version);
+    xfree(v);
+}

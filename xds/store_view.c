@@ -1,0 +1,121 @@
+/* Answering admin: the entries of the asked types at one moment, as refs on immutable objects.
+ * Threads: gathered on the config thread, handed to main. */
+#include "xds/store_view.h"
+
+#include <stdlib.h>
+
+#include "proxy/base/mem.h"
+#include "xds/hosts.h"
+
+struct view_request {
+    struct loop_msg msg;
+    struct store *store;
+    unsigned types;
+    struct loop *reply_to;
+    void (*on_view)(struct view *v, void *user);
+    void *user;
+};
+
+VEC_TYPE(item_vec, struct view_item)
+
+static void add(struct item_vec *items, const struct entry *e, struct resource *r, enum view_status status) {
+    struct view_item *i = vec_push(items);
+    i->status = status;
+    i->is_static = e->is_static;
+    i->resource = shared_ref(r);
+    if (status == VIEW_ERROR) {
+        i->error = xstrdup(e->error);
+        i->error_us = e->error_us;
+        return;
+    }
+    if (e->hosts && e->hosts->set) {
+        i->hosts = shared_ref(e->hosts->set);
+    }
+    if (e->sockets && status == VIEW_ACTIVE) {
+        i->sockets = shared_ref(e->sockets);
+    }
+}
+
+static int by_type_and_name(const void *a, const void *b) {
+    const struct view_item *x = a, *y = b;
+    if (x->resource->type != y->resource->type) {
+        return (int)x->resource->type - (int)y->resource->type;
+    }
+    int c = sv_cmp(x->resource->name, y->resource->name);
+    return c ? c : (int)x->status - (int)y->status;
+}
+
+static void add_unready(struct view *v, const struct entry *e) {
+    struct buf BUF_AUTO what, target;
+    buf_init(&what);
+    buf_init(&target);
+    buf_printf(&what, "%s %.*s", resource_types[e->type].short_name, SV_ARG(entry_name(e)));
+    for (size_t i = 0; i < e->warming_uses.n; i++) {
+        const struct entry *t = e->warming_uses.p[i];
+        if (!t->active && !t->is_timed_out) {
+            buf_printf(&target, "%s%s %.*s", buf_empty(&target) ? "" : ", ", resource_types[t->type].short_name,
+                       SV_ARG(entry_name(t)));
+        }
+    }
+    v->unready = xreallocarray(v->unready, v->unready_n + 1, sizeof(*v->unready));
+    v->unready[v->unready_n++] = (struct view_unready){buf_dup_str(&what), buf_dup_str(&target)};
+}
+
+static void gather(struct store *s, unsigned types, struct view *v) {
+    struct item_vec items = {0};
+    size_t it = 0;
+    struct map_slot *slot;
+    while ((slot = map_next(&s->entries, &it))) {
+        const struct entry *e = slot->value;
+        if (e->warming) {
+            add_unready(v, e);
+        }
+        if (!(types >> e->type & 1)) {
+            continue;
+        }
+        if (e->active) {
+            add(&items, e, e->active, VIEW_ACTIVE);
+        }
+        if (e->warming) {
+            add(&items, e, e->warming, VIEW_WARMING);
+        }
+        if (e->error && e->failed) {
+            add(&items, e, e->failed, VIEW_ERROR);
+        }
+    }
+    if (items.n) {
+        qsort(items.p, items.n, sizeof(*items.p), by_type_and_name);
+    }
+    v->items = items.p;
+    v->items_n = (unsigned)items.n;
+}
+
+static void on_answer(struct loop *l, struct loop_msg *m) {
+    struct view *v = CONTAINER_OF(m, struct view, msg);
+    (void)l;
+    v->on_view(v, v->user);
+}
+
+static void on_request(struct loop *l, struct loop_msg *m) {
+    struct view_request *r = CONTAINER_OF(m, struct view_request, msg);
+    struct view *v = xnew(struct view);
+    (void)l;
+    gather(r->store, r->types, v);
+    v->cds_version = sv_dup(sv_from(r->store->cds_version, strlen(r->store->cds_version)));
+    v->lds_version = sv_dup(sv_from(r->store->lds_version, strlen(r->store->lds_version)));
+    v->on_view = r->on_view;
+    v->user = r->user;
+    v->msg.run = on_answer;
+    loop_post(r->reply_to, &v->msg);
+    xfree(r);
+}
+
+static void request(void *config, unsigned types, struct loop *reply_to, void (*on_view)(struct view *v, void *user), void *user) {
+    struct store *s = config;
+    struct view_request *r = xnew(struct view_request);
+    *r = (struct view_request){.msg.run = on_request, .store = s, .types = types, .reply_to = reply_to, .on_view = on_view,
+                               .user = user};
+    loop_post(s->loop, &r->msg);
+}
+
+struct config_view store_view(struct store *s) { return (struct config_view){request, s}; }
