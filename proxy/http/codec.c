@@ -53,6 +53,7 @@ void codec_options_defaults(struct codec_options *o) {
                 .max_consecutive_inbound_empty_frames = 1,
                 .max_inbound_priority_frames_per_stream = 100,
                 .max_inbound_window_update_frames_per_data_frame_sent = 10,
+                .flush_timeout_ms = 300000,
             },
     };
 }

@@ -120,6 +120,7 @@ struct codec_options {
         bool override_stream_error_on_invalid_http_message;
         uint32_t keepalive_interval_ms, keepalive_timeout_ms; /* 0: off */
         uint32_t keepalive_jitter_pct, keepalive_idle_ms;
+        uint32_t flush_timeout_ms;          /* a finished response stuck behind the peer's window; 0: off; default 5 min */
         const struct h2_setting *settings;  /* custom_settings_parameters */
         unsigned settings_n;
     } h2;
