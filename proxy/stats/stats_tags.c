@@ -27,6 +27,7 @@ struct rule_def {
     const char *tag;
     const char *pattern; /* regex when it begins with '^' or has "\\" */
     const char *need;    /* regexes: a literal without which it cannot match; NULL: none */
+    const char *never;   /* not a value of the tag; NULL: any is */
 };
 
 #define NAME "[^\\.]+"
@@ -36,67 +37,68 @@ struct rule_def {
 #define OWNER "^(?:listener|cluster)\\..*?\\.ssl\\."
 
 static const struct rule_def default_rules[] = {
-    {"envoy.response_code", "_rq(_(\\d{3}))$", "_rq_"},
-    {"envoy.response_code_class", "_rq_((\\d))xx$", "_rq_"},
+    {"envoy.response_code", "_rq(_(\\d{3}))$", "_rq_", NULL},
+    {"envoy.response_code_class", "_rq_((\\d))xx$", "_rq_", NULL},
     {"envoy.dynamo_partition_id",
-     "^http\\." NAME "\\.dynamodb\\.table\\." NAME "\\.capacity\\." NAME "(\\.__partition_id=(\\w{7}))$", ".dynamodb."},
+     "^http\\." NAME "\\.dynamodb\\.table\\." NAME "\\.capacity\\." NAME "(\\.__partition_id=(\\w{7}))$", ".dynamodb.", NULL},
     {"envoy.dynamo_operation",
-     "^http\\." NAME "\\.dynamodb.(?:operation|table\\." NAME "\\.capacity)(\\.(" NAME "))(?:\\.|$)", ".dynamodb."},
-    {"envoy.mongo_callsite", "mongo.*.collection.*.callsite.$.query.**", NULL},
-    {"envoy.dynamo_table", "^http\\." NAME "\\.dynamodb.(?:table|error)\\.((" NAME ")\\.)", ".dynamodb."},
-    {"envoy.mongo_collection", "mongo.*.collection.$.**.query.*", NULL},
-    {"envoy.mongo_cmd", "mongo.*.cmd.$.**", NULL},
-    {"envoy.grpc_bridge_method", "cluster.*.grpc.*.$.**", NULL},
-    {"envoy.http_user_agent", "http.*.user_agent.$.**", NULL},
-    {"envoy.virtual_cluster", "vhost.*.vcluster.$.**", NULL},
-    {"envoy.fault_downstream_cluster", "http.*.fault.$.**", NULL},
-    {"envoy.ssl_cipher", "^listener\\..*?\\.ssl\\.ciphers(\\.(" WORD "))$", ".ssl.ciphers."},
-    {"envoy.ssl_cipher", "^cluster\\." NAME "\\.ssl\\.ciphers(\\.(" WORD "))$", ".ssl.ciphers."},
-    {"envoy.ssl_curve", OWNER "curves(\\.(" WORD "))$", ".ssl.curves."},
-    {"envoy.ssl_sigalg", OWNER "sigalgs(\\.(" WORD "))$", ".ssl.sigalgs."},
-    {"envoy.ssl_version", OWNER "versions(\\.(TLSv\\d\\.\\d))$", ".ssl.versions."},
-    {"envoy.tls_certificate", OWNER "certificate\\.((" NAME ")\\.).*$", ".ssl.certificate."},
-    {"envoy.grpc_bridge_service", "cluster.*.grpc.$.**", NULL},
-    {"envoy.tcp_prefix", "tcp.$.**", NULL},
-    {"envoy.udp_prefix", "udp.$.**", NULL},
-    {"envoy.clientssl_prefix", "auth.clientssl.$.**", NULL},
-    {"envoy.ratelimit_prefix", "ratelimit.$.**", NULL},
-    {"envoy.cluster_name", "cluster.$.**", NULL},
-    {"envoy.health_check_name", "^cluster\\." NAME "\\.health_check(\\.name\\.(" NAME "))\\..+", ".health_check.name."},
-    {"envoy.http_conn_manager_prefix", "^listener\\..*?\\.http\\.((" NAME ")\\.)", ".http."},
-    {"envoy.http_conn_manager_prefix", "http.$.**", NULL},
-    {"envoy.listener_address", "^listener\\.((" ADDRESS "|" NAME ")\\.)", NULL},
-    {"envoy.virtual_host", "vhost.$.**", NULL},
-    {"envoy.mongo_prefix", "mongo.$.**", NULL},
-    {"envoy.rds_route_config", "^http\\." NAME "\\.rds\\.((" ROUTE_NAME ")\\.)\\w+?$", ".rds."},
-    {"envoy.scoped_rds_config", "^http\\." NAME "\\.scoped_rds\\.((" ROUTE_NAME ")\\.)\\w+?$", ".scoped_rds."},
-    {"envoy.route", "vhost.*.route.$.**", NULL},
-    {"envoy.worker_id",
-     "^(?:listener\\.(?:" ADDRESS "|" NAME ")|server|listener_manager|thread_local_cluster_manager)\\.worker_((\\d+)\\.)",
-     ".worker_"},
-    {"envoy.thrift_prefix", "thrift.$.**", NULL},
-    {"envoy.redis_prefix", "redis.$.**", NULL},
-    {"envoy.local_http_ratelimit_prefix", "$.http_local_rate_limit.**", NULL},
-    {"envoy.local_network_ratelimit_prefix", "local_rate_limit.$.**", NULL},
-    {"envoy.local_listener_ratelimit_prefix", "listener_local_ratelimit.$.**", NULL},
-    {"envoy.dns_filter_prefix", "dns_filter.$.**", NULL},
-    {"envoy.connection_limit_prefix", "connection_limit.$.**", NULL},
-    {"envoy.rbac_prefix", "$.rbac.**", NULL},
+     "^http\\." NAME "\\.dynamodb.(?:operation|table\\." NAME "\\.capacity)(\\.(" NAME "))(?:\\.|$)", ".dynamodb.", NULL},
+    {"envoy.mongo_callsite", "mongo.*.collection.*.callsite.$.query.**", NULL, NULL},
+    {"envoy.dynamo_table", "^http\\." NAME "\\.dynamodb.(?:table|error)\\.((" NAME ")\\.)", ".dynamodb.", NULL},
+    {"envoy.mongo_collection", "mongo.*.collection.$.**.query.*", NULL, NULL},
+    {"envoy.mongo_cmd", "mongo.*.cmd.$.**", NULL, NULL},
+    {"envoy.grpc_bridge_method", "cluster.*.grpc.*.$.**", NULL, NULL},
+    {"envoy.http_user_agent", "http.*.user_agent.$.**", NULL, NULL},
+    {"envoy.virtual_cluster", "vhost.*.vcluster.$.**", NULL, NULL},
+    {"envoy.fault_downstream_cluster", "http.*.fault.$.**", NULL, NULL},
+    {"envoy.ssl_cipher", "^listener\\..*?\\.ssl\\.ciphers(\\.(" WORD "))$", ".ssl.ciphers.", NULL},
+    {"envoy.ssl_cipher", "^cluster\\." NAME "\\.ssl\\.ciphers(\\.(" WORD "))$", ".ssl.ciphers.", NULL},
+    {"envoy.ssl_curve", OWNER "curves(\\.(" WORD "))$", ".ssl.curves.", NULL},
+    {"envoy.ssl_sigalg", OWNER "sigalgs(\\.(" WORD "))$", ".ssl.sigalgs.", NULL},
+    {"envoy.ssl_version", OWNER "versions(\\.(TLSv\\d\\.\\d))$", ".ssl.versions.", NULL},
+    {"envoy.tls_certificate", OWNER "certificate\\.((" NAME ")\\.).*$", ".ssl.certificate.", NULL},
+    {"envoy.grpc_bridge_service", "cluster.*.grpc.$.**", NULL, NULL},
+    {"envoy.tcp_prefix", "tcp.$.**", NULL, NULL},
+    {"envoy.udp_prefix", "udp.$.**", NULL, NULL},
+    {"envoy.clientssl_prefix", "auth.clientssl.$.**", NULL, NULL},
+    {"envoy.ratelimit_prefix", "ratelimit.$.**", NULL, NULL},
+    {"envoy.health_check_name", "^cluster\\." NAME "\\.health_check(\\.name\\.(" NAME "))\\..+", ".health_check.name.", NULL},
+    {"envoy.ext_authz_prefix", "http.*.ext_authz.$.**", NULL, NULL},
+    {"envoy.rds_route_config", "^http\\." NAME "\\.rds\\.((" ROUTE_NAME ")\\.)\\w+?$", ".rds.", NULL},
+    {"envoy.scoped_rds_config", "^http\\." NAME "\\.scoped_rds\\.((" ROUTE_NAME ")\\.)\\w+?$", ".scoped_rds.", NULL},
     {"envoy.rbac_policy_name",
      "^http\\." NAME "\\.rbac\\.(?:" NAME "\\.)?policy\\.((" NAME ")\\.)(allowed|shadow_allowed|denied|shadow_denied)$",
-     ".policy."},
-    {"envoy.rbac_http_prefix", "^http\\." NAME "\\.rbac\\.((" NAME ")\\.).*?", ".rbac."},
-    {"envoy.ext_authz_prefix", "http.*.ext_authz.$.**", NULL},
-    {"envoy.ext_authz_prefix", "cluster.*.ext_authz.$.**", NULL},
-    {"envoy.proxy_protocol_version", "^proxy_proto\\.((?:" NAME "\\.)?versions\\.v(\\d)\\.)\\w+$", ".v"},
-    {"envoy.proxy_protocol_prefix", "^proxy_proto\\.((" NAME ")\\.).+$", NULL},
-    {"envoy.xds_resource_name", "^sds\\.((" NAME ")\\.).+", NULL},
+     ".policy.", NULL},
+    {"envoy.rbac_http_prefix", "^http\\." NAME "\\.rbac\\.((" NAME ")\\.).*?", ".rbac.", "policy"},
+    {"envoy.cluster_name", "cluster.$.**", NULL, NULL},
+    {"envoy.ext_authz_prefix", "cluster.*.ext_authz.$.**", NULL, NULL},
+    {"envoy.http_conn_manager_prefix", "^listener\\..*?\\.http\\.((" NAME ")\\.)", ".http.", NULL},
+    {"envoy.http_conn_manager_prefix", "http.$.**", NULL, NULL},
+    {"envoy.listener_address", "^listener\\.((" ADDRESS "|" NAME ")\\.)", NULL, "admin"},
+    {"envoy.virtual_host", "vhost.$.**", NULL, NULL},
+    {"envoy.mongo_prefix", "mongo.$.**", NULL, NULL},
+    {"envoy.route", "vhost.*.route.$.**", NULL, NULL},
+    {"envoy.worker_id",
+     "^(?:listener\\.(?:" ADDRESS "|" NAME ")|server|listener_manager|thread_local_cluster_manager)\\.worker_((\\d+)\\.)",
+     ".worker_", NULL},
+    {"envoy.thrift_prefix", "thrift.$.**", NULL, NULL},
+    {"envoy.redis_prefix", "redis.$.**", NULL, NULL},
+    {"envoy.local_http_ratelimit_prefix", "$.http_local_rate_limit.**", NULL, NULL},
+    {"envoy.local_network_ratelimit_prefix", "local_rate_limit.$.**", NULL, NULL},
+    {"envoy.local_listener_ratelimit_prefix", "listener_local_ratelimit.$.**", NULL, NULL},
+    {"envoy.dns_filter_prefix", "dns_filter.$.**", NULL, NULL},
+    {"envoy.connection_limit_prefix", "connection_limit.$.**", NULL, NULL},
+    {"envoy.rbac_prefix", "$.rbac.**", NULL, NULL},
+    {"envoy.proxy_protocol_version", "^proxy_proto\\.((?:" NAME "\\.)?versions\\.v(\\d)\\.)\\w+$", ".v", NULL},
+    {"envoy.proxy_protocol_prefix", "^proxy_proto\\.((" NAME ")\\.).+$", NULL, "versions"},
+    {"envoy.xds_resource_name", "^sds\\.((" NAME ")\\.).+", NULL, NULL},
 };
 
 struct rule {
     enum rule_kind kind;
     sv tag;
     sv need;          /* regexes: literal that must occur */
+    sv never;         /* value that is no tag; empty: none */
     sv first_token;   /* names of another first token never match; empty: any */
     sv pattern;       /* RULE_TOKENS */
     sv value;         /* RULE_FIXED */
@@ -137,7 +139,7 @@ static void rule_insert(struct stats_tags *t, const struct rule *r) {
 
 static void add_default(struct stats_tags *t, const struct rule_def *def) {
     sv pattern = sv_cstr(def->pattern);
-    struct rule r = {.tag = sv_cstr(def->tag), .need = sv_cstr(def->need), .pattern = pattern};
+    struct rule r = {.tag = sv_cstr(def->tag), .need = sv_cstr(def->need), .never = sv_cstr(def->never), .pattern = pattern};
     if (sv_find(pattern, '\\') != SIZE_MAX) {
         char err[128];
         r.kind = RULE_RE2;
@@ -424,6 +426,9 @@ void stats_tags_extract(const struct stats_tags *t, sv full, struct stats_tag_se
         struct span cut;
         sv value;
         if ((r->first_token.n && !sv_eq(r->first_token, first)) || have_tag(out, r->tag) || !try_rule(&w, r, &cut, &value)) {
+            continue;
+        }
+        if (r->never.n && sv_eq(value, r->never)) {
             continue;
         }
         out->v[out->n++] = (struct stats_tag){r->tag, value};
