@@ -160,6 +160,7 @@ static size_t unescape_slashes(sv path, char *out) {
     return (size_t)(o - out);
 }
 
+/* A path of nothing but slashes keeps two of them, as in Envoy. */
 static size_t merge(char *p, size_t n) {
     size_t w = 0;
     for (size_t i = 0; i < n; i++) {
@@ -168,7 +169,7 @@ static size_t merge(char *p, size_t n) {
         }
         p[w++] = p[i];
     }
-    return w;
+    return w == 1 && n > 1 ? 2 : w;
 }
 
 enum path_result path_normalise(sv *path, bool normalise, bool merge_slashes, enum escaped_slashes slashes, struct arena *a) {
