@@ -25,7 +25,7 @@ struct breaker {
     uint32_t min_retry_concurrency;
 };
 struct breaker_use { /* shared, atomic */
-    uint32_t connections, pending, requests, retries;
+    uint32_t connections, pending, requests, retries, pools;
 };
 
 struct metadata_match;
@@ -43,7 +43,6 @@ struct dns_config;
 struct cla_config;
 struct outlier_config;
 struct health_check_config;
-struct slow_start_config;
 
 struct cluster_config {
     sv name, observability_name;
@@ -92,13 +91,23 @@ struct cluster_config {
     bool connection_pool_per_downstream;
     double per_upstream_preconnect_ratio;
     struct stats_scope *stats;        /* cluster.<observability name>. */
+    struct stats_scope *h1_stats, *h2_stats; /* …http1., …http2. (http/codec_stats.h); NULL: not counted */
+    struct outlier_detector *detector; /* upstream/outlier.h; NULL: none. Set before the config is shared */
     struct stats_codes *rq_codes;     /* upstream_rq_* */
     struct stats_codes *internal_codes, *external_codes, *canary_codes;
 };
 
-struct http_pool;
-struct tcp_pool;
 struct worker;
+
+/* The hosts a request may have met. Endpoints that go away are kept until every request has let go of the pin it took before
+ * its first pick: a pin holds all later ones. Worker-local. */
+struct hosts_pin {
+    uint32_t refs;             /* the view while it is current, the earlier pin, requests */
+    struct hosts_pin *next;    /* the one that followed; holds a ref */
+    struct host_set *set;      /* a ref; may be NULL */
+    struct host **extra;       /* refs on hosts made here (ORIGINAL_DST) and dropped since */
+    unsigned extra_n, extra_cap;
+};
 
 /* A worker's view of a cluster: made when first used, kept while the cluster is in the snapshot or a request holds it. */
 struct cluster_view {
@@ -110,8 +119,11 @@ struct cluster_view {
     struct stats_shard *stats;
     uint32_t refs;                    /* plain: requests, pools; the worker's table holds one */
     bool is_removed;                  /* no longer in the snapshot */
+    struct hosts_pin *pin_;           /* current */
     struct lb_state *lb_;             /* cursors; rebuilt lazily after hosts changed */
-    struct pool_table *pools_;
+    struct pool_table *pools_;        /* made with the first pool */
+    struct original_dst *original_dst_; /* made with the first pick of an ORIGINAL_DST cluster */
+    struct codec_stats codec_stats_;  /* resolved with the first codec */
 };
 /* Made by the worker. Takes a ref on pin and hosts (hosts may be NULL). */
 struct cluster_view *cluster_view_new(struct worker *w, struct loop *l, const struct cluster_config *cfg, struct shared *pin,
@@ -126,7 +138,15 @@ void cluster_view_set_hosts(struct cluster_view *v, struct host_set *hosts);
 /* The cluster is gone from the snapshot (or replaced): drain all pools, drop the table's ref. */
 void cluster_view_retire(struct cluster_view *v);
 
+/* Keep every host valid that is picked from now on, until released. Once per request, before its first pick. */
+static inline struct hosts_pin *cluster_view_pin(struct cluster_view *v) {
+    v->pin_->refs++;
+    return v->pin_;
+}
+void hosts_pin_release(struct hosts_pin *p); /* NULL is fine */
+
 /* Pick a host; NULL: none eligible (503 UH). *entry: its entry in the host set (weight, transport); valid while view->hosts. */
+/* Valid while a pin taken before is held, or until the event ends. */
 struct host *cluster_view_pick(struct cluster_view *v, struct lb_context *ctx, const struct host_entry **entry);
 /* Would the balancer drop this request (policy.drop_overloads)? */
 bool cluster_view_drop(struct cluster_view *v, struct rng *rng);
@@ -137,6 +157,14 @@ slot_t cluster_transport_slot(const struct cluster_config *c, const struct host_
 bool breaker_try(uint32_t *used, uint32_t max);
 static inline void breaker_release(uint32_t *used) { __atomic_sub_fetch(used, 1, __ATOMIC_RELAXED); }
 bool breaker_retry_try(const struct cluster_config *c, unsigned priority); /* max_retries or retry budget */
+
+/* circuit_breakers.{default,high}.: set the gauges from the counts now. The thread of `sh`, one for each gauge. */
+#define BREAKER_STATS(P, C, G, H, T)                                                                                  \
+    G(P, cx_open) G(P, cx_pool_open) G(P, remaining_cx) G(P, remaining_cx_pools) G(P, remaining_pending)             \
+    G(P, remaining_retries) G(P, remaining_rq) G(P, rq_open) G(P, rq_pending_open) G(P, rq_retry_open)
+STATS_ENUM(BREAKER, BREAKER_STATS);
+extern const struct stats_group breaker_stats_group;
+void breaker_publish(const struct cluster_config *c, unsigned priority, struct stats_shard *sh);
 
 /* Outcome of a request for outlier detection: called by router and tcp_proxy (upstream/outlier.c). */
 enum host_result { HOST_RESULT_HTTP, HOST_RESULT_CONNECT_OK, HOST_RESULT_CONNECT_FAILED, HOST_RESULT_TIMEOUT, HOST_RESULT_RESET };

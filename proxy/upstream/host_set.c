@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 
+#include "proxy/base/runtime.h"
 #include "proxy/base/vec.h"
 #include "proxy/upstream/lb.h"
 
@@ -408,7 +409,8 @@ static void make_lists(struct host_set *s, const struct cluster_config *cfg) {
         count_priority(s, p);
         weigh_localities(&m, p);
     }
-    host_load_compute(s, cfg->healthy_panic_pct);
+    uint64_t panic_pct = runtime_u64(SV("upstream.healthy_panic_threshold"), cfg->healthy_panic_pct);
+    host_load_compute(s, panic_pct < 100 ? (uint32_t)panic_pct : 100);
     for (unsigned i = 0; i < s->priorities_n; i++) {
         make_priority_tables(&m, &s->priorities[i]);
     }

@@ -31,6 +31,10 @@ void http_pool_cancel(struct http_pool_request *r); /* no callback after */
 /* Where response header arenas come from: the router's stream sets it right in on_ready. */
 struct arena;
 void http_pool_stream_arena(struct codec_stream *s, struct arena *a);
+/* Did s get a connection that had served others before? Then a reset with no byte of response (rx_header_bytes 0) may only mean
+ * that the host had closed it meanwhile. Until on_reset returns. */
+bool http_pool_stream_reused(const struct codec_stream *s);
+uint64_t http_pool_conn_requests(const struct codec_stream *s); /* requests its connection has been given, s included */
 /* The request on s is finished (both ends or reset): the pool learns by itself through codec hooks; no call needed. */
 
 struct tcp_pool_ops {
@@ -48,6 +52,6 @@ void tcp_pool_closed(struct cluster_view *v, struct host *h, struct conn *c, uns
 /* All pools of a view. */
 void pools_drain_host(struct cluster_view *v, const struct host *h); /* idle connections close, busy ones after their streams */
 void pools_drain_all(struct cluster_view *v);
-void pools_free(struct cluster_view *v);
+void pools_free(struct cluster_view *v); /* close everything at once, resetting streams; shutdown */
 
 #endif

@@ -1,0 +1,58 @@
+/* What all threads share of a cluster: circuit breakers and the names of its stats.
+ * Threads: any; counters are process-wide atomics, as Envoy's limits are. Spec: cluster.v3.CircuitBreakers.
+ * Not here: the worker's view (cluster_view.c), compiling (config/). */
+#include "proxy/upstream/cluster.h"
+
+STATS_GROUP(cluster, CLUSTER, CLUSTER_STATS);
+STATS_GROUP(breaker, BREAKER, BREAKER_STATS);
+
+bool breaker_try(uint32_t *used, uint32_t max) {
+    if (__atomic_add_fetch(used, 1, __ATOMIC_RELAXED) <= max) {
+        return true;
+    }
+    breaker_release(used);
+    return false;
+}
+
+static uint32_t get(const uint32_t *used) { return __atomic_load_n(used, __ATOMIC_RELAXED); }
+
+/* Retries that may be under way now. */
+static uint32_t retries_max(const struct cluster_config *c, unsigned priority) {
+    const struct breaker *b = &c->breakers[priority];
+    if (!b->has_retry_budget) {
+        return b->max_retries;
+    }
+    const struct breaker_use *use = &c->use[priority];
+    double share = b->budget_percent / 100.0 * ((double)get(&use->requests) + get(&use->pending));
+    uint32_t max = share < UINT32_MAX ? (uint32_t)share : UINT32_MAX;
+    return max > b->min_retry_concurrency ? max : b->min_retry_concurrency;
+}
+
+bool breaker_retry_try(const struct cluster_config *c, unsigned priority) {
+    return breaker_try(&c->use[priority].retries, retries_max(c, priority));
+}
+
+static void publish(struct stats_shard *sh, unsigned open, unsigned remaining, uint32_t used, uint32_t max, bool track) {
+    stats_gauge_set(sh, open, used >= max);
+    if (track) {
+        stats_gauge_set(sh, remaining, used < max ? max - used : 0);
+    }
+}
+
+void breaker_publish(const struct cluster_config *c, unsigned priority, struct stats_shard *sh) {
+    const struct breaker *b = &c->breakers[priority];
+    const struct breaker_use *use = &c->use[priority];
+    bool track = b->track_remaining;
+    publish(sh, BREAKER_cx_open, BREAKER_remaining_cx, get(&use->connections), b->max_connections, track);
+    publish(sh, BREAKER_rq_pending_open, BREAKER_remaining_pending, get(&use->pending), b->max_pending, track);
+    publish(sh, BREAKER_rq_open, BREAKER_remaining_rq, get(&use->requests), b->max_requests, track);
+    publish(sh, BREAKER_rq_retry_open, BREAKER_remaining_retries, get(&use->retries), retries_max(c, priority), track);
+    publish(sh, BREAKER_cx_pool_open, BREAKER_remaining_cx_pools, get(&use->pools), b->max_pools, track);
+}
+
+slot_t cluster_transport_slot(const struct cluster_config *c, const struct host_entry *e) {
+    if (e && e->transport_match < c->transport_matches_n) {
+        return c->transport_matches[e->transport_match].transport;
+    }
+    return c->transport;
+}

@@ -1,0 +1,380 @@
+/* A worker's view of a cluster: picking hosts, following updates of endpoints.
+ * Threads: worker-local; host sets are immutable, cursors are ours. Spec: Envoy's load balancing overview: priorities,
+ * panic, localities, host selection retries, override hosts.
+ * Not here: policies (lb_*.c), loads (host_load.c), pools (pool_*.c), what all threads share (cluster.c). */
+#include "proxy/upstream/cluster_view.h"
+
+#include "proxy/http/codec_stats.h"
+#include "proxy/upstream/edf.h"
+#include "proxy/upstream/lb.h"
+#include "proxy/upstream/original_dst.h"
+#include "proxy/upstream/pool_table.h"
+
+#define LOCALITY_WEIGHT_MIN 1e-9
+
+struct list_state {
+    void *cursor; /* NULL: not picked from yet, or the policy has none */
+    bool is_ready;
+};
+struct locality_state {
+    struct list_state healthy, degraded;
+};
+struct priority_state {
+    struct list_state all, healthy, degraded;
+    struct locality_state *localities;
+    struct edf healthy_turns, degraded_turns; /* over localities */
+    bool has_turns;
+};
+/* Cursors for one host set; gone when it is replaced. */
+struct lb_state {
+    struct arena arena;
+    const struct lb_policy_type *type;
+    unsigned priorities_n;
+    struct priority_state p[];
+};
+
+/* ---- cursors ---- */
+
+static struct lb_state *state_new(const struct cluster_config *c, const struct host_set *s) {
+    struct lb_state *lb = xcalloc(1, sizeof(*lb) + s->priorities_n * sizeof(lb->p[0]));
+    arena_init(&lb->arena, 256);
+    lb->type = c->lb_type;
+    lb->priorities_n = s->priorities_n;
+    return lb;
+}
+
+static void list_fini(const struct lb_policy_type *t, struct list_state *l) {
+    if (l->cursor && t->cursor_fini) {
+        t->cursor_fini(l->cursor);
+    }
+}
+
+static void state_free(struct lb_state *lb) {
+    if (!lb) {
+        return;
+    }
+    for (unsigned i = 0; i < lb->priorities_n; i++) {
+        struct priority_state *p = &lb->p[i];
+        list_fini(lb->type, &p->all);
+        list_fini(lb->type, &p->healthy);
+        list_fini(lb->type, &p->degraded);
+        edf_fini(&p->healthy_turns);
+        edf_fini(&p->degraded_turns);
+    }
+    arena_fini(&lb->arena); /* and the localities' cursors with it */
+    xfree(lb);
+}
+
+static void list_start(struct lb_state *lb, struct list_state *st, const void *config, const struct host_list *hosts,
+                       struct rng *rng) {
+    st->is_ready = true;
+    if (!lb->type->cursor_size) {
+        return;
+    }
+    st->cursor = arena_zalloc(&lb->arena, lb->type->cursor_size);
+    if (lb->type->cursor_init) {
+        lb->type->cursor_init(st->cursor, config, hosts->table, hosts, rng);
+    }
+}
+
+/* ---- localities ---- */
+
+struct locality_states {
+    const struct lb_policy_type *type;
+    struct locality_state *v;
+    unsigned n;
+};
+
+static void on_locality_states(void *arg) {
+    struct locality_states *s = arg;
+    for (unsigned i = 0; i < s->n; i++) {
+        list_fini(s->type, &s->v[i].healthy);
+        list_fini(s->type, &s->v[i].degraded);
+    }
+}
+
+static void turns_start(struct edf *turns, const struct host_priority *hp, bool is_degraded) {
+    edf_init(turns, hp->localities_n);
+    for (unsigned i = 0; i < hp->localities_n; i++) {
+        const struct host_locality *l = &hp->localities[i];
+        double w = is_degraded ? l->degraded_weight : l->healthy_weight;
+        if (w > LOCALITY_WEIGHT_MIN) {
+            edf_add(turns, i, w);
+        }
+    }
+}
+
+static void localities_start(struct lb_state *lb, struct priority_state *p, const struct host_priority *hp) {
+    p->has_turns = true;
+    turns_start(&p->healthy_turns, hp, false);
+    turns_start(&p->degraded_turns, hp, true);
+    p->localities = arena_new_array(&lb->arena, struct locality_state, hp->localities_n);
+    struct locality_states *end = arena_new(&lb->arena, struct locality_states);
+    *end = (struct locality_states){lb->type, p->localities, hp->localities_n};
+    arena_on_fini(&lb->arena, on_locality_states, end);
+}
+
+/* What is to be picked from. */
+struct choice {
+    const struct host_list *list;
+    struct list_state *state;
+};
+
+/* The locality whose turn it is; false: none has weight. */
+static bool choose_locality(struct lb_state *lb, struct priority_state *p, const struct host_priority *hp, bool is_degraded,
+                            struct choice *out) {
+    if (UNLIKELY(!p->has_turns)) {
+        localities_start(lb, p, hp);
+    }
+    struct edf *turns = is_degraded ? &p->degraded_turns : &p->healthy_turns;
+    uint32_t i = edf_peek(turns);
+    if (i == UINT32_MAX) {
+        return false;
+    }
+    const struct host_locality *l = &hp->localities[i];
+    edf_advance(turns, is_degraded ? l->degraded_weight : l->healthy_weight);
+    out->list = is_degraded ? &l->degraded : &l->healthy;
+    out->state = is_degraded ? &p->localities[i].degraded : &p->localities[i].healthy;
+    return true;
+}
+
+/* ---- priorities ---- */
+
+/* The priority and kind of hosts for a number in 1…100. */
+static unsigned choose_priority(const struct host_set *s, const struct lb_context *ctx, unsigned number, bool *is_degraded) {
+    unsigned sum = 0;
+    for (unsigned i = 0; i < s->priorities_n; i++) {
+        sum += ctx->priority_loads ? ctx->priority_loads[i] : s->priorities[i].healthy_load_pct;
+        if (number <= sum) {
+            *is_degraded = ctx->priority_loads && !s->priorities[i].healthy.n;
+            return i;
+        }
+    }
+    for (unsigned i = 0; i < s->priorities_n && !ctx->priority_loads; i++) {
+        sum += s->priorities[i].degraded_load_pct;
+        if (number <= sum) {
+            *is_degraded = true;
+            return i;
+        }
+    }
+    *is_degraded = false;
+    return 0;
+}
+
+static bool fails_in_panic(const struct cluster_config *c) {
+    const struct lb_common *common = lb_common_of(c->lb_config);
+    return c->fail_traffic_on_panic || (common && common->fail_traffic_on_panic);
+}
+
+static bool choose_list(struct cluster_view *v, const struct lb_context *ctx, struct choice *out) {
+    const struct host_set *s = v->hosts;
+    struct lb_state *lb = v->lb_;
+    uint64_t random = lb->type->is_hashing ? ctx->hash : rng_u64(ctx->rng);
+    bool is_degraded;
+    unsigned i = choose_priority(s, ctx, (unsigned)(random % 100) + 1, &is_degraded);
+    const struct host_priority *hp = &s->priorities[i];
+    struct priority_state *p = &lb->p[i];
+    if (UNLIKELY(hp->is_panic)) {
+        stats_inc(v->stats, CLUSTER_lb_healthy_panic);
+        if (fails_in_panic(v->cfg)) {
+            return false;
+        }
+        *out = (struct choice){&hp->all, &p->all};
+        return true;
+    }
+    if (hp->has_locality_weights && !lb->type->is_hashing && choose_locality(lb, p, hp, is_degraded, out)) {
+        return true;
+    }
+    *out = is_degraded ? (struct choice){&hp->degraded, &p->degraded} : (struct choice){&hp->healthy, &p->healthy};
+    return true;
+}
+
+/* ---- picking ---- */
+
+static const struct host_entry *pick_once(struct cluster_view *v, const struct lb_context *ctx) {
+    struct choice c;
+    if (!choose_list(v, ctx, &c) || !c.list->n) {
+        return NULL;
+    }
+    const void *config = v->cfg->lb_config;
+    if (UNLIKELY(!c.state->is_ready)) {
+        list_start(v->lb_, c.state, config, c.list, ctx->rng);
+    }
+    return v->lb_->type->pick(c.state->cursor, config, c.list->table, c.list, ctx);
+}
+
+/* core.v3.HealthStatus of a host, as a bit. */
+static uint32_t status_bit(uint32_t flags) {
+    if (flags & HOST_FLAG(EDS_STATUS_DRAINING)) {
+        return 1u << 3;
+    }
+    switch (host_health_of(flags)) {
+    case HOST_HEALTHY:
+        return 1u << 1 | 1u << 0; /* healthy; unknown counts as that */
+    case HOST_DEGRADED:
+        return 1u << 5;
+    case HOST_UNHEALTHY:
+        break;
+    }
+    return 1u << 2;
+}
+
+static const struct host_entry *find_override(const struct cluster_view *v, const struct addr *a) {
+    const struct host_entry *e = host_set_find(v->hosts, a);
+    return e && (status_bit(host_flags(e->host)) & v->cfg->override_host_status) ? e : NULL;
+}
+
+static uint64_t active_requests(const struct cluster_config *c) {
+    return (uint64_t)__atomic_load_n(&c->use[PRIORITY_DEFAULT].requests, __ATOMIC_RELAXED) +
+           __atomic_load_n(&c->use[PRIORITY_HIGH].requests, __ATOMIC_RELAXED);
+}
+
+static const struct host_entry *pick(struct cluster_view *v, struct lb_context *ctx) {
+    if (ctx->override_host) {
+        const struct host_entry *e = find_override(v, ctx->override_host);
+        if (e || ctx->override_strict) {
+            return e;
+        }
+    }
+    if (UNLIKELY(!v->lb_)) {
+        v->lb_ = state_new(v->cfg, v->hosts);
+    }
+    if (v->lb_->type->is_hashing) {
+        ctx->cluster_rq_active = active_requests(v->cfg);
+        if (!ctx->has_hash) {
+            ctx->hash = rng_u64(ctx->rng);
+            ctx->has_hash = true;
+        }
+    }
+    ctx->now_us = loop_now_us(v->loop);
+    for (ctx->attempt = 0;; ctx->attempt++) {
+        const struct host_entry *e = pick_once(v, ctx);
+        if (!e || !ctx->avoid || ctx->attempt >= ctx->avoid_max || !ctx->avoid(e->host, ctx->avoid_arg)) {
+            return e;
+        }
+    }
+}
+
+struct host *cluster_view_pick(struct cluster_view *v, struct lb_context *ctx, const struct host_entry **entry) {
+    if (UNLIKELY(v->cfg->type == CLUSTER_TYPE_ORIGINAL_DST)) {
+        if (!v->original_dst_) {
+            v->original_dst_ = original_dst_new(v);
+        }
+        return original_dst_pick(v->original_dst_, ctx, entry);
+    }
+    if (!v->hosts || !v->hosts->hosts_n || !v->cfg->lb_type) {
+        return NULL;
+    }
+    const struct host_entry *e = pick(v, ctx);
+    *entry = e;
+    return e ? e->host : NULL;
+}
+
+bool cluster_view_drop(struct cluster_view *v, struct rng *rng) {
+    const struct host_set *s = v->hosts;
+    return s && s->drop_denominator && s->drop_numerator && rng_below(rng, s->drop_denominator) < s->drop_numerator;
+}
+
+/* ---- pins ---- */
+
+static struct hosts_pin *pin_new(struct host_set *set) {
+    struct hosts_pin *p = xnew(struct hosts_pin);
+    p->refs = 1;
+    p->set = set ? shared_ref(set) : NULL;
+    return p;
+}
+
+void hosts_pin_release(struct hosts_pin *p) {
+    while (p && --p->refs == 0) {
+        struct hosts_pin *next = p->next;
+        if (p->set) {
+            shared_unref(&p->set->shared);
+        }
+        for (unsigned i = 0; i < p->extra_n; i++) {
+            shared_unref(&p->extra[i]->shared);
+        }
+        xfree(p->extra);
+        xfree(p);
+        p = next;
+    }
+}
+
+static void pin_replace(struct cluster_view *v, struct host_set *set) {
+    struct hosts_pin *old = v->pin_, *now = pin_new(set);
+    v->pin_ = now;
+    v->hosts = set;
+    if (old->refs > 1) {
+        old->next = now; /* whoever holds the old one may pick from the new one */
+        now->refs++;
+    }
+    hosts_pin_release(old);
+}
+
+void cluster_view_keep_host(struct cluster_view *v, struct host *h) {
+    struct hosts_pin *p = v->pin_;
+    if (p->extra_n == p->extra_cap) {
+        p->extra_cap = p->extra_cap ? p->extra_cap * 2 : 8;
+        p->extra = xreallocarray(p->extra, p->extra_cap, sizeof(*p->extra));
+    }
+    p->extra[p->extra_n++] = h;
+    /* A pin of its own from here on, or nobody would ever let go of it. */
+    pin_replace(v, v->hosts);
+}
+
+/* ---- life ---- */
+
+struct cluster_view *cluster_view_new(struct worker *w, struct loop *l, const struct cluster_config *cfg, struct shared *pin,
+                                      struct host_set *hosts) {
+    struct cluster_view *v = xnew(struct cluster_view);
+    v->cfg = cfg;
+    v->cfg_pin = shared_ref_(pin);
+    v->worker = w;
+    v->loop = l;
+    v->stats = stats_shard(cfg->stats, l->thread_index);
+    v->refs = 1;
+    v->hosts = hosts;
+    v->pin_ = pin_new(hosts);
+    return v;
+}
+
+void cluster_view_unref(struct cluster_view *v) {
+    ASSERT(v->refs);
+    if (--v->refs) {
+        return;
+    }
+    original_dst_free(v->original_dst_);
+    pool_table_free(v->pools_);
+    state_free(v->lb_);
+    hosts_pin_release(v->pin_);
+    shared_unref(v->cfg_pin);
+    xfree(v);
+}
+
+void cluster_view_set_hosts(struct cluster_view *v, struct host_set *hosts) {
+    if (hosts == v->hosts) {
+        return;
+    }
+    const struct host_set *old = v->hosts;
+    bool is_same_base = old && hosts && old->base == hosts->base;
+    state_free(v->lb_);
+    v->lb_ = NULL;
+    pin_replace(v, hosts);
+    pool_table_follow(v, !is_same_base);
+}
+
+void cluster_view_retire(struct cluster_view *v) {
+    v->is_removed = true;
+    pools_drain_all(v);
+    cluster_view_unref(v);
+}
+
+const struct codec_stats *cluster_view_codec_stats(struct cluster_view *v) {
+    struct codec_stats *st = &v->codec_stats_;
+    if (!st->h1 && v->cfg->h1_stats) {
+        st->h1 = stats_shard(v->cfg->h1_stats, v->loop->thread_index);
+    }
+    if (!st->h2 && v->cfg->h2_stats) {
+        st->h2 = stats_shard(v->cfg->h2_stats, v->loop->thread_index);
+    }
+    return st;
+}

@@ -1,0 +1,165 @@
+/* Getting one ready connection to a host: see upstream_connect.h.
+ * Addresses are tried in order: the next at once when one fails, or beside it when it has not answered for a while.
+ * Threads: worker-local. Not here: what the connection is for (pool_http.c, pool_tcp.c), sockets (net/). */
+#include "proxy/upstream/upstream_connect.h"
+
+#include <stdio.h>
+
+#include "proxy/api/worker.h"
+#include "proxy/base/log.h"
+
+#define SECRETS_MISSING "TLS error: Secret is not supplied by SDS"
+
+static void on_data(struct conn *c, void *user, struct buf *data, bool end_stream);
+static void on_event(struct conn *c, void *user, enum conn_event e);
+static const struct conn_ops racer_ops = {.on_data = on_data, .on_event = on_event};
+
+static const struct addr *address_at(const struct upstream_connect *u, unsigned i) {
+    return i ? &u->host->additional[i - 1] : &u->host->addr;
+}
+
+static bool has_more(const struct upstream_connect *u) { return u->next <= u->host->additional_n; }
+
+/* The first configured source of the target's family. */
+static const struct addr *source_for(const struct cluster_config *c, const struct addr *to) {
+    if (!c->source || c->source->family == to->family) {
+        return c->source;
+    }
+    for (unsigned i = 0; i < c->extra_sources_n; i++) {
+        if (c->extra_sources[i].family == to->family) {
+            return &c->extra_sources[i];
+        }
+    }
+    return to->family == AF_UNIX ? NULL : c->source;
+}
+
+/* The one place where connections to upstreams are made. NULL: *err is a negative errno, 0 when there is no transport. */
+static struct conn *open_conn(struct upstream_connect *u, const struct addr *to, int *err) {
+    const struct cluster_config *cfg = u->view->cfg;
+    const struct transport_factory *f = worker_transport(u->view->worker, u->transport);
+    struct transport *t = f ? f->ops->create(f, u->options) : NULL;
+    *err = 0;
+    if (!t) {
+        return NULL;
+    }
+    struct conn *c = conn_connect(u->view->loop, to, source_for(cfg, to), &cfg->sock_opts, t, &racer_ops, u, err);
+    if (!c) {
+        if (cfg->source) {
+            stats_inc(u->view->stats, CLUSTER_bind_errors);
+        }
+        return NULL;
+    }
+    struct stats_shard *st = u->view->stats;
+    c->stats.rx_bytes_total = &st->v[CLUSTER_upstream_cx_rx_bytes_total];
+    c->stats.tx_bytes_total = &st->v[CLUSTER_upstream_cx_tx_bytes_total];
+    if (cfg->buffer_limit_bytes) {
+        conn_set_buffer_limit(c, cfg->buffer_limit_bytes);
+    }
+    return c;
+}
+
+static sv immediate_error(int err) {
+    static _Thread_local char text[64];
+    int n = snprintf(text, sizeof(text), "immediate connect error: %d", -err);
+    return sv_from(text, (size_t)n);
+}
+
+/* Try addresses until one is under way. False: none is, and no other racer runs. */
+static bool try_next(struct upstream_connect *u, enum pool_failure *why, sv *reason) {
+    while (has_more(u) && u->racers_n < UPSTREAM_CONNECT_RACERS) {
+        int err;
+        struct conn *c = open_conn(u, address_at(u, u->next++), &err);
+        if (c) {
+            unsigned free_at = 0;
+            while (u->racers[free_at]) {
+                free_at++;
+            }
+            u->racers[free_at] = c;
+            u->racers_n++;
+            if (has_more(u)) {
+                timer_start(&u->stagger, UPSTREAM_CONNECT_DELAY_MS);
+            }
+            return true;
+        }
+        *why = err ? POOL_CONNECT_FAILED : POOL_NO_TRANSPORT;
+        *reason = err ? immediate_error(err) : SV(SECRETS_MISSING);
+        log_debug(LOG_pool, "no connection to %.*s: %.*s", SV_ARG(u->host->address_text), SV_ARG(*reason));
+    }
+    return u->racers_n > 0;
+}
+
+static void on_stagger(struct timer *t) {
+    struct upstream_connect *u = CONTAINER_OF(t, struct upstream_connect, stagger);
+    enum pool_failure why;
+    sv reason;
+    if (!try_next(u, &why, &reason)) {
+        upstream_connect_cancel(u);
+        u->ops->on_failed(u, why, reason);
+    }
+}
+
+static void on_timeout(struct timer *t) {
+    struct upstream_connect *u = CONTAINER_OF(t, struct upstream_connect, timeout);
+    upstream_connect_cancel(u);
+    u->ops->on_failed(u, POOL_CONNECT_TIMEOUT, SV_NULL);
+}
+
+static bool forget(struct upstream_connect *u, const struct conn *c) {
+    for (unsigned i = 0; i < UPSTREAM_CONNECT_RACERS; i++) {
+        if (u->racers[i] == c) {
+            u->racers[i] = NULL;
+            u->racers_n--;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void on_data(struct conn *c, void *user, struct buf *data, bool end_stream) {
+    (void)c, (void)user, (void)data, (void)end_stream; /* kept for whoever takes the connection over */
+}
+
+static void on_event(struct conn *c, void *user, enum conn_event e) {
+    struct upstream_connect *u = user;
+    if (!forget(u, c)) {
+        return; /* dropped by us */
+    }
+    if (e == CONN_EVENT_CONNECTED) {
+        upstream_connect_cancel(u);
+        u->ops->on_connected(u, c);
+        return;
+    }
+    sv reason = conn_transport_failure(c);
+    enum pool_failure why = POOL_CONNECT_FAILED;
+    sv ignored;
+    if (!try_next(u, &why, &ignored)) {
+        upstream_connect_cancel(u);
+        u->ops->on_failed(u, POOL_CONNECT_FAILED, reason);
+    }
+}
+
+bool upstream_connect_start(struct upstream_connect *u, enum pool_failure *why, sv *reason) {
+    u->started_us = loop_now_us(u->view->loop);
+    timer_init(&u->timeout, u->view->loop, on_timeout);
+    timer_init(&u->stagger, u->view->loop, on_stagger);
+    *why = POOL_CONNECT_FAILED;
+    *reason = SV_NULL;
+    if (!try_next(u, why, reason)) {
+        return false;
+    }
+    timer_start(&u->timeout, u->view->cfg->connect_timeout_ms);
+    return true;
+}
+
+void upstream_connect_cancel(struct upstream_connect *u) {
+    timer_cancel(&u->timeout);
+    timer_cancel(&u->stagger);
+    for (unsigned i = 0; i < UPSTREAM_CONNECT_RACERS; i++) {
+        struct conn *c = u->racers[i];
+        if (c) {
+            u->racers[i] = NULL;
+            u->racers_n--;
+            conn_close(c, CONN_CLOSE_NO_FLUSH, NULL);
+        }
+    }
+}
