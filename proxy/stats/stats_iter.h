@@ -31,6 +31,7 @@ struct stats_prom {
     bool classified;
     bool type_written;
     struct stats_metric *metric;  /* ref'd */
+    char *name;                   /* as the metric is exposed, heap */
     struct stats_scope *scope;    /* ref'd: last one written; NULL: at the metric's start */
     struct stat_dyn *dyn;         /* last one written, of `scope`; NULL: among cells */
     unsigned cell;

@@ -18,30 +18,29 @@ void stats_prom_fini(struct stats_prom *w) {
         UNLOCK(w->store);
     }
     stats_scope_unref(w->scope);
+    xfree(w->name);
+    w->name = NULL;
     w->metric = NULL;
     w->scope = NULL;
 }
 
 /* --- one series --- */
 
-static void write_sanitised(sv s, struct buf *out) {
-    for (size_t i = 0; i < s.n; i++) {
-        char c = s.p[i];
-        c = ascii_isalnum(c) || c == '_' || c == ':' ? c : '_';
-        buf_append(out, &c, 1);
-    }
-}
-
-static void write_name(const struct stats_store *s, sv name, struct buf *out) {
+/* "cluster.upstream_rq" → "envoy_cluster_upstream_rq"; names of a registered namespace lose it instead. Heap. */
+static char *exposed_name(const struct stats_store *s, sv name) {
+    BUF_AUTO struct buf b = {0};
     sv rest = name, first = sv_cut(&rest, '.');
+    bool own = false;
     for (size_t i = 0; i < s->namespaces.n; i++) {
-        if (sv_eq(first, s->namespaces.p[i])) {
-            write_sanitised(rest, out);
-            return;
-        }
+        own = own || sv_eq(first, s->namespaces.p[i]);
     }
-    buf_lit(out, "envoy_");
-    write_sanitised(name, out);
+    buf_append_sv(&b, own ? rest : SV("envoy_"));
+    buf_append_sv(&b, own ? SV_NULL : name);
+    char *out = buf_dup_str(&b);
+    for (char *p = out; *p; p++) {
+        *p = ascii_isalnum(*p) || *p == '_' || *p == ':' ? *p : '_';
+    }
+    return out;
 }
 
 static const char *type_of(const struct stats_prom *w) {
@@ -63,13 +62,13 @@ static void write_type(struct stats_prom *w, struct buf *out) {
     }
     w->type_written = true;
     buf_lit(out, "# TYPE ");
-    write_name(w->store, metric_name(w->metric), out);
+    buf_append_sv(out, sv_cstr(w->name));
     buf_printf(out, " %s\n", type_of(w));
 }
 
 /* name<suffix>{labels[,extra]} */
 static void write_series(struct stats_prom *w, const char *suffix, sv labels, const char *key, sv value, struct buf *out) {
-    write_name(w->store, metric_name(w->metric), out);
+    buf_append_sv(out, sv_cstr(w->name));
     buf_printf(out, "%s{", suffix);
     buf_append_sv(out, labels);
     if (key) {
@@ -129,7 +128,7 @@ static void write_text_value(struct stats_prom *w, const struct stats_item *i, s
     struct stats_tag_set set = {.n = 1};
     set.v[0] = (struct stats_tag){SV("text_value"), stats_item_text(i)};
     char *value = stats_labels(&set);
-    write_name(w->store, metric_name(w->metric), out);
+    buf_append_sv(out, sv_cstr(w->name));
     buf_lit(out, "{");
     buf_append_sv(out, labels);
     buf_printf(out, "%s%s} 0\n", labels.n ? "," : "", value);
@@ -210,6 +209,8 @@ static bool next_metric(struct stats_prom *w) {
         stats_metric_unref(w->store, w->metric);
     }
     w->metric = m;
+    xfree(w->name);
+    w->name = m ? exposed_name(w->store, metric_name(m)) : NULL;
     w->type_written = false;
     w->cells_done = false;
     return m != NULL;
