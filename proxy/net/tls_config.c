@@ -184,7 +184,7 @@ static bool compile_params(struct tls_config *c, const Tls__TlsParameters *m, st
     static const Tls__TlsParameters none = TLS__TLS_PARAMETERS__INIT;
     DIAG_FIELD(d, "tls_params");
     m = m ? m : &none;
-    uint16_t max_default = TLS1_3_VERSION;
+    uint16_t max_default = c->is_client ? TLS1_2_VERSION : TLS1_3_VERSION;
     if (!version_of((int)m->tls_minimum_protocol_version, TLS1_2_VERSION, &c->min_version, d) ||
         !version_of((int)m->tls_maximum_protocol_version, max_default, &c->max_version, d)) {
         return false;

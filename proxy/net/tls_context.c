@@ -157,23 +157,32 @@ static SSL_CTX *server_ctx(const struct tls_factory *f) {
     return ctx;
 }
 
-static void set_expiry(const struct tls_config *c, sv name, const X509 *x) {
-    int64_t expires;
-    if (!c->ssl_scope || !x || !tls_x509_not_after(x, &expires)) {
+static void set_expiry(const struct tls_config *c, sv name, int64_t expires_s) {
+    if (!c->ssl_scope) {
         return;
     }
     char text[512];
     int n = snprintf(text, sizeof text, "certificate.%.*s.expiration_unix_time_seconds",
                      (int)(name.n < 256 ? name.n : 256), name.p);
-    stat_dyn_set(stats_dyn(c->ssl_scope, sv_from(text, (size_t)n), STAT_GAUGE), (uint64_t)expires);
+    stat_dyn_set(stats_dyn(c->ssl_scope, sv_from(text, (size_t)n), STAT_GAUGE), (uint64_t)expires_s);
 }
 
+/* Of a trust bundle the certificate that expires first counts. */
 static void set_expiries(const struct tls_factory *f) {
+    int64_t expires;
     for (unsigned i = 0; i < f->certs_n; i++) {
-        set_expiry(f->config, f->cert_secrets[i]->name, f->certs[i]->leaf);
+        if (tls_x509_not_after(f->certs[i]->leaf, &expires)) {
+            set_expiry(f->config, f->cert_secrets[i]->name, expires);
+        }
     }
-    if (f->policy.ca) {
-        set_expiry(f->config, f->config->validation.name, sk_X509_value(f->policy.ca->certs, 0));
+    int64_t first = INT64_MAX;
+    for (size_t i = 0; f->policy.ca && i < sk_X509_num(f->policy.ca->certs); i++) {
+        if (tls_x509_not_after(sk_X509_value(f->policy.ca->certs, i), &expires)) {
+            first = expires < first ? expires : first;
+        }
+    }
+    if (first != INT64_MAX) {
+        set_expiry(f->config, f->config->validation.name, first);
     }
 }
 

@@ -78,14 +78,24 @@ static void write_cert(struct json_writer *w, const X509 *x, sv path, const stru
     arena_fini(&a);
 }
 
-/* The certificate shown as "the" CA: Envoy tells of the first one only. */
-static const X509 *first_ca(const struct tls_policy *p, sv *path) {
-    if (p->spiffe && p->spiffe->domains_n) {
-        *path = p->spiffe->domains[0].name;
-        return sk_X509_value(p->spiffe->domains[0].ca->certs, 0);
+/* All trusted certificates, domain by domain. */
+struct cas {
+    const struct tls_policy *policy;
+    unsigned domain;
+    size_t at;
+};
+
+static const X509 *next_ca(struct cas *it, sv *path) {
+    const struct tls_policy *p = it->policy;
+    unsigned domains = p->spiffe ? p->spiffe->domains_n : p->ca != NULL;
+    for (; it->domain < domains; it->domain++, it->at = 0) {
+        const struct tls_ca *ca = p->spiffe ? p->spiffe->domains[it->domain].ca : p->ca;
+        if (it->at < sk_X509_num(ca->certs)) {
+            *path = p->spiffe ? p->spiffe->domains[it->domain].name : p->ca_path;
+            return sk_X509_value(ca->certs, it->at++);
+        }
     }
-    *path = p->ca_path;
-    return p->ca ? sk_X509_value(p->ca->certs, 0) : NULL;
+    return NULL;
 }
 
 bool tls_factory_describe_certs(const struct transport_factory *factory, int64_t now_s,
@@ -94,16 +104,14 @@ bool tls_factory_describe_certs(const struct transport_factory *factory, int64_t
         return false;
     }
     const struct tls_factory *f = tls_factory_of(factory);
-    sv ca_path;
-    const X509 *ca = f->is_ready ? first_ca(&f->policy, &ca_path) : NULL;
-    if (!ca && f->certs_n == 0) {
-        return false;
-    }
     json_obj(w);
     json_key(w, SV("ca_cert"));
     json_arr(w);
-    if (ca) {
-        write_cert(w, ca, ca_path, NULL, now_s);
+    struct cas it = {&f->policy, 0, 0};
+    sv path;
+    const X509 *ca;
+    while ((ca = next_ca(&it, &path)) != NULL) {
+        write_cert(w, ca, path, NULL, now_s);
     }
     json_end(w);
     json_key(w, SV("cert_chain"));
@@ -122,14 +130,18 @@ uint32_t tls_factory_days_until_expiry(const struct transport_factory *factory, 
         return UINT32_MAX;
     }
     const struct tls_factory *f = tls_factory_of(factory);
-    sv path;
-    const X509 *ca = f->is_ready ? first_ca(&f->policy, &path) : NULL;
     for (unsigned i = 0; i < f->certs_n; i++) {
         uint64_t days = days_left(f->certs[i]->leaf, now_s);
         least = days < least ? days : least;
     }
-    uint64_t days = ca ? days_left(ca, now_s) : least;
-    return (uint32_t)(days < least ? days : least);
+    struct cas it = {&f->policy, 0, 0};
+    sv path;
+    const X509 *ca;
+    while ((ca = next_ca(&it, &path)) != NULL) {
+        uint64_t days = days_left(ca, now_s);
+        least = days < least ? days : least;
+    }
+    return (uint32_t)least;
 }
 
 uint64_t tls_factory_ocsp_seconds(const struct transport_factory *factory, int64_t now_s) {

@@ -95,9 +95,10 @@ static int teardown(void **state) {
 #define CERT(name) "tls_certificates { certificate_chain { inline_string: ~" name "~ } private_key { inline_string: ~" name "_key~ } } "
 #define SERVER "common_tls_context { " CERT("server") "} "
 #define CA "validation_context { trusted_ca { inline_string: ~root~ } } "
-#define CLIENT "common_tls_context { " CA "} "
+#define UP_TO_13 "tls_params { tls_maximum_protocol_version: TLSv1_3 } " /* upstream's default is 1.2 */
+#define CLIENT "common_tls_context { " UP_TO_13 CA "} "
 #define MTLS_SERVER "common_tls_context { " CERT("server") CA "} require_client_certificate { value: true } "
-#define MTLS_CLIENT "common_tls_context { " CERT("client") CA "} "
+#define MTLS_CLIENT "common_tls_context { " UP_TO_13 CERT("client") CA "} "
 
 static const void *compile(bool client, const char *text) {
     const void *m = tls_message(&g.f.msgs, client ? "UpstreamTlsContext" : "DownstreamTlsContext", text, g.vars);
@@ -208,7 +209,8 @@ static void test_versions(void **state) {
     const struct {
         const char *server, *client, *version, *text; /* version NULL: fails */
     } rows[] = {
-        {PARAMS("TLS_AUTO", "TLS_AUTO"), PARAMS("TLS_AUTO", "TLS_AUTO"), "TLSv1.3", NULL},
+        {PARAMS("TLS_AUTO", "TLS_AUTO"), PARAMS("TLS_AUTO", "TLS_AUTO"), "TLSv1.2", NULL},
+        {PARAMS("TLS_AUTO", "TLS_AUTO"), PARAMS("TLS_AUTO", "TLSv1_3"), "TLSv1.3", NULL},
         {PARAMS("TLS_AUTO", "TLSv1_2"), PARAMS("TLS_AUTO", "TLS_AUTO"), "TLSv1.2", NULL},
         {PARAMS("TLS_AUTO", "TLS_AUTO"), PARAMS("TLS_AUTO", "TLSv1_2"), "TLSv1.2", NULL},
         {PARAMS("TLSv1_0", "TLSv1_1"), PARAMS("TLSv1_0", "TLSv1_3"), NULL, "SSLV3_ALERT_HANDSHAKE_FAILURE"}, /* no AEAD cipher there */
@@ -407,7 +409,7 @@ static void test_alpn(void **state) {
 static void test_sni(void **state) {
     (void)state;
     const char *server = "common_tls_context { " CERT("rsa") CERT("wild") CERT("server") CERT("p384") "} ";
-    const char *rsa_only = "tls_params { signature_algorithms: ['rsa_pss_rsae_sha256'] } ";
+    const char *rsa_only = "signature_algorithms: ['rsa_pss_rsae_sha256'] ";
     const struct {
         const char *sni, *params, *serial;
     } rows[] = {
@@ -423,7 +425,7 @@ static void test_sni(void **state) {
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         char client[512];
-        snprintf(client, sizeof client, "common_tls_context { %s %s } sni: '%s'", rows[i].params, CA, rows[i].sni);
+        snprintf(client, sizeof client, "common_tls_context { tls_params { tls_maximum_protocol_version: TLSv1_3 %s } %s } sni: '%s'", rows[i].params, CA, rows[i].sni);
         struct two t;
         two_start(&t, server, client, NULL);
         assert_row(t.s.ready && t.c.ready, i);

@@ -53,6 +53,7 @@ static int teardown(void **state) {
     for (unsigned i = 0; i < ARRAY_LEN(texts); i++) {
         free(texts[i]);
     }
+    chunk_cache_trim();
     return 0;
 }
 
