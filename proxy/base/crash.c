@@ -16,7 +16,7 @@
 #define BACKTRACE_MAX 64
 #define FRAMES_MAX 16u /* the chain may be broken */
 #define STACK_BYTES (64u * 1024)
-#define REPORT_SECONDS_MAX 10u /* a dump that hangs must not keep a dead process up */
+#define REPORT_SECONDS_MAX 5u /* a dump that hangs must not keep a dead process up */
 
 #if defined(MEM_ASAN) || defined(__SANITIZE_THREAD__)
 #define IS_SANITIZED true
@@ -104,6 +104,15 @@ static void put_objects(int fd) {
     }
 }
 
+static void limit_time(void) {
+    sigset_t alarm_only;
+    sigemptyset(&alarm_only);
+    sigaddset(&alarm_only, SIGALRM);
+    signal(SIGALRM, SIG_DFL);
+    sigprocmask(SIG_UNBLOCK, &alarm_only, NULL); /* threads may have blocked what main handles */
+    alarm(REPORT_SECONDS_MAX);
+}
+
 static void on_crash(int number, siginfo_t *info, void *context) {
     (void)context;
     if (__atomic_exchange_n(&is_reporting, 1, __ATOMIC_RELAXED)) {
@@ -111,8 +120,7 @@ static void on_crash(int number, siginfo_t *info, void *context) {
             pause();
         }
     }
-    signal(SIGALRM, SIG_DFL);
-    alarm(REPORT_SECONDS_MAX);
+    limit_time();
     int fd = log_fd();
     put_heading(fd, number, info);
     put_backtrace(fd);
@@ -141,7 +149,6 @@ void crash_install(void) {
     crash_thread_begin();
     struct sigaction action = {.sa_sigaction = on_crash, .sa_flags = SA_SIGINFO | SA_ONSTACK};
     sigfillset(&action.sa_mask);
-    sigdelset(&action.sa_mask, SIGALRM);
     for (size_t i = 0; i < ARRAY_LEN(crash_signals); i++) {
         if (!(IS_SANITIZED && crash_signals[i].is_sanitizers)) {
             CHECK(sigaction(crash_signals[i].number, &action, NULL) == 0);
