@@ -78,18 +78,18 @@ static sv current_name(const struct registry *r, sv name) {
 
 static bool is_type(const char *type, sv wanted) { return type && wanted.n && sv_is(wanted, type); }
 
-/* First by message type, then by name. HAS_TYPE and WANTED may look at `t`. */
-#define FIND(vec, n, HAS_TYPE, WANTED)                           \
+/* By message type; by name only when no type is known, as Envoy does. HAS_TYPE and WANTED may look at `t`. */
+#define FIND(vec, count, HAS_TYPE, WANTED)                         \
     do {                                                         \
-        for (unsigned i_ = 0; i_ < (n); i_++) {                  \
+        for (unsigned i_ = 0; i_ < (count); i_++) {                  \
             __typeof__((vec)[0]) t = (vec)[i_];                  \
             if ((WANTED) && (HAS_TYPE)) {                        \
                 return t;                                        \
             }                                                    \
         }                                                        \
-        for (unsigned i_ = 0; i_ < (n); i_++) {                  \
+        for (unsigned i_ = 0; i_ < (count); i_++) {                  \
             __typeof__((vec)[0]) t = (vec)[i_];                  \
-            if ((WANTED) && sv_is(name, t->name)) {              \
+            if ((WANTED) && !type.n && sv_is(name, t->name)) {   \
                 return t;                                        \
             }                                                    \
         }                                                        \

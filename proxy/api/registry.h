@@ -1,5 +1,6 @@
 /* Which extensions this binary has: const tables made by filters/registry.c from filters/filters.def, reached as a pointer
- * from main.c. Lookups are by the config message's type first, then by name (Envoy's order; older names are aliases).
+ * from main.c. Lookups go by the config message's type; by name (older names are aliases) only when there is no message,
+ * as in Envoy, where a name alone chooses nothing.
  * Threads: immutable, any. */
 #ifndef SLUICE_API_REGISTRY_H
 #define SLUICE_API_REGISTRY_H
@@ -33,7 +34,7 @@ struct registry {
 };
 
 /* The extension whose config message (for HTTP filters also: per-route message) is `type_url`, with or without a host part;
- * when none has it, or it is empty, the one called `name`. NULL: not built in. The results live for ever. */
+ * when type_url is empty, the one called `name`. NULL: not built in. The results live for ever. */
 const struct http_filter_type *registry_http_filter(const struct registry *r, sv name, sv type_url);
 const struct network_filter_type *registry_network_filter(const struct registry *r, sv name, sv type_url);
 const struct listener_filter_type *registry_listener_filter(const struct registry *r, sv name, sv type_url);

@@ -304,30 +304,53 @@ static bool in_range(const struct header_matcher *m, sv value) {
     return sv_to_i64(value, &n) && n >= m->start && n < m->end;
 }
 
-bool header_matcher_match(const struct header_matcher *m, const struct headers *h, struct arena *scratch) {
-    sv value = headers_joined(h, m->id, m->name, scratch);
-    if (m->kind == HEADER_PRESENT) {
-        bool is_there = value.p != NULL || m->treat_missing_as_empty;
-        return (is_there == m->present) != m->invert;
+static bool value_matches(const struct header_matcher *m, sv value) {
+    switch (m->kind) {
+    case HEADER_STRING:
+        return string_matcher_match(&m->string, value);
+    case HEADER_RANGE:
+        return in_range(m, value);
+    case HEADER_ANY_VALUE:
+    case HEADER_PRESENT:
+        return true;
     }
-    if (!value.p) {
+    return false;
+}
+
+/* Known headers have one value, however many lines brought it; cookies and others are looked at one by one. */
+static bool is_one_value(enum header_id id) { return id != HDR_OTHER && id != HDR_cookie && id != HDR_set_cookie; }
+
+/* *found: the header is there at all. */
+static bool any_value_matches(const struct header_matcher *m, const struct headers *h, struct arena *scratch, bool *found) {
+    if (is_one_value(m->id)) {
+        sv value = headers_joined(h, m->id, m->name, scratch);
+        *found = value.p != NULL;
+        return *found && value_matches(m, value);
+    }
+    *found = false;
+    HEADERS_FOREACH(it, h) {
+        if (it->id != m->id || (m->id == HDR_OTHER && !sv_eq(it->name, m->name))) {
+            continue;
+        }
+        *found = true;
+        if (value_matches(m, it->value)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool header_matcher_match(const struct header_matcher *m, const struct headers *h, struct arena *scratch) {
+    bool found;
+    bool matches = any_value_matches(m, h, scratch, &found);
+    if (m->kind == HEADER_PRESENT) {
+        return ((found || m->treat_missing_as_empty) == m->present) != m->invert;
+    }
+    if (!found) {
         if (!m->treat_missing_as_empty) {
             return false; /* inverted or not: there is no value to look at */
         }
-        value = SV("");
-    }
-    bool matches = false;
-    switch (m->kind) {
-    case HEADER_STRING:
-        matches = string_matcher_match(&m->string, value);
-        break;
-    case HEADER_RANGE:
-        matches = in_range(m, value);
-        break;
-    case HEADER_ANY_VALUE:
-    case HEADER_PRESENT:
-        matches = true;
-        break;
+        matches = value_matches(m, SV(""));
     }
     return matches != m->invert;
 }

@@ -35,7 +35,8 @@ struct header_matcher; /* opaque array element */
 /* msgs: n pointers to route.v3.HeaderMatcher; all must match. NULL result with n == 0 matches everything. */
 struct header_matchers;
 struct header_matchers *header_matchers_compile(struct compile_ctx *ctx, const void *const *msgs, size_t n);
-/* `scratch` is used to join multi-valued headers (Envoy joins values with ","). */
+/* `scratch` is used to join known headers that came in several lines (by ",", as Envoy's header map does). Any value of a
+ * repeated cookie or other header may match; an inverted matcher wants that none does. */
 bool header_matchers_match(const struct header_matchers *m, const struct headers *h, struct arena *scratch);
 /* One HeaderMatcher on its own (RBAC, access-log filters, retries). */
 struct header_matcher *header_matcher_compile(struct compile_ctx *ctx, const void *msg);

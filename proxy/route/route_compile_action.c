@@ -66,7 +66,7 @@ static bool compile_path_rewrite(struct route_compile *c, const Route__RouteActi
     int kinds = (m->prefix_rewrite[0] != 0) + (m->regex_rewrite != NULL) + (m->path_rewrite_policy != NULL) +
                 (m->path_rewrite[0] != 0);
     if (kinds > 1) {
-        return diag_error(ctx->diag, "Specify only one of prefix_rewrite, regex_rewrite, path_rewrite_policy or path_rewrite");
+        return diag_error(ctx->diag, "Specify only one of prefix_rewrite, regex_rewrite or path_rewrite_policy");
     }
     if (m->prefix_rewrite[0]) {
         if (r->match_kind == PATH_MATCH_TEMPLATE) {
@@ -112,7 +112,7 @@ static bool compile_host_rewrite(struct route_compile *c, const Route__RouteActi
     }
     case ROUTE__ROUTE_ACTION__HOST_REWRITE_SPECIFIER_HOST_REWRITE: {
         DIAG_FIELD(ctx->diag, "host_rewrite");
-        r->host_rewrite_formatter = formatter_compile(ctx, sv_cstr(m->host_rewrite), true);
+        r->host_rewrite_formatter = formatter_compile(ctx, sv_cstr(m->host_rewrite), false); /* as Envoy's: "-" for nothing */
         return r->host_rewrite_formatter != NULL;
     }
     default:

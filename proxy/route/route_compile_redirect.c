@@ -89,10 +89,7 @@ bool route_compile_redirect(struct route_compile *c, const void *redirect_msg, s
     bool ok = compile_code(ctx, (int)m->response_code, a);
     a->host = arena_sv(ctx->arena, sv_cstr(m->host_redirect));
     a->strip_query = m->strip_query;
-    if (m->port_redirect > UINT16_MAX) {
-        ok = diag_error(ctx->diag, "port_redirect: value must be less than or equal to 65535");
-    }
-    a->port = (uint16_t)m->port_redirect;
+    a->port = m->port_redirect;
     ok &= compile_scheme(ctx, m, a);
     ok &= compile_path(ctx, m, a);
     r->action = ROUTE_REDIRECT;

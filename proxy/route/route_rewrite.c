@@ -175,7 +175,9 @@ static sv redirect_target(const struct route_entry *r, sv target, const struct s
     }
     if (d->path_format && si) {
         sv path = format(d->path_format, si, a);
-        return is_target(path) ? replace_path(target, path, a) : target;
+        if (is_target(path)) {
+            return sv_find(path, '?') != SIZE_MAX ? path : replace_path(target, path, a);
+        }
     }
     return target;
 }

@@ -92,7 +92,7 @@ struct redirect_action {
     sv host, path, prefix_rewrite, scheme;
     const struct formatter *path_format;   /* path_rewrite; NULL: none */
     bool has_path, has_prefix_rewrite, https_redirect, strip_query;
-    uint16_t port;                         /* 0: keep */
+    uint32_t port;                         /* 0: keep */
     uint16_t code;                         /* 301 … 308 */
     struct regex_rewrite regex;
 };

@@ -7,9 +7,9 @@
 
 #define VARIABLES_MAX 5
 #define VARIABLE_NAME_MAX 16
-/* Characters of a path segment (RFC 3986 pchar) without `*` and `=`, which templates give a meaning. */
-#define SEGMENT_CLASS "[a-zA-Z0-9\\-._~%!$&'()+,;:@]+"
-#define PATH_CLASS "[a-zA-Z0-9\\-._~%!$&'()+,;:@/]*"
+/* Characters of a path segment: RFC 3986 pchar. */
+#define SEGMENT_CLASS "[a-zA-Z0-9\\-._~%!$&'()+,;:@*=]+"
+#define PATH_CLASS "[a-zA-Z0-9\\-._~%!$&'()+,;:@*=/]*"
 
 struct rewrite_part {
     sv literal;
@@ -38,7 +38,8 @@ static bool fail(struct parse *p, const char *why) {
     return false;
 }
 
-static bool is_literal_char(char c) { return ascii_isalnum(c) || (c && strchr("-._~%!$&'()+,;:@", c) != NULL); }
+/* A `*` in the middle of a literal is refused: it would be taken for an operator by half of the readers. */
+static bool is_literal_char(char c) { return ascii_isalnum(c) || (c && strchr("-._~%!$&'()+,;:@=", c) != NULL); }
 
 static void free_regex(void *r) { regex_free((struct regex *)r); }
 
@@ -155,11 +156,24 @@ static bool eat_variable(struct parse *p, sv *s) {
     return ok;
 }
 
+/* "*", "literal" or "literal{variable}literal". */
 static bool eat_segment(struct parse *p) {
     if (p->rest.p[0] == '*') {
         return eat_glob(p, &p->rest);
     }
-    return p->rest.p[0] == '{' ? eat_variable(p, &p->rest) : eat_literal(p, &p->rest);
+    size_t slash = sv_find(p->rest, '/'), open = sv_find(p->rest, '{');
+    if (open == SIZE_MAX || slash < open) {
+        return eat_literal(p, &p->rest);
+    }
+    sv before = sv_sub(p->rest, 0, open);
+    p->rest = sv_skip(p->rest, open);
+    if (before.n && !put_literal(p, before)) {
+        return false;
+    }
+    if (!eat_variable(p, &p->rest)) {
+        return false;
+    }
+    return p->rest.n == 0 || p->rest.p[0] == '/' || eat_literal(p, &p->rest);
 }
 
 static bool parse_pattern(struct parse *p) {

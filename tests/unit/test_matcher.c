@@ -144,6 +144,9 @@ static const struct header_case {
     {"name: 'x' present_match: true", {{"y", "1"}}, false},
     {"name: 'x' present_match: false", {{"x", "1"}}, false},
     {"name: 'x' present_match: false", {{"y", "1"}}, true},
+    {"name: 'x' present_match: true treat_missing_header_as_empty: true", {{"y", "1"}}, true},
+    {"name: 'x' present_match: false treat_missing_header_as_empty: true", {{"y", "1"}}, false},
+    {"name: 'x' treat_missing_header_as_empty: true", {{"y", "1"}}, true},
     {"name: 'x' present_match: true invert_match: true", {{"y", "1"}}, true},
     {"name: 'x' present_match: false invert_match: true", {{"x", "1"}}, true},
     {"name: 'x' present_match: false invert_match: true", {{"y", "1"}}, false},
@@ -186,17 +189,27 @@ static const struct header_case {
     {"name: 'x' range_match { start: 0 end: 10 }", {{"x", "99999999999999999999"}}, false},
     {"name: 'x' range_match { start: 0 end: 10 } invert_match: true", {{"x", "abc"}}, true},
     {"name: 'x' range_match { start: 0 end: 10 }", {{"x", "+5"}}, true},
-    /* repeated headers are one value */
-    {"name: 'x' string_match { exact: 'a,b' }", {{"x", "a"}, {"x", "b"}}, true},
-    {"name: 'x' string_match { exact: 'a' }", {{"x", "a"}, {"x", "b"}}, false},
-    {"name: 'x' string_match { exact: 'b' }", {{"x", "a"}, {"x", "b"}}, false},
+    /* of a repeated header any value may match; inverted: none may */
+    {"name: 'x' string_match { exact: 'a' }", {{"x", "a"}, {"x", "b"}}, true},
+    {"name: 'x' string_match { exact: 'b' }", {{"x", "a"}, {"x", "b"}}, true},
+    {"name: 'x' string_match { exact: 'a,b' }", {{"x", "a"}, {"x", "b"}}, false},
+    {"name: 'x' string_match { contains: ',' }", {{"x", "a"}, {"x", "b"}}, false},
     {"name: 'x' string_match { suffix: 'b' }", {{"x", "a"}, {"y", "c"}, {"x", "b"}}, true},
+    {"name: 'x' string_match { exact: 'b' } invert_match: true", {{"x", "a"}, {"x", "b"}}, false},
+    {"name: 'x' string_match { exact: 'z' } invert_match: true", {{"x", "a"}, {"x", "b"}}, true},
+    {"name: 'x' range_match { start: 1 end: 3 }", {{"x", "5"}, {"x", "1"}}, true},
+    {"name: 'x' present_match: false", {{"x", "a"}, {"x", "b"}}, false},
+    /* known headers are one value */
+    {"name: 'user-agent' string_match { exact: 'a,b' }", {{"user-agent", "a"}, {"user-agent", "b"}}, true},
+    {"name: 'user-agent' string_match { exact: 'a' }", {{"user-agent", "a"}, {"user-agent", "b"}}, false},
+    {"name: 'x-forwarded-for' string_match { exact: 'a,b' }", {{"x-forwarded-for", "a"}, {"x-forwarded-for", "b"}}, true},
     /* pseudo headers; host is :authority */
     {"name: ':method' string_match { exact: 'GET' }", {{":method", "GET"}}, true},
     {"name: ':authority' string_match { exact: 'h' }", {{":authority", "h"}}, true},
     {"name: 'Host' string_match { exact: 'h' }", {{":authority", "h"}}, true},
     {"name: 'content-type' string_match { prefix: 'text/' }", {{"content-type", "text/html"}}, true},
-    {"name: 'cookie' string_match { exact: 'a=1,b=2' }", {{"cookie", "a=1"}, {"cookie", "b=2"}}, true},
+    {"name: 'cookie' string_match { exact: 'a=1,b=2' }", {{"cookie", "a=1"}, {"cookie", "b=2"}}, false},
+    {"name: 'cookie' string_match { exact: 'b=2' }", {{"cookie", "a=1"}, {"cookie", "b=2"}}, true},
 };
 
 static void fill(struct headers *h, const struct header_case *c) {

@@ -210,6 +210,53 @@ static void redirects(void **state) {
     }
 }
 
+static void formatted(void **state) {
+    (void)state;
+    static const struct {
+        const char *action, *path, *more, *want_path, *want_host;
+    } cases[] = {
+        {TO("path_rewrite: '/f/%REQ(x)%'"), "/a?b", "x: 1", "/f/1?b", "h.com"},
+        {TO("path_rewrite: '%REQ(gone)%'"), "/a?b", NULL, "/a?b", "h.com"},
+        {TO("path_rewrite: '%REQ(x)%'"), "/a?b", "x: a b", "/a?b", "h.com"}, /* no target may have a space */
+        {TO("host_rewrite: '%REQ(x)%.com'"), "/a", "x: 1", "/a", "1.com"},
+        {TO("host_rewrite: 'a%REQ(gone)%b'"), "/a", NULL, "/a", "a-b"},
+        {TO("host_rewrite: '%REQ(x)%'"), "/a", "x: a	b", "/a", "h.com"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct route_table *t;
+        const struct route_entry *r = route_of(&t, "prefix: '/'", cases[i].action);
+        struct headers h;
+        request_make(&h, &f.msgs, "h.com", cases[i].path, cases[i].more);
+        struct stream_info si = {.request = &h, .arena = &f.msgs};
+        route_rewrite(r, NULL, &h, &si, true, SV_NULL);
+        assert_sv_is(headers_get(&h, HDR_path), cases[i].want_path);
+        assert_sv_is(headers_get(&h, HDR_authority), cases[i].want_host);
+        shared_unref(&t->shared);
+    }
+}
+
+static void formatted_redirects(void **state) {
+    (void)state;
+    static const struct {
+        const char *action, *more, *want;
+    } cases[] = {
+        {GO("path_rewrite: '/f/%REQ(x)%'"), "x: 1", "http://h.com/f/1?c"},
+        {GO("path_rewrite: '/f/%REQ(x)%?z'"), "x: 1", "http://h.com/f/1?z"},
+        {GO("path_rewrite: '%REQ(gone)%'"), NULL, "http://h.com/a/b?c"},
+        {GO("path_rewrite: '/f' strip_query: true"), NULL, "http://h.com/f"},
+        {GO("path_rewrite: '/f' host_redirect: 'n' port_redirect: 70000"), NULL, "http://n:70000/f?c"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct route_table *t;
+        const struct route_entry *r = route_of(&t, "prefix: '/a'", cases[i].action);
+        struct headers h;
+        request_make(&h, &f.msgs, "h.com", "/a/b?c", cases[i].more);
+        struct stream_info si = {.request = &h, .arena = &f.msgs};
+        assert_sv_is(route_redirect_location_for(r, &h, false, &si, &f.msgs), cases[i].want);
+        shared_unref(&t->shared);
+    }
+}
+
 static void redirect_codes(void **state) {
     (void)state;
     static const struct {
@@ -235,7 +282,7 @@ static void tls_redirect(void **state) {
 int main(void) {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, start, end)
     const struct CMUnitTest tests[] = {
-        TEST(paths), TEST(no_path), TEST(refused_templates), TEST(hosts), TEST(weighted_host), TEST(redirects), TEST(redirect_codes),
+        TEST(paths), TEST(no_path), TEST(refused_templates), TEST(hosts), TEST(weighted_host), TEST(redirects), TEST(formatted), TEST(formatted_redirects), TEST(redirect_codes),
         TEST(tls_redirect),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
