@@ -114,7 +114,7 @@ bool server_runtime_init(struct server *s, struct diag *d) {
     const Bootstrap__LayeredRuntime *m = s->bootstrap->layered_runtime;
     size_t n = m ? m->n_layers : 0;
     s->runtime_stats =
-        stats_shard(stats_scope_get(s->stats, &runtime_stats_group, SV("runtime.")), s->loop.thread_index);
+        stats_shard(stats_scope_get(s->stats, &runtime_stats_group, SV("runtime.")), s->main->loop.thread_index);
     s->admin_layer = UINT_MAX;
     s->layers = xnew_array(struct runtime_layer *, n + 1);
     for (unsigned i = 0; i < n; i++) {

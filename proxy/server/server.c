@@ -77,7 +77,7 @@ static uint64_t resident_bytes(void) {
 
 static void update_gauges(struct server *s) {
     struct stats_shard *st = s->server_stats;
-    uint64_t now = loop_wall_us(&s->loop, loop_now_us(&s->loop));
+    uint64_t now = loop_wall_us(&s->main->loop, loop_now_us(&s->main->loop));
     stats_gauge_set(st, SERVER_uptime, (now - s->started_us) / 1000000);
     stats_gauge_set(st, SERVER_memory_physical_size, resident_bytes());
     stats_gauge_set(st, SERVER_state, server_state(s));
@@ -92,7 +92,7 @@ static void update_gauges(struct server *s) {
 static void on_flush(struct timer *t) {
     struct server *s = CONTAINER_OF(t, struct server, flush_timer);
     update_gauges(s);
-    log_sinks_publish_stats(s->loop.thread_index);
+    log_sinks_publish_stats(s->main->loop.thread_index);
     stats_flush(s->stats);
     timer_start(t, s->flush_interval_ms);
 }
@@ -124,7 +124,7 @@ static void on_hup(uv_signal_t *h, int signum) {
 }
 
 static void watch_signal(struct server *s, uv_signal_t *h, int signum, uv_signal_cb fn) {
-    uv_signal_init(&s->loop.uv, h);
+    uv_signal_init(&s->main->loop.uv, h);
     h->data = s;
     uv_signal_start(h, fn, signum);
     uv_unref((uv_handle_t *)h);
@@ -134,12 +134,14 @@ static void watch_signal(struct server *s, uv_signal_t *h, int signum, uv_signal
 
 struct snapshot_msg {
     struct loop_msg msg;
+    struct server *server;
     struct snapshot *snapshot;
 };
 
 static void on_snapshot(struct loop *l, struct loop_msg *m) {
     struct snapshot_msg *sm = CONTAINER_OF(m, struct snapshot_msg, msg);
-    struct server *s = l->owner;
+    struct server *s = sm->server;
+    (void)l;
     if (s->snapshot) {
         shared_unref(&s->snapshot->shared);
     }
@@ -150,8 +152,9 @@ static void on_snapshot(struct loop *l, struct loop_msg *m) {
 void server_publish(struct server *s, struct snapshot *snap) {
     struct snapshot_msg *m = xnew(struct snapshot_msg);
     m->msg.run = on_snapshot;
+    m->server = s;
     m->snapshot = shared_ref(snap);
-    loop_post(&s->loop, &m->msg);
+    loop_post(&s->main->loop, &m->msg);
     for (unsigned i = 0; i < s->workers_n; i++) {
         worker_publish(s->workers[i], snap);
     }
@@ -170,14 +173,14 @@ static void start_workers(struct loop *l, void *arg) {
     s->are_workers_started = true;
     stats_gauge_set(s->listener_manager, LISTENER_MANAGER_workers_started, 1);
     set_state(s, SERVER_STATE_LIVE);
-    uint64_t now = loop_wall_us(&s->loop, loop_refresh_now(&s->loop));
+    uint64_t now = loop_wall_us(&s->main->loop, loop_refresh_now(&s->main->loop));
     stats_record(s->server_stats, SERVER_initialization_time_ms, (now - s->started_us) / 1000);
     stats_gauge_set(s->server_stats, SERVER_live, 1);
 }
 
-void server_set_ready(struct server *s) { loop_call(&s->loop, start_workers, s); }
+void server_set_ready(struct server *s) { loop_call(&s->main->loop, start_workers, s); }
 
-void server_quit(struct server *s) { loop_stop(&s->loop); }
+void server_quit(struct server *s) { loop_stop(&s->main->loop); }
 
 void server_drain(struct server *s, struct drain_request r) {
     s->is_draining = true;
@@ -198,7 +201,7 @@ void server_fail_health(struct server *s, bool fail) {
 /* ---- life ---- */
 
 static struct stats_shard *shard(struct server *s, const struct stats_group *g, const char *prefix) {
-    return stats_shard(stats_scope_get(s->stats, g, sv_cstr(prefix)), s->loop.thread_index);
+    return stats_shard(stats_scope_get(s->stats, g, sv_cstr(prefix)), s->main->loop.thread_index);
 }
 
 static void init_stats(struct server *s) {
@@ -219,7 +222,7 @@ static uint32_t flush_interval(const Bootstrap__Bootstrap *b) {
 static bool make_workers(struct server *s, struct diag *d) {
     s->workers = xnew_array(struct worker *, s->workers_n);
     for (unsigned i = 0; i < s->workers_n; i++) {
-        s->workers[i] = worker_new(&s->shared, i);
+        s->workers[i] = worker_new(&s->shared, i, i + 2);
         if (!s->workers[i]) {
             return diag_error(d, "unable to make worker %u", i);
         }
@@ -228,13 +231,13 @@ static bool make_workers(struct server *s, struct diag *d) {
 }
 
 bool server_init(struct server *s, const struct registry *r, struct diag *d) {
-    if (loop_init(&s->loop, 0) < 0) {
+    s->main = worker_new(&s->shared, 0, 0);
+    if (!s->main) {
         return diag_error(d, "unable to make an event loop");
     }
-    s->loop.owner = s;
     s->registry = r;
     s->workers_n = server_concurrency(&s->opt);
-    s->started_us = loop_wall_us(&s->loop, loop_refresh_now(&s->loop));
+    s->started_us = loop_wall_us(&s->main->loop, loop_refresh_now(&s->main->loop));
     s->stats = stats_store_new(s->workers_n + 2);
     init_stats(s);
     s->shared = (struct worker_shared){.stats = s->stats,
@@ -250,7 +253,7 @@ bool server_init(struct server *s, const struct registry *r, struct diag *d) {
     if (s->bootstrap->admin && !s->admin) {
         return false;
     }
-    timer_init(&s->flush_timer, &s->loop, on_flush);
+    timer_init(&s->flush_timer, &s->main->loop, on_flush);
     s->flush_interval_ms = flush_interval(s->bootstrap);
     timer_start(&s->flush_timer, s->flush_interval_ms);
     log_sinks_start(s->workers_n + 2, s->opt.file_flush_interval_ms, s->stats);
@@ -263,7 +266,7 @@ bool server_init(struct server *s, const struct registry *r, struct diag *d) {
 }
 
 int server_run(struct server *s) {
-    loop_run(&s->loop);
+    loop_run(&s->main->loop);
     log_info(LOG_main, "exiting");
     return s->exit_code;
 }
@@ -291,9 +294,9 @@ void server_fini(struct server *s) {
         shared_unref(&s->snapshot->shared);
     }
     for (int i = 0; i < 3; i++) {
-        loop_run_nowait(&s->loop);
+        loop_run_nowait(&s->main->loop);
     }
     xfree(s->workers);
     server_runtime_fini(s);
-    loop_fini(&s->loop);
+    worker_free(s->main);
 }

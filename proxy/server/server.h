@@ -14,7 +14,7 @@ struct config_view; /* what admin asks the config thread for: see server/config_
 
 struct server {
     struct options opt;
-    struct loop loop;                   /* main */
+    struct worker *main;                /* main's loop, as a worker without a thread: admin's connections live on it */
     struct arena arena;                 /* bootstrap, node: live as long as the process */
     const Bootstrap__Bootstrap *bootstrap;
     const Core__Node *node;

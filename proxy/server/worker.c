@@ -7,6 +7,9 @@
 #include "proxy/base/crash.h"
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
+#include "proxy/base/runtime.h"
+#include "proxy/net/splice.h"
+#include "proxy/net/tls.h"
 #include "proxy/request/stream.h"
 #include "proxy/route/route_table.h"
 #include "proxy/upstream/cluster.h"
@@ -276,13 +279,13 @@ sv worker_http_date(struct worker *w) {
 
 /* ---- thread ---- */
 
-struct worker *worker_new(struct worker_shared *shared, unsigned index) {
+struct worker *worker_new(struct worker_shared *shared, unsigned index, unsigned thread_index) {
     struct worker *w = xnew(struct worker);
     w->shared = shared;
     w->index = index;
     list_init(&w->listeners);
     list_init(&w->draining);
-    if (loop_init(&w->loop, index + 2) < 0) {
+    if (loop_init(&w->loop, thread_index) < 0) {
         xfree(w);
         return NULL;
     }
@@ -309,12 +312,8 @@ static void close_all(struct worker *w) {
     }
 }
 
-static void run(void *arg) {
-    struct worker *w = arg;
-    char name[24];
-    snprintf(name, sizeof(name), "worker_%u", w->index);
-    log_thread_name(name);
-    loop_run(&w->loop);
+/* Everything the worker's own thread holds. */
+static void release(struct worker *w) {
     close_all(w);
     for (int i = 0; i < 3; i++) { /* let close callbacks and deferred frees run */
         loop_run_nowait(&w->loop);
@@ -327,6 +326,25 @@ static void run(void *arg) {
     free_pages(w->route_pages, w->route_pages_n);
     loop_fini(&w->loop);
     chunk_cache_trim();
+    splice_cache_trim();
+    tls_thread_drop();
+    runtime_thread_release();
+}
+
+static void run(void *arg) {
+    struct worker *w = arg;
+    char name[24];
+    snprintf(name, sizeof(name), "worker_%u", w->index);
+    log_thread_name(name);
+    crash_thread_begin();
+    loop_run(&w->loop);
+    release(w);
+    crash_thread_end();
+}
+
+void worker_free(struct worker *w) {
+    release(w);
+    xfree(w);
 }
 
 int worker_start(struct worker *w) { return uv_thread_create(&w->thread, run, w); }

@@ -42,7 +42,9 @@ struct worker {
     void (*on_adopted)(struct worker *w, uint64_t version); /* worker thread; may be NULL */
 };
 
-struct worker *worker_new(struct worker_shared *shared, unsigned index);
+/* thread_index: of its loop (2 + index; 0 for main's own, which never starts a thread). NULL: no event loop to be had. */
+struct worker *worker_new(struct worker_shared *shared, unsigned index, unsigned thread_index);
+void worker_free(struct worker *w);              /* one whose thread was never started, or has ended */
 int worker_start(struct worker *w) MUST_USE;     /* starts the thread */
 /* Stop the loop, join, free everything. Main thread. */
 void worker_stop_and_free(struct worker *w);
