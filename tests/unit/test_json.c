@@ -65,6 +65,7 @@ static void test_escape(void **state) {
         const char *want;
     } rows[] = {
         {SV_INIT(""), ""},
+        {{NULL, 0}, ""},
         {SV_INIT("plain /<>&'"), "plain /<>&'"},
         {SV_INIT("\"\\"), "\\\"\\\\"},
         {SV_INIT("\b\f\n\r\t"), "\\b\\f\\n\\r\\t"},
