@@ -324,7 +324,6 @@ static void on_connected(struct upstream_connect *u, struct conn *c) {
     log_debug(LOG_pool, "[C%llu] connected to %.*s, HTTP/%d", (unsigned long long)c->id, SV_ARG(p->hv->host->address_text),
               is_h2 ? 2 : 1);
     set_state(hc, HTTP_CONN_READY);
-    conn_resume(c); /* what came with the handshake */
     settle(hc);
 }
 

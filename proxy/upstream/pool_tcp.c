@@ -72,7 +72,6 @@ static void on_connected(struct upstream_connect *u, struct conn *c) {
     map_put(&pool_table_of(v)->tcp, conn_key(tc), tc);
     conn_set_ops(c, NULL, NULL);
     tc->request.ops->on_ready(tc->request.user, c, tc->hv->host);
-    conn_resume(c); /* what came with the handshake */
 }
 
 static void count_failure(struct tcp_conn *tc, enum pool_failure why) {
