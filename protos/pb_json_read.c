@@ -269,6 +269,10 @@ static bool read_map(struct pb_json_reader *r, const struct proto_path *path,
     if (!json_is_object(v)) {
         return pb_json_fail(r, path, "expected object");
     }
+    if (r->depth == PB_JSON_DEPTH_MAX) {
+        return pb_json_fail(r, path, "message is nested too deeply");
+    }
+    r->depth++; /* an entry is a message too */
     size_t n = 0;
     ProtobufCMessage **entries = arena_new_array(r->a, ProtobufCMessage *, json_object_size(v));
     const char *key;
@@ -282,6 +286,7 @@ static bool read_map(struct pb_json_reader *r, const struct proto_path *path,
         ok &= read_map_key(r, &at, entry, key, e);
         ok &= is_unset || pb_json_read_value(r, &at, entry, 1, item, value);
     }
+    r->depth--;
     *(ProtobufCMessage ***)reflect_member_mut(m, f) = entries;
     reflect_set_count(m, f, n);
     return ok;

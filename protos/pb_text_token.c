@@ -97,7 +97,12 @@ bool text_type_url(struct text_tokens *t, sv *url) {
     }
     *url = sv_trim(sv_sub(t->rest, 0, end));
     t->rest = sv_skip(t->rest, end + 1);
-    return url->n > 0 && sv_find(*url, '\n') == SIZE_MAX;
+    for (size_t i = 0; i < url->n; i++) {
+        if (url->p[i] <= ' ' || url->p[i] >= 0x7f) {
+            return false;
+        }
+    }
+    return url->n > 0;
 }
 
 static void append_utf8(struct buf *out, uint32_t c) {

@@ -197,5 +197,7 @@ void json_escape(struct buf *out, sv s) {
         }
         from = ++i;
     }
-    buf_append(out, s.p + from, i - from);
+    if (i > from) { /* an empty view may be NULL */
+        buf_append(out, s.p + from, i - from);
+    }
 }

@@ -8,9 +8,9 @@
 #include "proxy/base/json.h"
 
 /* envoy.transport_sockets.tls, DownstreamTlsContext */
-extern const struct transport_socket_type tls_downstream_type;
+extern const struct transport_socket_type tls_downstream_transport_socket;
 /* envoy.transport_sockets.tls, UpstreamTlsContext */
-extern const struct transport_socket_type tls_upstream_type;
+extern const struct transport_socket_type tls_upstream_transport_socket;
 
 /* Give the thread's record buffers back; at thread end. */
 void tls_thread_drop(void);

@@ -345,14 +345,14 @@ static void *compile_upstream(struct compile_ctx *ctx, const void *msg) {
     return tls_config_upstream(ctx, msg);
 }
 
-const struct transport_socket_type tls_downstream_type = {
+const struct transport_socket_type tls_downstream_transport_socket = {
     .name = "envoy.transport_sockets.tls",
     .type_url = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
     .is_downstream = true,
     .compile = compile_downstream,
     .make = make,
 };
-const struct transport_socket_type tls_upstream_type = {
+const struct transport_socket_type tls_upstream_transport_socket = {
     .name = "envoy.transport_sockets.tls",
     .type_url = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
     .is_upstream = true,

@@ -29,7 +29,7 @@ static sv type_name(const Accesslog__AccessLog *m) {
 }
 
 static const struct access_logger_type *find_type(struct compile_ctx *ctx, const Accesslog__AccessLog *m) {
-    static const struct access_logger_type *const builtin[] = {&log_file_type, &log_stdout_type, &log_stderr_type};
+    static const struct access_logger_type *const builtin[] = {&file_access_logger, &stdout_access_logger, &stderr_access_logger};
     sv type = type_name(m), name = sv_cstr(m->name);
     for (size_t i = 0; i < ARRAY_LEN(builtin); i++) {
         if (type.n ? sv_is(type, builtin[i]->type_url) : sv_is(name, builtin[i]->name)) {

@@ -90,19 +90,19 @@ static void line_log(const void *config, const struct stream_info *si, struct lo
     }
 }
 
-const struct access_logger_type log_file_type = {
+const struct access_logger_type file_access_logger = {
     .name = "envoy.access_loggers.file",
     .type_url = "envoy.extensions.access_loggers.file.v3.FileAccessLog",
     .compile = file_compile,
     .log = line_log,
 };
-const struct access_logger_type log_stdout_type = {
+const struct access_logger_type stdout_access_logger = {
     .name = "envoy.access_loggers.stdout",
     .type_url = "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
     .compile = stdout_compile,
     .log = line_log,
 };
-const struct access_logger_type log_stderr_type = {
+const struct access_logger_type stderr_access_logger = {
     .name = "envoy.access_loggers.stderr",
     .type_url = "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
     .compile = stderr_compile,

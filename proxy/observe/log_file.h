@@ -4,6 +4,6 @@
 
 #include "proxy/api/access_logger.h"
 
-extern const struct access_logger_type log_file_type, log_stdout_type, log_stderr_type;
+extern const struct access_logger_type file_access_logger, stdout_access_logger, stderr_access_logger;
 
 #endif

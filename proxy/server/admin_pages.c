@@ -9,6 +9,7 @@
 #include "proxy/base/mem.h"
 #include "proxy/base/runtime.h"
 #include "proxy/base/version.h"
+#include "proxy/http/path.h"
 #include "proxy/observe/log_sink.h"
 #include "proxy/server/admin_internal.h"
 #include "proxy/stats/stats_flush.h"

@@ -97,6 +97,8 @@ static void test_refused(void **state) {
         {"google.protobuf.Int32Value", "value: x", "line 1: expected an integer, not 'x'"},
         {"google.protobuf.DoubleValue", "value: 1x", "line 1: expected a number, not '1x'"},
         {"google.protobuf.Any", "[foo.Bar] { }", "line 1: unknown type 'foo.Bar'"},
+        {"google.protobuf.Any", "[\xff/google.protobuf.Empty] { }",
+         "line 1: expected a type URL in brackets"},
         {"google.protobuf.Any", "[foo.Bar", "line 1: expected a type URL in brackets"},
         {NODE, "[t/envoy.config.core.v3.Node] { }", "line 1: expected a field name, not '['"},
     };

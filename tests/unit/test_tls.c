@@ -103,7 +103,7 @@ static int teardown(void **state) {
 static const void *compile(bool client, const char *text) {
     const void *m = tls_message(&g.f.msgs, client ? "UpstreamTlsContext" : "DownstreamTlsContext", text, g.vars);
     g.f.ctx.stat_prefix = client ? SV("cluster.c.") : SV("listener.l.");
-    return (client ? tls_upstream_type : tls_downstream_type).compile(&g.f.ctx, m);
+    return (client ? tls_upstream_transport_socket : tls_downstream_transport_socket).compile(&g.f.ctx, m);
 }
 
 static void show_errors(const char *text) {
@@ -113,7 +113,7 @@ static void show_errors(const char *text) {
 
 static struct transport_factory *factory(bool client, const char *text) {
     const void *config = compile(client, text);
-    struct transport_factory *f = config ? tls_upstream_type.make(config, NULL, &g.f.diag) : NULL;
+    struct transport_factory *f = config ? tls_upstream_transport_socket.make(config, NULL, &g.f.diag) : NULL;
     if (!f) {
         show_errors(text);
     }
@@ -857,7 +857,7 @@ static void test_stapling(void **state) {
     }
     const void *config = compile(false, SERVER "ocsp_staple_policy: MUST_STAPLE");
     assert_non_null(config);
-    assert_null(tls_downstream_type.make(config, NULL, &g.f.diag));
+    assert_null(tls_downstream_transport_socket.make(config, NULL, &g.f.diag));
     assert_has(fake_errors(&g.f), "Required OCSP response is missing from TLS context");
     arena_fini(&texts);
 }
@@ -886,7 +886,7 @@ static void test_named_secrets(void **state) {
     struct secret_source src = {v, 2};
     struct two t = {.fc = factory(true, MTLS_CLIENT)};
 
-    t.fs = tls_downstream_type.make(config, &src, &g.f.diag); /* nothing there yet */
+    t.fs = tls_downstream_transport_socket.make(config, &src, &g.f.diag); /* nothing there yet */
     assert_non_null(t.fs);
     two_open(&t, NULL);
     assert_true(t.s.failed && !t.s.ready);
@@ -897,18 +897,18 @@ static void test_named_secrets(void **state) {
     shared_unref(&t.fs->shared);
 
     v[0] = ca; /* of the wrong kind */
-    assert_null(tls_downstream_type.make(config, &src, &g.f.diag));
+    assert_null(tls_downstream_transport_socket.make(config, &src, &g.f.diag));
     assert_has(fake_errors(&g.f), "secret 'cert' is of another kind");
 
     v[0] = cert;
     v[1] = ca;
-    t.fs = tls_downstream_type.make(config, &src, &g.f.diag);
+    t.fs = tls_downstream_transport_socket.make(config, &src, &g.f.diag);
     two_open(&t, NULL);
     assert_true(t.s.ready && t.c.ready);
     assert_sv_is(ssl_info_fact(info(&t.c), SSL_FACT_PEER_SERIAL), "0a");
 
     v[0] = next; /* rotation: the old connection lives on, new ones see the new certificate */
-    struct transport_factory *rotated = tls_downstream_type.make(config, &src, &g.f.diag);
+    struct transport_factory *rotated = tls_downstream_transport_socket.make(config, &src, &g.f.diag);
     shared_unref(&t.fs->shared);
     t.fs = rotated;
     assert_int_equal(stats_scope_value(scope, SSL_FACTORY_ssl_context_update_by_sds), 2);
@@ -922,7 +922,7 @@ static void test_named_secrets(void **state) {
 static void test_upstream_not_ready(void **state) {
     (void)state;
     const void *config = compile(true, "common_tls_context { validation_context_sds_secret_config { name: 'ROOTCA' sds_config { ads {} } } }");
-    struct two t = {.fs = factory(false, SERVER), .fc = tls_upstream_type.make(config, NULL, &g.f.diag)};
+    struct two t = {.fs = factory(false, SERVER), .fc = tls_upstream_transport_socket.make(config, NULL, &g.f.diag)};
     two_open(&t, NULL);
     assert_true(t.c.failed && !t.c.ready);
     assert_sv_is(failure(&t.c), "TLS error: Secret is not supplied by SDS");
