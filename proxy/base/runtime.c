@@ -88,8 +88,9 @@ static void parse(struct value *v) {
     } else if (sv_to_double(t, &d) && isfinite(d)) {
         v->has_number = true;
         v->number = d;
-        v->has_u64 = d >= 0 && d == floor(d) && d < 18446744073709551616.0;
-        if (v->has_u64 && !sv_to_u64(t, &v->u64)) {
+        v->has_u64 = sv_to_u64(t, &v->u64);
+        if (!v->has_u64 && d >= 0 && d == floor(d) && d < 18446744073709551616.0) { /* 1e3 */
+            v->has_u64 = true;
             v->u64 = (uint64_t)d;
         }
     } else {
