@@ -7,6 +7,7 @@ import os
 import pathlib
 import random
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -191,6 +192,15 @@ def test_oneofs_have_the_same_members(tool, messages):
                 groups.setdefault(got[3], set()).add(field)
         official = {frozenset(f.name for f in o.fields) for o in messages.pool.FindMessageTypeByName(name).oneofs}
         assert {frozenset(g) for g in groups.values()} == official, name
+
+
+def test_generation_is_deterministic(tmp_path):
+    subprocess.run([sys.executable, ROOT / "protos/gen.py", "--roots", ROOT / "protos/roots.txt", "--out", tmp_path],
+                   check=True, env=os.environ | {"PYTHONHASHSEED": "1"})
+    made = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
+    assert len(made) > 500
+    for name in made:
+        assert (tmp_path / name).read_bytes() == (ROOT / "build/gen" / name).read_bytes(), name
 
 
 def test_sensitive_fields_are_marked(tool):
