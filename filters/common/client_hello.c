@@ -9,8 +9,8 @@
 #include "proxy/base/buf.h"
 
 #define RECORD_HEAD 5u
-#define RECORD_MAX 16384u       /* plaintext */
-#define RECORDS_MAX 64u         /* a ClientHello in smaller pieces than that is refused */
+#define RECORD_MAX 16384u /* plaintext */
+#define RECORDS_MAX 64u   /* a ClientHello in smaller pieces than that is refused */
 #define MESSAGE_HEAD 4u
 #define CONTENT_HANDSHAKE 22
 #define HANDSHAKE_CLIENT_HELLO 1
@@ -18,7 +18,14 @@
 #define SESSION_ID_MAX 32u
 #define SERVER_NAME_MAX 255u
 
-enum { EXT_SERVER_NAME = 0, EXT_GROUPS = 10, EXT_POINT_FORMATS = 11, EXT_SIGNATURES = 13, EXT_ALPN = 16, EXT_VERSIONS = 43 };
+enum {
+    EXT_SERVER_NAME = 0,
+    EXT_GROUPS = 10,
+    EXT_POINT_FORMATS = 11,
+    EXT_SIGNATURES = 13,
+    EXT_ALPN = 16,
+    EXT_VERSIONS = 43
+};
 
 /* ---- consuming views ---- */
 
@@ -101,7 +108,8 @@ static enum client_hello_result message_length(sv head, size_t max_bytes, size_t
 }
 
 /* The first `max` bytes of the records' payloads, copied to `to` (NULL: not copied). Fewer: *why tells. */
-static size_t copy_payload(sv stream, char *to, size_t max, size_t *stream_bytes, enum client_hello_result *why) {
+static size_t copy_payload(sv stream, char *to, size_t max, size_t *stream_bytes,
+                           enum client_hello_result *why) {
     size_t have = 0;
     sv rest = stream;
     for (unsigned i = 0; have < max; i++) {
@@ -126,7 +134,8 @@ static size_t copy_payload(sv stream, char *to, size_t max, size_t *stream_bytes
 }
 
 /* The message over several records. Gathered only when its last byte is there: a slow sender costs no memory. */
-static enum client_hello_result gather(sv stream, size_t max_bytes, struct arena *a, sv *body, size_t *bytes) {
+static enum client_hello_result gather(sv stream, size_t max_bytes, struct arena *a, sv *body,
+                                       size_t *bytes) {
     char head[MESSAGE_HEAD];
     size_t n;
     enum client_hello_result why = CLIENT_HELLO_OK;
@@ -145,7 +154,8 @@ static enum client_hello_result gather(sv stream, size_t max_bytes, struct arena
 }
 
 /* The usual case, one record, is looked at in place. */
-static enum client_hello_result find_body(sv stream, size_t max_bytes, struct arena *a, sv *body, size_t *bytes) {
+static enum client_hello_result find_body(sv stream, size_t max_bytes, struct arena *a, sv *body,
+                                          size_t *bytes) {
     sv rest = stream;
     struct record r;
     enum client_hello_result got = read_record(&rest, &r);
@@ -168,7 +178,8 @@ static enum client_hello_result find_body(sv stream, size_t max_bytes, struct ar
 static bool read_server_name(sv ext, struct client_hello *out) {
     sv list, name;
     unsigned type;
-    if (!take_vec16(&ext, &list) || ext.n || !take_u8(&list, &type) || type != 0 || !take_vec16(&list, &name) || list.n) {
+    if (!take_vec16(&ext, &list) || ext.n || !take_u8(&list, &type) || type != 0 ||
+        !take_vec16(&list, &name) || list.n) {
         return false;
     }
     if (name.n == 0 || name.n > SERVER_NAME_MAX || sv_find(name, '\0') != SIZE_MAX) {
@@ -195,7 +206,9 @@ static bool read_alpn(sv ext, struct client_hello *out) {
     return true;
 }
 
-static bool read_u16_list(sv ext, sv *out) { return take_vec16(&ext, out) && !ext.n && out->n % 2 == 0; }
+static bool read_u16_list(sv ext, sv *out) {
+    return take_vec16(&ext, out) && !ext.n && out->n % 2 == 0;
+}
 
 static bool read_extension(unsigned type, sv ext, struct client_hello *out) {
     switch (type) {
@@ -210,23 +223,37 @@ static bool read_extension(unsigned type, sv ext, struct client_hello *out) {
     case EXT_POINT_FORMATS:
         return take_vec8(&ext, &out->point_formats) && !ext.n;
     case EXT_VERSIONS:
-        return take_vec8(&ext, &out->supported_versions) && !ext.n && out->supported_versions.n % 2 == 0;
+        return take_vec8(&ext, &out->supported_versions) && !ext.n &&
+               out->supported_versions.n % 2 == 0;
     default:
         return true;
     }
 }
 
-static bool read_body(sv body, struct client_hello *out) {
-    sv skipped, session_id, compression;
+static bool read_fixed_part(sv *body, struct client_hello *out) {
+    sv skipped;
     unsigned version;
-    if (!take_u16(&body, &version) || !take(&body, RANDOM_BYTES, &skipped) || !take_vec8(&body, &session_id) ||
-        session_id.n > SESSION_ID_MAX || !take_vec16(&body, &out->ciphers) || out->ciphers.n == 0 ||
-        out->ciphers.n % 2 || !take_vec8(&body, &compression) || compression.n == 0) {
+    if (!take_u16(body, &version) || !take(body, RANDOM_BYTES, &skipped)) {
         return false;
     }
     out->version = (uint16_t)version;
+    return take_vec8(body, &skipped) && skipped.n <= SESSION_ID_MAX;
+}
+
+static bool read_suites(sv *body, struct client_hello *out) {
+    sv compression;
+    if (!take_vec16(body, &out->ciphers) || out->ciphers.n == 0 || out->ciphers.n % 2) {
+        return false;
+    }
+    return take_vec8(body, &compression) && compression.n;
+}
+
+static bool read_body(sv body, struct client_hello *out) {
+    if (!read_fixed_part(&body, out) || !read_suites(&body, out)) {
+        return false;
+    }
     if (body.n == 0) {
-        return true;
+        return true; /* before extensions were invented */
     }
     if (!take_vec16(&body, &out->extensions) || body.n) {
         return false;
@@ -234,14 +261,16 @@ static bool read_body(sv body, struct client_hello *out) {
     for (sv rest = out->extensions; rest.n;) {
         unsigned type;
         sv ext;
-        if (!take_u16(&rest, &type) || !take_vec16(&rest, &ext) || !read_extension(type, ext, out)) {
+        if (!take_u16(&rest, &type) || !take_vec16(&rest, &ext) ||
+            !read_extension(type, ext, out)) {
             return false;
         }
     }
     return true;
 }
 
-enum client_hello_result client_hello_read(sv stream, size_t max_bytes, struct arena *a, struct client_hello *out) {
+enum client_hello_result client_hello_read(sv stream, size_t max_bytes, struct arena *a,
+                                           struct client_hello *out) {
     sv body;
     *out = (struct client_hello){0};
     if (stream.n == 0) {
@@ -393,8 +422,8 @@ sv client_hello_ja4(const struct client_hello *h, struct arena *a) {
             v[kept++] = (uint16_t)value;
         }
     }
-    buf_printf(&out, "t%s%c%02zu%02zu", ja4_version(h), has_sni ? 'd' : 'i', ciphers < 99 ? ciphers : 99,
-               extensions < 99 ? extensions : 99);
+    buf_printf(&out, "t%s%c%02zu%02zu", ja4_version(h), has_sni ? 'd' : 'i',
+               ciphers < 99 ? ciphers : 99, extensions < 99 ? extensions : 99);
     ja4_alpn(&out, h->alpn);
     ja4_hash(&out, &text, a);
     buf_clear(&text);

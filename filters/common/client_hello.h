@@ -16,19 +16,20 @@ enum client_hello_result {
 
 /* Views point into the bytes given, or into the arena when the message spans records. Absent: empty. */
 struct client_hello {
-    uint16_t version;      /* legacy_version */
-    sv ciphers;            /* list of uint16 */
-    sv extensions;         /* list of { uint16 type; vec16 } */
-    sv server_name;        /* host_name of SNI, as sent */
-    sv alpn;               /* list of vec8 */
-    sv groups;             /* list of uint16 */
-    sv point_formats;      /* list of uint8 */
+    uint16_t version;                            /* legacy_version */
+    sv ciphers;                                  /* list of uint16 */
+    sv extensions;                               /* list of { uint16 type; vec16 } */
+    sv server_name;                              /* host_name of SNI, as sent */
+    sv alpn;                                     /* list of vec8 */
+    sv groups;                                   /* list of uint16 */
+    sv point_formats;                            /* list of uint8 */
     sv signature_algorithms, supported_versions; /* lists of uint16 */
-    size_t bytes;          /* of the stream, up to the end of the message */
+    size_t bytes;                                /* of the stream, up to the end of the message */
 };
 
 /* `stream` starts at the first record; the arena gathers a message that spans records. */
-enum client_hello_result client_hello_read(sv stream, size_t max_bytes, struct arena *a, struct client_hello *out);
+enum client_hello_result client_hello_read(sv stream, size_t max_bytes, struct arena *a,
+                                           struct client_hello *out);
 /* One protocol name off the front of an ALPN list. */
 bool client_hello_next_alpn(sv *list, sv *name);
 /* Lower-case hex, in the arena. */

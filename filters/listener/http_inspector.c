@@ -4,7 +4,8 @@
 #include "protos/gen/listener_http_inspector.pb-c.h"
 #include "proxy/api/listener_filter.h"
 
-#define LINE_MAX_BYTES LISTENER_PEEK_MAX /* a longer request line is not looked at further: it is no HTTP we serve */
+#define LINE_MAX_BYTES \
+    LISTENER_PEEK_MAX /* a longer request line is not looked at further: it is no HTTP we serve */
 #define METHOD_MAX 16u
 
 #define HTTP_INSPECTOR_STATS(P, C, G, H, T) \
@@ -28,13 +29,15 @@ static const sv preface = SV_INIT("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
 static const sv http_10 = SV_INIT("http/1.0"), http_11 = SV_INIT("http/1.1"), h2c = SV_INIT("h2c");
 
 static const sv methods[] = {
-    SV_INIT("ACL"),         SV_INIT("BIND"),    SV_INIT("CHECKOUT"),   SV_INIT("CONNECT"),   SV_INIT("COPY"),
-    SV_INIT("DELETE"),      SV_INIT("GET"),     SV_INIT("HEAD"),       SV_INIT("LINK"),      SV_INIT("LOCK"),
-    SV_INIT("M-SEARCH"),    SV_INIT("MERGE"),   SV_INIT("MKACTIVITY"), SV_INIT("MKCALENDAR"), SV_INIT("MKCOL"),
-    SV_INIT("MOVE"),        SV_INIT("NOTIFY"),  SV_INIT("OPTIONS"),    SV_INIT("PATCH"),     SV_INIT("POST"),
-    SV_INIT("PROPFIND"),    SV_INIT("PROPPATCH"), SV_INIT("PURGE"),    SV_INIT("PUT"),       SV_INIT("REBIND"),
-    SV_INIT("REPORT"),      SV_INIT("SEARCH"),  SV_INIT("SOURCE"),     SV_INIT("SUBSCRIBE"), SV_INIT("TRACE"),
-    SV_INIT("UNBIND"),      SV_INIT("UNLINK"),  SV_INIT("UNLOCK"),     SV_INIT("UNSUBSCRIBE"),
+    SV_INIT("ACL"),        SV_INIT("BIND"),        SV_INIT("CHECKOUT"), SV_INIT("CONNECT"),
+    SV_INIT("COPY"),       SV_INIT("DELETE"),      SV_INIT("GET"),      SV_INIT("HEAD"),
+    SV_INIT("LINK"),       SV_INIT("LOCK"),        SV_INIT("M-SEARCH"), SV_INIT("MERGE"),
+    SV_INIT("MKACTIVITY"), SV_INIT("MKCALENDAR"),  SV_INIT("MKCOL"),    SV_INIT("MOVE"),
+    SV_INIT("NOTIFY"),     SV_INIT("OPTIONS"),     SV_INIT("PATCH"),    SV_INIT("POST"),
+    SV_INIT("PROPFIND"),   SV_INIT("PROPPATCH"),   SV_INIT("PURGE"),    SV_INIT("PUT"),
+    SV_INIT("REBIND"),     SV_INIT("REPORT"),      SV_INIT("SEARCH"),   SV_INIT("SOURCE"),
+    SV_INIT("SUBSCRIBE"),  SV_INIT("TRACE"),       SV_INIT("UNBIND"),   SV_INIT("UNLINK"),
+    SV_INIT("UNLOCK"),     SV_INIT("UNSUBSCRIBE"),
 };
 
 static void unref_stats(void *scope) { stats_scope_unref(scope); }
@@ -96,14 +99,16 @@ static enum finding judge(struct state *st, sv bytes) {
     return judge_line(line.n && line.p[line.n - 1] == '\r' ? sv_sub(line, 0, line.n - 1) : line);
 }
 
-static enum listener_filter_status found(struct accept_info *info, const sv *protocol, struct stats_shard *st, unsigned stat) {
+static enum listener_filter_status found(struct accept_info *info, const sv *protocol,
+                                         struct stats_shard *st, unsigned stat) {
     stats_inc(st, stat);
     info->alpn = protocol;
     info->alpn_n = protocol != NULL;
     return LISTENER_FILTER_DONE;
 }
 
-static enum listener_filter_status on_bytes(const void *config, void *state, struct accept_info *info, sv bytes, bool end,
+static enum listener_filter_status on_bytes(const void *config, void *state,
+                                            struct accept_info *info, sv bytes, bool end,
                                             unsigned thread_index) {
     (void)end;
     const struct config *c = config;

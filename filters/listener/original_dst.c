@@ -5,11 +5,12 @@
 #include "proxy/api/listener_filter.h"
 
 static void *compile(struct compile_ctx *ctx, const void *msg) {
-    (void)msg; /* no fields */
+    (void)msg;                         /* no fields */
     return arena_alloc(ctx->arena, 1); /* nothing to know, but not NULL: that would be an error */
 }
 
-static enum listener_filter_status on_bytes(const void *config, void *state, struct accept_info *info, sv bytes, bool end,
+static enum listener_filter_status on_bytes(const void *config, void *state,
+                                            struct accept_info *info, sv bytes, bool end,
                                             unsigned thread_index) {
     (void)config;
     (void)state;

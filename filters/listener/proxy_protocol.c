@@ -35,11 +35,14 @@ static const struct stat_def proxy_proto_defs[] = {
     {"versions.v2.error", STAT_COUNTER, STAT_UNIT_NONE},
     {"versions.v2.found", STAT_COUNTER, STAT_UNIT_NONE},
 };
-static const struct stats_group proxy_proto_group = {"proxy_proto", proxy_proto_defs, ARRAY_LEN(proxy_proto_defs)};
+static const struct stats_group proxy_proto_group = {"proxy_proto", proxy_proto_defs,
+                                                     ARRAY_LEN(proxy_proto_defs)};
 
 /* The counter of earlier versions, without a prefix. */
-static const struct stat_def legacy_defs[] = {{"downstream_cx_proxy_proto_error", STAT_COUNTER, STAT_UNIT_NONE}};
-static const struct stats_group legacy_group = {"proxy_proto_legacy", legacy_defs, ARRAY_LEN(legacy_defs)};
+static const struct stat_def legacy_defs[] = {
+    {"downstream_cx_proxy_proto_error", STAT_COUNTER, STAT_UNIT_NONE}};
+static const struct stats_group legacy_group = {"proxy_proto_legacy", legacy_defs,
+                                                ARRAY_LEN(legacy_defs)};
 
 struct config {
     struct stats_scope *stats, *legacy_stats;
@@ -56,7 +59,8 @@ static void compile_tlvs(struct config *c, const Core__ProxyProtocolPassThroughT
     if (!m) {
         return;
     }
-    bool is_all = m->match_type == CORE__PROXY_PROTOCOL_PASS_THROUGH_TLVS__PASS_TLVS_MATCH_TYPE__INCLUDE_ALL;
+    bool is_all =
+        m->match_type == CORE__PROXY_PROTOCOL_PASS_THROUGH_TLVS__PASS_TLVS_MATCH_TYPE__INCLUDE_ALL;
     for (unsigned i = 0; i < ARRAY_LEN(c->passed_tlvs) && is_all; i++) {
         c->passed_tlvs[i] = UINT64_MAX;
     }
@@ -66,7 +70,8 @@ static void compile_tlvs(struct config *c, const Core__ProxyProtocolPassThroughT
     }
 }
 
-static bool compile_versions(struct config *c, const ListenerProxyProtocol__ProxyProtocol *m, struct diag *d) {
+static bool compile_versions(struct config *c, const ListenerProxyProtocol__ProxyProtocol *m,
+                             struct diag *d) {
     c->is_v1_allowed = c->is_v2_allowed = true;
     for (size_t i = 0; i < m->n_disallowed_versions; i++) {
         DIAG_FIELD(d, "disallowed_versions[%zu]", i);
@@ -82,7 +87,9 @@ static bool compile_versions(struct config *c, const ListenerProxyProtocol__Prox
         }
     }
     if (!c->is_v1_allowed && !c->is_v2_allowed) {
-        return diag_error(d, "Proxy Protocol filter is misconfigured: all proxy protocol versions are disallowed.");
+        return diag_error(
+            d,
+            "Proxy Protocol filter is misconfigured: all proxy protocol versions are disallowed.");
     }
     return true;
 }
@@ -100,7 +107,8 @@ static void *compile(struct compile_ctx *ctx, const void *msg) {
     }
     c->allow_without = m->allow_requests_without_proxy_protocol;
     compile_tlvs(c, m->pass_through_tlvs);
-    sv prefix = m->stat_prefix[0] ? arena_printf(ctx->arena, "proxy_proto.%s.", m->stat_prefix) : SV("proxy_proto.");
+    sv prefix = m->stat_prefix[0] ? arena_printf(ctx->arena, "proxy_proto.%s.", m->stat_prefix)
+                                  : SV("proxy_proto.");
     c->stats = stats_scope_get(ctx->stats, &proxy_proto_group, prefix);
     c->legacy_stats = stats_scope_get(ctx->stats, &legacy_group, SV_NULL);
     arena_on_fini(ctx->arena, unref_stats, c->stats);
@@ -125,7 +133,8 @@ struct header {
 
 static bool read_port(sv text, uint16_t *port) {
     uint64_t v;
-    if (text.n == 0 || text.n > 5 || (text.n > 1 && text.p[0] == '0') || !sv_to_u64(text, &v) || v > UINT16_MAX) {
+    if (text.n == 0 || text.n > 5 || (text.n > 1 && text.p[0] == '0') || !sv_to_u64(text, &v) ||
+        v > UINT16_MAX) {
         return false;
     }
     *port = (uint16_t)v;
@@ -138,12 +147,16 @@ static bool read_v1_fields(sv line, struct header *h) {
     if (sv_eq(family, SV("UNKNOWN"))) {
         return true;
     }
-    uint16_t want = sv_eq(family, SV("TCP4")) ? AF_INET : sv_eq(family, SV("TCP6")) ? AF_INET6 : AF_UNSPEC;
-    sv source = sv_cut(&line, ' '), destination = sv_cut(&line, ' '), source_port = sv_cut(&line, ' ');
+    uint16_t want = sv_eq(family, SV("TCP4"))   ? AF_INET
+                    : sv_eq(family, SV("TCP6")) ? AF_INET6
+                                                : AF_UNSPEC;
+    sv source = sv_cut(&line, ' '), destination = sv_cut(&line, ' '),
+       source_port = sv_cut(&line, ' ');
     uint16_t from, to;
     if (want == AF_UNSPEC || !read_port(source_port, &from) || !read_port(line, &to) ||
         sv_find(source, '%') != SIZE_MAX || sv_find(destination, '%') != SIZE_MAX ||
-        !addr_parse_ip(source, from, &h->source) || !addr_parse_ip(destination, to, &h->destination)) {
+        !addr_parse_ip(source, from, &h->source) ||
+        !addr_parse_ip(destination, to, &h->destination)) {
         return false;
     }
     h->has_addresses = true;
@@ -164,7 +177,9 @@ static enum result read_v1(sv bytes, struct header *h) {
     return read_v1_fields(line, h) ? RESULT_OK : RESULT_BAD;
 }
 
-static uint16_t be16(const char *p) { return (uint16_t)((unsigned char)p[0] << 8 | (unsigned char)p[1]); }
+static uint16_t be16(const char *p) {
+    return (uint16_t)((unsigned char)p[0] << 8 | (unsigned char)p[1]);
+}
 
 /* Addresses of `n` bytes each, then the ports. */
 static bool read_v2_addresses(sv *body, uint16_t family, size_t n, struct header *h) {
@@ -236,10 +251,12 @@ static enum result read_v2(sv bytes, struct header *h) {
 /* ---- deciding ---- */
 
 /* Is it this version's signature, as far as the bytes go? */
-static bool may_be(sv bytes, sv signature) { return sv_starts(bytes, signature) || sv_starts(signature, bytes); }
+static bool may_be(sv bytes, sv signature) {
+    return sv_starts(bytes, signature) || sv_starts(signature, bytes);
+}
 
-static enum listener_filter_status reject(const struct config *c, struct accept_info *info, unsigned stat,
-                                          unsigned thread, const char *why) {
+static enum listener_filter_status reject(const struct config *c, struct accept_info *info,
+                                          unsigned stat, unsigned thread, const char *why) {
     stats_inc(stats_shard(c->stats, thread), stat);
     stats_inc(stats_shard(c->legacy_stats, thread), 0);
     info->reject_reason = why;
@@ -273,14 +290,15 @@ static void apply(const struct config *c, struct accept_info *info, const struct
     pass_tlvs(c, info, h->tlvs);
 }
 
-static enum listener_filter_status judge(const struct config *c, struct accept_info *info, sv bytes, bool is_v2,
-                                         unsigned thread) {
+static enum listener_filter_status judge(const struct config *c, struct accept_info *info, sv bytes,
+                                         bool is_v2, unsigned thread) {
     struct header h = {0};
     switch (is_v2 ? read_v2(bytes, &h) : read_v1(bytes, &h)) {
     case RESULT_MORE:
         return LISTENER_FILTER_NEED_DATA;
     case RESULT_BAD:
-        return reject(c, info, is_v2 ? STAT_V2_ERROR : STAT_V1_ERROR, thread, "malformed PROXY header");
+        return reject(c, info, is_v2 ? STAT_V2_ERROR : STAT_V1_ERROR, thread,
+                      "malformed PROXY header");
     case RESULT_OK:
         break;
     }
@@ -293,7 +311,8 @@ static enum listener_filter_status judge(const struct config *c, struct accept_i
     return LISTENER_FILTER_DONE;
 }
 
-static enum listener_filter_status on_bytes(const void *config, void *state, struct accept_info *info, sv bytes, bool end,
+static enum listener_filter_status on_bytes(const void *config, void *state,
+                                            struct accept_info *info, sv bytes, bool end,
                                             unsigned thread_index) {
     (void)state;
     const struct config *c = config;

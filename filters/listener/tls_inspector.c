@@ -7,7 +7,8 @@
 #include "proxy/api/listener_filter.h"
 
 #define CLIENT_HELLO_MAX 16384u
-#define ALPN_MAX 64u /* protocols considered; a client that offers more is matched by its first ones */
+#define ALPN_MAX \
+    64u /* protocols considered; a client that offers more is matched by its first ones */
 
 #define TLS_INSPECTOR_STATS(P, C, G, H, T) \
     C(P, alpn_found)                       \
@@ -75,8 +76,8 @@ static void take_alpn(struct accept_info *info, sv list, struct stats_shard *st)
     info->alpn_n = n;
 }
 
-static void take_hello(const struct config *c, struct accept_info *info, const struct client_hello *h,
-                       struct stats_shard *st) {
+static void take_hello(const struct config *c, struct accept_info *info,
+                       const struct client_hello *h, struct stats_shard *st) {
     stats_inc(st, TLS_INSPECTOR_tls_found);
     info->transport_protocol = SV("tls");
     take_server_name(info, h->server_name, st);
@@ -94,7 +95,8 @@ static enum listener_filter_status refuse(struct accept_info *info, const char *
     return LISTENER_FILTER_REJECT;
 }
 
-static enum listener_filter_status on_bytes(const void *config, void *state, struct accept_info *info, sv bytes, bool end,
+static enum listener_filter_status on_bytes(const void *config, void *state,
+                                            struct accept_info *info, sv bytes, bool end,
                                             unsigned thread_index) {
     (void)state;
     (void)end;

@@ -13,36 +13,37 @@
 #define LISTENER_PEEK_MAX CHUNK_READ_BYTES
 
 enum listener_filter_status {
-    LISTENER_FILTER_DONE,       /* next filter */
-    LISTENER_FILTER_NEED_DATA,  /* call again when more bytes are there (at most max_peek) */
-    LISTENER_FILTER_REJECT,     /* close the socket */
+    LISTENER_FILTER_DONE,      /* next filter */
+    LISTENER_FILTER_NEED_DATA, /* call again when more bytes are there (at most max_peek) */
+    LISTENER_FILTER_REJECT,    /* close the socket */
 };
 
 /* Facts found so far about an accepted socket; input to the filter-chain match. Views live in `arena`. */
 struct accept_info {
     struct arena *arena;
     int fd;
-    struct addr remote, local;         /* may be restored by original_dst, proxy_protocol */
+    struct addr remote, local; /* may be restored by original_dst, proxy_protocol */
     struct addr direct_remote, direct_local;
     bool is_local_restored;
-    sv server_name;                     /* SNI, lower case */
-    sv transport_protocol;              /* "tls", "raw_buffer" (default), … */
-    const sv *alpn;                     /* application protocols offered or detected */
+    sv server_name;        /* SNI, lower case */
+    sv transport_protocol; /* "tls", "raw_buffer" (default), … */
+    const sv *alpn;        /* application protocols offered or detected */
     unsigned alpn_n;
-    sv ja3, ja4;                        /* fingerprints in hex, when asked for */
-    sv proxy_tlvs;                      /* PROXY v2 TLVs to pass on upstream, as received one after another */
-    size_t consume_bytes;               /* of the peeked bytes: taken off the socket when the filter is done */
-    const char *reject_reason;          /* static text */
+    sv ja3, ja4;          /* fingerprints in hex, when asked for */
+    sv proxy_tlvs;        /* PROXY v2 TLVs to pass on upstream, as received one after another */
+    size_t consume_bytes; /* of the peeked bytes: taken off the socket when the filter is done */
+    const char *reject_reason; /* static text */
 };
 
 #define LISTENER_FILTER_STATE_BYTES 64
 struct listener_filter_type {
     const char *name;
     const char *type_url;
-    size_t max_peek_bytes;              /* 0: needs no bytes; at most LISTENER_PEEK_MAX */
+    size_t max_peek_bytes; /* 0: needs no bytes; at most LISTENER_PEEK_MAX */
     void *(*compile)(struct compile_ctx *ctx, const void *msg);
     /* Judge the bytes peeked so far (at least one, unless `end`); `end`: the peer will not send more. `state`: 64 bytes, zeroed, per socket and filter. */
-    enum listener_filter_status (*on_bytes)(const void *config, void *state, struct accept_info *info, sv bytes, bool end,
+    enum listener_filter_status (*on_bytes)(const void *config, void *state,
+                                            struct accept_info *info, sv bytes, bool end,
                                             unsigned thread_index);
 };
 

@@ -10,7 +10,7 @@
 #include "proxy/observe/stream_info.h"
 
 struct worker;
-struct net_chain;   /* the filters of one connection, net/filter_chain.h */
+struct net_chain; /* the filters of one connection, net/filter_chain.h */
 struct stats_shard;
 
 enum net_status { NET_CONTINUE, NET_STOP };
@@ -19,14 +19,14 @@ enum net_status { NET_CONTINUE, NET_STOP };
 struct network_filter {
     const struct network_filter_type *type;
     struct net_chain *chain;
-    struct conn *conn;       /* the downstream connection */
-    const void *config;      /* what compile returned; pinned by the chain */
+    struct conn *conn;  /* the downstream connection */
+    const void *config; /* what compile returned; pinned by the chain */
     uint8_t index_;
 };
 
 struct network_filter_type {
     const char *name;
-    const char *type_url;    /* full proto name of the config message */
+    const char *type_url; /* full proto name of the config message */
     bool is_terminal;
     size_t instance_size;
     void *(*compile)(struct compile_ctx *ctx, const void *msg);
@@ -34,17 +34,18 @@ struct network_filter_type {
     enum net_status (*on_new_connection)(struct network_filter *f);
     /* NET_STOP: later filters do not see `data`, it stays buffered; terminal filters drain it. */
     enum net_status (*on_data)(struct network_filter *f, struct buf *data, bool end_stream);
-    enum net_status (*on_write)(struct network_filter *f, struct buf *data, bool end_stream); /* reverse order; may be NULL */
-    void (*on_conn_event)(struct network_filter *f, enum conn_event e);                       /* may be NULL */
-    void (*on_above_write_high)(struct network_filter *f); /* may be NULL */
-    void (*on_below_write_low)(struct network_filter *f);  /* may be NULL */
+    enum net_status (*on_write)(struct network_filter *f, struct buf *data,
+                                bool end_stream); /* reverse order; may be NULL */
+    void (*on_conn_event)(struct network_filter *f, enum conn_event e); /* may be NULL */
+    void (*on_above_write_high)(struct network_filter *f);              /* may be NULL */
+    void (*on_below_write_low)(struct network_filter *f);               /* may be NULL */
     /* The listener is draining (removed, or /drain_listeners): finish when convenient. */
-    void (*on_drain)(struct network_filter *f);            /* may be NULL */
-    void (*destroy)(struct network_filter *f);             /* the conn is closed; may be NULL */
+    void (*on_drain)(struct network_filter *f); /* may be NULL */
+    void (*destroy)(struct network_filter *f);  /* the conn is closed; may be NULL */
 };
 
 /* --- what a filter may ask of its chain (net/filter_chain.c) --- */
-void net_continue(struct network_filter *f);                         /* resume after NET_STOP with the buffered data */
+void net_continue(struct network_filter *f); /* resume after NET_STOP with the buffered data */
 /* Through earlier filters' on_write; one that answers NET_STOP has taken what it wants to keep, the rest is dropped. */
 void net_write(struct network_filter *f, struct buf *data, bool end_stream);
 /* Does no other filter of the chain look at data any more? Then splice may take bytes past the chain. */
@@ -53,8 +54,9 @@ bool net_is_alone(const struct network_filter *f);
 const struct conn_info *net_conn_info(const struct network_filter *f);
 struct conn_info *net_conn_info_mut(struct network_filter *f);
 struct worker *net_worker(const struct network_filter *f);
-struct stream_info *net_stream_info(const struct network_filter *f); /* of the connection; made on first use */
-struct arena *net_arena(const struct network_filter *f);             /* of the connection */
+struct stream_info *
+net_stream_info(const struct network_filter *f);         /* of the connection; made on first use */
+struct arena *net_arena(const struct network_filter *f); /* of the connection */
 bool net_is_draining(const struct network_filter *f);
 struct stats_shard *net_listener_stats(const struct network_filter *f);
 

@@ -15,10 +15,10 @@
 #include "proxy/base/mem.h"
 #include "proxy/event/timer.h"
 
-#define EVENTS_MAX 256              /* per turn: bounds the time until timers and tasks are looked at */
-#define TASK_ROUNDS_MAX 4           /* of tasks queued by tasks, per turn */
-#define WALL_REFRESH_US 1000000u    /* how soon a jump of the wall clock is noticed */
-#define UV_CLOSE_TURNS_MAX 64       /* turns libuv gets in loop_fini to close its handles */
+#define EVENTS_MAX 256    /* per turn: bounds the time until timers and tasks are looked at */
+#define TASK_ROUNDS_MAX 4 /* of tasks queued by tasks, per turn */
+#define WALL_REFRESH_US 1000000u /* how soon a jump of the wall clock is noticed */
+#define UV_CLOSE_TURNS_MAX 64    /* turns libuv gets in loop_fini to close its handles */
 
 /* Marks in epoll's data for the two fds that are no struct io. */
 static char mark_wake, mark_uv;
@@ -44,15 +44,15 @@ uint64_t loop_refresh_now(struct loop *l) {
 
 static void wake(struct loop *l) {
     uint64_t one = 1;
-    while (write(l->wake_fd_, &one, sizeof(one)) < 0 && errno == EINTR) {
-    }
+    while (write(l->wake_fd_, &one, sizeof(one)) < 0 && errno == EINTR) {}
 }
 
 void loop_post(struct loop *l, struct loop_msg *m) {
     struct loop_msg *head = __atomic_load_n(&l->mailbox_, __ATOMIC_RELAXED);
     do {
         m->next_ = head;
-    } while (!__atomic_compare_exchange_n(&l->mailbox_, &head, m, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+    } while (!__atomic_compare_exchange_n(&l->mailbox_, &head, m, true, __ATOMIC_RELEASE,
+                                          __ATOMIC_RELAXED));
     /* Whoever found it empty wakes; the others know that a wake-up is under way. */
     if (!head) {
         wake(l);
@@ -180,7 +180,8 @@ static void sync_watch(struct io *io) {
     io->armed_ = want;
 }
 
-int io_open(struct io *io, struct loop *l, int fd, void (*on_ready)(struct io *io, int events, int status)) {
+int io_open(struct io *io, struct loop *l, int fd,
+            void (*on_ready)(struct io *io, int events, int status)) {
     if (fd < 0) {
         return UV_EBADF;
     }
@@ -262,12 +263,13 @@ static void run_attention(struct loop *l) {
 
 static void drain_wake_fd(struct loop *l) {
     uint64_t count;
-    while (read(l->wake_fd_, &count, sizeof(count)) < 0 && errno == EINTR) {
-    }
+    while (read(l->wake_fd_, &count, sizeof(count)) < 0 && errno == EINTR) {}
 }
 
 /* Is anything waiting that no fd will report? */
-static bool has_work(const struct loop *l) { return !list_empty(&l->tasks_) || l->garbage_ || l->attention_; }
+static bool has_work(const struct loop *l) {
+    return !list_empty(&l->tasks_) || l->garbage_ || l->attention_;
+}
 
 /* Milliseconds to sleep at most, rounded up; -1: for ever. */
 static int sleep_ms(struct loop *l) {

@@ -35,27 +35,29 @@ struct loop_garbage {
 
 struct io;
 struct loop {
-    uv_loop_t uv;                /* for libuv's own kinds: signals, file watching; turned when it has something to do */
-    struct timer_wheel *wheel;   /* event/timer.c */
-    struct rng rng;              /* this thread's generator */
-    unsigned thread_index;       /* 0: main, 1: config, 2..: workers; index of stats shards */
-    void *owner;                 /* the thread's root object (struct worker …) */
+    uv_loop_t
+        uv; /* for libuv's own kinds: signals, file watching; turned when it has something to do */
+    struct timer_wheel *wheel; /* event/timer.c */
+    struct rng rng;            /* this thread's generator */
+    unsigned thread_index;     /* 0: main, 1: config, 2..: workers; index of stats shards */
+    void *owner;               /* the thread's root object (struct worker …) */
     /* private */
     uint64_t now_us_;
     uint64_t wall_offset_us_;
-    uint64_t wall_read_us_;      /* when wall_offset_us_ was read */
-    struct loop_msg *mailbox_;   /* shared, atomic: LIFO pushed by any thread, reversed by the reader */
-    int epoll_fd_;               /* holds every struct io, wake_fd_ and the backend of uv */
-    int wake_fd_;                /* eventfd: written by loop_post and loop_stop */
+    uint64_t wall_read_us_; /* when wall_offset_us_ was read */
+    struct loop_msg
+        *mailbox_; /* shared, atomic: LIFO pushed by any thread, reversed by the reader */
+    int epoll_fd_; /* holds every struct io, wake_fd_ and the backend of uv */
+    int wake_fd_;  /* eventfd: written by loop_post and loop_stop */
     struct list tasks_;
-    struct io *attention_;       /* closed or broken ones, looked at after the callbacks of this turn */
+    struct io *attention_; /* closed or broken ones, looked at after the callbacks of this turn */
     struct loop_garbage *garbage_;
-    bool stop_;                  /* shared, atomic */
+    bool stop_; /* shared, atomic */
 };
 
 int loop_init(struct loop *l, unsigned thread_index) MUST_USE; /* 0 or UV_E… */
-void loop_run(struct loop *l);   /* until loop_stop() */
-void loop_stop(struct loop *l);  /* any thread */
+void loop_run(struct loop *l);                                 /* until loop_stop() */
+void loop_stop(struct loop *l);                                /* any thread */
 /* Run posted messages, tasks and deferred frees that remain, then close the loop. Watches and uv handles of others must be
  * closed before. */
 void loop_fini(struct loop *l);
@@ -74,26 +76,32 @@ void loop_defer_free(struct loop *l, struct loop_garbage *g);
 static inline uint64_t loop_now_us(const struct loop *l) { return l->now_us_; }
 static inline uint64_t loop_now_ms(const struct loop *l) { return l->now_us_ / 1000; }
 /* Wall clock (Unix epoch, microseconds) that belongs to a monotonic time. */
-static inline uint64_t loop_wall_us(const struct loop *l, uint64_t mono_us) { return mono_us + l->wall_offset_us_; }
+static inline uint64_t loop_wall_us(const struct loop *l, uint64_t mono_us) {
+    return mono_us + l->wall_offset_us_;
+}
 uint64_t loop_refresh_now(struct loop *l); /* read the clock now; returns now_us */
 
 /* Readiness watch on a fd: level-triggered. The fd stays the caller's until io_close. */
 #define IO_READ 1
 #define IO_WRITE 2
-#define IO_EDGE 4 /* with IO_READ: report only news (more bytes, a close); for bytes that are peeked at, not taken */
-#define IO_HANGUP 8 /* only reported, only with IO_EDGE: the peer will send no more than what is there */
+#define IO_EDGE \
+    4 /* with IO_READ: report only news (more bytes, a close); for bytes that are peeked at, not taken */
+#define IO_HANGUP \
+    8 /* only reported, only with IO_EDGE: the peer will send no more than what is there */
 struct io {
     struct loop *loop_;
     struct io *attention_next_;
     void (*on_ready_)(struct io *io, int events, int status);
     void (*on_closed_)(struct io *io);
     int fd_;
-    int error_;           /* UV_E… to report: the kernel refused the watch */
-    uint8_t want_;        /* IO_* asked for */
-    uint8_t armed_;       /* IO_* the kernel watches: a superset of want_ between events, so that pausing costs nothing */
+    int error_;    /* UV_E… to report: the kernel refused the watch */
+    uint8_t want_; /* IO_* asked for */
+    uint8_t
+        armed_; /* IO_* the kernel watches: a superset of want_ between events, so that pausing costs nothing */
     bool is_open_, is_registered_, is_exclusive_, has_attention_;
 };
-int io_open(struct io *io, struct loop *l, int fd, void (*on_ready)(struct io *io, int events, int status)) MUST_USE;
+int io_open(struct io *io, struct loop *l, int fd,
+            void (*on_ready)(struct io *io, int events, int status)) MUST_USE;
 /* Nobody else holds this fd's file description (no dup, no fork): close(2) alone ends the watch, one system call saved. */
 static inline void io_set_exclusive(struct io *io) { io->is_exclusive_ = true; }
 /* Change what is watched; rarely a system call when less is. A hang-up or error of the fd counts as whatever is wanted;

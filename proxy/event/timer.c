@@ -52,7 +52,8 @@ static void unplace(struct timer_wheel *w, struct timer *t) {
     }
 }
 
-static bool next_slot(const struct timer_wheel *w, unsigned *level, unsigned *slot, uint64_t *at_ms) {
+static bool next_slot(const struct timer_wheel *w, unsigned *level, unsigned *slot,
+                      uint64_t *at_ms) {
     for (unsigned i = 0; i < LEVELS; i++) {
         if (!w->occupied[i]) {
             continue;

@@ -10,15 +10,20 @@ struct timer {
     struct list node_;
     struct timer_wheel *wheel_;
     uint64_t due_ms_;
-    void (*fn_)(struct timer *t); /* use CONTAINER_OF to reach the owner; may start, cancel or free the timer */
+    void (*fn_)(
+        struct timer
+            *t); /* use CONTAINER_OF to reach the owner; may start, cancel or free the timer */
 };
 
 void timer_init(struct timer *t, struct loop *l, void (*fn)(struct timer *t));
 /* (Re)arm to fire once, `after_ms` from now (0: in the next loop turn). */
 void timer_start(struct timer *t, uint64_t after_ms);
-void timer_cancel(struct timer *t); /* final: fn is not called after it returns. Fine on an idle timer */
+void timer_cancel(
+    struct timer *t); /* final: fn is not called after it returns. Fine on an idle timer */
 static inline bool timer_active(const struct timer *t) { return list_linked(&t->node_); }
-static inline uint64_t timer_due_ms(const struct timer *t) { return t->due_ms_; } /* loop_now_ms clock */
+static inline uint64_t timer_due_ms(const struct timer *t) {
+    return t->due_ms_;
+} /* loop_now_ms clock */
 
 struct timer_wheel *timer_wheel_new(struct loop *l);
 void timer_wheel_free(struct timer_wheel *w);

@@ -69,7 +69,9 @@ bool addr_parse_ip_port(sv text, struct addr *out) {
     return addr_parse_ip(ip, (uint16_t)port, out) && is_bracketed == (out->family == AF_INET6);
 }
 
-void addr_set_path(struct addr *a, const char *path) { *a = (struct addr){.family = AF_UNIX, .path = path}; }
+void addr_set_path(struct addr *a, const char *path) {
+    *a = (struct addr){.family = AF_UNIX, .path = path};
+}
 
 /* ---- sockaddr ---- */
 
@@ -203,8 +205,8 @@ sv addr_arena_str(const struct addr *a, struct arena *ar) {
 /* ---- comparing ---- */
 
 bool addr_ip_eq(const struct addr *a, const struct addr *b) {
-    return a->family == b->family && is_ip(a->family) && memcmp(a->ip, b->ip, ip_bytes(a->family)) == 0 &&
-           a->scope_id == b->scope_id;
+    return a->family == b->family && is_ip(a->family) &&
+           memcmp(a->ip, b->ip, ip_bytes(a->family)) == 0 && a->scope_id == b->scope_id;
 }
 
 bool addr_eq(const struct addr *a, const struct addr *b) {
@@ -331,7 +333,8 @@ void cidr_trie_add(struct cidr_trie *t, const struct cidr *c, uint32_t value) {
     (*at)->value = value;
 }
 
-bool cidr_trie_find(const struct cidr_trie *t, const struct addr *a, uint32_t *value, uint8_t *bits) {
+bool cidr_trie_find(const struct cidr_trie *t, const struct addr *a, uint32_t *value,
+                    uint8_t *bits) {
     if (!is_ip(a->family)) {
         return false;
     }

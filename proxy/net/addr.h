@@ -9,28 +9,31 @@
 #include "proxy/base/sv.h"
 
 struct addr {
-    uint16_t family;    /* AF_UNSPEC (0), AF_INET, AF_INET6, AF_UNIX */
-    uint16_t port;      /* host order */
-    uint32_t scope_id;  /* IPv6 link-local */
-    uint8_t ip[16];     /* IPv4 in the first four bytes, network order */
-    const char *path;   /* AF_UNIX: borrowed, lives as long as the config; a leading '@' is the abstract namespace */
+    uint16_t family;   /* AF_UNSPEC (0), AF_INET, AF_INET6, AF_UNIX */
+    uint16_t port;     /* host order */
+    uint32_t scope_id; /* IPv6 link-local */
+    uint8_t ip[16];    /* IPv4 in the first four bytes, network order */
+    const char *
+        path; /* AF_UNIX: borrowed, lives as long as the config; a leading '@' is the abstract namespace */
 };
 
 #define ADDR_STR_MAX 128
-bool addr_parse_ip(sv ip, uint16_t port, struct addr *out);    /* literal only; scope %eth0 allowed */
-bool addr_parse_ip_port(sv text, struct addr *out);            /* "1.2.3.4:80", "[::1]:80" */
+bool addr_parse_ip(sv ip, uint16_t port, struct addr *out); /* literal only; scope %eth0 allowed */
+bool addr_parse_ip_port(sv text, struct addr *out);         /* "1.2.3.4:80", "[::1]:80" */
 void addr_set_path(struct addr *a, const char *path);
-void addr_from_sockaddr(struct addr *out, const struct sockaddr *sa, socklen_t n); /* AF_UNIX: path "" */
+void addr_from_sockaddr(struct addr *out, const struct sockaddr *sa,
+                        socklen_t n); /* AF_UNIX: path "" */
 socklen_t addr_to_sockaddr(const struct addr *a, struct sockaddr_storage *out);
 /* "1.2.3.4:80", "[::1]:80", "/path": NUL-terminated, returns the length. */
 size_t addr_str(const struct addr *a, char out[ADDR_STR_MAX]);
 size_t addr_ip_str(const struct addr *a, char out[ADDR_STR_MAX]); /* without port and brackets */
 sv addr_arena_str(const struct addr *a, struct arena *ar);
-bool addr_eq(const struct addr *a, const struct addr *b);         /* ip, port, path */
+bool addr_eq(const struct addr *a, const struct addr *b); /* ip, port, path */
 bool addr_ip_eq(const struct addr *a, const struct addr *b);
-bool addr_is_any(const struct addr *a);                            /* 0.0.0.0, :: */
+bool addr_is_any(const struct addr *a); /* 0.0.0.0, :: */
 bool addr_is_loopback(const struct addr *a);
-bool addr_is_internal(const struct addr *a);  /* RFC 1918, RFC 4193, loopback: Envoy's default internal ranges */
+bool addr_is_internal(
+    const struct addr *a); /* RFC 1918, RFC 4193, loopback: Envoy's default internal ranges */
 uint64_t addr_hash(const struct addr *a, bool with_port);
 
 struct cidr {
@@ -44,6 +47,7 @@ bool cidr_contains(const struct cidr *c, const struct addr *a);
 struct cidr_trie;
 struct cidr_trie *cidr_trie_new(struct arena *a);
 void cidr_trie_add(struct cidr_trie *t, const struct cidr *c, uint32_t value);
-bool cidr_trie_find(const struct cidr_trie *t, const struct addr *a, uint32_t *value, uint8_t *bits);
+bool cidr_trie_find(const struct cidr_trie *t, const struct addr *a, uint32_t *value,
+                    uint8_t *bits);
 
 #endif

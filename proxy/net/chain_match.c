@@ -76,7 +76,8 @@ static struct cidr cidr_of_key(sv key) {
     return c;
 }
 
-static void add_cidrs(struct builder *b, entries *v, const struct cidr *c, unsigned n, uint32_t rule) {
+static void add_cidrs(struct builder *b, entries *v, const struct cidr *c, unsigned n,
+                      uint32_t rule) {
     for (unsigned i = 0; i < n; i++) {
         add(v, cidr_key(b->arena, &c[i]), rule);
     }
@@ -178,7 +179,8 @@ static bool same_cidrs(const struct cidr *a, unsigned an, const struct cidr *b, 
         return false;
     }
     for (unsigned i = 0; i < an; i++) {
-        if (a[i].family != b[i].family || a[i].bits != b[i].bits || memcmp(a[i].ip, b[i].ip, sizeof(a[i].ip)) != 0) {
+        if (a[i].family != b[i].family || a[i].bits != b[i].bits ||
+            memcmp(a[i].ip, b[i].ip, sizeof(a[i].ip)) != 0) {
             return false;
         }
     }
@@ -189,11 +191,11 @@ static bool is_same_match(const struct chain_match_rule *a, const struct chain_m
     return a->destination_port == b->destination_port && a->source_type == b->source_type &&
            sv_eq(a->transport_protocol, b->transport_protocol) &&
            same_views(a->server_names, a->server_names_n, b->server_names, b->server_names_n) &&
-           same_views(a->application_protocols, a->application_protocols_n, b->application_protocols,
-                      b->application_protocols_n) &&
+           same_views(a->application_protocols, a->application_protocols_n,
+                      b->application_protocols, b->application_protocols_n) &&
            same_cidrs(a->prefix_ranges, a->prefix_ranges_n, b->prefix_ranges, b->prefix_ranges_n) &&
-           same_cidrs(a->direct_source_prefix_ranges, a->direct_source_n, b->direct_source_prefix_ranges,
-                      b->direct_source_n) &&
+           same_cidrs(a->direct_source_prefix_ranges, a->direct_source_n,
+                      b->direct_source_prefix_ranges, b->direct_source_n) &&
            same_cidrs(a->source_prefix_ranges, a->source_n, b->source_prefix_ranges, b->source_n) &&
            sv_eq(sv_from(a->source_ports, a->source_ports_n * sizeof(uint16_t)),
                  sv_from(b->source_ports, b->source_ports_n * sizeof(uint16_t)));
@@ -207,8 +209,8 @@ static void report_clash(struct builder *b, uint32_t first, uint32_t second) {
     }
     b->is_reported[second] = true;
     if (is_same_match(x, y)) {
-        diag_error(b->diag, "filter chain '%.*s' has the same matching rules defined as '%.*s'", SV_ARG(y->name),
-                   SV_ARG(x->name));
+        diag_error(b->diag, "filter chain '%.*s' has the same matching rules defined as '%.*s'",
+                   SV_ARG(y->name), SV_ARG(x->name));
     } else if (!b->has_overlap) {
         b->has_overlap = true;
         diag_error(b->diag, "multiple filter chains with overlapping matching rules are defined");
@@ -231,7 +233,8 @@ static void check_server_names(const struct chain_match_rule *r, struct diag *d)
 static struct node *build(struct builder *b, enum level level, const uint32_t *rules, unsigned n);
 
 /* The node for entries [from, to), which have one key. */
-static struct node *build_group(struct builder *b, enum level level, const entries *v, size_t from, size_t to) {
+static struct node *build_group(struct builder *b, enum level level, const entries *v, size_t from,
+                                size_t to) {
     VEC(uint32_t) rules = {0};
     for (size_t i = from; i < to; i++) {
         if (rules.n == 0 || rules.p[rules.n - 1] != v->p[i].rule) {
@@ -278,8 +281,7 @@ static struct node *build(struct builder *b, enum level level, const uint32_t *r
     node->keys = arena_new_array(b->arena, sv, v.n);
     node->children = arena_new_array(b->arena, struct node *, v.n);
     for (size_t from = 0, to; from < v.n; from = to) {
-        for (to = from + 1; to < v.n && sv_eq(v.p[to].key, v.p[from].key); to++) {
-        }
+        for (to = from + 1; to < v.n && sv_eq(v.p[to].key, v.p[from].key); to++) {}
         struct node *child = build_group(b, level, &v, from, to);
         if (v.p[from].key.n == 0) {
             node->any = child;
@@ -295,10 +297,11 @@ static struct node *build(struct builder *b, enum level level, const uint32_t *r
     return node;
 }
 
-struct chain_match *chain_match_build(struct arena *a, const struct chain_match_rule *rules, unsigned n,
-                                      uint32_t default_chain, struct diag *d) {
+struct chain_match *chain_match_build(struct arena *a, const struct chain_match_rule *rules,
+                                      unsigned n, uint32_t default_chain, struct diag *d) {
     unsigned errors = diag_errors(d);
-    struct builder b = {.arena = a, .rules = rules, .diag = d, .is_reported = arena_new_array(a, bool, n)};
+    struct builder b = {
+        .arena = a, .rules = rules, .diag = d, .is_reported = arena_new_array(a, bool, n)};
     struct chain_match *m = arena_new(a, struct chain_match);
     m->default_chain = default_chain;
     VEC(uint32_t) all = {0};
@@ -331,7 +334,8 @@ static const struct node *child_of(const struct node *node, sv key) {
 }
 
 static const struct node *by_u16(const struct node *node, uint16_t value) {
-    const struct node *child = value && node->n ? child_of(node, sv_from(&value, sizeof(value))) : NULL;
+    const struct node *child =
+        value && node->n ? child_of(node, sv_from(&value, sizeof(value))) : NULL;
     return child ? child : node->any;
 }
 
@@ -392,7 +396,8 @@ static const struct node *by_source_type(const struct node *node, const struct a
     if (node->n == 0) {
         return node->any;
     }
-    return by_u16(node, is_same_ip_or_loopback(info) ? CHAIN_SOURCE_SAME_IP_OR_LOOPBACK : CHAIN_SOURCE_EXTERNAL);
+    return by_u16(node, is_same_ip_or_loopback(info) ? CHAIN_SOURCE_SAME_IP_OR_LOOPBACK
+                                                     : CHAIN_SOURCE_EXTERNAL);
 }
 
 /* From the level below the destination port on. */
@@ -406,7 +411,8 @@ static uint32_t find_below_port(const struct node *node, const struct accept_inf
             node = by_server_name(node, info->server_name);
             break;
         case LEVEL_TRANSPORT:
-            node = by_view(node, info->transport_protocol.n ? info->transport_protocol : TRANSPORT_DEFAULT);
+            node = by_view(node, info->transport_protocol.n ? info->transport_protocol
+                                                            : TRANSPORT_DEFAULT);
             break;
         case LEVEL_ALPN:
             node = by_alpn(node, info);

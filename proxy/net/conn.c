@@ -14,11 +14,11 @@
 #include "proxy/net/splice.h"
 #include "proxy/net/transport.h"
 
-#define READ_MAX 65536u          /* bytes per transport read */
-#define READ_ROUNDS_MAX 4        /* reads per event of transports that hold bytes the fd no longer shows */
+#define READ_MAX 65536u   /* bytes per transport read */
+#define READ_ROUNDS_MAX 4 /* reads per event of transports that hold bytes the fd no longer shows */
 #define IN_LIMIT_DEFAULT (1u << 20) /* in_ bytes nobody takes, with no buffer limit configured */
-#define IN_LIMIT_MIN READ_MAX    /* room for a protocol to make progress under a tiny buffer limit */
-#define DISCARD_ROUNDS_MAX 4     /* reads per event while a delayed close throws input away */
+#define IN_LIMIT_MIN READ_MAX /* room for a protocol to make progress under a tiny buffer limit */
+#define DISCARD_ROUNDS_MAX 4  /* reads per event while a delayed close throws input away */
 
 static uint64_t last_id; /* shared, atomic */
 
@@ -37,7 +37,8 @@ static size_t in_limit(const struct conn *c) {
 }
 
 static bool wants_read(const struct conn *c) {
-    return !c->read_end_ && c->read_disable_ == 0 && !c->rx_blocked_ && buf_len(&c->in_) < in_limit(c);
+    return !c->read_end_ && c->read_disable_ == 0 && !c->rx_blocked_ &&
+           buf_len(&c->in_) < in_limit(c);
 }
 
 void conn_sync_io(struct conn *c) {
@@ -72,7 +73,9 @@ static void free_conn(struct conn *c) {
 }
 
 static void on_closed(struct io *io) { free_conn(CONTAINER_OF(io, struct conn, io)); }
-static void on_garbage(struct loop_garbage *g) { free_conn(CONTAINER_OF(g, struct conn, garbage_)); }
+static void on_garbage(struct loop_garbage *g) {
+    free_conn(CONTAINER_OF(g, struct conn, garbage_));
+}
 
 /* The end: fd closed, event raised, memory freed after this turn. */
 static void finish(struct conn *c, enum conn_event e) {
@@ -81,7 +84,8 @@ static void finish(struct conn *c, enum conn_event e) {
     }
     log_debug(LOG_connection, "[C%llu] closed: %s%s", (unsigned long long)c->id,
               e == CONN_EVENT_LOCAL_CLOSE ? "local" : "remote", c->detect_reset ? ", reset" : "");
-    if (e == CONN_EVENT_LOCAL_CLOSE && c->close_type_ != CONN_CLOSE_ABORT_RESET && c->state >= CONN_OPEN) {
+    if (e == CONN_EVENT_LOCAL_CLOSE && c->close_type_ != CONN_CLOSE_ABORT_RESET &&
+        c->state >= CONN_OPEN) {
         c->transport->ops->close(c->transport);
     }
     splice_conn_closing(c);
@@ -153,35 +157,36 @@ static void discard_input(struct conn *c) {
     }
 }
 
-void conn_close(struct conn *c, enum conn_close_type how, const char *reason) {
-    if (c->state == CONN_CLOSED) {
-        return;
-    }
-    c->close_reason = c->close_reason ? c->close_reason : reason;
-    bool is_hard = how == CONN_CLOSE_NO_FLUSH || how == CONN_CLOSE_ABORT_RESET;
-    if (c->state == CONN_CLOSING && !is_hard) {
-        return;
-    }
-    splice_conn_flush(c);
-    c->close_type_ = (uint8_t)how;
-    if (how == CONN_CLOSE_ABORT_RESET) {
-        sock_reset_on_close(c->fd);
-    } else if (how == CONN_CLOSE_NO_FLUSH && c->state >= CONN_OPEN && !buf_empty(&c->out_) && !c->write_broken_) {
-        c->transport->ops->write(c->transport, &c->out_, false);
-    }
-    if (is_hard || c->state != CONN_OPEN || c->write_broken_) {
-        finish(c, CONN_EVENT_LOCAL_CLOSE);
-        return;
-    }
+static void begin_flush(struct conn *c) {
     c->state = CONN_CLOSING;
-    bool is_flushed = buf_empty(&c->out_) && (!c->write_end_ || c->write_end_sent_);
-    if (is_flushed) {
+    if (buf_empty(&c->out_) && (!c->write_end_ || c->write_end_sent_)) {
         on_flushed(c);
         return;
     }
     arm_delay(c);
     conn_sync_io(c);
     loop_queue_task(c->loop, &c->flush_);
+}
+
+void conn_close(struct conn *c, enum conn_close_type how, const char *reason) {
+    bool is_hard = how == CONN_CLOSE_NO_FLUSH || how == CONN_CLOSE_ABORT_RESET;
+    if (c->state == CONN_CLOSED || (c->state == CONN_CLOSING && !is_hard)) {
+        return;
+    }
+    c->close_reason = c->close_reason ? c->close_reason : reason;
+    c->close_type_ = (uint8_t)how;
+    splice_conn_flush(c);
+    bool can_send = c->state >= CONN_OPEN && !c->write_broken_;
+    if (can_send && !is_hard) {
+        begin_flush(c);
+        return;
+    }
+    if (how == CONN_CLOSE_ABORT_RESET) {
+        sock_reset_on_close(c->fd);
+    } else if (can_send && !buf_empty(&c->out_)) {
+        c->transport->ops->write(c->transport, &c->out_, false);
+    }
+    finish(c, CONN_EVENT_LOCAL_CLOSE);
 }
 
 /* ---- writing ---- */
@@ -376,7 +381,8 @@ void conn_saw_reset(struct conn *c) {
 static size_t read_room(const struct conn *c) {
     size_t limit = in_limit(c), have = buf_len(&c->in_);
     size_t room = have < limit ? limit - have : 0;
-    size_t max = c->buffer_limit_bytes && c->buffer_limit_bytes < READ_MAX ? c->buffer_limit_bytes : READ_MAX;
+    size_t max = c->buffer_limit_bytes && c->buffer_limit_bytes < READ_MAX ? c->buffer_limit_bytes
+                                                                           : READ_MAX;
     return room < max ? room : max;
 }
 
@@ -548,7 +554,8 @@ static void on_ready(struct io *io, int events, int status) {
 
 /* ---- life ---- */
 
-static struct conn *new_conn(struct loop *l, int fd, struct transport *t, const struct conn_ops *ops, void *user) {
+static struct conn *new_conn(struct loop *l, int fd, struct transport *t,
+                             const struct conn_ops *ops, void *user) {
     struct conn *c = xnew(struct conn);
     c->magic = CONN_MAGIC;
     c->fd = fd;
@@ -564,7 +571,8 @@ static struct conn *new_conn(struct loop *l, int fd, struct transport *t, const 
     return c;
 }
 
-struct conn *conn_new_accepted(struct loop *l, int fd, struct transport *t, const struct conn_ops *ops, void *user) {
+struct conn *conn_new_accepted(struct loop *l, int fd, struct transport *t,
+                               const struct conn_ops *ops, void *user) {
     struct conn *c = new_conn(l, fd, t, ops, user);
     c->state = CONN_HANDSHAKE;
     return c;
@@ -576,8 +584,9 @@ static void open_io(struct conn *c) {
     io_set_exclusive(&c->io);
 }
 
-struct conn *conn_connect(struct loop *l, const struct addr *to, const struct addr *source, const struct sock_opts *so,
-                          struct transport *t, const struct conn_ops *ops, void *user, int *err) {
+struct conn *conn_connect(struct loop *l, const struct addr *to, const struct addr *source,
+                          const struct sock_opts *so, struct transport *t,
+                          const struct conn_ops *ops, void *user, int *err) {
     bool in_progress;
     int fd = sock_connect(to, source, so, &in_progress);
     if (fd < 0) {
@@ -658,7 +667,9 @@ void conn_transport_want_write(struct conn *c) {
 
 sv conn_alpn(const struct conn *c) { return c->transport->ops->protocol(c->transport); }
 
-const struct ssl_info *conn_ssl(const struct conn *c) { return c->transport->ops->ssl(c->transport); }
+const struct ssl_info *conn_ssl(const struct conn *c) {
+    return c->transport->ops->ssl(c->transport);
+}
 
 sv conn_transport_failure(const struct conn *c) {
     static _Thread_local char text[48];
@@ -685,11 +696,12 @@ void conn_dump(const struct conn *c, struct buf *out) {
     char remote[ADDR_STR_MAX], local[ADDR_STR_MAX];
     addr_str(&c->remote, remote);
     addr_str(&c->local, local);
-    buf_printf(out, "conn C%llu %s %s fd %d remote %s local %s in %zu out %zu rx %llu tx %llu", (unsigned long long)c->id,
-               c->is_upstream ? "upstream" : "downstream", states[c->state], c->fd, remote, local, buf_len(&c->in_),
-               buf_len(&c->out_), (unsigned long long)c->rx_bytes, (unsigned long long)c->tx_bytes);
-    buf_printf(out, " read_disable %u flags%s%s%s%s%s%s\n", c->read_disable_, c->read_end_ ? " read_end" : "",
-               c->write_end_ ? " write_end" : "", c->above_high_ ? " above_high" : "",
-               c->want_write_ ? " want_write" : "", c->rx_blocked_ ? " rx_blocked" : "",
-               c->write_broken_ ? " write_broken" : "");
+    buf_printf(out, "conn C%llu %s %s fd %d remote %s local %s in %zu out %zu rx %llu tx %llu",
+               (unsigned long long)c->id, c->is_upstream ? "upstream" : "downstream",
+               states[c->state], c->fd, remote, local, buf_len(&c->in_), buf_len(&c->out_),
+               (unsigned long long)c->rx_bytes, (unsigned long long)c->tx_bytes);
+    buf_printf(out, " read_disable %u flags%s%s%s%s%s%s\n", c->read_disable_,
+               c->read_end_ ? " read_end" : "", c->write_end_ ? " write_end" : "",
+               c->above_high_ ? " above_high" : "", c->want_write_ ? " want_write" : "",
+               c->rx_blocked_ ? " rx_blocked" : "", c->write_broken_ ? " write_broken" : "");
 }

@@ -13,15 +13,15 @@
 
 enum conn_state { CONN_CONNECTING, CONN_HANDSHAKE, CONN_OPEN, CONN_CLOSING, CONN_CLOSED };
 enum conn_event {
-    CONN_EVENT_CONNECTED,      /* transport ready (handshake done) */
-    CONN_EVENT_REMOTE_CLOSE,   /* peer closed or reset; conn is gone after the callback */
+    CONN_EVENT_CONNECTED,    /* transport ready (handshake done) */
+    CONN_EVENT_REMOTE_CLOSE, /* peer closed or reset; conn is gone after the callback */
     CONN_EVENT_LOCAL_CLOSE,
 };
 enum conn_close_type {
-    CONN_CLOSE_NO_FLUSH,         /* at once, pending writes dropped */
-    CONN_CLOSE_FLUSH,            /* after pending writes */
-    CONN_CLOSE_FLUSH_DELAY,      /* flush, half-close, wait up to delayed_close_timeout for the peer */
-    CONN_CLOSE_ABORT_RESET,      /* RST */
+    CONN_CLOSE_NO_FLUSH,    /* at once, pending writes dropped */
+    CONN_CLOSE_FLUSH,       /* after pending writes */
+    CONN_CLOSE_FLUSH_DELAY, /* flush, half-close, wait up to delayed_close_timeout for the peer */
+    CONN_CLOSE_ABORT_RESET, /* RST */
 };
 
 struct conn;
@@ -30,8 +30,8 @@ struct conn_ops {
     /* Received bytes; the callee drains what it takes, the rest is kept and offered again with more. */
     void (*on_data)(struct conn *c, void *user, struct buf *data, bool end_stream);
     void (*on_event)(struct conn *c, void *user, enum conn_event e);
-    void (*on_write_above_high)(struct conn *c, void *user); /* may be NULL */
-    void (*on_write_below_low)(struct conn *c, void *user);  /* may be NULL */
+    void (*on_write_above_high)(struct conn *c, void *user);     /* may be NULL */
+    void (*on_write_below_low)(struct conn *c, void *user);      /* may be NULL */
     void (*on_bytes_sent)(struct conn *c, void *user, size_t n); /* may be NULL */
 };
 
@@ -45,55 +45,60 @@ struct splice;
 
 struct conn {
     uint32_t magic;
-    uint8_t state;            /* enum conn_state */
+    uint8_t state; /* enum conn_state */
     uint8_t close_type_;
     bool is_upstream;
-    bool read_end_;           /* peer half-closed */
-    bool write_end_;          /* we were asked to half-close */
+    bool read_end_;  /* peer half-closed */
+    bool write_end_; /* we were asked to half-close */
     bool write_end_sent_;
     bool above_high_;
-    bool half_close_enabled;  /* false: a peer's half-close closes the connection */
-    bool in_transport_;       /* inside a transport call: events wait until it returns */
-    bool ready_pending_;      /* the transport became ready inside such a call */
-    bool dispatch_buffered_;  /* the task is to offer in_ again */
-    bool want_write_;         /* kernel buffer full: waiting for IO_WRITE */
-    bool rx_blocked_;         /* the splice from here waits for its other end */
-    bool write_broken_;       /* the peer takes nothing more; only what it sent before is still read */
-    bool detect_reset;        /* last close was a RST */
-    bool is_local_restored;   /* `local` is the original destination, told by a listener filter */
-    uint16_t read_disable_;   /* count: reads are off while > 0 */
+    bool half_close_enabled; /* false: a peer's half-close closes the connection */
+    bool in_transport_;      /* inside a transport call: events wait until it returns */
+    bool ready_pending_;     /* the transport became ready inside such a call */
+    bool dispatch_buffered_; /* the task is to offer in_ again */
+    bool want_write_;        /* kernel buffer full: waiting for IO_WRITE */
+    bool rx_blocked_;        /* the splice from here waits for its other end */
+    bool write_broken_; /* the peer takes nothing more; only what it sent before is still read */
+    bool detect_reset;  /* last close was a RST */
+    bool is_local_restored; /* `local` is the original destination, told by a listener filter */
+    uint16_t read_disable_; /* count: reads are off while > 0 */
     int fd;
-    int connect_error_;       /* negative errno of a failed connect */
-    uint64_t id;              /* connection id, unique in the process */
+    int connect_error_; /* negative errno of a failed connect */
+    uint64_t id;        /* connection id, unique in the process */
     struct loop *loop;
     struct io io;
     struct transport *transport;
     const struct conn_ops *ops;
     void *user;
-    struct buf in_;           /* received, not yet taken by on_data */
-    struct buf out_;          /* to be sent */
-    struct loop_task flush_;  /* queued while out_ waits for the end of the batch, or in_ to be offered again */
-    struct timer delay_;      /* transport handshake; later delayed close */
+    struct buf in_;  /* received, not yet taken by on_data */
+    struct buf out_; /* to be sent */
+    struct loop_task
+        flush_; /* queued while out_ waits for the end of the batch, or in_ to be offered again */
+    struct timer delay_;                    /* transport handshake; later delayed close */
     struct splice *rx_splice_, *tx_splice_; /* net/splice.c: relays from and to this connection */
     uint32_t buffer_limit_bytes; /* high watermark for writes and read chunk limit; 0: none */
-    uint32_t delayed_close_ms;   /* bounds FLUSH and FLUSH_DELAY closes; 0: no bound, no waiting for the peer */
-    struct addr remote, local;   /* after listener filters: as restored/overridden */
-    struct addr direct_remote;   /* of the socket itself */
+    uint32_t
+        delayed_close_ms; /* bounds FLUSH and FLUSH_DELAY closes; 0: no bound, no waiting for the peer */
+    struct addr remote, local; /* after listener filters: as restored/overridden */
+    struct addr direct_remote; /* of the socket itself */
     struct conn_stats stats;
     uint64_t opened_us;
     uint64_t rx_bytes, tx_bytes; /* wire bytes */
-    const char *close_reason;    /* static text: local close detail (%CONNECTION_TERMINATION_DETAILS%, access logs) */
+    const char *
+        close_reason; /* static text: local close detail (%CONNECTION_TERMINATION_DETAILS%, access logs) */
     struct loop_garbage garbage_;
 };
 
 /* Take over an accepted/connected fd (TCP_NODELAY set as wanted). `transport` is owned from here. Reads start with
  * conn_start(). remote, local and direct_remote are the caller's to fill in: accept already told them. */
-struct conn *conn_new_accepted(struct loop *l, int fd, struct transport *t, const struct conn_ops *ops, void *user);
+struct conn *conn_new_accepted(struct loop *l, int fd, struct transport *t,
+                               const struct conn_ops *ops, void *user);
 /* Begin a connect; CONNECTED or a close event comes later, never from inside this call. On failure to even begin, returns
  * NULL with *err set (transport is destroyed). The caller arms its own connect timeout. */
 struct sock_opts;
-struct conn *conn_connect(struct loop *l, const struct addr *to, const struct addr *source, const struct sock_opts *so,
-                          struct transport *t, const struct conn_ops *ops, void *user, int *err);
+struct conn *conn_connect(struct loop *l, const struct addr *to, const struct addr *source,
+                          const struct sock_opts *so, struct transport *t,
+                          const struct conn_ops *ops, void *user, int *err);
 void conn_start(struct conn *c);
 /* Close with reason "transport socket timeout was reached" unless the handshake is done in time. After conn_start(). */
 void conn_set_transport_timeout(struct conn *c, uint32_t ms);

@@ -24,7 +24,9 @@ static bool start_filter(struct net_chain *c, unsigned i) {
     return f->type->on_new_connection(f) == NET_CONTINUE && !c->is_closed_;
 }
 
-static bool is_delivering(const struct net_chain *c) { return !c->is_closed_ && c->conn->state == CONN_OPEN; }
+static bool is_delivering(const struct net_chain *c) {
+    return !c->is_closed_ && c->conn->state == CONN_OPEN;
+}
 
 /* From filter `i` on: first the connection, then what is buffered. */
 static void iterate(struct net_chain *c, unsigned i) {
@@ -75,7 +77,8 @@ void net_write(struct network_filter *f, struct buf *data, bool end_stream) {
     struct net_chain *c = f->chain;
     for (unsigned i = f->index_; i-- > 0 && !c->is_closed_;) {
         struct network_filter *earlier = c->filters_[i];
-        if (earlier->type->on_write && earlier->type->on_write(earlier, data, end_stream) == NET_STOP) {
+        if (earlier->type->on_write &&
+            earlier->type->on_write(earlier, data, end_stream) == NET_STOP) {
             buf_clear(data);
             return;
         }
@@ -103,7 +106,9 @@ static void destroy(struct net_chain *c) {
     xfree(c);
 }
 
-static void on_garbage(struct loop_garbage *g) { destroy(CONTAINER_OF(g, struct net_chain, garbage_)); }
+static void on_garbage(struct loop_garbage *g) {
+    destroy(CONTAINER_OF(g, struct net_chain, garbage_));
+}
 
 static void on_event(struct conn *conn, void *user, enum conn_event e) {
     struct net_chain *c = chain_of(user);
@@ -200,14 +205,18 @@ static void place_filters(struct net_chain *c, char *at) {
         const struct network_filter_slot *slot = &c->config->filters[i];
         struct network_filter *f = (struct network_filter *)(void *)at;
         CHECK(slot->type->instance_size >= sizeof(*f));
-        *f = (struct network_filter){
-            .type = slot->type, .chain = c, .conn = c->conn, .config = slot->config, .index_ = (uint8_t)i};
+        *f = (struct network_filter){.type = slot->type,
+                                     .chain = c,
+                                     .conn = c->conn,
+                                     .config = slot->config,
+                                     .index_ = (uint8_t)i};
         c->filters_[i] = f;
         at += ALIGNED(slot->type->instance_size);
     }
 }
 
-static void fill_conn(struct conn *conn, const struct net_chain_config *config, const struct accept_info *info) {
+static void fill_conn(struct conn *conn, const struct net_chain_config *config,
+                      const struct accept_info *info) {
     conn->remote = info->remote;
     conn->local = info->local;
     conn->direct_remote = info->direct_remote;
@@ -247,8 +256,9 @@ static void fill_info(struct net_chain *c, const struct accept_info *info, char 
     copy_facts(c, info);
 }
 
-struct net_chain *net_chain_new(const struct net_chain_owner *o, const struct net_chain_config *config,
-                                struct transport *t, int fd, const struct accept_info *info) {
+struct net_chain *net_chain_new(const struct net_chain_owner *o,
+                                const struct net_chain_config *config, struct transport *t, int fd,
+                                const struct accept_info *info) {
     CHECK(config->n <= UINT8_MAX);
     size_t head = ALIGNED(sizeof(struct net_chain) + config->n * sizeof(struct network_filter *));
     size_t filters = instances_bytes(config);
@@ -262,7 +272,8 @@ struct net_chain *net_chain_new(const struct net_chain_owner *o, const struct ne
     c->on_end = o->on_end;
     c->owner = o->owner;
     arena_init(&c->arena_, 0);
-    c->conn = conn_new_accepted(o->loop, fd, t, config->n == 1 ? &one_filter_ops : &many_filters_ops, c);
+    c->conn =
+        conn_new_accepted(o->loop, fd, t, config->n == 1 ? &one_filter_ops : &many_filters_ops, c);
     fill_conn(c->conn, config, info);
     fill_info(c, info, (char *)c + head + filters);
     place_filters(c, (char *)c + head);
@@ -285,9 +296,9 @@ void net_chain_start(struct net_chain *c) {
 }
 
 void net_chain_dump(const struct net_chain *c, struct buf *out) {
-    buf_printf(out, "chain '%.*s' of listener '%.*s' started %u of %u%s%s filters", SV_ARG(c->config->name),
-               SV_ARG(c->config->listener_name), c->started_, c->n, c->is_draining ? " draining" : "",
-               c->is_closed_ ? " closed" : "");
+    buf_printf(out, "chain '%.*s' of listener '%.*s' started %u of %u%s%s filters",
+               SV_ARG(c->config->name), SV_ARG(c->config->listener_name), c->started_, c->n,
+               c->is_draining ? " draining" : "", c->is_closed_ ? " closed" : "");
     for (unsigned i = 0; i < c->n; i++) {
         buf_printf(out, " %s", c->filters_[i]->type->name);
     }
@@ -310,12 +321,20 @@ bool net_is_alone(const struct network_filter *f) {
     return true;
 }
 
-struct worker *net_worker(const struct network_filter *f) { return f->chain->worker; }
+struct worker *net_worker(const struct network_filter *f) {
+    return f->chain->worker;
+}
 const struct conn_info *net_conn_info(const struct network_filter *f) { return &f->chain->cx; }
-struct conn_info *net_conn_info_mut(struct network_filter *f) { return &f->chain->cx; }
-struct arena *net_arena(const struct network_filter *f) { return &f->chain->arena_; }
+struct conn_info *net_conn_info_mut(struct network_filter *f) {
+    return &f->chain->cx;
+}
+struct arena *net_arena(const struct network_filter *f) {
+    return &f->chain->arena_;
+}
 bool net_is_draining(const struct network_filter *f) { return f->chain->is_draining; }
-struct stats_shard *net_listener_stats(const struct network_filter *f) { return f->chain->listener_stats; }
+struct stats_shard *net_listener_stats(const struct network_filter *f) {
+    return f->chain->listener_stats;
+}
 
 struct stream_info *net_stream_info(const struct network_filter *f) {
     struct net_chain *c = f->chain;

@@ -15,10 +15,10 @@ struct network_filter_slot {
 /* A compiled filter chain as its connections see it. */
 struct net_chain_config {
     const struct network_filter_slot *filters;
-    unsigned n;                            /* 0: the connection is closed at once */
-    struct shared *pin;                    /* owner of all this: a ref is held while a connection lives. May be NULL */
+    unsigned n;         /* 0: the connection is closed at once */
+    struct shared *pin; /* owner of all this: a ref is held while a connection lives. May be NULL */
     sv name, listener_name;
-    uint8_t traffic_direction;             /* core.v3.TrafficDirection */
+    uint8_t traffic_direction; /* core.v3.TrafficDirection */
     uint32_t buffer_limit_bytes;
     uint32_t transport_connect_timeout_ms; /* 0: none */
     const struct listener_config *listener;
@@ -27,9 +27,9 @@ struct net_chain_config {
 #define NET_CHAIN_MAGIC 0x4E7C4A11u
 struct net_chain {
     uint32_t magic;
-    uint8_t n, started_;         /* filters; those whose on_new_connection was called */
+    uint8_t n, started_; /* filters; those whose on_new_connection was called */
     bool is_draining, is_closed_;
-    struct list node;            /* for the owner's list of its connections */
+    struct list node; /* for the owner's list of its connections */
     struct conn *conn;
     const struct net_chain_config *config;
     struct worker *worker;
@@ -54,8 +54,9 @@ struct net_chain_owner {
 };
 /* Make the connection of an accepted fd: takes fd and transport, copies what it needs of `info`. Nothing is called before
  * net_chain_start(). */
-struct net_chain *net_chain_new(const struct net_chain_owner *o, const struct net_chain_config *config,
-                                struct transport *t, int fd, const struct accept_info *info);
+struct net_chain *net_chain_new(const struct net_chain_owner *o,
+                                const struct net_chain_config *config, struct transport *t, int fd,
+                                const struct accept_info *info);
 /* Tell the filters of the new connection, begin the transport handshake and reading. May end the connection: then on_end
  * has been called, and `c` lives until the turn ends. */
 void net_chain_start(struct net_chain *c);

@@ -23,8 +23,8 @@ STATS_GROUP(listener_worker, LISTENER_WORKER, LISTENER_WORKER_STATS);
 struct inspection {
     struct accept_info info;
     struct arena arena;
-    unsigned filter;    /* index of the one at work */
-    bool hung_up;       /* the peer will send no more */
+    unsigned filter; /* index of the one at work */
+    bool hung_up;    /* the peer will send no more */
     _Alignas(16) char state[LISTENER_FILTER_STATE_BYTES];
 };
 /* One that waits for bytes. */
@@ -140,14 +140,17 @@ static void next_filter(struct inspection *in) {
     memset(in->state, 0, sizeof(in->state));
 }
 
-static enum outcome fail(struct listener_sock *l, struct inspection *in, unsigned stat, const char *why) {
+static enum outcome fail(struct listener_sock *l, struct inspection *in, unsigned stat,
+                         const char *why) {
     stats_inc(l->stats, stat);
-    log_debug(LOG_conn_handler, "listener '%.*s': socket closed by listener filter %s: %s", SV_ARG(l->config->name),
-              l->config->filters[in->filter].type->name, in->info.reject_reason ? in->info.reject_reason : why);
+    log_debug(LOG_conn_handler, "listener '%.*s': socket closed by listener filter %s: %s",
+              SV_ARG(l->config->name), l->config->filters[in->filter].type->name,
+              in->info.reject_reason ? in->info.reject_reason : why);
     return OUTCOME_CLOSE;
 }
 
-static enum outcome run_filter(struct listener_sock *l, struct inspection *in, const struct listener_filter_slot *slot) {
+static enum outcome run_filter(struct listener_sock *l, struct inspection *in,
+                               const struct listener_filter_slot *slot) {
     sv bytes = SV_NULL;
     bool end = false;
     size_t max = slot->type->max_peek_bytes;
@@ -160,16 +163,19 @@ static enum outcome run_filter(struct listener_sock *l, struct inspection *in, c
             return OUTCOME_WAIT;
         }
     }
-    switch (slot->type->on_bytes(slot->config, in->state, &in->info, bytes, end, l->loop->thread_index)) {
+    switch (slot->type->on_bytes(slot->config, in->state, &in->info, bytes, end,
+                                 l->loop->thread_index)) {
     case LISTENER_FILTER_DONE:
-        return consume(in) ? OUTCOME_DONE
-                           : fail(l, in, LISTENER_downstream_listener_filter_error, "bytes are gone");
+        return consume(in)
+                   ? OUTCOME_DONE
+                   : fail(l, in, LISTENER_downstream_listener_filter_error, "bytes are gone");
     case LISTENER_FILTER_NEED_DATA:
         if (end) {
             return fail(l, in, LISTENER_downstream_listener_filter_remote_close, "peer closed");
         }
-        return bytes.n < max ? OUTCOME_WAIT
-                             : fail(l, in, LISTENER_downstream_listener_filter_error, "too many bytes");
+        return bytes.n < max
+                   ? OUTCOME_WAIT
+                   : fail(l, in, LISTENER_downstream_listener_filter_error, "too many bytes");
     case LISTENER_FILTER_REJECT:
         break;
     }
@@ -234,7 +240,8 @@ static void settle(struct pre_conn *p, enum outcome o) {
 static void on_pre_ready(struct io *io, int events, int status) {
     struct pre_conn *p = CAST(pre_conn, PRE_CONN_MAGIC, CONTAINER_OF(io, struct pre_conn, io));
     if (status < 0) {
-        settle(p, fail(p->listener, &p->in, LISTENER_downstream_listener_filter_error, sock_strerror(status)));
+        settle(p, fail(p->listener, &p->in, LISTENER_downstream_listener_filter_error,
+                       sock_strerror(status)));
         return;
     }
     p->in.hung_up = p->in.hung_up || (events & IO_HANGUP);
@@ -331,8 +338,8 @@ static void on_starved_over(struct timer *t) {
 }
 
 static void starve(struct listener_sock *l, int error) {
-    log_warn_limited(LOG_conn_handler, "listener '%.*s': cannot accept: %s", SV_ARG(l->config->name),
-                     sock_strerror(error));
+    log_warn_limited(LOG_conn_handler, "listener '%.*s': cannot accept: %s",
+                     SV_ARG(l->config->name), sock_strerror(error));
     l->is_starved = true;
     timer_start(&l->starved, STARVED_PAUSE_MS);
     watch(l);
@@ -363,12 +370,14 @@ static enum accepted accept_one(struct listener_sock *l) {
 
 static void on_acceptable(struct io *io, int events, int status) {
     (void)events;
-    struct listener_sock *l = CAST(listener_sock, LISTENER_MAGIC, CONTAINER_OF(io, struct listener_sock, io));
+    struct listener_sock *l =
+        CAST(listener_sock, LISTENER_MAGIC, CONTAINER_OF(io, struct listener_sock, io));
     if (status < 0) {
         starve(l, status);
         return;
     }
-    uint32_t max = l->config->accepts_per_event_max ? l->config->accepts_per_event_max : LISTENER_ACCEPTS_MAX;
+    uint32_t max =
+        l->config->accepts_per_event_max ? l->config->accepts_per_event_max : LISTENER_ACCEPTS_MAX;
     unsigned tries = l->batch < max ? l->batch : max, got = 0;
     enum accepted a = ACCEPTED_ONE;
     for (unsigned i = 0; i < tries && a != ACCEPTED_ALL; i++) {
@@ -403,7 +412,8 @@ void listener_sock_hand(struct listener_sock *l, int fd, const struct accept_inf
 
 /* ---- life ---- */
 
-struct listener_sock *listener_sock_new(struct loop *loop, const struct listener_sock_config *config, int fd,
+struct listener_sock *listener_sock_new(struct loop *loop,
+                                        const struct listener_sock_config *config, int fd,
                                         const struct addr *addr, struct stats_shard *stats,
                                         const struct listener_sock_ops *ops, void *owner) {
     struct listener_sock *l = xnew(struct listener_sock);
@@ -452,7 +462,7 @@ void listener_sock_close(struct listener_sock *l) {
     if (fd >= 0) {
         close(fd);
     }
-    LIST_FOREACH_SAFE(n, &l->pending) {
+    LIST_FOREACH_SAFE (n, &l->pending) {
         struct pre_conn *p = LIST_ENTRY(n, struct pre_conn, node);
         listener_conn_done(l->config);
         end_pre_conn(p, false);
@@ -472,7 +482,11 @@ void listener_sock_pause(struct listener_sock *l, bool pause) {
 
 const struct addr *listener_sock_addr(const struct listener_sock *l) { return &l->addr; }
 void *listener_sock_owner(const struct listener_sock *l) { return l->owner; }
-const struct listener_sock_config *listener_sock_config(const struct listener_sock *l) { return l->config; }
-struct stats_shard *listener_sock_stats(const struct listener_sock *l) { return l->stats; }
+const struct listener_sock_config *listener_sock_config(const struct listener_sock *l) {
+    return l->config;
+}
+struct stats_shard *listener_sock_stats(const struct listener_sock *l) {
+    return l->stats;
+}
 bool listener_sock_is_bound(const struct listener_sock *l) { return l->fd >= 0; }
 unsigned listener_sock_pending(const struct listener_sock *l) { return l->pending_n; }

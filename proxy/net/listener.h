@@ -13,12 +13,18 @@
 #define LISTENER_ACCEPTS_MAX 64u           /* per event, when the config does not say */
 
 /* When a listener filter is skipped: listener.v3.ListenerFilterChainMatchPredicate. */
-enum listener_predicate_kind { LISTENER_PRED_ANY, LISTENER_PRED_NOT, LISTENER_PRED_OR, LISTENER_PRED_AND, LISTENER_PRED_PORT };
+enum listener_predicate_kind {
+    LISTENER_PRED_ANY,
+    LISTENER_PRED_NOT,
+    LISTENER_PRED_OR,
+    LISTENER_PRED_AND,
+    LISTENER_PRED_PORT
+};
 struct listener_predicate {
     enum listener_predicate_kind kind;
-    unsigned n;                              /* of `of`; NOT has one */
+    unsigned n; /* of `of`; NOT has one */
     const struct listener_predicate *of;
-    uint32_t port_start, port_end;           /* destination ports [start, end) */
+    uint32_t port_start, port_end; /* destination ports [start, end) */
 };
 bool listener_predicate_match(const struct listener_predicate *p, const struct accept_info *info);
 
@@ -33,19 +39,19 @@ struct conn_limit {
     uint32_t max;    /* 0: none */
     uint32_t active; /* shared, atomic */
 };
-bool conn_limit_take(struct conn_limit *l);  /* false: it is reached. NULL: true */
+bool conn_limit_take(struct conn_limit *l); /* false: it is reached. NULL: true */
 void conn_limit_give(struct conn_limit *l);
 
 struct listener_sock_config {
     sv name;
     const struct listener_filter_slot *filters;
     unsigned filters_n;
-    uint32_t filters_timeout_ms;      /* 0: none */
+    uint32_t filters_timeout_ms; /* 0: none */
     bool continue_on_filters_timeout;
-    uint32_t accepts_per_event_max;   /* 0: LISTENER_ACCEPTS_MAX */
-    struct conn_limit *limit;         /* of this listener; may be NULL */
-    struct conn_limit *global_limit;  /* of the process; NULL: none, or ignored by this listener */
-    struct shared *pin;               /* owner of all this; a ref is held. May be NULL */
+    uint32_t accepts_per_event_max;  /* 0: LISTENER_ACCEPTS_MAX */
+    struct conn_limit *limit;        /* of this listener; may be NULL */
+    struct conn_limit *global_limit; /* of the process; NULL: none, or ignored by this listener */
+    struct shared *pin;              /* owner of all this; a ref is held. May be NULL */
 };
 
 struct listener_sock;
@@ -59,7 +65,8 @@ struct listener_sock_ops {
 
 /* fd: a listening socket, taken; -1: bind_to_port is false, only listener_sock_hand() brings connections. `addr` is the bound
  * address, copied (a path is borrowed). `stats` is this worker's shard of listener_stats_group. */
-struct listener_sock *listener_sock_new(struct loop *loop, const struct listener_sock_config *config, int fd,
+struct listener_sock *listener_sock_new(struct loop *loop,
+                                        const struct listener_sock_config *config, int fd,
                                         const struct addr *addr, struct stats_shard *stats,
                                         const struct listener_sock_ops *ops, void *owner);
 /* Stop, close the socket and the accepted sockets that listener filters still look at. The memory is freed later. */

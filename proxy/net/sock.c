@@ -118,7 +118,8 @@ static int do_bind(int fd, const struct addr *a, const struct sock_opts *o) {
     return set_custom(fd, o, SOCK_BOUND);
 }
 
-int sock_listen(const struct addr *a, const struct sock_opts *o, int backlog, bool bind_only, struct addr *bound) {
+int sock_listen(const struct addr *a, const struct sock_opts *o, int backlog, bool bind_only,
+                struct addr *bound) {
     int fd = new_socket(a->family);
     if (fd < 0) {
         return fd;
@@ -149,7 +150,8 @@ int sock_start_listening(int fd, const struct sock_opts *o, int backlog) {
 int sock_accept(int fd, struct addr *peer) {
     struct sockaddr_storage ss;
     socklen_t n = sizeof(ss);
-    int accepted = accept4(fd, peer ? (struct sockaddr *)&ss : NULL, peer ? &n : NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int accepted = accept4(fd, peer ? (struct sockaddr *)&ss : NULL, peer ? &n : NULL,
+                           SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (accepted < 0) {
         return -errno;
     }
@@ -159,7 +161,8 @@ int sock_accept(int fd, struct addr *peer) {
     return accepted;
 }
 
-static int start_connect(int fd, const struct addr *to, const struct addr *source, const struct sock_opts *o) {
+static int start_connect(int fd, const struct addr *to, const struct addr *source,
+                         const struct sock_opts *o) {
     struct sockaddr_storage ss;
     int rc = set_common(fd, to->family, o);
     if (!rc && source && source->family == to->family) {
@@ -182,7 +185,8 @@ static int start_connect(int fd, const struct addr *to, const struct addr *sourc
     return 0;
 }
 
-int sock_connect(const struct addr *to, const struct addr *source, const struct sock_opts *o, bool *in_progress) {
+int sock_connect(const struct addr *to, const struct addr *source, const struct sock_opts *o,
+                 bool *in_progress) {
     int fd = new_socket(to->family);
     if (fd < 0) {
         return fd;
@@ -229,7 +233,8 @@ static bool is_transparent(int fd, int family) {
     int on = 0;
     socklen_t n = sizeof(on);
     bool is_v6 = family == AF_INET6;
-    int rc = getsockopt(fd, is_v6 ? IPPROTO_IPV6 : IPPROTO_IP, is_v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, &on, &n);
+    int rc = getsockopt(fd, is_v6 ? IPPROTO_IPV6 : IPPROTO_IP,
+                        is_v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, &on, &n);
     return rc == 0 && on;
 }
 

@@ -10,12 +10,12 @@
 #include "proxy/base/mem.h"
 #include "proxy/net/conn.h"
 
-#define LARGE_BYTES 16384u  /* a read of this size is worth splicing … */
-#define LARGE_READS 4       /* … when so many came in a row */
-#define SMALL_BYTES 8192u   /* smaller moves … */
-#define SMALL_READS 16      /* … so many in a row turn back to recv/send */
+#define LARGE_BYTES 16384u /* a read of this size is worth splicing … */
+#define LARGE_READS 4      /* … when so many came in a row */
+#define SMALL_BYTES 8192u  /* smaller moves … */
+#define SMALL_READS 16     /* … so many in a row turn back to recv/send */
 #define PIPE_BYTES (256 * 1024)
-#define ROUNDS_MAX 4        /* moves per readiness event: others wait */
+#define ROUNDS_MAX 4 /* moves per readiness event: others wait */
 #define CACHED_PIPES_MAX 16
 
 struct pipe_pair {
@@ -79,11 +79,14 @@ void splice_cache_trim(void) {
 
 bool splice_possible(const struct conn *from, const struct conn *to) {
     const struct transport *a = from->transport, *b = to->transport;
-    return a->ops->can_splice && a->ops->can_splice(a) && b->ops->can_splice && b->ops->can_splice(b);
+    return a->ops->can_splice && a->ops->can_splice(a) && b->ops->can_splice &&
+           b->ops->can_splice(b);
 }
 
-void splice_start(struct splice *s, struct conn *from, struct conn *to, void (*on_moved)(struct splice *s, size_t n)) {
-    if (BUG(s->from != NULL) || !splice_possible(from, to) || BUG(from->rx_splice_ || to->tx_splice_)) {
+void splice_start(struct splice *s, struct conn *from, struct conn *to,
+                  void (*on_moved)(struct splice *s, size_t n)) {
+    if (BUG(s->from != NULL) || !splice_possible(from, to) ||
+        BUG(from->rx_splice_ || to->tx_splice_)) {
         return;
     }
     *s = (struct splice){.from = from, .to = to, .on_moved_ = on_moved};
@@ -157,7 +160,8 @@ enum moved { MOVED_ALL, MOVED_BLOCKED, MOVED_GONE };
 static enum moved pump_out(struct splice *s) {
     struct conn *to = s->to;
     while (s->piped_) {
-        ssize_t n = splice(s->pipe_->r, NULL, to->fd, NULL, s->piped_, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+        ssize_t n =
+            splice(s->pipe_->r, NULL, to->fd, NULL, s->piped_, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
         if (n > 0) {
             s->piped_ -= (size_t)n;
             conn_sent(to, (size_t)n);
@@ -201,13 +205,13 @@ void splice_saw_read(struct splice *s, size_t n) {
 
 /* May bytes of `from` go to `to` past both buffers now? */
 static bool is_clear(struct splice *s) {
-    if (!s->is_splicing_ || s->to->state != CONN_OPEN || s->to->write_end_ || s->to->write_broken_ ||
-        !buf_empty(&s->from->in_)) {
+    if (!s->is_splicing_ || s->to->state != CONN_OPEN || s->to->write_end_ ||
+        s->to->write_broken_ || !buf_empty(&s->from->in_)) {
         return false;
     }
     conn_flush_now(s->to);
-    return s->from && s->from->state == CONN_OPEN && s->to->state == CONN_OPEN && buf_empty(&s->to->out_) &&
-           !s->to->write_broken_;
+    return s->from && s->from->state == CONN_OPEN && s->to->state == CONN_OPEN &&
+           buf_empty(&s->to->out_) && !s->to->write_broken_;
 }
 
 static void count_size(struct splice *s, size_t n) {
@@ -222,7 +226,8 @@ static void count_size(struct splice *s, size_t n) {
 static ssize_t pump_in(struct splice *s) {
     ssize_t n;
     do {
-        n = splice(s->from->fd, NULL, s->pipe_->w, NULL, PIPE_BYTES, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+        n = splice(s->from->fd, NULL, s->pipe_->w, NULL, PIPE_BYTES,
+                   SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     } while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }
@@ -271,8 +276,7 @@ bool splice_read(struct splice *s) {
         s->is_splicing_ = false;
         return false;
     }
-    for (int i = 0; i < ROUNDS_MAX && move(s); i++) {
-    }
+    for (int i = 0; i < ROUNDS_MAX && move(s); i++) {}
     if (s->from && !s->piped_) {
         give_pipe(s);
     }

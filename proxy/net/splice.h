@@ -28,7 +28,8 @@ bool splice_possible(const struct conn *from, const struct conn *to);
  * both conns' byte counts, and `to` gets on_bytes_sent. End of stream, resets and closes come as ever: on_data with
  * end_stream, close events, after all bytes before them. A close of either conn turns it off. on_moved may close either conn;
  * the struct's memory must outlive the turn in which that happens (loop_defer_free). */
-void splice_start(struct splice *s, struct conn *from, struct conn *to, void (*on_moved)(struct splice *s, size_t n));
+void splice_start(struct splice *s, struct conn *from, struct conn *to,
+                  void (*on_moved)(struct splice *s, size_t n));
 /* Back to recv/send for good; bytes in the pipe go to `to`'s buffer. Fine when off. */
 void splice_stop(struct splice *s);
 
@@ -36,8 +37,10 @@ void splice_stop(struct splice *s);
 bool splice_read(struct splice *s);  /* from is readable; false: read it the usual way */
 void splice_write(struct splice *s); /* to is writable and has nothing else to send */
 void splice_saw_read(struct splice *s, size_t n);
-void splice_conn_flush(struct conn *c);   /* pipe content that waits for c goes to its buffer: more is to follow it */
-void splice_conn_closing(struct conn *c); /* c ends: what it sent is handed on, both directions stop */
+void splice_conn_flush(
+    struct conn *c); /* pipe content that waits for c goes to its buffer: more is to follow it */
+void splice_conn_closing(
+    struct conn *c); /* c ends: what it sent is handed on, both directions stop */
 /* Close this thread's cached pipes (at thread end). */
 void splice_cache_trim(void);
 

@@ -148,7 +148,8 @@ struct transport *transport_raw_new(void) {
 
 /* ---- factory ---- */
 
-static struct transport *create(const struct transport_factory *f, const struct transport_options *o) {
+static struct transport *create(const struct transport_factory *f,
+                                const struct transport_options *o) {
     (void)f;
     (void)o;
     return transport_raw_new();
@@ -158,9 +159,12 @@ static const struct transport_factory_ops factory_ops = {.create = create};
 
 static void never_freed(struct shared *s) { (void)s; }
 
-static struct transport_factory factory = {.shared = {.refs = 1, .free = never_freed}, .ops = &factory_ops};
+static struct transport_factory factory = {.shared = {.refs = 1, .free = never_freed},
+                                           .ops = &factory_ops};
 
-struct transport_factory *transport_raw_factory(void) { return &factory; }
+struct transport_factory *transport_raw_factory(void) {
+    return &factory;
+}
 
 /* The message has no fields: any non-NULL pointer is its compiled form. */
 static void *compile(struct compile_ctx *ctx, const void *msg) {
@@ -169,7 +173,8 @@ static void *compile(struct compile_ctx *ctx, const void *msg) {
     return &factory;
 }
 
-static struct transport_factory *make(const void *config, const struct secret_source *secrets, struct diag *d) {
+static struct transport_factory *make(const void *config, const struct secret_source *secrets,
+                                      struct diag *d) {
     (void)config;
     (void)secrets;
     (void)d;

@@ -6,7 +6,8 @@
 
 struct transport *transport_raw_new(void);
 struct transport_factory *transport_raw_factory(void); /* the process-wide instance, borrowed */
-extern const struct transport_socket_type raw_buffer_transport_socket; /* named so for filters.def */
+extern const struct transport_socket_type
+    raw_buffer_transport_socket; /* named so for filters.def */
 #define transport_raw_type raw_buffer_transport_socket
 /* The thread's shared read chunk: bytes are appended at chunk->used; taken slices pin it and a new one is made.
  * It has room for at least 16 KiB; what was not reported by _done is scratch. Borrowed until the next call. */

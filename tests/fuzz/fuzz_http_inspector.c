@@ -8,7 +8,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static struct fuzz_filter f;
     if (!f.config) {
-        const ListenerHttpInspector__HttpInspector m = LISTENER_HTTP_INSPECTOR__HTTP_INSPECTOR__INIT;
+        const ListenerHttpInspector__HttpInspector m =
+            LISTENER_HTTP_INSPECTOR__HTTP_INSPECTOR__INIT;
         fuzz_filter_open(&f, &http_inspector_listener_filter, &m);
     }
     fuzz_filter_run(&f, data, size);

@@ -55,7 +55,8 @@ static inline void put_alpn(struct buf *exts, const char *const *names, size_t n
     put_vec(&name, 2, &list);
     put_ext(exts, 16, &name);
 }
-static inline void put_u16_ext(struct buf *exts, unsigned type, unsigned length_bytes, const uint16_t *v, size_t n) {
+static inline void put_u16_ext(struct buf *exts, unsigned type, unsigned length_bytes,
+                               const uint16_t *v, size_t n) {
     BUF_AUTO struct buf list, body;
     buf_init(&list);
     buf_init(&body);
@@ -64,7 +65,8 @@ static inline void put_u16_ext(struct buf *exts, unsigned type, unsigned length_
     put_ext(exts, type, &body);
 }
 /* The handshake message of these parts; exts is empty afterwards. */
-static inline void put_message(struct buf *out, unsigned version, const uint16_t *ciphers, size_t n, struct buf *exts) {
+static inline void put_message(struct buf *out, unsigned version, const uint16_t *ciphers, size_t n,
+                               struct buf *exts) {
     BUF_AUTO struct buf body, list;
     buf_init(&body);
     buf_init(&list);

@@ -12,11 +12,13 @@ struct fuzz_filter {
     const void *config;
 };
 
-static inline void fuzz_filter_open(struct fuzz_filter *f, const struct listener_filter_type *t, const void *msg) {
+static inline void fuzz_filter_open(struct fuzz_filter *f, const struct listener_filter_type *t,
+                                    const void *msg) {
     f->type = t;
     arena_init(&f->arena, 0);
     diag_init(&f->d);
-    struct compile_ctx ctx = {.arena = &f->arena, .diag = &f->d, .stats = stats_store_new(1), .is_downstream = true};
+    struct compile_ctx ctx = {
+        .arena = &f->arena, .diag = &f->d, .stats = stats_store_new(1), .is_downstream = true};
     f->config = t->compile(&ctx, msg);
     CHECK(f->config != NULL);
 }
@@ -39,7 +41,8 @@ static inline void fuzz_filter_run(const struct fuzz_filter *f, const uint8_t *d
             continue;
         }
         char *exact = (char *)xmemdup(data + 1, n); /* so that any read past it is seen */
-        st = f->type->on_bytes(f->config, state, &info, sv_from(exact, n), i == pieces && data[0] & 8, 0);
+        st = f->type->on_bytes(f->config, state, &info, sv_from(exact, n),
+                               i == pieces && data[0] & 8, 0);
         xfree(exact);
         CHECK(info.consume_bytes <= n);
     }

@@ -16,7 +16,8 @@ struct filter_bench {
 };
 
 /* False: it does not compile, errors are in b->d. */
-static inline bool bench_open(struct filter_bench *b, const struct listener_filter_type *t, const void *msg) {
+static inline bool bench_open(struct filter_bench *b, const struct listener_filter_type *t,
+                              const void *msg) {
     memset(b, 0, sizeof(*b));
     b->type = t;
     arena_init(&b->config_arena, 0);
@@ -53,7 +54,8 @@ static inline enum listener_filter_status bench_judge(struct filter_bench *b, sv
     if (bytes.n) {
         memcpy(p, bytes.p, bytes.n);
     }
-    enum listener_filter_status st = b->type->on_bytes(b->config, b->state, &b->info, sv_from(p, bytes.n), end, 0);
+    enum listener_filter_status st =
+        b->type->on_bytes(b->config, b->state, &b->info, sv_from(p, bytes.n), end, 0);
     arena_fini(&copy);
     return st;
 }
@@ -73,11 +75,12 @@ static inline enum listener_filter_status bench_feed(struct filter_bench *b, sv 
 static inline uint64_t bench_stat(const struct filter_bench *b, unsigned i) {
     return stats_scope_value(*(struct stats_scope *const *)b->config, i);
 }
-static inline void assert_bench_stats(const struct filter_bench *b, const uint64_t *want, unsigned n, size_t row) {
+static inline void assert_bench_stats(const struct filter_bench *b, const uint64_t *want,
+                                      unsigned n, size_t row) {
     for (unsigned i = 0; i < n; i++) {
         if (bench_stat(b, i) != want[i]) {
-            fail_msg("row %zu: counter %u is %llu, not %llu", row, i, (unsigned long long)bench_stat(b, i),
-                     (unsigned long long)want[i]);
+            fail_msg("row %zu: counter %u is %llu, not %llu", row, i,
+                     (unsigned long long)bench_stat(b, i), (unsigned long long)want[i]);
         }
     }
 }

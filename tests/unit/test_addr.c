@@ -42,7 +42,9 @@ static const struct {
     {"1.2.3.4%1:80", NULL},
     {"localhost:80", NULL},
     {"[1:2:3:4:5:6:7:8:9]:1", NULL},
-    {"[aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa]:1", NULL},
+    {"[aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+     "aaaa]:1",
+     NULL},
 };
 
 static void literals(void **state) {
@@ -67,7 +69,8 @@ static void sockaddr_round_trip(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(ip_ports); i++) {
         struct addr a, b;
         struct sockaddr_storage ss;
-        if (!addr_parse_ip_port(sv_cstr(ip_ports[i].text), &a) || sv_contains(sv_cstr(ip_ports[i].text), SV("ffff"))) {
+        if (!addr_parse_ip_port(sv_cstr(ip_ports[i].text), &a) ||
+            sv_contains(sv_cstr(ip_ports[i].text), SV("ffff"))) {
             continue;
         }
         socklen_t n = addr_to_sockaddr(&a, &ss);
@@ -117,13 +120,16 @@ static const struct {
     const char *ip;
     bool any, loopback, internal;
 } kinds[] = {
-    {"0.0.0.0", true, false, false},      {"::", true, false, false},           {"127.0.0.1", false, true, true},
-    {"127.255.0.1", false, true, true},   {"128.0.0.1", false, false, false},   {"::1", false, true, true},
-    {"::2", false, false, false},         {"10.0.0.0", false, false, true},     {"11.0.0.0", false, false, false},
-    {"9.255.255.255", false, false, false}, {"172.15.0.1", false, false, false}, {"172.16.0.1", false, false, true},
-    {"172.31.255.255", false, false, true}, {"172.32.0.0", false, false, false}, {"192.168.9.9", false, false, true},
-    {"192.169.0.0", false, false, false}, {"fd00::1", false, false, true},      {"fc00::1", false, false, false},
-    {"fe80::1", false, false, false},     {"8.8.8.8", false, false, false},
+    {"0.0.0.0", true, false, false},        {"::", true, false, false},
+    {"127.0.0.1", false, true, true},       {"127.255.0.1", false, true, true},
+    {"128.0.0.1", false, false, false},     {"::1", false, true, true},
+    {"::2", false, false, false},           {"10.0.0.0", false, false, true},
+    {"11.0.0.0", false, false, false},      {"9.255.255.255", false, false, false},
+    {"172.15.0.1", false, false, false},    {"172.16.0.1", false, false, true},
+    {"172.31.255.255", false, false, true}, {"172.32.0.0", false, false, false},
+    {"192.168.9.9", false, false, true},    {"192.169.0.0", false, false, false},
+    {"fd00::1", false, false, true},        {"fc00::1", false, false, false},
+    {"fe80::1", false, false, false},       {"8.8.8.8", false, false, false},
 };
 
 static void kinds_of_addresses(void **state) {
@@ -154,15 +160,24 @@ static const struct {
     const char *probe;
     bool is_valid, is_in;
 } cidrs[] = {
-    {"10.0.0.0", 8, "10.255.1.2", true, true},  {"10.0.0.0", 8, "11.0.0.0", true, false},
-    {"10.9.8.7", 8, "10.0.0.1", true, true},    {"0.0.0.0", 0, "200.1.1.1", true, true},
-    {"0.0.0.0", 0, "::1", true, false},         {"::", 0, "::1", true, true},
-    {"::", 0, "1.1.1.1", true, false},          {"1.2.3.4", 32, "1.2.3.4", true, true},
-    {"1.2.3.4", 32, "1.2.3.5", true, false},    {"1.2.3.4", 31, "1.2.3.5", true, true},
-    {"2001:db8::", 33, "2001:db8:7fff::", true, true}, {"2001:db8::", 33, "2001:db8:8000::", true, false},
-    {"::1", 128, "::1", true, true},            {"::1", 128, "::", true, false},
-    {"1.2.3.4", 33, "1.2.3.4", false, false},   {"::1", 129, "::1", false, false},
-    {"1.2.3", 8, "1.2.3.4", false, false},      {"", 0, "1.2.3.4", false, false},
+    {"10.0.0.0", 8, "10.255.1.2", true, true},
+    {"10.0.0.0", 8, "11.0.0.0", true, false},
+    {"10.9.8.7", 8, "10.0.0.1", true, true},
+    {"0.0.0.0", 0, "200.1.1.1", true, true},
+    {"0.0.0.0", 0, "::1", true, false},
+    {"::", 0, "::1", true, true},
+    {"::", 0, "1.1.1.1", true, false},
+    {"1.2.3.4", 32, "1.2.3.4", true, true},
+    {"1.2.3.4", 32, "1.2.3.5", true, false},
+    {"1.2.3.4", 31, "1.2.3.5", true, true},
+    {"2001:db8::", 33, "2001:db8:7fff::", true, true},
+    {"2001:db8::", 33, "2001:db8:8000::", true, false},
+    {"::1", 128, "::1", true, true},
+    {"::1", 128, "::", true, false},
+    {"1.2.3.4", 33, "1.2.3.4", false, false},
+    {"::1", 129, "::1", false, false},
+    {"1.2.3", 8, "1.2.3.4", false, false},
+    {"", 0, "1.2.3.4", false, false},
     {"1.2.3.4", UINT32_MAX, "1.2.3.4", false, false},
 };
 

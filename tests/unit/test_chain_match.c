@@ -68,7 +68,8 @@ static struct chain_match_rule parse_rule(const char *text, unsigned i) {
         } else if (sv_is(key, "direct")) {
             r.direct_source_n = parse_cidrs(value, &r.direct_source_prefix_ranges);
         } else if (sv_is(key, "type")) {
-            r.source_type = sv_is(value, "local") ? CHAIN_SOURCE_SAME_IP_OR_LOOPBACK : CHAIN_SOURCE_EXTERNAL;
+            r.source_type =
+                sv_is(value, "local") ? CHAIN_SOURCE_SAME_IP_OR_LOOPBACK : CHAIN_SOURCE_EXTERNAL;
         } else if (sv_is(key, "src")) {
             r.source_n = parse_cidrs(value, &r.source_prefix_ranges);
         } else {
@@ -79,7 +80,8 @@ static struct chain_match_rule parse_rule(const char *text, unsigned i) {
     return r;
 }
 
-static struct chain_match *build(const char *const rules[RULES_MAX], uint32_t default_chain, struct diag *d) {
+static struct chain_match *build(const char *const rules[RULES_MAX], uint32_t default_chain,
+                                 struct diag *d) {
     struct chain_match_rule v[RULES_MAX];
     unsigned n = 0;
     for (; n < RULES_MAX && rules[n]; n++) {
@@ -214,19 +216,29 @@ static const struct {
     {{"src=8.0.0.0/8 sport=1", ""}, "from=8.1.1.1:3", DEFAULT},
     {{"sport=50000", "src=8.0.0.0/8"}, "", 1}, /* IP before port */
     /* all of them */
-    {{"port=443 ip=10.0.0.0/24 sni=*.a.com tp=tls alpn=h2 direct=8.0.0.0/8 type=external src=8.8.8.0/24 sport=50000",
-      "port=443 ip=10.0.0.0/24 sni=*.a.com tp=tls alpn=h2 direct=8.0.0.0/8 type=external src=8.8.8.0/24"},
+    {{"port=443 ip=10.0.0.0/24 sni=*.a.com tp=tls alpn=h2 direct=8.0.0.0/8 type=external "
+      "src=8.8.8.0/24 sport=50000",
+      "port=443 ip=10.0.0.0/24 sni=*.a.com tp=tls alpn=h2 direct=8.0.0.0/8 type=external "
+      "src=8.8.8.0/24"},
      "sni=q.a.com tp=tls alpn=h2",
      0},
-    {{"port=443 ip=10.0.0.0/24 sni=*.a.com tp=tls alpn=h2 direct=8.0.0.0/8 type=external src=8.8.8.0/24 sport=50000",
-      "port=443 ip=10.0.0.0/24 sni=*.a.com tp=tls alpn=h2 direct=8.0.0.0/8 type=external src=8.8.8.0/24"},
+    {{"port=443 ip=10.0.0.0/24 sni=*.a.com tp=tls alpn=h2 direct=8.0.0.0/8 type=external "
+      "src=8.8.8.0/24 sport=50000",
+      "port=443 ip=10.0.0.0/24 sni=*.a.com tp=tls alpn=h2 direct=8.0.0.0/8 type=external "
+      "src=8.8.8.0/24"},
      "sni=q.a.com tp=tls alpn=h2 from=8.8.8.9:50001",
      1},
     /* as an Istio sidecar's inbound listener has them */
-    {{"tp=tls alpn=istio-http/1.1,istio-h2", "tp=tls", "tp=raw_buffer", "port=15006"}, "tp=tls alpn=istio-h2,h2", 0},
-    {{"tp=tls alpn=istio-http/1.1,istio-h2", "tp=tls", "tp=raw_buffer", "port=15006"}, "tp=tls alpn=h2", 1},
+    {{"tp=tls alpn=istio-http/1.1,istio-h2", "tp=tls", "tp=raw_buffer", "port=15006"},
+     "tp=tls alpn=istio-h2,h2",
+     0},
+    {{"tp=tls alpn=istio-http/1.1,istio-h2", "tp=tls", "tp=raw_buffer", "port=15006"},
+     "tp=tls alpn=h2",
+     1},
     {{"tp=tls alpn=istio-http/1.1,istio-h2", "tp=tls", "tp=raw_buffer", "port=15006"}, "", 2},
-    {{"tp=tls alpn=istio-http/1.1,istio-h2", "tp=tls", "tp=raw_buffer", "port=15006"}, "to=10.0.0.1:15006", 3},
+    {{"tp=tls alpn=istio-http/1.1,istio-h2", "tp=tls", "tp=raw_buffer", "port=15006"},
+     "to=10.0.0.1:15006",
+     3},
 };
 
 static void precedence(void **state) {
@@ -304,13 +316,15 @@ static void many_names(void **state) {
     for (unsigned i = 0; i < N; i++) {
         sv *name = arena_new(&arena, sv);
         *name = arena_printf(&arena, i % 2 ? "host-%u.example.com" : "*.sub-%u.example.com", i);
-        rules[i] = (struct chain_match_rule){.name = *name, .server_names = name, .server_names_n = 1};
+        rules[i] =
+            (struct chain_match_rule){.name = *name, .server_names = name, .server_names_n = 1};
     }
     const struct chain_match *m = chain_match_build(&arena, rules, N, CHAIN_NONE, &d);
     assert_non_null(m);
     for (unsigned i = 0; i < N; i++) {
         struct accept_info info = {0};
-        info.server_name = arena_printf(&arena, i % 2 ? "host-%u.example.com" : "x.y.sub-%u.example.com", i);
+        info.server_name =
+            arena_printf(&arena, i % 2 ? "host-%u.example.com" : "x.y.sub-%u.example.com", i);
         assert_int_equal(chain_match_find(m, &info), i);
     }
     char huge[400];

@@ -96,14 +96,15 @@ static const struct {
     {"\x16", 1, CLIENT_HELLO_MORE},
     {"\x16\x02", 2, CLIENT_HELLO_NOT_TLS},
     {"\x16\x03\x01", 3, CLIENT_HELLO_MORE},
-    {"\x16\x03\x01\x00\x00", 5, CLIENT_HELLO_MALFORMED},         /* empty record */
-    {"\x16\x03\x01\x40\x01", 5, CLIENT_HELLO_MALFORMED},         /* record over 2^14 */
+    {"\x16\x03\x01\x00\x00", 5, CLIENT_HELLO_MALFORMED}, /* empty record */
+    {"\x16\x03\x01\x40\x01", 5, CLIENT_HELLO_MALFORMED}, /* record over 2^14 */
     {"\x16\x03\x01\xff\xff", 5, CLIENT_HELLO_MALFORMED},
-    {"\x16\x03\x01\x00\x05\x02", 6, CLIENT_HELLO_MALFORMED},     /* ServerHello */
+    {"\x16\x03\x01\x00\x05\x02", 6, CLIENT_HELLO_MALFORMED}, /* ServerHello */
     {"\x16\x03\x01\x00\x05\x01\x00\x40\x00", 9, CLIENT_HELLO_TOO_LARGE},
     {"\x16\x03\x01\x00\x05\x01\xff\xff\xff", 9, CLIENT_HELLO_TOO_LARGE},
     {"\x16\x03\x01\x00\x04\x01\x00\x00\x00", 9, CLIENT_HELLO_MALFORMED}, /* empty message */
-    {"\x16\x03\x01\x00\x02\x01\x00\x15\x03\x01\x00\x02xx", 14, CLIENT_HELLO_MALFORMED}, /* an alert in between */
+    {"\x16\x03\x01\x00\x02\x01\x00\x15\x03\x01\x00\x02xx", 14,
+     CLIENT_HELLO_MALFORMED}, /* an alert in between */
     {"\x15\x03\x01\x00\x02\x02\x28", 7, CLIENT_HELLO_NOT_TLS},
     {"\x80\x2e\x01\x03\x01", 5, CLIENT_HELLO_NOT_TLS}, /* SSLv2 */
 };
@@ -123,19 +124,38 @@ static const struct {
     size_t n;
     bool is_fine;
 } extensions[] = {
-    {0, "\x00\x04\x00\x00\x01" "a", 6, true},
+    {0,
+     "\x00\x04\x00\x00\x01"
+     "a",
+     6, true},
     {0, "", 0, false},
     {0, "\x00\x00", 2, false},
-    {0, "\x00\x03\x00\x00\x00", 5, false},           /* empty name */
-    {0, "\x00\x04\x01\x00\x01" "a", 6, false},       /* another kind of name */
-    {0, "\x00\x04\x00\x00\x02" "a", 6, false},       /* longer than the list */
-    {0, "\x00\x04\x00\x00\x01" "ab", 7, false},      /* more behind the list */
-    {0, "\x00\x08\x00\x00\x01" "a\x00\x00\x01" "b", 10, false}, /* two names */
-    {0, "\x00\x05\x00\x00\x02" "a\0", 7, false},     /* NUL */
+    {0, "\x00\x03\x00\x00\x00", 5, false}, /* empty name */
+    {0,
+     "\x00\x04\x01\x00\x01"
+     "a",
+     6, false}, /* another kind of name */
+    {0,
+     "\x00\x04\x00\x00\x02"
+     "a",
+     6, false}, /* longer than the list */
+    {0,
+     "\x00\x04\x00\x00\x01"
+     "ab",
+     7, false}, /* more behind the list */
+    {0,
+     "\x00\x08\x00\x00\x01"
+     "a\x00\x00\x01"
+     "b",
+     10, false}, /* two names */
+    {0,
+     "\x00\x05\x00\x00\x02"
+     "a\0",
+     7, false}, /* NUL */
     {16, "\x00\x03\x02h2", 5, true},
     {16, "", 0, false},
     {16, "\x00\x00", 2, false},
-    {16, "\x00\x01\x00", 3, false},                  /* empty protocol */
+    {16, "\x00\x01\x00", 3, false}, /* empty protocol */
     {16, "\x00\x03\x03h2", 5, false},
     {16, "\x00\x04\x02h2", 5, false},
     {16, "\x00\x03\x02h2x", 6, false},
@@ -161,7 +181,8 @@ static void odd_extensions(void **state) {
         buf_clear(&stream);
         put_records(&stream, &message, 16384);
         struct client_hello h;
-        enum client_hello_result got = client_hello_read(exact(all(), buf_len(&stream)), MAX, &arena, &h);
+        enum client_hello_result got =
+            client_hello_read(exact(all(), buf_len(&stream)), MAX, &arena, &h);
         assert_row(got == (extensions[i].is_fine ? CLIENT_HELLO_OK : CLIENT_HELLO_MALFORMED), i);
     }
 }
@@ -233,7 +254,8 @@ static void corrupted(void **state) {
 /* The example of the JA3 description. */
 static void known_ja3(void **state) {
     (void)state;
-    static const uint16_t suites[] = {0x0a0a, 47, 53, 5, 10, 49161, 49162, 49171, 49172, 50, 56, 19, 4};
+    static const uint16_t suites[] = {0x0a0a, 47,    53, 5,  10, 49161, 49162,
+                                      49171,  49172, 50, 56, 19, 4};
     static const uint16_t groups[] = {0xfafa, 23, 24, 25};
     BUF_AUTO struct buf exts, message;
     buf_init(&exts);
@@ -252,12 +274,15 @@ static void known_ja3(void **state) {
 /* The example of the JA4 description. */
 static void known_ja4(void **state) {
     (void)state;
-    static const uint16_t suites[] = {0x2a2a, 0x1301, 0x1302, 0x1303, 0xc02b, 0xc02f, 0xc02c, 0xc030,
-                                      0xcca9, 0xcca8, 0xc013, 0xc014, 0x009c, 0x009d, 0x002f, 0x0035};
-    static const uint16_t signatures[] = {0x0403, 0x0804, 0x0401, 0x0503, 0x0805, 0x0501, 0x0806, 0x0601};
+    static const uint16_t suites[] = {0x2a2a, 0x1301, 0x1302, 0x1303, 0xc02b, 0xc02f,
+                                      0xc02c, 0xc030, 0xcca9, 0xcca8, 0xc013, 0xc014,
+                                      0x009c, 0x009d, 0x002f, 0x0035};
+    static const uint16_t signatures[] = {0x0403, 0x0804, 0x0401, 0x0503,
+                                          0x0805, 0x0501, 0x0806, 0x0601};
     static const uint16_t versions[] = {0x6a6a, 0x0304, 0x0303};
     static const uint16_t groups[] = {0x001d};
-    static const uint16_t empty[] = {0x001b, 0x4469, 0x0017, 0xff01, 0x002d, 0x0005, 0x0023, 0x0012, 0x0033, 0x0015};
+    static const uint16_t empty[] = {0x001b, 0x4469, 0x0017, 0xff01, 0x002d,
+                                     0x0005, 0x0023, 0x0012, 0x0033, 0x0015};
     BUF_AUTO struct buf exts, message;
     buf_init(&exts);
     buf_init(&message);
@@ -296,17 +321,10 @@ static void ja4_of_little(void **state) {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(prefixes_and_whole),
-        TEST(pieces_are_limited),
-        TEST(trailing_bytes_are_not_ours),
-        TEST(odd_streams),
-        TEST(odd_extensions),
-        TEST(names_given_twice),
-        TEST(large_ones),
-        TEST(corrupted),
-        TEST(known_ja3),
-        TEST(known_ja4),
-        TEST(ja4_of_little),
+        TEST(prefixes_and_whole), TEST(pieces_are_limited), TEST(trailing_bytes_are_not_ours),
+        TEST(odd_streams),        TEST(odd_extensions),     TEST(names_given_twice),
+        TEST(large_ones),         TEST(corrupted),          TEST(known_ja3),
+        TEST(known_ja4),          TEST(ja4_of_little),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

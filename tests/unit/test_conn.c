@@ -220,7 +220,8 @@ static void kept_data_is_offered_again(void **state) {
     peer_sends("cd");
     assert_int_equal(s.data_calls, 2);
     assert_int_equal(buf_len(&s.c->in_), 4);
-    assert_true(buf_slice(&s.c->in_, 0)->chunk->cap < 4096); /* a few bytes never hold the read chunk */
+    assert_true(buf_slice(&s.c->in_, 0)->chunk->cap <
+                4096); /* a few bytes never hold the read chunk */
     s.keep_data = false;
     conn_resume(s.c);
     assert_int_equal(s.data_calls, 2);

@@ -52,10 +52,18 @@ static void on_event(struct network_filter *f, enum conn_event e) {
         conn_close(f->conn, CONN_CLOSE_NO_FLUSH, "connected");
     }
 }
-static void on_above(struct network_filter *f) { buf_printf(&script, "above:%c ", config_of(f)->name); }
-static void on_below(struct network_filter *f) { buf_printf(&script, "below:%c ", config_of(f)->name); }
-static void on_drain(struct network_filter *f) { buf_printf(&script, "drain:%c ", config_of(f)->name); }
-static void on_destroy(struct network_filter *f) { buf_printf(&script, "destroy:%c ", config_of(f)->name); }
+static void on_above(struct network_filter *f) {
+    buf_printf(&script, "above:%c ", config_of(f)->name);
+}
+static void on_below(struct network_filter *f) {
+    buf_printf(&script, "below:%c ", config_of(f)->name);
+}
+static void on_drain(struct network_filter *f) {
+    buf_printf(&script, "drain:%c ", config_of(f)->name);
+}
+static void on_destroy(struct network_filter *f) {
+    buf_printf(&script, "destroy:%c ", config_of(f)->name);
+}
 
 static const struct network_filter_type probe_type = {
     .name = "probe",
@@ -69,7 +77,8 @@ static const struct network_filter_type probe_type = {
     .on_drain = on_drain,
     .destroy = on_destroy,
 };
-static const struct network_filter_type bare_type = {.name = "bare", .instance_size = sizeof(struct network_filter)};
+static const struct network_filter_type bare_type = {
+    .name = "bare", .instance_size = sizeof(struct network_filter)};
 
 static struct probe_config configs[3];
 static struct network_filter_slot slots[3];
@@ -105,7 +114,8 @@ static void make(unsigned n) {
     peer = fds[1];
     for (unsigned i = 0; i < 3; i++) {
         configs[i].name = (char)('a' + i);
-        slots[i] = (struct network_filter_slot){slots[i].type ? slots[i].type : &probe_type, &configs[i]};
+        slots[i] =
+            (struct network_filter_slot){slots[i].type ? slots[i].type : &probe_type, &configs[i]};
     }
     chain_config = (struct net_chain_config){.filters = slots,
                                              .n = n,
@@ -113,7 +123,8 @@ static void make(unsigned n) {
                                              .name = SV("chain"),
                                              .listener_name = SV("in"),
                                              .buffer_limit_bytes = 10};
-    struct accept_info info = {.arena = &names, .fd = fds[0], .server_name = SV("a.example.com"), .ja3 = SV("abc")};
+    struct accept_info info = {
+        .arena = &names, .fd = fds[0], .server_name = SV("a.example.com"), .ja3 = SV("abc")};
     assert_true(addr_parse_ip_port(SV("1.2.3.4:5"), &info.remote));
     struct net_chain_owner o = {.loop = &loop, .on_end = on_end};
     chain = net_chain_new(&o, &chain_config, transport_raw_new(), fds[0], &info);

@@ -77,7 +77,8 @@ static void first_lines(void **state) {
         }
         bench_next(&b);
         enum listener_filter_status st = bench_feed(&b, sv_cstr(lines[i].bytes));
-        assert_row(st == (lines[i].want == MORE ? LISTENER_FILTER_NEED_DATA : LISTENER_FILTER_DONE), i);
+        assert_row(st == (lines[i].want == MORE ? LISTENER_FILTER_NEED_DATA : LISTENER_FILTER_DONE),
+                   i);
         if (lines[i].want != MORE) {
             before[lines[i].want]++;
         }
@@ -96,7 +97,8 @@ static void seen_at_once(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
         bench_next(&b);
         enum listener_filter_status st = bench_judge(&b, sv_cstr(lines[i].bytes), false);
-        assert_row(st == (lines[i].want == MORE ? LISTENER_FILTER_NEED_DATA : LISTENER_FILTER_DONE), i);
+        assert_row(st == (lines[i].want == MORE ? LISTENER_FILTER_NEED_DATA : LISTENER_FILTER_DONE),
+                   i);
         assert_row(b.info.alpn_n == (lines[i].want >= 0 && lines[i].want <= HTTP2), i);
     }
 }

@@ -268,8 +268,8 @@ static void socket_changes_hands(void **state) {
     assert_false(listener_sock_is_bound(listener));
     assert_int_equal(listener_sock_release(listener), -1);
     int b = client(); /* between the two: waits in the kernel */
-    struct listener_sock *next =
-        listener_sock_new(&loop, &config, fd, listener_sock_addr(listener), stats_shard(scope, 0), &ops, NULL);
+    struct listener_sock *next = listener_sock_new(&loop, &config, fd, listener_sock_addr(listener),
+                                                   stats_shard(scope, 0), &ops, NULL);
     listener_sock_close(listener);
     listener = next;
     turns(2);
@@ -309,7 +309,8 @@ static void no_socket_only_hand_over(void **state) {
     assert_true(addr_parse_ip_port(SV("10.0.0.1:80"), &bound));
     listener = listener_sock_new(&loop, &config, -1, &bound, stats_shard(scope, 0), &ops, NULL);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
-    struct accept_info info = {.fd = fds[0], .local = bound, .is_local_restored = true, .server_name = SV("dropped")};
+    struct accept_info info = {
+        .fd = fds[0], .local = bound, .is_local_restored = true, .server_name = SV("dropped")};
     listener_sock_pause(listener, true);
     listener_sock_hand(listener, fds[0], &info);
     assert_int_equal(accepted.n, 1);
@@ -327,8 +328,8 @@ struct wanting {
 static unsigned filter_calls;
 static size_t last_n;
 
-static enum listener_filter_status on_bytes(const void *c, void *state, struct accept_info *info, sv bytes, bool end,
-                                            unsigned thread) {
+static enum listener_filter_status on_bytes(const void *c, void *state, struct accept_info *info,
+                                            sv bytes, bool end, unsigned thread) {
     const struct wanting *w = c;
     unsigned *calls = state;
     assert_int_equal(thread, 0);
@@ -350,8 +351,8 @@ static enum listener_filter_status on_bytes(const void *c, void *state, struct a
 static const struct listener_filter_type wanting_type = {
     .name = "wanting", .max_peek_bytes = 8, .on_bytes = on_bytes};
 
-static enum listener_filter_status at_once(const void *c, void *state, struct accept_info *info, sv bytes, bool end,
-                                           unsigned thread) {
+static enum listener_filter_status at_once(const void *c, void *state, struct accept_info *info,
+                                           sv bytes, bool end, unsigned thread) {
     (void)c, (void)state, (void)bytes, (void)end, (void)thread;
     info->local.port = 7777;
     return LISTENER_FILTER_DONE;
@@ -512,7 +513,8 @@ static void predicates(void **state) {
     (void)state;
     struct accept_info info = {0};
     const struct listener_predicate any = {.kind = LISTENER_PRED_ANY};
-    const struct listener_predicate port = {.kind = LISTENER_PRED_PORT, .port_start = 80, .port_end = 82};
+    const struct listener_predicate port = {
+        .kind = LISTENER_PRED_PORT, .port_start = 80, .port_end = 82};
     const struct listener_predicate not_port = {.kind = LISTENER_PRED_NOT, .n = 1, .of = &port};
     const struct listener_predicate pair[] = {port, not_port};
     const struct listener_predicate either = {.kind = LISTENER_PRED_OR, .n = 2, .of = pair};

@@ -9,7 +9,17 @@
 
 extern const struct listener_filter_type proxy_protocol_listener_filter;
 
-enum { NOT_FOUND_ALLOWED, NOT_FOUND_DISALLOWED, V1_DISALLOWED, V1_ERROR, V1_FOUND, V2_DISALLOWED, V2_ERROR, V2_FOUND, STATS };
+enum {
+    NOT_FOUND_ALLOWED,
+    NOT_FOUND_DISALLOWED,
+    V1_DISALLOWED,
+    V1_ERROR,
+    V1_FOUND,
+    V2_DISALLOWED,
+    V2_ERROR,
+    V2_FOUND,
+    STATS
+};
 
 static struct filter_bench b;
 static ListenerProxyProtocol__ProxyProtocol m;
@@ -37,19 +47,22 @@ static void next(void) {
 
 #define V2 "\r\n\r\n\0\r\nQUIT\n"
 #define V4_BODY "\1\2\3\4\5\6\7\x8\x11\x22\x33\x44"
-#define V6_BODY "\x20\1\xd\xb8\0\0\0\0\0\0\0\0\0\0\0\1" "\x20\1\xd\xb8\0\0\0\0\0\0\0\0\0\0\0\2" "\0\x50\1\xbb"
+#define V6_BODY                             \
+    "\x20\1\xd\xb8\0\0\0\0\0\0\0\0\0\0\0\1" \
+    "\x20\1\xd\xb8\0\0\0\0\0\0\0\0\0\0\0\2" \
+    "\0\x50\1\xbb"
 #define BYTES(lit) lit, sizeof(lit) - 1
 static const struct {
     const char *bytes;
     size_t n;
-    int stat;            /* which counter moves; NEED_DATA when -1 */
-    const char *remote;  /* NULL: as it was */
+    int stat;           /* which counter moves; NEED_DATA when -1 */
+    const char *remote; /* NULL: as it was */
     const char *local;
 } headers[] = {
     /* version 1 */
     {BYTES("PROXY TCP4 1.2.3.4 5.6.7.8 111 222\r\n"), V1_FOUND, "1.2.3.4:111", "5.6.7.8:222"},
-    {BYTES("PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n"), V1_FOUND, "255.255.255.255:65535",
-     "255.255.255.255:65535"},
+    {BYTES("PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n"), V1_FOUND,
+     "255.255.255.255:65535", "255.255.255.255:65535"},
     {BYTES("PROXY TCP6 2001:db8::1 ::2 1 0\r\n"), V1_FOUND, "[2001:db8::1]:1", "[::2]:0"},
     {BYTES("PROXY UNKNOWN\r\n"), V1_FOUND, NULL, NULL},
     {BYTES("PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n"), V1_FOUND, NULL, NULL},
@@ -73,35 +86,42 @@ static const struct {
     {BYTES("PROXY TCP4 1.2.3.4\0 5.6.7.8 111 222\r\n"), V1_ERROR, NULL, NULL},
     {BYTES("PROXY \r\n"), V1_ERROR, NULL, NULL},
     {BYTES("PROXY \n"), V1_ERROR, NULL, NULL},
-    {BYTES("PROXY UNKNOWN aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n"),
+    {BYTES("PROXY UNKNOWN "
+           "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+           "aaaaaaaaaaaa\r\n"),
      V1_ERROR, NULL, NULL}, /* over 107 bytes */
     /* version 2 */
     {BYTES(V2 "\x21\x11\0\xc" V4_BODY), V2_FOUND, "1.2.3.4:4386", "5.6.7.8:13124"},
     {BYTES(V2 "\x21\x21\0\x24" V6_BODY), V2_FOUND, "[2001:db8::1]:80", "[2001:db8::2]:443"},
-    {BYTES(V2 "\x20\x00\0\0"), V2_FOUND, NULL, NULL},                     /* LOCAL */
-    {BYTES(V2 "\x20\x11\0\xc" V4_BODY), V2_FOUND, NULL, NULL},            /* LOCAL: addresses do not count */
+    {BYTES(V2 "\x20\x00\0\0"), V2_FOUND, NULL, NULL},          /* LOCAL */
+    {BYTES(V2 "\x20\x11\0\xc" V4_BODY), V2_FOUND, NULL, NULL}, /* LOCAL: addresses do not count */
     {BYTES(V2 "\x20\xff\0\3abc"), V2_FOUND, NULL, NULL},
-    {BYTES(V2 "\x21\x00\0\0"), V2_FOUND, NULL, NULL},                     /* UNSPEC */
+    {BYTES(V2 "\x21\x00\0\0"), V2_FOUND, NULL, NULL}, /* UNSPEC */
     {BYTES(V2 "\x21\x00\0\3\1\xff\xff"), V2_FOUND, NULL, NULL},
     {BYTES(V2 "\x21\x11\0\x10" V4_BODY "\4\0\1x"), V2_FOUND, "1.2.3.4:4386", "5.6.7.8:13124"},
     {BYTES(V2 "\x21\x11\0\xf" V4_BODY "\4\0\0"), V2_FOUND, "1.2.3.4:4386", "5.6.7.8:13124"},
-    {BYTES(V2 "\x21\x11\0\xc" "\1\2\3\4"), -1, NULL, NULL},
+    {BYTES(V2 "\x21\x11\0\xc"
+              "\1\2\3\4"),
+     -1, NULL, NULL},
     {BYTES(V2 "\x21\x11\0"), -1, NULL, NULL},
     {BYTES(V2), -1, NULL, NULL},
-    {BYTES(V2 "\x11\x11\0\xc" V4_BODY), V2_ERROR, NULL, NULL},            /* version 1 */
+    {BYTES(V2 "\x11\x11\0\xc" V4_BODY), V2_ERROR, NULL, NULL}, /* version 1 */
     {BYTES(V2 "\x31\x11\0\xc" V4_BODY), V2_ERROR, NULL, NULL},
-    {BYTES(V2 "\x22\x11\0\xc" V4_BODY), V2_ERROR, NULL, NULL},            /* command 2 */
+    {BYTES(V2 "\x22\x11\0\xc" V4_BODY), V2_ERROR, NULL, NULL}, /* command 2 */
     {BYTES(V2 "\x2f\x11\0\xc" V4_BODY), V2_ERROR, NULL, NULL},
-    {BYTES(V2 "\x21\x12\0\xc" V4_BODY), V2_ERROR, NULL, NULL},            /* UDP */
-    {BYTES(V2 "\x21\x31\0\xc" V4_BODY), V2_ERROR, NULL, NULL},            /* UNIX */
+    {BYTES(V2 "\x21\x12\0\xc" V4_BODY), V2_ERROR, NULL, NULL}, /* UDP */
+    {BYTES(V2 "\x21\x31\0\xc" V4_BODY), V2_ERROR, NULL, NULL}, /* UNIX */
     {BYTES(V2 "\x21\x10\0\xc" V4_BODY), V2_ERROR, NULL, NULL},
-    {BYTES(V2 "\x21\x11\0\xb" "\1\2\3\4\5\6\7\x8\x11\x22\x33"), V2_ERROR, NULL, NULL},
+    {BYTES(V2 "\x21\x11\0\xb"
+              "\1\2\3\4\5\6\7\x8\x11\x22\x33"),
+     V2_ERROR, NULL, NULL},
     {BYTES(V2 "\x21\x11\0\0"), V2_ERROR, NULL, NULL},
     {BYTES(V2 "\x21\x21\0\xc" V4_BODY), V2_ERROR, NULL, NULL},
-    {BYTES(V2 "\x21\x11\0\xd" V4_BODY "\4"), V2_ERROR, NULL, NULL},       /* half a TLV */
-    {BYTES(V2 "\x21\x11\0\xf" V4_BODY "\4\0\1"), V2_ERROR, NULL, NULL},   /* a value that is not there */
+    {BYTES(V2 "\x21\x11\0\xd" V4_BODY "\4"), V2_ERROR, NULL, NULL}, /* half a TLV */
+    {BYTES(V2 "\x21\x11\0\xf" V4_BODY "\4\0\1"), V2_ERROR, NULL,
+     NULL}, /* a value that is not there */
     {BYTES(V2 "\x21\x11\0\x10" V4_BODY "\4\xff\xffx"), V2_ERROR, NULL, NULL},
-    {BYTES(V2 "\x21\x11\xff\xff"), V2_ERROR, NULL, NULL},                 /* more than is ever peeked */
+    {BYTES(V2 "\x21\x11\xff\xff"), V2_ERROR, NULL, NULL}, /* more than is ever peeked */
     /* neither */
     {BYTES("GET / HTTP/1.1\r\n"), NOT_FOUND_DISALLOWED, NULL, NULL},
     {BYTES("PROXYTCP4"), NOT_FOUND_DISALLOWED, NULL, NULL},
@@ -133,9 +153,10 @@ static void run_headers(bool is_fed) {
         next();
         sv bytes = sv_from(headers[i].bytes, headers[i].n);
         int stat = headers[i].stat;
-        enum listener_filter_status st = is_fed ? bench_feed(&b, bytes) : bench_judge(&b, bytes, false);
+        enum listener_filter_status st =
+            is_fed ? bench_feed(&b, bytes) : bench_judge(&b, bytes, false);
         bool is_found = stat == V1_FOUND || stat == V2_FOUND;
-        assert_row(st == (stat < 0     ? LISTENER_FILTER_NEED_DATA
+        assert_row(st == (stat < 0   ? LISTENER_FILTER_NEED_DATA
                           : is_found ? LISTENER_FILTER_DONE
                                      : LISTENER_FILTER_REJECT),
                    i);
@@ -160,14 +181,17 @@ static void only_the_header_is_taken(void **state) {
     (void)state;
     open_bench();
     next();
-    assert_int_equal(bench_judge(&b, SV("PROXY UNKNOWN\r\nGET / HTTP/1.1\r\n"), false), LISTENER_FILTER_DONE);
+    assert_int_equal(bench_judge(&b, SV("PROXY UNKNOWN\r\nGET / HTTP/1.1\r\n"), false),
+                     LISTENER_FILTER_DONE);
     assert_int_equal(b.info.consume_bytes, 15);
     next();
-    assert_int_equal(bench_judge(&b, SV(V2 "\x21\x11\0\xc" V4_BODY "PROXY UNKNOWN\r\n"), false), LISTENER_FILTER_DONE);
+    assert_int_equal(bench_judge(&b, SV(V2 "\x21\x11\0\xc" V4_BODY "PROXY UNKNOWN\r\n"), false),
+                     LISTENER_FILTER_DONE);
     assert_int_equal(b.info.consume_bytes, 28);
     next();
     b.info.local = (struct addr){.family = AF_INET, .port = 222, .ip = {5, 6, 7, 8}};
-    assert_int_equal(bench_judge(&b, SV("PROXY TCP4 1.2.3.4 5.6.7.8 111 222\r\n"), false), LISTENER_FILTER_DONE);
+    assert_int_equal(bench_judge(&b, SV("PROXY TCP4 1.2.3.4 5.6.7.8 111 222\r\n"), false),
+                     LISTENER_FILTER_DONE);
     assert_false(b.info.is_local_restored); /* it was so anyhow */
 }
 
@@ -209,8 +233,11 @@ static void header_may_be_absent(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(optional); i++) {
         next();
         uint64_t before = optional[i].stat >= 0 ? bench_stat(&b, (unsigned)optional[i].stat) : 0;
-        assert_row(bench_judge(&b, sv_from(optional[i].bytes, optional[i].n), optional[i].end) == optional[i].want, i);
-        assert_row(optional[i].stat < 0 || bench_stat(&b, (unsigned)optional[i].stat) == before + 1, i);
+        assert_row(bench_judge(&b, sv_from(optional[i].bytes, optional[i].n), optional[i].end) ==
+                       optional[i].want,
+                   i);
+        assert_row(optional[i].stat < 0 || bench_stat(&b, (unsigned)optional[i].stat) == before + 1,
+                   i);
     }
 }
 
@@ -256,15 +283,21 @@ static void unknown_version_in_config(void **state) {
 
 static void rules_are_refused(void **state) {
     (void)state;
-    ListenerProxyProtocol__ProxyProtocol__Rule rule = LISTENER_PROXY_PROTOCOL__PROXY_PROTOCOL__RULE__INIT;
+    ListenerProxyProtocol__ProxyProtocol__Rule rule =
+        LISTENER_PROXY_PROTOCOL__PROXY_PROTOCOL__RULE__INIT;
     ListenerProxyProtocol__ProxyProtocol__Rule *rules[] = {&rule};
     m.n_rules = 1;
     m.rules = rules;
     assert_false(bench_open(&b, &proxy_protocol_listener_filter, &m));
-    assert_sv_is(diag_text(&b.d), "rules: TLVs as dynamic metadata or filter state are not supported");
+    assert_sv_is(diag_text(&b.d),
+                 "rules: TLVs as dynamic metadata or filter state are not supported");
 }
 
-#define TLVS "\1\0\2h2" "\4\0\0" "\xea\0\1z" "\4\0\1y"
+#define TLVS    \
+    "\1\0\2h2"  \
+    "\4\0\0"    \
+    "\xea\0\1z" \
+    "\4\0\1y"
 static const sv with_tlvs = SV_INIT(V2 "\x21\x11\0\x1c" V4_BODY TLVS);
 
 static void tlvs_to_pass_on(void **state) {
@@ -277,11 +310,15 @@ static void tlvs_to_pass_on(void **state) {
     } rows[] = {
         {false, false, SV_INIT("")},
         {true, true, SV_INIT(TLVS)},
-        {true, false, SV_INIT("\4\0\0" "\4\0\1y")},
+        {true, false,
+         SV_INIT("\4\0\0"
+                 "\4\0\1y")},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        pass.match_type = rows[i].is_all ? CORE__PROXY_PROTOCOL_PASS_THROUGH_TLVS__PASS_TLVS_MATCH_TYPE__INCLUDE_ALL
-                                         : CORE__PROXY_PROTOCOL_PASS_THROUGH_TLVS__PASS_TLVS_MATCH_TYPE__INCLUDE;
+        pass.match_type =
+            rows[i].is_all
+                ? CORE__PROXY_PROTOCOL_PASS_THROUGH_TLVS__PASS_TLVS_MATCH_TYPE__INCLUDE_ALL
+                : CORE__PROXY_PROTOCOL_PASS_THROUGH_TLVS__PASS_TLVS_MATCH_TYPE__INCLUDE;
         pass.n_tlv_type = rows[i].is_all ? 0 : 1;
         pass.tlv_type = types;
         m.pass_through_tlvs = rows[i].has ? &pass : NULL;

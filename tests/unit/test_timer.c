@@ -40,8 +40,10 @@ static struct timer_wheel *new_wheel(uint64_t at_ms) {
     return w;
 }
 
-static const uint64_t begins[] = {0, 1, 62, 63, 64, 4095, 4096, 262143, 1ull << 30, (1ull << 36) - 1};
-static const uint64_t afters[] = {0, 1, 2, 63, 64, 65, 127, 128, 4095, 4096, 4097, 65536, 262144, 16777216, 1ull << 33};
+static const uint64_t begins[] = {0,    1,    62,     63,         64,
+                                  4095, 4096, 262143, 1ull << 30, (1ull << 36) - 1};
+static const uint64_t afters[] = {0,    1,    2,    63,    64,     65,       127,       128,
+                                  4095, 4096, 4097, 65536, 262144, 16777216, 1ull << 33};
 
 static void each_time_is_exact(void **state) {
     (void)state;
