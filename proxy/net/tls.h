@@ -69,8 +69,8 @@ sv ssl_info_alpn(const struct ssl_info *s);
 bool ssl_info_peer_validity(const struct ssl_info *s, int64_t *from_s, int64_t *until_s);
 
 /* --- admin and stats; any thread --- */
-/* One element of /certs, {"ca_cert": […], "cert_chain": […]}, with empty lists when the context has none. False, nothing
- * written: the factory is not TLS. now_s: Unix time. */
+/* One element of /certs, {"ca_cert": […], "cert_chain": […]}, with empty lists when the context has
+ * none. False, nothing written: the factory is not TLS. now_s: Unix time. */
 bool tls_factory_describe_certs(const struct transport_factory *f, int64_t now_s,
                                 struct json_writer *w);
 /* Days until the first of its certificates expires (0: one already has); UINT32_MAX: none. */

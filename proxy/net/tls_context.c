@@ -164,7 +164,8 @@ static void set_expiry(const struct tls_config *c, sv name, int64_t expires_s) {
     char text[512];
     int n = snprintf(text, sizeof text, "certificate.%.*s.expiration_unix_time_seconds",
                      (int)(name.n < 256 ? name.n : 256), name.p);
-    stat_dyn_set(stats_dyn(c->ssl_scope, sv_from(text, (size_t)n), STAT_GAUGE), (uint64_t)expires_s);
+    stat_dyn_set(stats_dyn(c->ssl_scope, sv_from(text, (size_t)n), STAT_GAUGE),
+                 (uint64_t)expires_s);
 }
 
 /* Of a trust bundle the certificate that expires first counts. */

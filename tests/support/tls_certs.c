@@ -38,8 +38,8 @@ static EVP_PKEY *new_rsa(int bits) {
         BIGNUM *e = BN_new();
         RSA *rsa = RSA_new();
         *slot = EVP_PKEY_new();
-        CHECK(e && rsa && *slot && BN_set_word(e, RSA_F4) && RSA_generate_key_ex(rsa, bits, e, NULL) &&
-              EVP_PKEY_assign_RSA(*slot, rsa));
+        CHECK(e && rsa && *slot && BN_set_word(e, RSA_F4) &&
+              RSA_generate_key_ex(rsa, bits, e, NULL) && EVP_PKEY_assign_RSA(*slot, rsa));
         BN_free(e);
     }
     EVP_PKEY_up_ref(*slot);
@@ -117,15 +117,20 @@ static void add_must_staple(X509 *x) {
 static void set_names(X509 *x, const struct test_cert_spec *spec, X509 *issuer) {
     X509_NAME *name = X509_get_subject_name(x);
     if (spec->cn) {
-        CHECK(X509_NAME_add_entry_by_txt(name, "O", MBSTRING_UTF8, (const uint8_t *)"Test, Inc.", -1, -1, 0));
-        CHECK(X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, (const uint8_t *)spec->cn, -1, -1, 0));
+        CHECK(X509_NAME_add_entry_by_txt(name, "O", MBSTRING_UTF8, (const uint8_t *)"Test, Inc.",
+                                         -1, -1, 0));
+        CHECK(X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, (const uint8_t *)spec->cn, -1,
+                                         -1, 0));
     }
     CHECK(X509_set_issuer_name(x, X509_get_subject_name(issuer)));
 }
 
 static void set_extensions(X509 *x, const struct test_cert_spec *spec, X509 *issuer) {
-    add_ext(x, issuer, NID_basic_constraints, spec->is_ca ? "critical,CA:TRUE" : "critical,CA:FALSE");
-    add_ext(x, issuer, NID_key_usage, spec->is_ca ? "critical,keyCertSign,cRLSign" : "critical,digitalSignature,keyEncipherment");
+    add_ext(x, issuer, NID_basic_constraints,
+            spec->is_ca ? "critical,CA:TRUE" : "critical,CA:FALSE");
+    add_ext(x, issuer, NID_key_usage,
+            spec->is_ca ? "critical,keyCertSign,cRLSign"
+                        : "critical,digitalSignature,keyEncipherment");
     if (spec->sans) {
         add_ext(x, issuer, NID_subject_alt_name, spec->sans);
     }
@@ -218,28 +223,36 @@ static void add_time(CBB *in, long from_now_s) {
     time_t t = time(NULL) + from_now_s;
     CHECK(gmtime_r(&t, &tm));
     size_t n = strftime(s, sizeof s, "%Y%m%d%H%M%SZ", &tm);
-    CHECK(CBB_add_asn1(in, &text, CBS_ASN1_GENERALIZEDTIME) && CBB_add_bytes(&text, (const uint8_t *)s, n) && CBB_flush(in));
+    CHECK(CBB_add_asn1(in, &text, CBS_ASN1_GENERALIZEDTIME) &&
+          CBB_add_bytes(&text, (const uint8_t *)s, n) && CBB_flush(in));
 }
 
 size_t test_ocsp_der(long serial, long next_update_s, unsigned char out[512]) {
     static const uint8_t basic[] = {0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01, 0x01};
     static const uint8_t sha1[] = {0x2b, 0x0e, 0x03, 0x02, 0x1a};
-    CBB cbb, response, status, wrap, bytes, oid, octets, b, data, responder, list, single, id, alg, child;
+    CBB cbb, response, status, wrap, bytes, oid, octets, b, data, responder, list, single, id, alg,
+        child;
     uint8_t hash[20] = {1};
     const unsigned ctx = CBS_ASN1_CONSTRUCTED | CBS_ASN1_CONTEXT_SPECIFIC;
     CHECK(CBB_init_fixed(&cbb, out, 512));
     CHECK(CBB_add_asn1(&cbb, &response, CBS_ASN1_SEQUENCE));
     CHECK(CBB_add_asn1(&response, &status, CBS_ASN1_ENUMERATED) && CBB_add_u8(&status, 0));
-    CHECK(CBB_add_asn1(&response, &wrap, ctx | 0) && CBB_add_asn1(&wrap, &bytes, CBS_ASN1_SEQUENCE));
+    CHECK(CBB_add_asn1(&response, &wrap, ctx | 0) &&
+          CBB_add_asn1(&wrap, &bytes, CBS_ASN1_SEQUENCE));
     CHECK(CBB_add_asn1(&bytes, &oid, CBS_ASN1_OBJECT) && CBB_add_bytes(&oid, basic, sizeof basic));
     CHECK(CBB_add_asn1(&bytes, &octets, CBS_ASN1_OCTETSTRING));
-    CHECK(CBB_add_asn1(&octets, &b, CBS_ASN1_SEQUENCE) && CBB_add_asn1(&b, &data, CBS_ASN1_SEQUENCE));
-    CHECK(CBB_add_asn1(&data, &responder, ctx | 2) && CBB_add_asn1_octet_string(&responder, hash, sizeof hash));
+    CHECK(CBB_add_asn1(&octets, &b, CBS_ASN1_SEQUENCE) &&
+          CBB_add_asn1(&b, &data, CBS_ASN1_SEQUENCE));
+    CHECK(CBB_add_asn1(&data, &responder, ctx | 2) &&
+          CBB_add_asn1_octet_string(&responder, hash, sizeof hash));
     add_time(&data, -60);
-    CHECK(CBB_add_asn1(&data, &list, CBS_ASN1_SEQUENCE) && CBB_add_asn1(&list, &single, CBS_ASN1_SEQUENCE));
-    CHECK(CBB_add_asn1(&single, &id, CBS_ASN1_SEQUENCE) && CBB_add_asn1(&id, &alg, CBS_ASN1_SEQUENCE));
+    CHECK(CBB_add_asn1(&data, &list, CBS_ASN1_SEQUENCE) &&
+          CBB_add_asn1(&list, &single, CBS_ASN1_SEQUENCE));
+    CHECK(CBB_add_asn1(&single, &id, CBS_ASN1_SEQUENCE) &&
+          CBB_add_asn1(&id, &alg, CBS_ASN1_SEQUENCE));
     CHECK(CBB_add_asn1(&alg, &child, CBS_ASN1_OBJECT) && CBB_add_bytes(&child, sha1, sizeof sha1));
-    CHECK(CBB_add_asn1_octet_string(&id, hash, sizeof hash) && CBB_add_asn1_octet_string(&id, hash, sizeof hash));
+    CHECK(CBB_add_asn1_octet_string(&id, hash, sizeof hash) &&
+          CBB_add_asn1_octet_string(&id, hash, sizeof hash));
     CHECK(CBB_add_asn1_uint64(&id, (uint64_t)serial));
     CHECK(CBB_add_asn1(&single, &child, CBS_ASN1_CONTEXT_SPECIFIC | 0)); /* good */
     add_time(&single, -60);
@@ -252,7 +265,8 @@ size_t test_ocsp_der(long serial, long next_update_s, unsigned char out[512]) {
 
 char *test_encrypted_key_pem(const struct test_cert *c, const char *password) {
     BIO *bio = BIO_new(BIO_s_mem());
-    CHECK(PEM_write_bio_PKCS8PrivateKey(bio, c->key, EVP_aes_256_cbc(), password, (int)strlen(password), NULL, NULL));
+    CHECK(PEM_write_bio_PKCS8PrivateKey(bio, c->key, EVP_aes_256_cbc(), password,
+                                        (int)strlen(password), NULL, NULL));
     return bio_text(bio);
 }
 

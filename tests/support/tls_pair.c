@@ -37,7 +37,8 @@ static void open_end(struct tls_end *e, struct transport *t, int fd, int sndbuf)
     }
 }
 
-void tls_pair_open(struct tls_end *a, struct transport *ta, struct tls_end *b, struct transport *tb, int sndbuf) {
+void tls_pair_open(struct tls_end *a, struct transport *ta, struct tls_end *b, struct transport *tb,
+                   int sndbuf) {
     int fd[2];
     CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd) == 0);
     open_end(a, ta, fd[0], sndbuf);

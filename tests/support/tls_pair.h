@@ -1,5 +1,6 @@
-/* Two TLS transports on a socketpair, driven by hand instead of by conn.c: every read and write happens when a test says so.
- * The test links with TLS_PAIR_LINK's --wrap options, so that what transports tell their connection arrives here. */
+/* Two TLS transports on a socketpair, driven by hand instead of by conn.c: every read and write
+ * happens when a test says so. The test links with TLS_PAIR_LINK's --wrap options, so that what
+ * transports tell their connection arrives here. */
 #ifndef SLUICE_TESTS_TLS_PAIR_H
 #define SLUICE_TESTS_TLS_PAIR_H
 
@@ -12,7 +13,7 @@ struct tls_end {
     struct loop loop;
     struct transport *t; /* NULL: a bare socket */
     struct buf in, out;
-    size_t read_max;     /* per read; 0: 64 KiB */
+    size_t read_max; /* per read; 0: 64 KiB */
     bool started, ready, failed, closed, saw_end;
     bool want_write, want_read_again;
     bool end_wanted, end_sent; /* half-close */
@@ -20,7 +21,8 @@ struct tls_end {
 };
 
 /* t may be NULL. sndbuf 0: the system's. */
-void tls_pair_open(struct tls_end *a, struct transport *ta, struct tls_end *b, struct transport *tb, int sndbuf);
+void tls_pair_open(struct tls_end *a, struct transport *ta, struct tls_end *b, struct transport *tb,
+                   int sndbuf);
 /* One turn of an end: connect, read, write. Returns whether anything moved. */
 bool tls_end_step(struct tls_end *e);
 /* Until nothing moves at either end. */

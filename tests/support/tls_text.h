@@ -21,9 +21,10 @@ static inline const char *tls_quoted(struct arena *a, const char *text) {
     return out;
 }
 
-/* A message of envoy.extensions.transport_sockets.tls.v3; every `~name~` in the text becomes the quoted PEM of that name in
- * `vars` (name, text, …, NULL). It must parse. */
-static inline const void *tls_message(struct arena *a, const char *type, const char *text, const char *const *vars) {
+/* A message of envoy.extensions.transport_sockets.tls.v3; every `~name~` in the text becomes the
+ * quoted PEM of that name in `vars` (name, text, …, NULL). It must parse. */
+static inline const void *tls_message(struct arena *a, const char *type, const char *text,
+                                      const char *const *vars) {
     struct buf b;
     struct diag d;
     diag_init(&d);
@@ -40,7 +41,8 @@ static inline const void *tls_message(struct arena *a, const char *type, const c
         }
     }
     sv full = arena_printf(a, "envoy.extensions.transport_sockets.tls.v3.%s", type);
-    const void *m = pb_text_parse(proto_type_find(full), arena_sv(a, buf_pullup(&b, buf_len(&b))), a, &d);
+    const void *m =
+        pb_text_parse(proto_type_find(full), arena_sv(a, buf_pullup(&b, buf_len(&b))), a, &d);
     if (!m) {
         sv why = diag_text(&d);
         fail_msg("%s: %.*s", text, SV_ARG(why));

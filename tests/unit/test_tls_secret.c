@@ -1,8 +1,8 @@
 /* Secrets: PEM and PKCS#12 parsing, refusals with their texts, sharing by content, watches. */
 #include <stdio.h>
 
-#include <openssl/pkcs8.h>
 #include <openssl/mem.h>
+#include <openssl/pkcs8.h>
 
 #include "protos/gen/core.pb-c.h"
 #include "protos/gen/tls.pb-c.h"
@@ -18,8 +18,11 @@ static struct {
 } certs;
 
 static struct test_cert *leaf_of(enum test_key key, bool must_staple) {
-    return test_cert_new(&(struct test_cert_spec){
-        .cn = "leaf", .sans = "DNS:leaf.test", .issuer = certs.ca, .key = key, .must_staple = must_staple});
+    return test_cert_new(&(struct test_cert_spec){.cn = "leaf",
+                                                  .sans = "DNS:leaf.test",
+                                                  .issuer = certs.ca,
+                                                  .key = key,
+                                                  .must_staple = must_staple});
 }
 
 static int setup(void **state) {
@@ -40,7 +43,8 @@ static int setup(void **state) {
 
 static int teardown(void **state) {
     (void)state;
-    struct test_cert *all[] = {certs.ca, certs.leaf, certs.other, certs.rsa, certs.weak_rsa, certs.weak_ec, certs.ed, certs.staple};
+    struct test_cert *all[] = {certs.ca,       certs.leaf,    certs.other, certs.rsa,
+                               certs.weak_rsa, certs.weak_ec, certs.ed,    certs.staple};
     for (unsigned i = 0; i < ARRAY_LEN(all); i++) {
         test_cert_free(all[i]);
     }
@@ -64,7 +68,9 @@ static Core__DataSource from_bytes(const void *p, size_t n) {
     return s;
 }
 
-static bool has_text(struct diag *d, const char *want) { return sv_contains(diag_text(d), sv_cstr(want)); }
+static bool has_text(struct diag *d, const char *want) {
+    return sv_contains(diag_text(d), sv_cstr(want));
+}
 
 /* Compile one certificate; `want` NULL: it must be good, else the error must hold it. */
 static void check_cert(const Tls__TlsCertificate *m, const char *want, size_t row) {
@@ -87,7 +93,8 @@ static void test_certificates(void **state) {
     char *cut = strdup(leaf);
     cut[strlen(cut) / 2] = '\0';
     char *trailing = malloc(strlen(leaf) + 100);
-    snprintf(trailing, strlen(leaf) + 100, "%s-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", leaf);
+    snprintf(trailing, strlen(leaf) + 100,
+             "%s-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", leaf);
     const struct {
         const char *chain, *key, *password, *want;
     } rows[] = {
@@ -216,7 +223,7 @@ static void test_ocsp(void **state) {
     n = test_ocsp_der(4711, 3600, der);
     staple.inline_bytes.len = n;
     check_cert(&m, "OCSP response does not match its TLS certificate", 0);
-    der[6] = 3; /* tryLater */
+    der[6] = 3;                      /* tryLater */
     for (size_t i = 0; i < n; i++) { /* every single byte changed: no crash, whatever is said */
         unsigned char old = der[i];
         der[i] ^= 0x5a;
@@ -390,7 +397,8 @@ static void test_files(void **state) {
 
 /* --- validation contexts --- */
 
-static void check_validation(const Tls__CertificateValidationContext *m, const char *want, size_t row) {
+static void check_validation(const Tls__CertificateValidationContext *m, const char *want,
+                             size_t row) {
     struct diag d;
     diag_init(&d);
     struct tls_secret *s = tls_secret_from_validation(m, SV("v"), &d);
@@ -423,19 +431,23 @@ static void test_validation_trust(void **state) {
         {"", NULL, false, 0, NULL},
         {"junk", NULL, false, 0, "Failed to load trusted CA certificates from <inline>"},
         {certs.crl, NULL, false, 0, "Failed to load trusted CA certificates from <inline>"},
-        {certs.leaf->key_pem, NULL, false, 0, "Failed to load trusted CA certificates from <inline>"},
+        {certs.leaf->key_pem, NULL, false, 0,
+         "Failed to load trusted CA certificates from <inline>"},
         {NULL, certs.crl, false, 0, "Failed to load CRL from <inline> without trusted CA"},
-        {certs.ca->pem, "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n", false, 0, "Failed to load CRL from <inline>"},
+        {certs.ca->pem, "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n", false, 0,
+         "Failed to load CRL from <inline>"},
         {NULL, NULL, true, 0, "Certificate validity period is always ignored without trusted CA"},
         {certs.ca->pem, NULL, false, 9, "unknown trust_chain_verification 9"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        Core__DataSource ca = from_text(rows[i].ca ? rows[i].ca : ""), crl = from_text(rows[i].crl ? rows[i].crl : "");
+        Core__DataSource ca = from_text(rows[i].ca ? rows[i].ca : ""),
+                         crl = from_text(rows[i].crl ? rows[i].crl : "");
         Tls__CertificateValidationContext m = TLS__CERTIFICATE_VALIDATION_CONTEXT__INIT;
         m.trusted_ca = rows[i].ca ? &ca : NULL;
         m.crl = rows[i].crl ? &crl : NULL;
         m.allow_expired_certificate = rows[i].allow_expired;
-        m.trust_chain_verification = (Tls__CertificateValidationContext__TrustChainVerification)rows[i].trust;
+        m.trust_chain_verification =
+            (Tls__CertificateValidationContext__TrustChainVerification)rows[i].trust;
         check_validation(&m, rows[i].want, i);
     }
 }
@@ -483,7 +495,8 @@ static void test_validation_names(void **state) {
     (void)state;
     TypeMatcher__RegexMatcher bad_regex = TYPE_MATCHER__REGEX_MATCHER__INIT;
     bad_regex.regex = "(";
-    TypeMatcher__StringMatcher exact = TYPE_MATCHER__STRING_MATCHER__INIT, regex = exact, unset = exact;
+    TypeMatcher__StringMatcher exact = TYPE_MATCHER__STRING_MATCHER__INIT, regex = exact,
+                               unset = exact;
     exact.match_pattern_case = TYPE_MATCHER__STRING_MATCHER__MATCH_PATTERN_EXACT;
     exact.exact = "a";
     regex.match_pattern_case = TYPE_MATCHER__STRING_MATCHER__MATCH_PATTERN_SAFE_REGEX;
@@ -496,12 +509,17 @@ static void test_validation_names(void **state) {
         const char *want;
     } rows[] = {
         {TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__URI, &exact, "", true, NULL},
-        {TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__OTHER_NAME, &exact, "1.3.6.1.4.1.311.20.2.3", true, NULL},
-        {TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__URI, &exact, "", false, "without trusted CA is insecure"},
-        {TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__SAN_TYPE_UNSPECIFIED, &exact, "", true, "match_typed_subject_alt_names[0].san_type"},
+        {TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__OTHER_NAME, &exact, "1.3.6.1.4.1.311.20.2.3",
+         true, NULL},
+        {TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__URI, &exact, "", false,
+         "without trusted CA is insecure"},
+        {TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__SAN_TYPE_UNSPECIFIED, &exact, "", true,
+         "match_typed_subject_alt_names[0].san_type"},
         {17, &exact, "", true, "not 17"},
-        {TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__OTHER_NAME, &exact, "", true, "expected an object identifier"},
-        {TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__OTHER_NAME, &exact, "not an oid", true, "expected an object identifier"},
+        {TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__OTHER_NAME, &exact, "", true,
+         "expected an object identifier"},
+        {TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__OTHER_NAME, &exact, "not an oid", true,
+         "expected an object identifier"},
         {TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__DNS, &regex, "", true, "Invalid regex '('"},
         {TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__DNS, &unset, "", true, "no match pattern"},
         {TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__DNS, NULL, "", true, "value is required"},
@@ -543,10 +561,10 @@ static void test_validation_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_certificates),    cmocka_unit_test(test_field_conflicts),
-        cmocka_unit_test(test_pkcs12),          cmocka_unit_test(test_ocsp),
-        cmocka_unit_test(test_sharing),         cmocka_unit_test(test_tickets),
-        cmocka_unit_test(test_secret_message),  cmocka_unit_test(test_files),
+        cmocka_unit_test(test_certificates),     cmocka_unit_test(test_field_conflicts),
+        cmocka_unit_test(test_pkcs12),           cmocka_unit_test(test_ocsp),
+        cmocka_unit_test(test_sharing),          cmocka_unit_test(test_tickets),
+        cmocka_unit_test(test_secret_message),   cmocka_unit_test(test_files),
         cmocka_unit_test(test_validation_trust), cmocka_unit_test(test_validation_pins),
         cmocka_unit_test(test_validation_names), cmocka_unit_test(test_validation_refused),
     };

@@ -1,4 +1,5 @@
-/* Judging peers: chains, dates, revocation, names, pins, SPIFFE; and the text of certificate facts. */
+/* Judging peers: chains, dates, revocation, names, pins, SPIFFE; and the text of certificate
+ * facts. */
 #include <stdio.h>
 
 #include <openssl/mem.h>
@@ -12,8 +13,10 @@
 #include "tests/support/tls_certs.h"
 #include "tests/support/tls_text.h"
 
-#define SANS "DNS:*.wild.test,DNS:exact.test,URI:spiffe://td/ns/a/sa/b,IP:10.1.2.3,IP:fd00:0:0:0:0:0:0:1,email:me@mail.test," \
-             "otherName:1.3.6.1.4.1.311.20.2.3;UTF8:upn@corp"
+#define SANS                                                  \
+    "DNS:*.wild.test,DNS:exact.test,URI:spiffe://td/ns/a/sa/" \
+    "b,IP:10.1.2.3,IP:fd00:0:0:0:0:0:0:1,email:me@mail.test," \
+    "otherName:1.3.6.1.4.1.311.20.2.3;UTF8:upn@corp"
 
 static struct {
     struct test_cert *root, *mid, *leaf, *old_root, *expired, *future, *plain, *deep_root;
@@ -24,20 +27,32 @@ static struct {
 static int setup(void **state) {
     (void)state;
     pki.root = test_cert_new(&(struct test_cert_spec){.cn = "Root", .is_ca = true});
-    pki.old_root = test_cert_new(&(struct test_cert_spec){.cn = "Root", .is_ca = true, .serial = 2});
-    pki.mid = test_cert_new(&(struct test_cert_spec){.cn = "Mid", .is_ca = true, .issuer = pki.root, .serial = 50});
-    pki.leaf = test_cert_new(&(struct test_cert_spec){.cn = "leaf", .sans = SANS, .issuer = pki.mid, .serial = 51});
-    pki.expired = test_cert_new(&(struct test_cert_spec){.cn = "old", .sans = SANS, .issuer = pki.root, .not_before_s = -7200, .not_after_s = -3600});
-    pki.future = test_cert_new(&(struct test_cert_spec){.cn = "new", .sans = SANS, .issuer = pki.root, .not_before_s = 3600, .not_after_s = 7200});
+    pki.old_root =
+        test_cert_new(&(struct test_cert_spec){.cn = "Root", .is_ca = true, .serial = 2});
+    pki.mid = test_cert_new(
+        &(struct test_cert_spec){.cn = "Mid", .is_ca = true, .issuer = pki.root, .serial = 50});
+    pki.leaf = test_cert_new(
+        &(struct test_cert_spec){.cn = "leaf", .sans = SANS, .issuer = pki.mid, .serial = 51});
+    pki.expired = test_cert_new(&(struct test_cert_spec){.cn = "old",
+                                                         .sans = SANS,
+                                                         .issuer = pki.root,
+                                                         .not_before_s = -7200,
+                                                         .not_after_s = -3600});
+    pki.future = test_cert_new(&(struct test_cert_spec){
+        .cn = "new", .sans = SANS, .issuer = pki.root, .not_before_s = 3600, .not_after_s = 7200});
     pki.plain = test_cert_new(&(struct test_cert_spec){.cn = "exact.test", .issuer = pki.root});
-    pki.two_uris = test_cert_new(&(struct test_cert_spec){.cn = "x", .sans = "URI:spiffe://td/a,URI:spiffe://other/b", .issuer = pki.root});
-    pki.ca_leaf = test_cert_new(&(struct test_cert_spec){.cn = "x", .sans = "URI:spiffe://td/a", .issuer = pki.root, .is_ca = true});
-    pki.client_only = test_cert_new(&(struct test_cert_spec){.cn = "c", .sans = "DNS:exact.test", .issuer = pki.root, .client_only = true});
+    pki.two_uris = test_cert_new(&(struct test_cert_spec){
+        .cn = "x", .sans = "URI:spiffe://td/a,URI:spiffe://other/b", .issuer = pki.root});
+    pki.ca_leaf = test_cert_new(&(struct test_cert_spec){
+        .cn = "x", .sans = "URI:spiffe://td/a", .issuer = pki.root, .is_ca = true});
+    pki.client_only = test_cert_new(&(struct test_cert_spec){
+        .cn = "c", .sans = "DNS:exact.test", .issuer = pki.root, .client_only = true});
     pki.crl_leaf = test_crl_pem(pki.mid, (long[]){7, 51}, 2);
     pki.crl_mid = test_crl_pem(pki.root, (long[]){50}, 1);
     pki.crl_root_empty = test_crl_pem(pki.root, NULL, 0);
     pki.root_and_crl = malloc(strlen(pki.root->pem) + strlen(pki.crl_mid) + 1);
-    snprintf(pki.root_and_crl, strlen(pki.root->pem) + strlen(pki.crl_mid) + 1, "%s%s", pki.root->pem, pki.crl_mid);
+    snprintf(pki.root_and_crl, strlen(pki.root->pem) + strlen(pki.crl_mid) + 1, "%s%s",
+             pki.root->pem, pki.crl_mid);
     pki.hash = test_cert_hash(pki.leaf, true);
     pki.spki = test_cert_spki(pki.leaf);
     return 0;
@@ -45,11 +60,13 @@ static int setup(void **state) {
 
 static int teardown(void **state) {
     (void)state;
-    struct test_cert *all[] = {pki.root, pki.mid, pki.leaf, pki.old_root, pki.expired, pki.future, pki.plain, pki.two_uris, pki.ca_leaf, pki.client_only};
+    struct test_cert *all[] = {pki.root,   pki.mid,   pki.leaf,     pki.old_root, pki.expired,
+                               pki.future, pki.plain, pki.two_uris, pki.ca_leaf,  pki.client_only};
     for (unsigned i = 0; i < ARRAY_LEN(all); i++) {
         test_cert_free(all[i]);
     }
-    char *texts[] = {pki.crl_leaf, pki.crl_mid, pki.crl_root_empty, pki.root_and_crl, pki.hash, pki.spki};
+    char *texts[] = {pki.crl_leaf,     pki.crl_mid, pki.crl_root_empty,
+                     pki.root_and_crl, pki.hash,    pki.spki};
     for (unsigned i = 0; i < ARRAY_LEN(texts); i++) {
         free(texts[i]);
     }
@@ -57,7 +74,7 @@ static int teardown(void **state) {
     return 0;
 }
 
-static STACK_OF(CRYPTO_BUFFER) *chain_of(const struct test_cert *const *v, unsigned n) {
+static STACK_OF(CRYPTO_BUFFER) * chain_of(const struct test_cert *const *v, unsigned n) {
     STACK_OF(CRYPTO_BUFFER) *out = sk_CRYPTO_BUFFER_new_null();
     for (unsigned i = 0; i < n; i++) {
         uint8_t *der = NULL;
@@ -77,9 +94,11 @@ struct fixture {
 };
 
 static struct tls_secret *compile(struct fixture *f, const char *text) {
-    const char *const vars[] = {"root", pki.root->pem, "old_root", pki.old_root->pem, "mid", pki.mid->pem,
-                                "crl_leaf", pki.crl_leaf, "crl_mid", pki.crl_mid, "crl_root", pki.crl_root_empty,
-                                "root_and_crl", pki.root_and_crl, "hash", pki.hash, "spki", pki.spki, NULL};
+    const char *const vars[] = {"root",         pki.root->pem,    "old_root", pki.old_root->pem,
+                                "mid",          pki.mid->pem,     "crl_leaf", pki.crl_leaf,
+                                "crl_mid",      pki.crl_mid,      "crl_root", pki.crl_root_empty,
+                                "root_and_crl", pki.root_and_crl, "hash",     pki.hash,
+                                "spki",         pki.spki,         NULL};
     const void *m = tls_message(&f->a, "CertificateValidationContext", text, vars);
     struct tls_secret *s = tls_secret_from_validation(m, SV("v"), &f->d);
     if (!s) {
@@ -96,7 +115,8 @@ static bool policy(struct fixture *f, const char *text0, const char *text1, bool
     diag_init(&f->d);
     f->part[0] = compile(f, text0);
     f->part[1] = text1 ? compile(f, text1) : NULL;
-    return tls_policy_make(&f->p, f->part[0]->validation, f->part[1] ? f->part[1]->validation : NULL, auto_sni, &f->d);
+    return tls_policy_make(&f->p, f->part[0]->validation,
+                           f->part[1] ? f->part[1]->validation : NULL, auto_sni, &f->d);
 }
 
 static void done(struct fixture *f) {
@@ -127,14 +147,22 @@ static void check(struct fixture *f, struct tls_peer peer, const struct expect *
     assert_row(e->ok || v.alert == e->alert, row);
 }
 
-#define OK {true, TLS_PEER_VALIDATED, -1, 0, NULL}
-#define BAD_CHAIN(alert, text) {false, TLS_PEER_FAILED, SSL_STAT_fail_verify_error, (alert), (text)}
-#define BAD_NAME {false, TLS_PEER_FAILED, SSL_STAT_fail_verify_san, SSL_AD_CERTIFICATE_UNKNOWN, "certificate SANs are ["}
+#define OK \
+    { true, TLS_PEER_VALIDATED, -1, 0, NULL }
+#define BAD_CHAIN(alert, text) \
+    { false, TLS_PEER_FAILED, SSL_STAT_fail_verify_error, (alert), (text) }
+#define BAD_NAME                                                                      \
+    {                                                                                 \
+        false, TLS_PEER_FAILED, SSL_STAT_fail_verify_san, SSL_AD_CERTIFICATE_UNKNOWN, \
+            "certificate SANs are ["                                                  \
+    }
 
 static void test_chains(void **state) {
     (void)state;
-    const struct test_cert *full[] = {pki.leaf, pki.mid}, *leaf_only[] = {pki.leaf}, *expired[] = {pki.expired};
-    const struct test_cert *future[] = {pki.future}, *self[] = {pki.root}, *shuffled[] = {pki.leaf, pki.plain, pki.mid};
+    const struct test_cert *full[] = {pki.leaf, pki.mid}, *leaf_only[] = {pki.leaf},
+                           *expired[] = {pki.expired};
+    const struct test_cert *future[] = {pki.future}, *self[] = {pki.root},
+                           *shuffled[] = {pki.leaf, pki.plain, pki.mid};
     const struct test_cert *client[] = {pki.client_only};
     const struct {
         const char *config;
@@ -146,21 +174,37 @@ static void test_chains(void **state) {
         {"trusted_ca { inline_string: ~root~ }", shuffled, 3, OK},
         {"trusted_ca { inline_string: ~mid~ }", leaf_only, 1, OK}, /* partial chains are enough */
         {"trusted_ca { inline_string: ~root~ }", self, 1, OK},
-        {"trusted_ca { inline_string: ~root~ }", leaf_only, 1, BAD_CHAIN(SSL_AD_UNKNOWN_CA, "at depth 0: unable to get local issuer certificate")},
-        {"trusted_ca { inline_string: ~old_root~ }", full, 2, BAD_CHAIN(SSL_AD_DECRYPT_ERROR, "certificate signature failure")},
-        {"trusted_ca { inline_string: ~root~ }", expired, 1, BAD_CHAIN(SSL_AD_CERTIFICATE_EXPIRED, "at depth 0: certificate has expired")},
-        {"trusted_ca { inline_string: ~root~ }", future, 1, BAD_CHAIN(SSL_AD_CERTIFICATE_EXPIRED, "not yet valid")},
+        {"trusted_ca { inline_string: ~root~ }", leaf_only, 1,
+         BAD_CHAIN(SSL_AD_UNKNOWN_CA, "at depth 0: unable to get local issuer certificate")},
+        {"trusted_ca { inline_string: ~old_root~ }", full, 2,
+         BAD_CHAIN(SSL_AD_DECRYPT_ERROR, "certificate signature failure")},
+        {"trusted_ca { inline_string: ~root~ }", expired, 1,
+         BAD_CHAIN(SSL_AD_CERTIFICATE_EXPIRED, "at depth 0: certificate has expired")},
+        {"trusted_ca { inline_string: ~root~ }", future, 1,
+         BAD_CHAIN(SSL_AD_CERTIFICATE_EXPIRED, "not yet valid")},
         {"trusted_ca { inline_string: ~root~ } allow_expired_certificate: true", expired, 1, OK},
-        {"trusted_ca { inline_string: ~root~ }", client, 1, BAD_CHAIN(SSL_AD_UNSUPPORTED_CERTIFICATE, "unsupported certificate purpose")},
-        {"trusted_ca { inline_string: ~root~ } trust_chain_verification: ACCEPT_UNTRUSTED", expired, 1,
+        {"trusted_ca { inline_string: ~root~ }", client, 1,
+         BAD_CHAIN(SSL_AD_UNSUPPORTED_CERTIFICATE, "unsupported certificate purpose")},
+        {"trusted_ca { inline_string: ~root~ } trust_chain_verification: ACCEPT_UNTRUSTED",
+         expired,
+         1,
          {true, TLS_PEER_FAILED, SSL_STAT_fail_verify_error, 0, "expired"}},
-        {"trust_chain_verification: ACCEPT_UNTRUSTED", expired, 1, {true, TLS_PEER_NOT_VALIDATED, -1, 0, NULL}},
-        {"trusted_ca { inline_string: ~root~ } max_verify_depth { value: 0 }", full, 2, BAD_CHAIN(SSL_AD_UNKNOWN_CA, NULL)},
-        {"trusted_ca { inline_string: ~root~ } max_verify_depth { value: 1 }", full, 2, BAD_CHAIN(SSL_AD_UNKNOWN_CA, NULL)},
+        {"trust_chain_verification: ACCEPT_UNTRUSTED",
+         expired,
+         1,
+         {true, TLS_PEER_NOT_VALIDATED, -1, 0, NULL}},
+        {"trusted_ca { inline_string: ~root~ } max_verify_depth { value: 0 }", full, 2,
+         BAD_CHAIN(SSL_AD_UNKNOWN_CA, NULL)},
+        {"trusted_ca { inline_string: ~root~ } max_verify_depth { value: 1 }", full, 2,
+         BAD_CHAIN(SSL_AD_UNKNOWN_CA, NULL)},
         {"trusted_ca { inline_string: ~root~ } max_verify_depth { value: 2 }", full, 2, OK},
-        {"trusted_ca { inline_string: ~root~ } max_verify_depth { value: 4294967295 }", full, 2, OK},
-        {"trusted_ca { inline_string: ~root~ }", full, 0,
-         {false, TLS_PEER_NO_CERT, SSL_STAT_fail_verify_error, SSL_AD_CERTIFICATE_REQUIRED, "empty cert chain"}},
+        {"trusted_ca { inline_string: ~root~ } max_verify_depth { value: 4294967295 }", full, 2,
+         OK},
+        {"trusted_ca { inline_string: ~root~ }",
+         full,
+         0,
+         {false, TLS_PEER_NO_CERT, SSL_STAT_fail_verify_error, SSL_AD_CERTIFICATE_REQUIRED,
+          "empty cert chain"}},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct fixture f;
@@ -181,14 +225,17 @@ static void test_revocation(void **state) {
         unsigned n;
         struct expect e;
     } rows[] = {
-        {"trusted_ca { inline_string: ~root~ } crl { inline_string: ~crl_leaf~ } only_verify_leaf_cert_crl: true", full, 2,
-         BAD_CHAIN(SSL_AD_CERTIFICATE_REVOKED, "at depth 0: certificate revoked")},
+        {"trusted_ca { inline_string: ~root~ } crl { inline_string: ~crl_leaf~ } "
+         "only_verify_leaf_cert_crl: true",
+         full, 2, BAD_CHAIN(SSL_AD_CERTIFICATE_REVOKED, "at depth 0: certificate revoked")},
         {"trusted_ca { inline_string: ~root~ } crl { inline_string: ~crl_mid~ }", full, 2,
          BAD_CHAIN(SSL_AD_UNKNOWN_CA, "unable to get certificate CRL")},
         {"trusted_ca { inline_string: ~root~ } crl { inline_string: ~crl_root~ }", plain, 1, OK},
         {"trusted_ca { inline_string: ~root_and_crl~ }", plain, 1, OK},
-        {"trusted_ca { inline_string: ~root_and_crl~ }", full, 2, BAD_CHAIN(SSL_AD_UNKNOWN_CA, "unable to get certificate CRL")},
-        {"trusted_ca { inline_string: ~root_and_crl~ } crl { inline_string: ~crl_leaf~ }", full, 2, BAD_CHAIN(SSL_AD_CERTIFICATE_REVOKED, "certificate revoked")},
+        {"trusted_ca { inline_string: ~root_and_crl~ }", full, 2,
+         BAD_CHAIN(SSL_AD_UNKNOWN_CA, "unable to get certificate CRL")},
+        {"trusted_ca { inline_string: ~root_and_crl~ } crl { inline_string: ~crl_leaf~ }", full, 2,
+         BAD_CHAIN(SSL_AD_CERTIFICATE_REVOKED, "certificate revoked")},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct fixture f;
@@ -200,7 +247,9 @@ static void test_revocation(void **state) {
     }
 }
 
-#define SAN(type, matcher) "trusted_ca { inline_string: ~mid~ } match_typed_subject_alt_names { san_type: " type " matcher { " matcher " } }"
+#define SAN(type, matcher)                                                                \
+    "trusted_ca { inline_string: ~mid~ } match_typed_subject_alt_names { san_type: " type \
+    " matcher { " matcher " } }"
 
 static void test_names(void **state) {
     (void)state;
@@ -235,26 +284,36 @@ static void test_names(void **state) {
         {SAN("OTHER_NAME oid: '1.3.6.1.4.1.311.20.2.3'", "exact: 'upn@corp'"), true},
         {SAN("OTHER_NAME oid: '1.3.6.1.4.1.311.20.2.4'", "exact: 'upn@corp'"), false},
         {SAN("OTHER_NAME oid: '1.3.6.1.4.1.311.20.2.3'", "exact: 'nobody'"), false},
-        {"trusted_ca { inline_string: ~mid~ } match_subject_alt_names { exact: 'exact.test' }", true},
-        {"trusted_ca { inline_string: ~mid~ } match_subject_alt_names { exact: 'spiffe://td/ns/a/sa/b' }", true},
+        {"trusted_ca { inline_string: ~mid~ } match_subject_alt_names { exact: 'exact.test' }",
+         true},
+        {"trusted_ca { inline_string: ~mid~ } match_subject_alt_names { exact: "
+         "'spiffe://td/ns/a/sa/b' }",
+         true},
         {"trusted_ca { inline_string: ~mid~ } match_subject_alt_names { exact: '10.1.2.3' }", true},
-        {"trusted_ca { inline_string: ~mid~ } match_subject_alt_names { exact: 'upn@corp' }", false},
+        {"trusted_ca { inline_string: ~mid~ } match_subject_alt_names { exact: 'upn@corp' }",
+         false},
         {SAN("URI", "exact: 'no'") " match_subject_alt_names { exact: 'exact.test' }", false},
-        {SAN("URI", "exact: 'no'") " match_typed_subject_alt_names { san_type: DNS matcher { exact: 'exact.test' } }", true},
+        {SAN("URI", "exact: 'no'") " match_typed_subject_alt_names { san_type: DNS matcher { "
+                                   "exact: 'exact.test' } }",
+         true},
     };
     STACK_OF(CRYPTO_BUFFER) *chain = chain_of((const struct test_cert *[]){pki.leaf}, 1);
     const struct expect good = OK, bad = BAD_NAME;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct fixture f;
         assert_row(policy(&f, rows[i].config, NULL, false), i);
-        check(&f, (struct tls_peer){.chain = chain, .is_client = true}, rows[i].ok ? &good : &bad, i);
+        check(&f, (struct tls_peer){.chain = chain, .is_client = true}, rows[i].ok ? &good : &bad,
+              i);
         done(&f);
     }
     sk_CRYPTO_BUFFER_pop_free(chain, CRYPTO_BUFFER_free);
     /* no alternative names at all: the common name never counts */
     struct fixture f;
     chain = chain_of((const struct test_cert *[]){pki.plain}, 1);
-    assert_true(policy(&f, "trusted_ca { inline_string: ~root~ } match_typed_subject_alt_names { san_type: DNS matcher { exact: 'exact.test' } }", NULL, false));
+    assert_true(policy(&f,
+                       "trusted_ca { inline_string: ~root~ } match_typed_subject_alt_names { "
+                       "san_type: DNS matcher { exact: 'exact.test' } }",
+                       NULL, false));
     check(&f, (struct tls_peer){.chain = chain}, &bad, 100);
     done(&f);
     sk_CRYPTO_BUFFER_pop_free(chain, CRYPTO_BUFFER_free);
@@ -262,7 +321,8 @@ static void test_names(void **state) {
 
 static void test_overrides(void **state) {
     (void)state;
-    static const sv good[] = {SV_INIT("nope"), SV_INIT("x.wild.test")}, uri[] = {SV_INIT("spiffe://td/ns/a/sa/b")};
+    static const sv good[] = {SV_INIT("nope"), SV_INIT("x.wild.test")},
+                    uri[] = {SV_INIT("spiffe://td/ns/a/sa/b")};
     static const sv bad[] = {SV_INIT("x.other.test"), SV_INIT("")};
     const struct {
         bool auto_sni;
@@ -278,9 +338,11 @@ static void test_overrides(void **state) {
         {true, "exact.test", NULL, 0, true, NULL},
         {true, "a.wild.test", NULL, 0, true, NULL},
         {true, "other.test", NULL, 0, false, "SAN matcher, certificate SANs are ["},
-        {true, "spiffe://td/ns/a/sa/b", NULL, 0, false, "SAN matcher"}, /* a DNS name is asked for */
-        {true, "other.test", good, 2, true, NULL},                     /* the list wins */
-        {true, "", NULL, 0, false, "SAN matcher"},                     /* no SNI: the config's matchers */
+        /* a DNS name is asked for */
+        {true, "spiffe://td/ns/a/sa/b", NULL, 0, false, "SAN matcher"},
+        {true, "other.test", good, 2, true, NULL}, /* the list wins */
+        /* no SNI: the config's matchers */
+        {true, "", NULL, 0, false, "SAN matcher"},
         {false, "exact.test", NULL, 0, false, "SAN matcher"},
     };
     STACK_OF(CRYPTO_BUFFER) *chain = chain_of((const struct test_cert *[]){pki.leaf}, 1);
@@ -288,8 +350,14 @@ static void test_overrides(void **state) {
         struct fixture f;
         assert_row(policy(&f, SAN("DNS", "exact: 'configured.test'"), NULL, rows[i].auto_sni), i);
         struct expect e = {rows[i].ok, rows[i].ok ? TLS_PEER_VALIDATED : TLS_PEER_FAILED,
-                           rows[i].ok ? -1 : SSL_STAT_fail_verify_san, SSL_AD_CERTIFICATE_UNKNOWN, rows[i].error};
-        check(&f, (struct tls_peer){.chain = chain, .sni = sv_cstr(rows[i].sni), .san_override = rows[i].list, .san_override_n = rows[i].n}, &e, i);
+                           rows[i].ok ? -1 : SSL_STAT_fail_verify_san, SSL_AD_CERTIFICATE_UNKNOWN,
+                           rows[i].error};
+        check(&f,
+              (struct tls_peer){.chain = chain,
+                                .sni = sv_cstr(rows[i].sni),
+                                .san_override = rows[i].list,
+                                .san_override_n = rows[i].n},
+              &e, i);
         done(&f);
     }
     sk_CRYPTO_BUFFER_pop_free(chain, CRYPTO_BUFFER_free);
@@ -298,17 +366,22 @@ static void test_overrides(void **state) {
 static void test_pins(void **state) {
     (void)state;
     const struct expect good = OK;
-    const struct expect bad = {false, TLS_PEER_FAILED, SSL_STAT_fail_verify_cert_hash, SSL_AD_BAD_CERTIFICATE_HASH_VALUE, "cert hash and spki"};
+    const struct expect bad = {false, TLS_PEER_FAILED, SSL_STAT_fail_verify_cert_hash,
+                               SSL_AD_BAD_CERTIFICATE_HASH_VALUE, "cert hash and spki"};
     const struct {
         const char *config;
         bool ok;
     } rows[] = {
         {"verify_certificate_hash: ~hash~", true},
         {"verify_certificate_spki: ~spki~", true},
-        {"verify_certificate_hash: ~hash~ verify_certificate_spki: 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='", true},
+        {"verify_certificate_hash: ~hash~ verify_certificate_spki: "
+         "'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='",
+         true},
         {"verify_certificate_spki: 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='", false},
         {"trusted_ca { inline_string: ~mid~ } verify_certificate_hash: ~hash~", true},
-        {"trusted_ca { inline_string: ~mid~ } verify_certificate_hash: '0000000000000000000000000000000000000000000000000000000000000000'", false},
+        {"trusted_ca { inline_string: ~mid~ } verify_certificate_hash: "
+         "'0000000000000000000000000000000000000000000000000000000000000000'",
+         false},
     };
     STACK_OF(CRYPTO_BUFFER) *chain = chain_of((const struct test_cert *[]){pki.leaf}, 1);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -329,11 +402,16 @@ static void test_combined(void **state) {
         const char *part0, *part1;
         bool ok;
     } rows[] = {
-        {"match_typed_subject_alt_names { san_type: DNS matcher { exact: 'exact.test' } }", "trusted_ca { inline_string: ~mid~ }", true},
-        {"match_typed_subject_alt_names { san_type: DNS matcher { exact: 'no.test' } }", "trusted_ca { inline_string: ~mid~ }", false},
-        {SAN("DNS", "exact: 'no.test'"), SAN("DNS", "exact: 'exact.test'"), true}, /* lists are joined */
-        {"trusted_ca { inline_string: ~old_root~ } match_subject_alt_names { exact: 'exact.test' }", "trusted_ca { inline_string: ~mid~ }", true},
-        {"match_subject_alt_names { exact: 'exact.test' }", SAN("DNS", "exact: 'no.test'"), false}, /* typed ones rule */
+        {"match_typed_subject_alt_names { san_type: DNS matcher { exact: 'exact.test' } }",
+         "trusted_ca { inline_string: ~mid~ }", true},
+        {"match_typed_subject_alt_names { san_type: DNS matcher { exact: 'no.test' } }",
+         "trusted_ca { inline_string: ~mid~ }", false},
+        /* lists are joined */
+        {SAN("DNS", "exact: 'no.test'"), SAN("DNS", "exact: 'exact.test'"), true},
+        {"trusted_ca { inline_string: ~old_root~ } match_subject_alt_names { exact: 'exact.test' }",
+         "trusted_ca { inline_string: ~mid~ }", true},
+        /* typed ones rule */
+        {"match_subject_alt_names { exact: 'exact.test' }", SAN("DNS", "exact: 'no.test'"), false},
     };
     STACK_OF(CRYPTO_BUFFER) *chain = chain_of((const struct test_cert *[]){pki.leaf}, 1);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -344,36 +422,68 @@ static void test_combined(void **state) {
     }
     sk_CRYPTO_BUFFER_pop_free(chain, CRYPTO_BUFFER_free);
     struct fixture f;
-    assert_false(policy(&f, "match_subject_alt_names { exact: 'a' }", "max_verify_depth { value: 3 }", false));
+    assert_false(policy(&f, "match_subject_alt_names { exact: 'a' }",
+                        "max_verify_depth { value: 3 }", false));
     assert_true(sv_contains(diag_text(&f.d), SV("without trusted CA is insecure and not allowed")));
     done(&f);
     assert_false(policy(&f, "max_verify_depth { value: 3 }", NULL, true));
-    assert_true(sv_contains(diag_text(&f.d), SV("'auto_sni_san_validation' was configured without configuring a trusted CA")));
+    assert_true(sv_contains(
+        diag_text(&f.d),
+        SV("'auto_sni_san_validation' was configured without configuring a trusted CA")));
     done(&f);
 }
 
-#define SPIFFE(domains) "custom_validator_config { name: 'envoy.tls.cert_validator.spiffe' typed_config { " \
-    "[type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig] { " domains " } } }"
+#define SPIFFE(domains)                                                                          \
+    "custom_validator_config { name: 'envoy.tls.cert_validator.spiffe' typed_config { "          \
+    "[type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig] " \
+    "{ " domains " } } }"
 
 static void test_spiffe(void **state) {
     (void)state;
-    const struct test_cert *leaf[] = {pki.leaf, pki.mid}, *two[] = {pki.two_uris}, *ca[] = {pki.ca_leaf}, *plain[] = {pki.plain};
+    const struct test_cert *leaf[] = {pki.leaf, pki.mid}, *two[] = {pki.two_uris},
+                           *ca[] = {pki.ca_leaf}, *plain[] = {pki.plain};
     const struct {
         const char *config;
         const struct test_cert *const *chain;
         unsigned n;
         struct expect e;
     } rows[] = {
-        {SPIFFE("trust_domains { name: 'td' trust_bundle { inline_string: ~root~ } }"), leaf, 2, OK},
-        {SPIFFE("trust_domains { name: 'other' trust_bundle { inline_string: ~root~ } }"), leaf, 2, BAD_CHAIN(SSL_AD_CERTIFICATE_UNKNOWN, "no trust bundle store")},
-        {SPIFFE("trust_domains { name: 'td' trust_bundle { inline_string: ~old_root~ } } trust_domains { name: 'x' trust_bundle { inline_string: ~root~ } }"),
+        {SPIFFE("trust_domains { name: 'td' trust_bundle { inline_string: ~root~ } }"), leaf, 2,
+         OK},
+        {SPIFFE("trust_domains { name: 'other' trust_bundle { inline_string: ~root~ } }"), leaf, 2,
+         BAD_CHAIN(SSL_AD_CERTIFICATE_UNKNOWN, "no trust bundle store")},
+        {SPIFFE("trust_domains { name: 'td' trust_bundle { inline_string: ~old_root~ } } "
+                "trust_domains { name: 'x' trust_bundle { inline_string: ~root~ } }"),
          leaf, 2, BAD_CHAIN(SSL_AD_DECRYPT_ERROR, "signature failure")},
-        {SPIFFE("trust_domains { name: 'td' trust_bundle { inline_string: ~root~ } }"), two, 1, BAD_CHAIN(SSL_AD_CERTIFICATE_UNKNOWN, "no trust bundle store")},
-        {SPIFFE("trust_domains { name: 'td' trust_bundle { inline_string: ~root~ } }"), ca, 1, BAD_CHAIN(SSL_AD_CERTIFICATE_UNKNOWN, "cert precheck")},
-        {SPIFFE("trust_domains { name: 'td' trust_bundle { inline_string: ~root~ } }"), plain, 1, BAD_CHAIN(SSL_AD_CERTIFICATE_UNKNOWN, "no trust bundle store")},
-        {SPIFFE("trust_domains { name: 'td' trust_bundle { inline_string: ~root~ } }") " match_typed_subject_alt_names { san_type: DNS matcher { exact: 'exact.test' } }",
-         leaf, 2, {false, TLS_PEER_FAILED, SSL_STAT_fail_verify_san, SSL_AD_CERTIFICATE_UNKNOWN, "SAN match"}}, /* only URIs identify */
-        {SPIFFE("trust_domains { name: 'td' trust_bundle { inline_string: ~root~ } }") " match_typed_subject_alt_names { san_type: URI matcher { prefix: 'spiffe://td/ns/a/' } }",
+        {SPIFFE("trust_domains { name: 'td' trust_bundle { inline_string: ~root~ } }"), two, 1,
+         BAD_CHAIN(SSL_AD_CERTIFICATE_UNKNOWN, "no trust bundle store")},
+        {SPIFFE("trust_domains { name: 'td' trust_bundle { inline_string: ~root~ } }"), ca, 1,
+         BAD_CHAIN(SSL_AD_CERTIFICATE_UNKNOWN, "cert precheck")},
+        {SPIFFE("trust_domains { name: 'td' trust_bundle { inline_string: ~root~ } }"), plain, 1,
+         BAD_CHAIN(SSL_AD_CERTIFICATE_UNKNOWN, "no trust bundle store")},
+        {SPIFFE(
+             "trust_domains { name: 'td' trust_bundle { inline_string: ~root~ } }") " match_typed_"
+                                                                                    "subject_alt_"
+                                                                                    "names { "
+                                                                                    "san_type: DNS "
+                                                                                    "matcher { "
+                                                                                    "exact: "
+                                                                                    "'exact.test' "
+                                                                                    "} }",
+         /* only URIs identify */
+         leaf,
+         2,
+         {false, TLS_PEER_FAILED, SSL_STAT_fail_verify_san, SSL_AD_CERTIFICATE_UNKNOWN,
+          "SAN match"}},
+        {SPIFFE(
+             "trust_domains { name: 'td' trust_bundle { inline_string: ~root~ } }") " match_typed_"
+                                                                                    "subject_alt_"
+                                                                                    "names { "
+                                                                                    "san_type: URI "
+                                                                                    "matcher { "
+                                                                                    "prefix: "
+                                                                                    "'spiffe://td/"
+                                                                                    "ns/a/' } }",
          leaf, 2, OK},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -392,16 +502,29 @@ static void test_dns_match(void **state) {
         const char *name, *pattern;
         bool ok;
     } rows[] = {
-        {"a.test", "a.test", true},         {"A.TEST", "a.test", true},         {"b.a.test", "*.a.test", true},
-        {"a.test", "*.a.test", false},      {"c.b.a.test", "*.a.test", false},  {"foo1.test", "foo*.test", true},
-        {"bar.test", "foo*.test", false},   {"xfoo.test", "*foo.test", true},   {"fo.test", "foo*.test", false},
-        {"foo.test", "f**.test", false},    {"a.b.test", "*.*.test", false},    {"a.b.test", "a.*.test", false},
-        {"test", "*", false},               {"test", "test", true},             {"xn--a.test", "xn--*.test", false},
-        {"", "", true},                     {".test", "*.test", true},          {"foo.test", "fo*oo.test", false},
+        {"a.test", "a.test", true},
+        {"A.TEST", "a.test", true},
+        {"b.a.test", "*.a.test", true},
+        {"a.test", "*.a.test", false},
+        {"c.b.a.test", "*.a.test", false},
+        {"foo1.test", "foo*.test", true},
+        {"bar.test", "foo*.test", false},
+        {"xfoo.test", "*foo.test", true},
+        {"fo.test", "foo*.test", false},
+        {"foo.test", "f**.test", false},
+        {"a.b.test", "*.*.test", false},
+        {"a.b.test", "a.*.test", false},
+        {"test", "*", false},
+        {"test", "test", true},
+        {"xn--a.test", "xn--*.test", false},
+        {"", "", true},
+        {".test", "*.test", true},
+        {"foo.test", "fo*oo.test", false},
         {"foxoo.test", "fo*oo.test", true},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        assert_row(tls_x509_dns_match(sv_cstr(rows[i].name), sv_cstr(rows[i].pattern)) == rows[i].ok, i);
+        assert_row(
+            tls_x509_dns_match(sv_cstr(rows[i].name), sv_cstr(rows[i].pattern)) == rows[i].ok, i);
     }
     assert_false(tls_x509_dns_match(SV("good.test"), SV("good.test\0.evil.test")));
 }
@@ -423,7 +546,8 @@ static void test_facts(void **state) {
     sv url = tls_x509_url_encode(tls_x509_pem(x, &a), &a);
     assert_true(sv_starts(url, SV("-----BEGIN%20CERTIFICATE-----%0AMII")));
     assert_sv_is(tls_x509_url_encode(SV("a+b/c=d_~."), &a), "a%2Bb%2Fc%3Dd_~.");
-    assert_sv_is(tls_x509_sans_text(x, &a), "*.wild.test, exact.test, spiffe://td/ns/a/sa/b, 10.1.2.3, fd00::1, me@mail.test, upn@corp");
+    assert_sv_is(tls_x509_sans_text(x, &a), "*.wild.test, exact.test, spiffe://td/ns/a/sa/b, "
+                                            "10.1.2.3, fd00::1, me@mail.test, upn@corp");
     const sv *v;
     assert_int_equal(tls_x509_sans(x, GEN_IPADD, &a, &v), 2);
     assert_sv_is(v[1], "fd00::1");
@@ -444,9 +568,11 @@ static void test_facts(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_chains),   cmocka_unit_test(test_revocation), cmocka_unit_test(test_names),
-        cmocka_unit_test(test_overrides), cmocka_unit_test(test_pins),      cmocka_unit_test(test_combined),
-        cmocka_unit_test(test_spiffe),   cmocka_unit_test(test_dns_match),  cmocka_unit_test(test_facts),
+        cmocka_unit_test(test_chains), cmocka_unit_test(test_revocation),
+        cmocka_unit_test(test_names),  cmocka_unit_test(test_overrides),
+        cmocka_unit_test(test_pins),   cmocka_unit_test(test_combined),
+        cmocka_unit_test(test_spiffe), cmocka_unit_test(test_dns_match),
+        cmocka_unit_test(test_facts),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
