@@ -5,8 +5,13 @@
 
 #include "proxy/api/compile.h"
 #include "proxy/event/loop.h"
+#include "proxy/event/timer.h"
 #include "proxy/http/headers.h"
+#include "proxy/http/path.h"
+#include "proxy/observe/filter_state.h"
+#include "proxy/observe/metadata.h"
 #include "proxy/observe/stream_info.h"
+#include "proxy/stats/stats.h"
 
 enum filter_headers_status {
     FILTER_HEADERS_CONTINUE,
@@ -90,6 +95,10 @@ const struct conn_info *http_conn_info(struct http_filter *f);
 /* The selected route, resolved on first use and cached; NULL: no route. */
 const struct route_entry *http_route(struct http_filter *f);
 void http_clear_route_cache(struct http_filter *f);
+/* Name of the cluster that the route leads to (the weighted one for this request); empty: none. request/stream_route.c */
+sv http_route_cluster(struct http_filter *f);
+/* The same cluster's name in stats; empty when there is no such cluster now. */
+sv http_route_cluster_stat_name(struct http_filter *f);
 /* Most specific per-route config of this filter (route, then virtual host, then route table); NULL: none. */
 const void *http_route_config(struct http_filter *f);
 /* All of them from least to most specific: returns the count (≤ 4; weighted cluster included). */
