@@ -233,7 +233,7 @@ static void send_headers(struct codec_stream *s, const struct headers *h, bool e
         return;
     }
     unsigned status = headers_status(h);
-    if (BUG(status == 0 || (status < 200 && status != 101))) {
+    if (BUG(status < 200 && !(status == 101 && h1->is_upgrade))) {
         status = 500;
     }
     h1->response_started = true;
@@ -243,7 +243,7 @@ static void send_headers(struct codec_stream *s, const struct headers *h, bool e
         h1->tx = H1_TX_CLOSE; /* until h1_stream_upgraded() */
     } else {
         /* After a refused upgrade nobody knows what the following bytes are; after an early answer neither. */
-        h1->close_after |= h1->wants_upgrade || says_close(h) || (end_stream && h1->rx != H1_RX_DONE && h1->rx != H1_RX_UPGRADE) || status == 101;
+        h1->close_after |= h1->wants_upgrade || says_close(h) || (end_stream && h1->rx != H1_RX_DONE && h1->rx != H1_RX_UPGRADE);
         h1->wants_upgrade = false;
         if (h1->rx == H1_RX_UPGRADE) {
             h1_rx_end(h1);
