@@ -1,10 +1,11 @@
 /* Access-log files. A worker copies a line into its own buffer under its own mutex, which only the flush thread ever
  * contends for, and that for a pointer swap. Full buffers are queued on the sink; the flush thread writes them.
- * Threads: see log_sink.h. Locks: a sink's queue lock and the registry's lock are leaves, held for list work only. */
+ * Threads: see log_sink.h. Locks: lane, then queue; both and the registry's are held for list work and one copy only. */
 #include "proxy/observe/log_sink.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <time.h>
 #include <unistd.h>
@@ -13,10 +14,13 @@
 #include "proxy/base/list.h"
 #include "proxy/stats/stats_server.h"
 
+#define STALLED_MS_MAX 1000 /* a reader that takes nothing for so long loses lines */
+
+/* Whole lines of one thread. */
 struct log_chunk {
     struct log_chunk *next;
-    size_t n;
-    char data[LOG_BUFFER_BYTES];
+    size_t n, cap;
+    char data[];
 };
 struct lane { /* one thread's side of a sink */
     pthread_mutex_t lock;
@@ -42,10 +46,9 @@ struct tallies {
 
 static struct {
     pthread_mutex_t lock; /* guards everything up to `thread` */
-    pthread_cond_t wake, done;
+    pthread_cond_t wake;
     struct list sinks;
     bool is_ready, is_running, stop, kick, reopen;
-    uint64_t rounds;      /* flush rounds finished */
     unsigned threads, interval_ms;
     pthread_t thread;
     struct tallies now;       /* shared, atomic */
@@ -62,7 +65,6 @@ static void ready_locked(void) {
         pthread_condattr_init(&attr);
         pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
         pthread_cond_init(&all.wake, &attr);
-        pthread_cond_init(&all.done, NULL);
         pthread_condattr_destroy(&attr);
         all.is_ready = true;
     }
@@ -70,11 +72,19 @@ static void ready_locked(void) {
 
 /* --- writing, on the flush thread (or log_sinks_flush when there is none) --- */
 
+static bool is_writable_soon(int fd) {
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    return poll(&p, 1, STALLED_MS_MAX) > 0;
+}
+
 static void write_all(struct log_sink *s, const char *p, size_t n) {
     size_t left = n;
     while (left && s->fd >= 0) {
         ssize_t r = write(s->fd, p, left);
         if (r < 0 && errno == EINTR) {
+            continue;
+        }
+        if (r < 0 && errno == EAGAIN && is_writable_soon(s->fd)) { /* a pipe somebody made non-blocking */
             continue;
         }
         if (r <= 0) {
@@ -92,12 +102,22 @@ static void write_all(struct log_sink *s, const char *p, size_t n) {
     __atomic_sub_fetch(&s->pending, n, __ATOMIC_RELAXED);
 }
 
-static struct log_chunk *lane_take(struct lane *l) {
+static void enqueue(struct log_sink *s, struct log_chunk *c) {
+    pthread_mutex_lock(&s->lock);
+    c->next = NULL;
+    *s->tail = c;
+    s->tail = &c->next;
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* Queue what a thread still holds: behind what it queued before, so that its lines keep their order. */
+static void lane_drain(struct log_sink *s, struct lane *l) {
     pthread_mutex_lock(&l->lock);
-    struct log_chunk *c = l->chunk;
-    l->chunk = NULL;
+    if (l->chunk) {
+        enqueue(s, l->chunk);
+        l->chunk = NULL;
+    }
     pthread_mutex_unlock(&l->lock);
-    return c;
 }
 
 static void write_chunks(struct log_sink *s, struct log_chunk *c) {
@@ -109,15 +129,10 @@ static void write_chunks(struct log_sink *s, struct log_chunk *c) {
     }
 }
 
-/* What was queued, then (all of it) what the threads still hold. */
+/* Write what is queued, and with_lanes what the threads still hold. */
 static void sink_write(struct log_sink *s, bool with_lanes) {
-    /* The lanes first: what they hold is younger than what they queued before, but written after it. */
-    struct log_chunk *held = NULL, **end = &held;
     for (unsigned i = 0; with_lanes && i < s->lanes_n; i++) {
-        *end = lane_take(&s->lanes[i]);
-        if (*end) {
-            end = &(*end)->next;
-        }
+        lane_drain(s, &s->lanes[i]);
     }
     pthread_mutex_lock(&s->lock);
     struct log_chunk *queued = s->head;
@@ -125,7 +140,6 @@ static void sink_write(struct log_sink *s, bool with_lanes) {
     s->tail = &s->head;
     pthread_mutex_unlock(&s->lock);
     write_chunks(s, queued);
-    write_chunks(s, held);
 }
 
 static int open_file(const char *path) { return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644); }
@@ -159,6 +173,8 @@ static void sink_free(struct log_sink *s) {
 
 /* One pass over all sinks; each is held by a ref while the registry is unlocked. Sinks nobody refers to any more go. */
 static void flush_round(bool with_lanes, bool reopen) {
+    static pthread_mutex_t round = PTHREAD_MUTEX_INITIALIZER; /* one at a time: a sink's fd has one user */
+    pthread_mutex_lock(&round);
     pthread_mutex_lock(&all.lock);
     struct list *at = all.sinks.next;
     while (at != &all.sinks) {
@@ -180,9 +196,8 @@ static void flush_round(bool with_lanes, bool reopen) {
             at = all.sinks.next; /* its neighbour may have gone meanwhile: start over, the rest has little to write */
         }
     }
-    all.rounds++;
-    pthread_cond_broadcast(&all.done);
     pthread_mutex_unlock(&all.lock);
+    pthread_mutex_unlock(&round);
 }
 
 static struct timespec deadline(unsigned ms) {
@@ -365,13 +380,11 @@ void log_sink_unref(struct log_sink *s) {
 
 /* --- appending --- */
 
-static void hand_over(struct log_sink *s, struct log_chunk *c) {
-    pthread_mutex_lock(&s->lock);
-    c->next = NULL;
-    *s->tail = c;
-    s->tail = &c->next;
-    pthread_mutex_unlock(&s->lock);
-    wake(&all.kick);
+static struct log_chunk *chunk_of(size_t line) {
+    size_t cap = line > LOG_BUFFER_BYTES ? line : LOG_BUFFER_BYTES;
+    struct log_chunk *c = xalloc(sizeof(*c) + cap);
+    *c = (struct log_chunk){.cap = cap};
+    return c;
 }
 
 void log_sink_append(struct log_sink *s, unsigned thread, const struct buf *line) {
@@ -385,21 +398,18 @@ void log_sink_append(struct log_sink *s, unsigned thread, const struct buf *line
     BUMP(write_buffered, 1);
     struct lane *l = &s->lanes[thread % s->lanes_n];
     pthread_mutex_lock(&l->lock);
-    for (size_t at = 0; at < n;) {
-        if (!l->chunk) {
-            l->chunk = xalloc(sizeof(*l->chunk));
-            l->chunk->n = 0;
-            l->chunk->next = NULL;
-        }
-        size_t room = LOG_BUFFER_BYTES - l->chunk->n;
-        size_t take = n - at < room ? n - at : room;
-        buf_peek(line, at, l->chunk->data + l->chunk->n, take);
-        l->chunk->n += take;
-        at += take;
-        if (l->chunk->n == LOG_BUFFER_BYTES) {
-            hand_over(s, l->chunk);
-            l->chunk = NULL;
-        }
+    bool is_full = l->chunk && l->chunk->cap - l->chunk->n < n;
+    if (is_full) { /* lines are never split: other threads' lines come between chunks */
+        enqueue(s, l->chunk);
+        l->chunk = NULL;
     }
+    if (!l->chunk) {
+        l->chunk = chunk_of(n);
+    }
+    buf_peek(line, 0, l->chunk->data + l->chunk->n, n);
+    l->chunk->n += n;
     pthread_mutex_unlock(&l->lock);
+    if (is_full) {
+        wake(&all.kick);
+    }
 }
