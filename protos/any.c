@@ -6,6 +6,7 @@
  * to (filters/). */
 #include "protos/any.h"
 
+#include "protos/findings.h"
 #include "protos/pb_json.h"
 #include "protos/reflect.h"
 #include "protos/wire.h"
@@ -74,17 +75,27 @@ static bool unregistered(sv name, sv url, struct diag *d) {
                       SV_ARG(name), SV_ARG(type_name));
 }
 
-static ProtobufCMessage *from_typed_struct(const struct typed_struct *ts, sv name, struct arena *a,
+static ProtobufCMessage *from_typed_struct(const struct typed_struct *ts, sv name,
+                                           enum pb_json_unknown unknown, struct arena *a,
                                            struct diag *d) {
     const struct proto_type *t = any_type(ts->url);
     if (!t || t->kind == PROTO_KIND_TYPED_STRUCT) {
         unregistered(name, ts->url, d);
         return NULL;
     }
-    return pb_json_from_struct(t, ts->value, a, d);
+    return pb_json_from_struct(t, ts->value, unknown, a, d);
 }
 
-ProtobufCMessage *any_unpack(const Pb__Any *any, sv name, struct arena *a, struct diag *d) {
+/* False when m has unknown fields and they are errors. */
+static bool tell_unknown_fields(const ProtobufCMessage *m, enum pb_json_unknown unknown,
+                                struct diag *d) {
+    bool as_errors = unknown == PB_JSON_UNKNOWN_ERROR;
+    size_t found = unknown == PB_JSON_UNKNOWN_SKIP ? 0 : findings_unknown_fields(m, as_errors, d);
+    return !as_errors || found == 0;
+}
+
+ProtobufCMessage *any_unpack_with(const Pb__Any *any, sv name, enum pb_json_unknown unknown,
+                                  struct arena *a, struct diag *d) {
     sv url = any ? sv_cstr(any->type_url) : SV_NULL;
     const struct proto_type *t = any_type(url);
     if (!t) {
@@ -93,7 +104,14 @@ ProtobufCMessage *any_unpack(const Pb__Any *any, sv name, struct arena *a, struc
     }
     ProtobufCMessage *m = unpack(t, sv_from(any->value.data, any->value.len), a, d);
     struct typed_struct ts;
-    return m && read_typed_struct(t, m, &ts) ? from_typed_struct(&ts, name, a, d) : m;
+    if (m && read_typed_struct(t, m, &ts)) {
+        return from_typed_struct(&ts, name, unknown, a, d);
+    }
+    return m && tell_unknown_fields(m, unknown, d) ? m : NULL;
+}
+
+ProtobufCMessage *any_unpack(const Pb__Any *any, sv name, struct arena *a, struct diag *d) {
+    return any_unpack_with(any, name, PB_JSON_UNKNOWN_SKIP, a, d);
 }
 
 ProtobufCMessage *any_unpack_as(const Pb__Any *any, const ProtobufCMessageDescriptor *desc, sv name,

@@ -33,6 +33,10 @@ sv any_inner_name(const Pb__Any *any, struct arena *a);
  * "Didn't find a registered implementation for 'NAME' with type URL: 'URL'". any NULL: as an empty
  * Any. NULL on error. */
 ProtobufCMessage *any_unpack(const Pb__Any *any, sv name, struct arena *a, struct diag *d);
+/* The same, telling of unknown fields: in the payload's wire bytes or by name in a TypedStruct.
+ * any_unpack itself skips them. */
+ProtobufCMessage *any_unpack_with(const Pb__Any *any, sv name, enum pb_json_unknown unknown,
+                                  struct arena *a, struct diag *d);
 /* As any_unpack, and it must be a `desc`: else an error. ANY_UNPACK_AS(HttpCors__Cors,
  * http_cors__cors__descriptor, …) */
 ProtobufCMessage *any_unpack_as(const Pb__Any *any, const ProtobufCMessageDescriptor *desc, sv name,

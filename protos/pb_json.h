@@ -12,13 +12,6 @@
 
 #define PB_JSON_DEPTH_MAX 100u /* messages within messages */
 
-/* What to do with a field name or enum name that we do not know. */
-enum pb_json_unknown {
-    PB_JSON_UNKNOWN_ERROR,
-    PB_JSON_UNKNOWN_WARN, /* diag_warn, then as if it were not there */
-    PB_JSON_UNKNOWN_SKIP,
-};
-
 /* Make a message of type t from parsed JSON, in the arena; v may go away. As lenient as Envoy's
  * loader: original and lowerCamelCase names, numbers and booleans as strings, one value where a
  * list is asked for, null as unset. An Any of an unknown type is an error whatever `unknown` says.
@@ -28,10 +21,10 @@ ProtobufCMessage *pb_json_parse(const struct proto_type *t, const json_t *v,
 /* The same from text. */
 ProtobufCMessage *pb_json_parse_text(const struct proto_type *t, sv text,
                                      enum pb_json_unknown unknown, struct arena *a, struct diag *d);
-/* A message of type t from the value of a TypedStruct; unknown fields are errors. s NULL: an empty
- * message. */
+/* A message of type t from the value of a TypedStruct. s NULL: an empty message. */
 ProtobufCMessage *pb_json_from_struct(const struct proto_type *t, const Pb__Struct *s,
-                                      struct arena *a, struct diag *d);
+                                      enum pb_json_unknown unknown, struct arena *a,
+                                      struct diag *d);
 
 /* A google.protobuf.Struct or Value as a JSON tree: a new reference, NULL when nested too deeply.
  * s, v may be NULL. */

@@ -415,13 +415,14 @@ ProtobufCMessage *pb_json_parse_text(const struct proto_type *t, sv text,
 }
 
 ProtobufCMessage *pb_json_from_struct(const struct proto_type *t, const Pb__Struct *s,
-                                      struct arena *a, struct diag *d) {
+                                      enum pb_json_unknown policy, struct arena *a,
+                                      struct diag *d) {
     json_t *tree = pb_json_struct_tree(s);
     if (!tree) {
         diag_error(d, "struct is nested too deeply");
         return NULL;
     }
-    ProtobufCMessage *m = pb_json_parse(t, tree, PB_JSON_UNKNOWN_ERROR, a, d);
+    ProtobufCMessage *m = pb_json_parse(t, tree, policy, a, d);
     json_decref(tree);
     return m;
 }

@@ -258,7 +258,8 @@ static void write_typed_struct_fields(struct out *o, const struct proto_type *t,
     arena_init(&a, 0);
     diag_init(&d);
     bool is_opened = (o->flags & PB_JSON_REDACT) && stood_for && s;
-    ProtobufCMessage *inner = is_opened ? pb_json_from_struct(stood_for, s, &a, &d) : NULL;
+    ProtobufCMessage *inner =
+        is_opened ? pb_json_from_struct(stood_for, s, PB_JSON_UNKNOWN_SKIP, &a, &d) : NULL;
     if (inner) {
         write_field(o, t, 0, m, false);
         json_key(o->w, sv_cstr(value->name));

@@ -114,6 +114,13 @@ struct proto_enum_value {
     uint16_t flags; /* PROTO_FIELD_DEPRECATED, PROTO_FIELD_DISALLOWED */
 };
 
+/* What to do with a field or an enum name that we do not know. */
+enum pb_json_unknown {
+    PB_JSON_UNKNOWN_ERROR,
+    PB_JSON_UNKNOWN_WARN, /* diag_warn, then as if it were not there */
+    PB_JSON_UNKNOWN_SKIP,
+};
+
 extern const struct proto_type proto_types[]; /* sorted by name, bytewise */
 extern const size_t proto_types_n;
 extern const struct proto_enum_value proto_enum_values[];

@@ -124,10 +124,6 @@ static void test_bad_typed_structs(void **state) {
          "Didn't find a registered implementation for 'x' with type URL: "
          "'xds.type.v3.TypedStruct'"},
         {"type_url: 't/envoy.config.core.v3.Node'"
-         "value { fields { key: 'nope' value { bool_value: true } } }",
-         "Protobuf message (type envoy.config.core.v3.Node reason INVALID_ARGUMENT: no such "
-         "field: 'nope') has unknown fields"},
-        {"type_url: 't/envoy.config.core.v3.Node'"
          "value { fields { key: 'id' value { number_value: 1 } } }",
          "id: expected string"},
     };
@@ -141,13 +137,39 @@ static void test_bad_typed_structs(void **state) {
     assert_non_null(any_unpack(any, SV("x"), &f->a, &f->d)); /* no value: an empty message */
 }
 
+/* Unknown fields, by number in bytes and by name in a TypedStruct, as the caller wants them. */
+static void test_unknown_policies(void **state) {
+    struct pb_fixture *f = *state;
+    Pb__Any any = PB__ANY__INIT;
+    any.type_url = "t/envoy.config.core.v3.Node";
+    any.value = (ProtobufCBinaryData){3, (uint8_t[]){0xa0, 0x38, 1}}; /* field 900 */
+    const char *text = "type_url: 't/envoy.config.core.v3.Node'"
+                       "value { fields { key: 'nope' value { bool_value: true } } }";
+    const Pb__Any *both[] = {&any, any_pack(pb_make(f, "xds.type.v3.TypedStruct", text), &f->a)};
+    static const char *const errors[] = {
+        "Protobuf message (type envoy.config.core.v3.Node with unknown field set {900}) has "
+        "unknown fields",
+        "Protobuf message (type envoy.config.core.v3.Node reason INVALID_ARGUMENT: no such field: "
+        "'nope') has unknown fields"};
+    for (size_t i = 0; i < ARRAY_LEN(both); i++) {
+        assert_null(any_unpack_with(both[i], SV("x"), PB_JSON_UNKNOWN_ERROR, &f->a, &f->d));
+        assert_errors(f, errors[i]);
+        assert_non_null(any_unpack_with(both[i], SV("x"), PB_JSON_UNKNOWN_WARN, &f->a, &f->d));
+        assert_int_equal(f->d.warnings_, 1);
+        assert_sv_is(f->d.warning_list_->text, errors[i]);
+        diag_reset(&f->d);
+        assert_non_null(any_unpack(both[i], SV("x"), &f->a, &f->d));
+        assert_int_equal(f->d.warnings_, 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         PB_TEST(test_unpack_copies),     PB_TEST(test_unpack_of_nothing),
         PB_TEST(test_unpack_refuses),    cmocka_unit_test(test_urls),
         PB_TEST(test_pack_and_unpack),   PB_TEST(test_unknown_types),
         PB_TEST(test_bad_payload),       PB_TEST(test_typed_struct),
-        PB_TEST(test_bad_typed_structs),
+        PB_TEST(test_bad_typed_structs), PB_TEST(test_unknown_policies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
