@@ -1,6 +1,8 @@
 /* link: -Wl,--wrap=conn_transport_ready,--wrap=conn_transport_failed */
 /* link: -Wl,--wrap=conn_transport_want_write,--wrap=conn_resume */
 /* TLS contexts: secrets by name and their rotation, refused configs, key log, what admin tells. */
+#include <pthread.h>
+
 #include "tests/support/tls_fixture.h"
 
 /* --- secrets by name --- */
@@ -250,11 +252,64 @@ static void test_hash_key(void **state) {
     shared_unref(&f->shared);
 }
 
+/* --- threads --- */
+
+#define THREADS 4
+#define ROUNDS 20
+
+struct worker {
+    pthread_t thread;
+    unsigned index;
+    struct transport_factory *fs, *fc;
+    bool ok;
+};
+
+static void *work(void *arg) {
+    struct worker *w = arg;
+    w->ok = true;
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        struct tls_end s, c;
+        tls_pair_open(&s, make(w->fs, NULL), &c, make(w->fc, NULL), 0);
+        s.loop.thread_index = c.loop.thread_index = w->index;
+        tls_pair_run(&c, &s);
+        w->ok &= s.ready && c.ready && tls_pair_passes(&s, &c, "hello") &&
+                 ssl_info_is_validated(info(&s));
+        tls_end_free(&s);
+        tls_end_free(&c);
+    }
+    transport_read_chunk_drop();
+    tls_thread_drop();
+    chunk_cache_trim();
+    return NULL;
+}
+
+/* One pair of factories, several workers: the lazy SSL_CTX, sessions and counters are shared. */
+static void test_threads(void **state) {
+    (void)state;
+    struct worker w[THREADS];
+    struct transport_factory *fs = factory(false, MTLS_SERVER);
+    struct transport_factory *fc = factory(true, MTLS_CLIENT "max_session_keys { value: 3 }");
+    for (unsigned i = 0; i < THREADS; i++) {
+        w[i] = (struct worker){.index = i, .fs = fs, .fc = fc};
+        assert_int_equal(pthread_create(&w[i].thread, NULL, work, &w[i]), 0);
+    }
+    for (unsigned i = 0; i < THREADS; i++) {
+        pthread_join(w[i].thread, NULL);
+        assert_true(w[i].ok);
+    }
+    assert_int_equal(stat_of(fs, SSL_STAT_handshake), THREADS * ROUNDS);
+    assert_int_equal(dyn_of(fc, "versions.TLSv1.3"), THREADS * ROUNDS);
+    assert_true(stat_of(fc, SSL_STAT_session_reused) > 0);
+    shared_unref(&fs->shared);
+    shared_unref(&fc->shared);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         TLS_TEST(test_named_secrets), TLS_TEST(test_upstream_not_ready),
         TLS_TEST(test_bad_contexts),  TLS_TEST(test_key_log),
         TLS_TEST(test_describe),      TLS_TEST(test_hash_key),
+        TLS_TEST(test_threads),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
