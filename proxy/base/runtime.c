@@ -1,5 +1,6 @@
-/* The published map and its readers. Each thread keeps a reference to the map it read last and looks at one counter to see
- * whether there is a newer one; only then it takes the mutex to swap. An old map goes when its last reader has moved on.
+/* The published map and its readers. Each thread keeps a reference to the map it read last and
+ * looks at one counter to see whether there is a newer one; only then it takes the mutex to swap.
+ * An old map goes when its last reader has moved on.
  * Threads: see runtime.h. Not here: files, admin requests, RTDS. */
 #include "proxy/base/runtime.h"
 

@@ -3,7 +3,9 @@
 
 static const struct runtime_hook *hook; /* shared, atomic */
 
-void runtime_hook_set(const struct runtime_hook *h) { __atomic_store_n(&hook, h, __ATOMIC_RELEASE); }
+void runtime_hook_set(const struct runtime_hook *h) {
+    __atomic_store_n(&hook, h, __ATOMIC_RELEASE);
+}
 
 bool runtime_hook_u64(sv key, uint64_t *value) {
     const struct runtime_hook *h = __atomic_load_n(&hook, __ATOMIC_ACQUIRE);

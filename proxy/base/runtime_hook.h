@@ -1,6 +1,9 @@
-/* Runtime values by key, as far as the layers below the server need them: the layered runtime installs itself here once.
- * Threads: install before workers start; lookups from any thread, cold unless a config names a runtime key.
- * Spec: bootstrap LayeredRuntime; RuntimeFractionalPercent. Not here: layers, files, RTDS (server/runtime.c). */
+/* Runtime values by key, as far as the layers below the server need them: the layered runtime
+ * installs itself here once.
+ * Threads: install before workers start; lookups from any thread, cold unless a config names a
+ * runtime key.
+ * Spec: bootstrap LayeredRuntime; RuntimeFractionalPercent. Not here: layers, files, RTDS
+ * (server/runtime.c). */
 #ifndef SLUICE_BASE_RUNTIME_HOOK_H
 #define SLUICE_BASE_RUNTIME_HOOK_H
 

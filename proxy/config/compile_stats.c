@@ -1,5 +1,6 @@
 /* StatsConfig: tag rules, the stats matcher, histogram buckets.
- * Threads: main, at start. Spec: metrics.v3.StatsConfig. Ignored without harm: HistogramBucketSettings.bins, a size hint. */
+ * Threads: main, at start. Spec: metrics.v3.StatsConfig. Ignored without harm:
+ * HistogramBucketSettings.bins, a size hint. */
 #include "proxy/config/compile_stats.h"
 
 #include <stdlib.h>
@@ -12,15 +13,16 @@
 
 static void free_tags(void *arg) { stats_tags_free(arg); }
 
-static bool tag_specs(struct compile_ctx *ctx, const Metrics__StatsConfig *m, const struct stats_cli_tag *cli, unsigned cli_n,
-                      struct stats_config *out) {
+static bool tag_specs(struct compile_ctx *ctx, const Metrics__StatsConfig *m,
+                      const struct stats_cli_tag *cli, unsigned cli_n, struct stats_config *out) {
     size_t n = cli_n + m->n_stats_tags;
     if (n > TAG_SPECS_MAX) {
         return diag_error(ctx->diag, "more than %d stats tags", TAG_SPECS_MAX);
     }
     struct stats_tag_spec *specs = arena_new_array(ctx->arena, struct stats_tag_spec, n ? n : 1);
     for (unsigned i = 0; i < cli_n; i++) {
-        specs[i] = (struct stats_tag_spec){.name = cli[i].name, .fixed = cli[i].value, .is_fixed = true};
+        specs[i] =
+            (struct stats_tag_spec){.name = cli[i].name, .fixed = cli[i].value, .is_fixed = true};
     }
     for (size_t i = 0; i < m->n_stats_tags; i++) {
         const Metrics__TagSpecifier *t = m->stats_tags[i];
@@ -52,8 +54,10 @@ static bool name_test(struct compile_ctx *ctx, const void *msg, struct stats_nam
     return string_matcher_compile(ctx, msg, s);
 }
 
-static bool name_tests(struct compile_ctx *ctx, const TypeMatcher__ListStringMatcher *m, struct stats_config *out) {
-    struct stats_name_test *tests = arena_new_array(ctx->arena, struct stats_name_test, m->n_patterns ? m->n_patterns : 1);
+static bool name_tests(struct compile_ctx *ctx, const TypeMatcher__ListStringMatcher *m,
+                       struct stats_config *out) {
+    struct stats_name_test *tests =
+        arena_new_array(ctx->arena, struct stats_name_test, m->n_patterns ? m->n_patterns : 1);
     bool ok = true;
     for (size_t i = 0; i < m->n_patterns; i++) {
         DIAG_FIELD(ctx->diag, "patterns[%zu]", i);
@@ -64,7 +68,8 @@ static bool name_tests(struct compile_ctx *ctx, const TypeMatcher__ListStringMat
     return ok;
 }
 
-static bool matcher(struct compile_ctx *ctx, const Metrics__StatsMatcher *m, struct stats_config *out) {
+static bool matcher(struct compile_ctx *ctx, const Metrics__StatsMatcher *m,
+                    struct stats_config *out) {
     DIAG_FIELD(ctx->diag, "stats_matcher");
     switch (m->stats_matcher_case) {
     case METRICS__STATS_MATCHER__STATS_MATCHER_REJECT_ALL:
@@ -90,7 +95,8 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static bool bucket_rule(struct compile_ctx *ctx, const Metrics__HistogramBucketSettings *m, struct stats_bucket_rule *out) {
+static bool bucket_rule(struct compile_ctx *ctx, const Metrics__HistogramBucketSettings *m,
+                        struct stats_bucket_rule *out) {
     if (!m->match) {
         return diag_error(ctx->diag, "match: value is required");
     }
@@ -108,9 +114,11 @@ static bool bucket_rule(struct compile_ctx *ctx, const Metrics__HistogramBucketS
     return name_test(ctx, m->match, &out->test);
 }
 
-static bool buckets(struct compile_ctx *ctx, const Metrics__StatsConfig *m, struct stats_config *out) {
+static bool buckets(struct compile_ctx *ctx, const Metrics__StatsConfig *m,
+                    struct stats_config *out) {
     size_t n = m->n_histogram_bucket_settings;
-    struct stats_bucket_rule *rules = arena_new_array(ctx->arena, struct stats_bucket_rule, n ? n : 1);
+    struct stats_bucket_rule *rules =
+        arena_new_array(ctx->arena, struct stats_bucket_rule, n ? n : 1);
     bool ok = true;
     for (size_t i = 0; i < n; i++) {
         DIAG_FIELD(ctx->diag, "histogram_bucket_settings[%zu]", i);
@@ -123,8 +131,8 @@ static bool buckets(struct compile_ctx *ctx, const Metrics__StatsConfig *m, stru
     return ok;
 }
 
-const struct stats_config *compile_stats_config(struct compile_ctx *ctx, const void *msg, const struct stats_cli_tag *cli,
-                                                unsigned cli_n) {
+const struct stats_config *compile_stats_config(struct compile_ctx *ctx, const void *msg,
+                                                const struct stats_cli_tag *cli, unsigned cli_n) {
     static const Metrics__StatsConfig none = METRICS__STATS_CONFIG__INIT;
     const Metrics__StatsConfig *m = msg ? msg : &none;
     struct stats_config *out = arena_new(ctx->arena, struct stats_config);

@@ -9,9 +9,9 @@
 struct stats_cli_tag {
     sv name, value;
 };
-/* msg: metrics.v3.StatsConfig, NULL: all defaults. The result lives in ctx->arena; NULL: errors are in ctx->diag.
- * Give it to stats_store_configure() before the first export. */
-const struct stats_config *compile_stats_config(struct compile_ctx *ctx, const void *msg, const struct stats_cli_tag *cli,
-                                                unsigned cli_n);
+/* msg: metrics.v3.StatsConfig, NULL: all defaults. The result lives in ctx->arena; NULL: errors are
+ * in ctx->diag. Give it to stats_store_configure() before the first export. */
+const struct stats_config *compile_stats_config(struct compile_ctx *ctx, const void *msg,
+                                                const struct stats_cli_tag *cli, unsigned cli_n);
 
 #endif

@@ -1,4 +1,5 @@
-/* Lists of access logs with their filters, as HTTP connection managers, TCP proxies and listeners carry them.
+/* Lists of access logs with their filters, as HTTP connection managers, TCP proxies and listeners
+ * carry them.
  * Threads: compiled on the config thread, run on workers. Spec: config.accesslog.v3.AccessLog.
  * Not here: what a logger does (log_file.c, filters/access_loggers). */
 #include "protos/gen/accesslog.pb-c.h"
@@ -20,7 +21,8 @@ struct access_logs {
 };
 
 static sv type_name(const Accesslog__AccessLog *m) {
-    if (m->config_type_case != ACCESSLOG__ACCESS_LOG__CONFIG_TYPE_TYPED_CONFIG || !m->typed_config) {
+    if (m->config_type_case != ACCESSLOG__ACCESS_LOG__CONFIG_TYPE_TYPED_CONFIG ||
+        !m->typed_config) {
         return SV_NULL;
     }
     sv url = sv_cstr(m->typed_config->type_url);
@@ -28,8 +30,10 @@ static sv type_name(const Accesslog__AccessLog *m) {
     return sv_skip(url, slash == SIZE_MAX ? 0 : slash + 1);
 }
 
-static const struct access_logger_type *find_type(struct compile_ctx *ctx, const Accesslog__AccessLog *m) {
-    static const struct access_logger_type *const builtin[] = {&file_access_logger, &stdout_access_logger, &stderr_access_logger};
+static const struct access_logger_type *find_type(struct compile_ctx *ctx,
+                                                  const Accesslog__AccessLog *m) {
+    static const struct access_logger_type *const builtin[] = {
+        &file_access_logger, &stdout_access_logger, &stderr_access_logger};
     sv type = type_name(m), name = sv_cstr(m->name);
     for (size_t i = 0; i < ARRAY_LEN(builtin); i++) {
         if (type.n ? sv_is(type, builtin[i]->type_url) : sv_is(name, builtin[i]->name)) {
@@ -39,11 +43,13 @@ static const struct access_logger_type *find_type(struct compile_ctx *ctx, const
     return ctx->registry ? registry_access_logger(ctx->registry, name, type) : NULL;
 }
 
-static bool compile_one(struct compile_ctx *ctx, const Accesslog__AccessLog *m, struct access_log *out) {
+static bool compile_one(struct compile_ctx *ctx, const Accesslog__AccessLog *m,
+                        struct access_log *out) {
     out->type = find_type(ctx, m);
     if (!out->type) {
-        return diag_error(ctx->diag, "Didn't find a registered implementation for '%s' with type URL: '%.*s'", m->name,
-                          SV_ARG(type_name(m)));
+        return diag_error(ctx->diag,
+                          "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+                          m->name, SV_ARG(type_name(m)));
     }
     if (m->filter) {
         DIAG_FIELD(ctx->diag, "filter");
@@ -55,7 +61,8 @@ static bool compile_one(struct compile_ctx *ctx, const Accesslog__AccessLog *m, 
     DIAG_FIELD(ctx->diag, "typed_config");
     const char *got;
     bool has_config = m->config_type_case == ACCESSLOG__ACCESS_LOG__CONFIG_TYPE_TYPED_CONFIG;
-    const void *msg = compile_any(ctx, sv_cstr(m->name), has_config ? m->typed_config : NULL, out->type->type_url, &got);
+    const void *msg = compile_any(ctx, sv_cstr(m->name), has_config ? m->typed_config : NULL,
+                                  out->type->type_url, &got);
     if (!msg) {
         return false;
     }
@@ -63,7 +70,8 @@ static bool compile_one(struct compile_ctx *ctx, const Accesslog__AccessLog *m, 
     return out->config != NULL;
 }
 
-struct access_logs *access_logs_compile(struct compile_ctx *ctx, const void *const *msgs, size_t n) {
+struct access_logs *access_logs_compile(struct compile_ctx *ctx, const void *const *msgs,
+                                        size_t n) {
     if (n == 0) {
         return NULL;
     }

@@ -1,5 +1,6 @@
 /* Compiled AccessLogFilter trees. Threads: compiled on the config thread, matched on workers.
- * Spec: config.accesslog.v3.AccessLogFilter. Refused: extension filters (CEL, process rate limit): nothing here runs them. */
+ * Spec: config.accesslog.v3.AccessLogFilter. Refused: extension filters (CEL, process rate limit):
+ * nothing here runs them. */
 #include "proxy/observe/access_log_filter.h"
 
 #include "protos/gen/accesslog.pb-c.h"
@@ -10,7 +11,20 @@
 #define FILTER_DEPTH_MAX 32
 #define GRPC_STATUSES 17
 
-enum kind { F_STATUS, F_DURATION, F_NOT_HEALTH_CHECK, F_TRACEABLE, F_RUNTIME, F_AND, F_OR, F_HEADER, F_FLAGS, F_GRPC, F_METADATA, F_LOG_TYPE };
+enum kind {
+    F_STATUS,
+    F_DURATION,
+    F_NOT_HEALTH_CHECK,
+    F_TRACEABLE,
+    F_RUNTIME,
+    F_AND,
+    F_OR,
+    F_HEADER,
+    F_FLAGS,
+    F_GRPC,
+    F_METADATA,
+    F_LOG_TYPE
+};
 struct comparison {
     Accesslog__ComparisonFilter__Op op;
     uint32_t value;
@@ -18,7 +32,7 @@ struct comparison {
 };
 struct log_filter {
     enum kind kind;
-    bool exclude;                /* F_GRPC, F_LOG_TYPE */
+    bool exclude; /* F_GRPC, F_LOG_TYPE */
     struct comparison compare;
     struct {
         sv key;
@@ -27,7 +41,8 @@ struct log_filter {
     } runtime;
     const struct log_filter **subs;
     size_t n;
-    uint64_t bits;               /* F_FLAGS: response flags (0: any); F_GRPC: statuses; F_LOG_TYPE: types */
+    /* F_FLAGS: response flags (0: any); F_GRPC: statuses; F_LOG_TYPE: types */
+    uint64_t bits;
     const struct header_matcher *header;
     const struct metadata_matcher *metadata;
     bool match_if_key_not_found;
@@ -36,9 +51,11 @@ struct log_filter {
     unsigned path_n;
 };
 
-static const struct log_filter *make(struct compile_ctx *ctx, const Accesslog__AccessLogFilter *m, unsigned depth);
+static const struct log_filter *make(struct compile_ctx *ctx, const Accesslog__AccessLogFilter *m,
+                                     unsigned depth);
 
-static bool make_comparison(struct compile_ctx *ctx, const Accesslog__ComparisonFilter *m, struct log_filter *f) {
+static bool make_comparison(struct compile_ctx *ctx, const Accesslog__ComparisonFilter *m,
+                            struct log_filter *f) {
     if (!m) {
         return diag_error(ctx->diag, "comparison: value is required");
     }
@@ -50,7 +67,8 @@ static bool make_comparison(struct compile_ctx *ctx, const Accesslog__Comparison
     return true;
 }
 
-static bool make_runtime(struct compile_ctx *ctx, const Accesslog__RuntimeFilter *m, struct log_filter *f) {
+static bool make_runtime(struct compile_ctx *ctx, const Accesslog__RuntimeFilter *m,
+                         struct log_filter *f) {
     static const uint32_t denominators[] = {100, 10000, 1000000};
     f->runtime.key = arena_sv(ctx->arena, sv_cstr(m->runtime_key));
     f->runtime.independent = m->use_independent_randomness;
@@ -66,7 +84,8 @@ static bool make_runtime(struct compile_ctx *ctx, const Accesslog__RuntimeFilter
     return true;
 }
 
-static bool make_subs(struct compile_ctx *ctx, Accesslog__AccessLogFilter **subs, size_t n, struct log_filter *f, unsigned depth) {
+static bool make_subs(struct compile_ctx *ctx, Accesslog__AccessLogFilter **subs, size_t n,
+                      struct log_filter *f, unsigned depth) {
     if (n < 2) {
         return diag_error(ctx->diag, "filters: value must contain at least 2 item(s)");
     }
@@ -81,7 +100,8 @@ static bool make_subs(struct compile_ctx *ctx, Accesslog__AccessLogFilter **subs
     return ok;
 }
 
-static bool make_header(struct compile_ctx *ctx, const Accesslog__HeaderFilter *m, struct log_filter *f) {
+static bool make_header(struct compile_ctx *ctx, const Accesslog__HeaderFilter *m,
+                        struct log_filter *f) {
     if (!m->header) {
         return diag_error(ctx->diag, "header: value is required");
     }
@@ -93,7 +113,8 @@ static bool make_header(struct compile_ctx *ctx, const Accesslog__HeaderFilter *
     return f->header != NULL;
 }
 
-static bool make_flags(struct compile_ctx *ctx, const Accesslog__ResponseFlagFilter *m, struct log_filter *f) {
+static bool make_flags(struct compile_ctx *ctx, const Accesslog__ResponseFlagFilter *m,
+                       struct log_filter *f) {
     for (size_t i = 0; i < m->n_flags; i++) {
         uint64_t flag;
         if (!response_flag_parse(sv_cstr(m->flags[i]), &flag)) {
@@ -104,29 +125,34 @@ static bool make_flags(struct compile_ctx *ctx, const Accesslog__ResponseFlagFil
     return true;
 }
 
-static bool make_grpc(struct compile_ctx *ctx, const Accesslog__GrpcStatusFilter *m, struct log_filter *f) {
+static bool make_grpc(struct compile_ctx *ctx, const Accesslog__GrpcStatusFilter *m,
+                      struct log_filter *f) {
     f->exclude = m->exclude;
     for (size_t i = 0; i < m->n_statuses; i++) {
         if ((unsigned)m->statuses[i] >= GRPC_STATUSES) {
-            return diag_error(ctx->diag, "statuses[%zu]: value must be one of the defined enum values", i);
+            return diag_error(ctx->diag,
+                              "statuses[%zu]: value must be one of the defined enum values", i);
         }
         f->bits |= 1ull << m->statuses[i];
     }
     return true;
 }
 
-static bool make_log_type(struct compile_ctx *ctx, const Accesslog__LogTypeFilter *m, struct log_filter *f) {
+static bool make_log_type(struct compile_ctx *ctx, const Accesslog__LogTypeFilter *m,
+                          struct log_filter *f) {
     f->exclude = m->exclude;
     for (size_t i = 0; i < m->n_types; i++) {
         if ((unsigned)m->types[i] >= 64) {
-            return diag_error(ctx->diag, "types[%zu]: value must be one of the defined enum values", i);
+            return diag_error(ctx->diag, "types[%zu]: value must be one of the defined enum values",
+                              i);
         }
         f->bits |= 1ull << m->types[i];
     }
     return true;
 }
 
-static bool make_metadata(struct compile_ctx *ctx, const Accesslog__MetadataFilter *m, struct log_filter *f) {
+static bool make_metadata(struct compile_ctx *ctx, const Accesslog__MetadataFilter *m,
+                          struct log_filter *f) {
     f->match_if_key_not_found = !m->match_if_key_not_found || m->match_if_key_not_found->value;
     if (!m->matcher) {
         return true; /* matches by the default alone */
@@ -137,8 +163,10 @@ static bool make_metadata(struct compile_ctx *ctx, const Accesslog__MetadataFilt
     f->ns = arena_sv(ctx->arena, sv_cstr(m->matcher->filter));
     f->path = arena_new_array(ctx->arena, sv, m->matcher->n_path ? m->matcher->n_path : 1);
     for (size_t i = 0; i < m->matcher->n_path; i++) {
-        bool is_key = m->matcher->path[i]->segment_case == TYPE_MATCHER__METADATA_MATCHER__PATH_SEGMENT__SEGMENT_KEY;
-        f->path[f->path_n++] = is_key ? arena_sv(ctx->arena, sv_cstr(m->matcher->path[i]->key)) : SV_NULL;
+        bool is_key = m->matcher->path[i]->segment_case ==
+                      TYPE_MATCHER__METADATA_MATCHER__PATH_SEGMENT__SEGMENT_KEY;
+        f->path[f->path_n++] =
+            is_key ? arena_sv(ctx->arena, sv_cstr(m->matcher->path[i]->key)) : SV_NULL;
     }
     DIAG_FIELD(ctx->diag, "matcher");
     f->metadata = observe_hooks()->metadata_matcher_compile(ctx, m->matcher);
@@ -146,14 +174,18 @@ static bool make_metadata(struct compile_ctx *ctx, const Accesslog__MetadataFilt
 }
 
 static bool refuse_extension(struct compile_ctx *ctx, const Accesslog__ExtensionFilter *m) {
-    sv url = m->config_type_case == ACCESSLOG__EXTENSION_FILTER__CONFIG_TYPE_TYPED_CONFIG ? sv_cstr(m->typed_config->type_url)
-                                                                                           : SV_NULL;
+    sv url = m->config_type_case == ACCESSLOG__EXTENSION_FILTER__CONFIG_TYPE_TYPED_CONFIG
+                 ? sv_cstr(m->typed_config->type_url)
+                 : SV_NULL;
     size_t slash = sv_rfind(url, '/');
     url = sv_skip(url, slash == SIZE_MAX ? 0 : slash + 1);
-    return diag_error(ctx->diag, "Didn't find a registered implementation for '%s' with type URL: '%.*s'", m->name, SV_ARG(url));
+    return diag_error(ctx->diag,
+                      "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+                      m->name, SV_ARG(url));
 }
 
-static bool fill(struct compile_ctx *ctx, const Accesslog__AccessLogFilter *m, struct log_filter *f, unsigned depth) {
+static bool fill(struct compile_ctx *ctx, const Accesslog__AccessLogFilter *m, struct log_filter *f,
+                 unsigned depth) {
     switch (m->filter_specifier_case) {
     case ACCESSLOG__ACCESS_LOG_FILTER__FILTER_SPECIFIER_STATUS_CODE_FILTER:
         f->kind = F_STATUS;
@@ -198,7 +230,8 @@ static bool fill(struct compile_ctx *ctx, const Accesslog__AccessLogFilter *m, s
     }
 }
 
-static const struct log_filter *make(struct compile_ctx *ctx, const Accesslog__AccessLogFilter *m, unsigned depth) {
+static const struct log_filter *make(struct compile_ctx *ctx, const Accesslog__AccessLogFilter *m,
+                                     unsigned depth) {
     if (depth >= FILTER_DEPTH_MAX) {
         diag_error(ctx->diag, "filters are nested deeper than %d", FILTER_DEPTH_MAX);
         return NULL;
@@ -207,7 +240,9 @@ static const struct log_filter *make(struct compile_ctx *ctx, const Accesslog__A
     return fill(ctx, m, f, depth) ? f : NULL;
 }
 
-const struct log_filter *log_filter_compile(struct compile_ctx *ctx, const void *msg) { return make(ctx, msg, 0); }
+const struct log_filter *log_filter_compile(struct compile_ctx *ctx, const void *msg) {
+    return make(ctx, msg, 0);
+}
 
 /* --- matching --- */
 
@@ -290,7 +325,8 @@ static bool grpc_match(const struct log_filter *f, const struct stream_info *si)
 }
 
 static bool metadata_match(const struct log_filter *f, const struct stream_info *si) {
-    const struct kv_value *v = f->metadata ? kv_metadata_get(si->metadata, f->ns, f->path, f->path_n) : NULL;
+    const struct kv_value *v =
+        f->metadata ? kv_metadata_get(si->metadata, f->ns, f->path, f->path_n) : NULL;
     if (!v) {
         return f->match_if_key_not_found;
     }

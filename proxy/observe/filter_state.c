@@ -1,4 +1,5 @@
-/* Named objects of a stream or connection: a short array, searched linearly. Threads: see the header. */
+/* Named objects of a stream or connection: a short array, searched linearly. Threads: see the
+ * header. */
 #include "proxy/observe/filter_state.h"
 
 struct filter_state {
@@ -42,8 +43,8 @@ static struct filter_state_object *add(struct filter_state *fs, sv name) {
     return o;
 }
 
-bool filter_state_set(struct filter_state *fs, sv name, sv text, const struct kv_value *typed, bool is_read_only,
-                      enum filter_state_sharing sharing) {
+bool filter_state_set(struct filter_state *fs, sv name, sv text, const struct kv_value *typed,
+                      bool is_read_only, enum filter_state_sharing sharing) {
     struct filter_state_object *o = find(fs, name);
     if (o && o->is_read_only) {
         return false;

@@ -1,6 +1,7 @@
 /* Format strings: parsing into literals and operators, text output.
  * Threads: see formatter.h. Spec: Envoy's substitution formatter, including its error texts.
- * Not here: the operators (formatter_*.c), JSON formats (formatter_json.c), SubstitutionFormatString (substitution.c). */
+ * Not here: the operators (formatter_*.c), JSON formats (formatter_json.c),
+ * SubstitutionFormatString (substitution.c). */
 #include "proxy/observe/formatter.h"
 
 #include "proxy/base/vec.h"
@@ -27,7 +28,9 @@ struct command {
     bool has_len;
 };
 
-static bool is_command_char(char c) { return (c >= 'A' && c <= 'Z') || ascii_isdigit(c) || c == '_'; }
+static bool is_command_char(char c) {
+    return (c >= 'A' && c <= 'Z') || ascii_isdigit(c) || c == '_';
+}
 
 /* ":digits%" or "%" at the front of *rest: consumed. */
 static bool eat_tail(sv *rest, struct command *c) {
@@ -79,8 +82,9 @@ static bool eat_command(sv *rest, struct command *c) {
 /* --- operators by name --- */
 
 static const struct fmt_def *find_def(sv name) {
-    static const struct fmt_table *const tables[] = {&fmt_table_http,  &fmt_table_upstream, &fmt_table_conn,
-                                                     &fmt_table_time, &fmt_table_meta,     &fmt_table_tls};
+    static const struct fmt_table *const tables[] = {&fmt_table_http, &fmt_table_upstream,
+                                                     &fmt_table_conn, &fmt_table_time,
+                                                     &fmt_table_meta, &fmt_table_tls};
     for (size_t t = 0; t < ARRAY_LEN(tables); t++) {
         for (size_t i = 0; i < tables[t]->n; i++) {
             if (sv_is(name, tables[t]->defs[i].name)) {
@@ -91,7 +95,8 @@ static const struct fmt_def *find_def(sv name) {
     return NULL;
 }
 
-static bool check_syntax(struct compile_ctx *ctx, const struct fmt_def *def, sv args, bool has_len) {
+static bool check_syntax(struct compile_ctx *ctx, const struct fmt_def *def, sv args,
+                         bool has_len) {
     if (def->args == FMT_ARGS_NONE && (args.n || has_len)) {
         return diag_error(ctx->diag, "%s does not take any parameters or length", def->name);
     }
@@ -104,8 +109,8 @@ static bool check_syntax(struct compile_ctx *ctx, const struct fmt_def *def, sv 
     return true;
 }
 
-bool fmt_op_compile(struct compile_ctx *ctx, sv command, sv args, size_t max_len, bool has_len, bool req_without_query,
-                    struct fmt_op *op) {
+bool fmt_op_compile(struct compile_ctx *ctx, sv command, sv args, size_t max_len, bool has_len,
+                    bool req_without_query, struct fmt_op *op) {
     const struct fmt_def *def = find_def(command);
     if (!def || (sv_is(command, "REQ_WITHOUT_QUERY") && !req_without_query)) {
         return diag_error(ctx->diag, "Not supported field in StreamInfo: %.*s", SV_ARG(command));
@@ -113,7 +118,8 @@ bool fmt_op_compile(struct compile_ctx *ctx, sv command, sv args, size_t max_len
     if (!check_syntax(ctx, def, args, has_len)) {
         return false;
     }
-    *op = (struct fmt_op){.def = def, .eval = def->eval, .max_len = max_len, .text = arena_sv(ctx->arena, args)};
+    *op = (struct fmt_op){
+        .def = def, .eval = def->eval, .max_len = max_len, .text = arena_sv(ctx->arena, args)};
     return !def->compile || def->compile(ctx, op, args.n ? op->text : SV_NULL);
 }
 
@@ -139,8 +145,10 @@ static bool parse_command(struct parser *p, sv format, sv *rest) {
     size_t at = format.n - rest->n;
     sv body = sv_skip(*rest, 1);
     if (!eat_command(&body, &c)) {
-        return diag_error(p->ctx->diag, "Incorrect configuration: %.*s. Couldn't find valid command at position %zu",
-                          SV_ARG(format), at);
+        return diag_error(
+            p->ctx->diag,
+            "Incorrect configuration: %.*s. Couldn't find valid command at position %zu",
+            SV_ARG(format), at);
     }
     end_literal(p);
     if (p->parts.n >= FORMAT_PARTS_MAX) {
@@ -149,7 +157,8 @@ static bool parse_command(struct parser *p, sv format, sv *rest) {
     struct part *part = vec_push(&p->parts);
     part->is_op = true;
     *rest = body;
-    return fmt_op_compile(p->ctx, c.name, c.args, c.max_len, c.has_len, p->req_without_query, &part->op);
+    return fmt_op_compile(p->ctx, c.name, c.args, c.max_len, c.has_len, p->req_without_query,
+                          &part->op);
 }
 
 static bool parse(struct parser *p, sv format) {
@@ -172,7 +181,8 @@ static bool parse(struct parser *p, sv format) {
     return true;
 }
 
-struct formatter *formatter_compile_ext(struct compile_ctx *ctx, sv format, bool omit_empty, bool req_without_query) {
+struct formatter *formatter_compile_ext(struct compile_ctx *ctx, sv format, bool omit_empty,
+                                        bool req_without_query) {
     struct parser p = {.ctx = ctx, .req_without_query = req_without_query};
     struct formatter *f = NULL;
     if (parse(&p, format)) {
@@ -245,7 +255,8 @@ static void write_kv(const struct fmt_op *op, const struct kv_value *kv, struct 
     buf_move_n(out, &t, n);
 }
 
-void fmt_write(const struct fmt_op *op, const struct fmt_value *v, bool omit_empty, struct buf *out) {
+void fmt_write(const struct fmt_op *op, const struct fmt_value *v, bool omit_empty,
+               struct buf *out) {
     switch (v->kind) {
     case FMT_NONE:
         if (!omit_empty) {

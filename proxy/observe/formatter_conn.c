@@ -7,7 +7,7 @@
 
 enum which { REMOTE, LOCAL, DIRECT_REMOTE, DIRECT_LOCAL };
 enum part { WITH_PORT, WITHOUT_PORT, ONLY_PORT };
-#define SUB(which, part) ((which) * 3 + (part))
+#define SUB(which, part) ((which)*3 + (part))
 
 static const struct addr *address(const struct stream_info *si, int which) {
     const struct conn_info *cx = si->cx;
@@ -31,7 +31,8 @@ void fmt_address(const struct addr *a, int part, struct fmt_ctx *c, struct fmt_v
         }
         return;
     }
-    size_t n = part == WITH_PORT || a->family == AF_UNIX ? addr_str(a, c->tmp) : addr_ip_str(a, c->tmp);
+    size_t n =
+        part == WITH_PORT || a->family == AF_UNIX ? addr_str(a, c->tmp) : addr_ip_str(a, c->tmp);
     fmt_str(v, sv_from(c->tmp, n));
 }
 
@@ -51,7 +52,15 @@ static void eval_connection_id(const struct fmt_op *op, struct fmt_ctx *c, struc
     fmt_u64(v, c->si->cx ? c->si->cx->id : 0);
 }
 
-enum name { NAME_LISTENER, NAME_CHAIN, NAME_TERMINATION, NAME_LOCAL_CLOSE, NAME_TRANSPORT_FAILURE, NAME_JA3, NAME_JA4 };
+enum name {
+    NAME_LISTENER,
+    NAME_CHAIN,
+    NAME_TERMINATION,
+    NAME_LOCAL_CLOSE,
+    NAME_TRANSPORT_FAILURE,
+    NAME_JA3,
+    NAME_JA4
+};
 static void eval_name(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
     const struct conn_info *cx = c->si->cx;
     sv s = SV_NULL;
@@ -110,7 +119,8 @@ static bool compile_sni(struct compile_ctx *ctx, struct fmt_op *op, sv args) {
         s->order = HOST_FIRST;
     } else if (order.n && !sv_is(order, "SNI_ONLY")) {
         return diag_error(ctx->diag,
-                          "Invalid REQUESTED_SERVER_NAME option: '%.*s', only 'SNI_ONLY'/'SNI_FIRST'/'HOST_FIRST' are allowed",
+                          "Invalid REQUESTED_SERVER_NAME option: '%.*s', only "
+                          "'SNI_ONLY'/'SNI_FIRST'/'HOST_FIRST' are allowed",
                           SV_ARG(order));
     }
     if (sv_is(rest, "HOST")) {
@@ -119,7 +129,8 @@ static bool compile_sni(struct compile_ctx *ctx, struct fmt_op *op, sv args) {
         s->host = HOST_ORIG;
     } else if (rest.n && !sv_is(rest, "ORIG_OR_HOST")) {
         return diag_error(ctx->diag,
-                          "Invalid REQUESTED_SERVER_NAME option: '%.*s', only 'ORIG_OR_HOST'/'HOST'/'ORIG' are allowed",
+                          "Invalid REQUESTED_SERVER_NAME option: '%.*s', only "
+                          "'ORIG_OR_HOST'/'HOST'/'ORIG' are allowed",
                           SV_ARG(rest));
     }
     op->arg = s;
@@ -127,7 +138,9 @@ static bool compile_sni(struct compile_ctx *ctx, struct fmt_op *op, sv args) {
 }
 
 static sv host_of(const struct stream_info *si, enum host_source source) {
-    sv original = si->request && source != HOST_HOST ? headers_get(si->request, HDR_x_envoy_original_host) : SV_NULL;
+    sv original = si->request && source != HOST_HOST
+                      ? headers_get(si->request, HDR_x_envoy_original_host)
+                      : SV_NULL;
     if (original.n || source == HOST_ORIG || !si->request) {
         return original;
     }
@@ -165,7 +178,8 @@ static void eval_tcp_info(const struct fmt_op *op, struct fmt_ctx *c, struct fmt
     case TCP_RETRANS_PACKETS:
         fmt_u64(v, info.tcpi_total_retrans);
         break;
-    case TCP_RETRANS_BYTES: /* glibc's struct ends before tcpi_bytes_retrans: an estimate by segment size */
+    /* glibc's struct ends before tcpi_bytes_retrans: an estimate by segment size */
+    case TCP_RETRANS_BYTES:
         fmt_u64(v, (uint64_t)info.tcpi_total_retrans * info.tcpi_snd_mss);
         break;
     }
@@ -180,10 +194,12 @@ static const struct fmt_def defs[] = {
     {"DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", eval_address, ONE, SUB(LOCAL, WITHOUT_PORT)},
     {"DOWNSTREAM_LOCAL_PORT", eval_address, ONE, SUB(LOCAL, ONLY_PORT)},
     {"DOWNSTREAM_DIRECT_REMOTE_ADDRESS", eval_address, ONE, SUB(DIRECT_REMOTE, WITH_PORT)},
-    {"DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", eval_address, ONE, SUB(DIRECT_REMOTE, WITHOUT_PORT)},
+    {"DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", eval_address, ONE,
+     SUB(DIRECT_REMOTE, WITHOUT_PORT)},
     {"DOWNSTREAM_DIRECT_REMOTE_PORT", eval_address, ONE, SUB(DIRECT_REMOTE, ONLY_PORT)},
     {"DOWNSTREAM_DIRECT_LOCAL_ADDRESS", eval_address, ONE, SUB(DIRECT_LOCAL, WITH_PORT)},
-    {"DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT", eval_address, ONE, SUB(DIRECT_LOCAL, WITHOUT_PORT)},
+    {"DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT", eval_address, ONE,
+     SUB(DIRECT_LOCAL, WITHOUT_PORT)},
     {"DOWNSTREAM_DIRECT_LOCAL_PORT", eval_address, ONE, SUB(DIRECT_LOCAL, ONLY_PORT)},
     {"DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID", eval_endpoint_id, ONE, LOCAL},
     {"DOWNSTREAM_DIRECT_LOCAL_ADDRESS_ENDPOINT_ID", eval_endpoint_id, ONE, DIRECT_LOCAL},

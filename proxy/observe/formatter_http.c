@@ -39,10 +39,12 @@ static bool compile_header(struct compile_ctx *ctx, struct fmt_op *op, sv args) 
     sv rest = args, name = sv_cut(&rest, '?');
     h->has_alt = name.n < args.n;
     if (sv_find(rest, '?') != SIZE_MAX) {
-        return diag_error(ctx->diag, "More than 1 alternative header specified in token: %.*s", SV_ARG(args));
+        return diag_error(ctx->diag, "More than 1 alternative header specified in token: %.*s",
+                          SV_ARG(args));
     }
     if (!lower_name(ctx, name, &h->name, &h->id) || !lower_name(ctx, rest, &h->alt, &h->alt_id)) {
-        return diag_error(ctx->diag, "Invalid header configuration. Format string contains invalid characters.");
+        return diag_error(
+            ctx->diag, "Invalid header configuration. Format string contains invalid characters.");
     }
     op->arg = h;
     return true;
@@ -73,7 +75,8 @@ static void eval_header(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_v
     }
 }
 
-static void eval_header_without_query(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
+static void eval_header_without_query(const struct fmt_op *op, struct fmt_ctx *c,
+                                      struct fmt_value *v) {
     sv s = header_value(op, c->si);
     if (s.p) {
         fmt_str(v, sv_cut(&s, '?'));
@@ -92,7 +95,8 @@ static bool compile_path(struct compile_ctx *ctx, struct fmt_op *op, sv args) {
     struct path_arg *p = arena_new(ctx->arena, struct path_arg);
     sv rest = args, query = sv_cut(&rest, ':'), source = sv_cut(&rest, ':');
     if (query.n && !sv_is(query, "WQ") && !sv_is(query, "NQ")) {
-        return diag_error(ctx->diag, "Invalid PATH option: '%.*s', only 'WQ'/'NQ' are allowed", SV_ARG(query));
+        return diag_error(ctx->diag, "Invalid PATH option: '%.*s', only 'WQ'/'NQ' are allowed",
+                          SV_ARG(query));
     }
     p->without_query = sv_is(query, "NQ");
     if (sv_is(source, "ORIG")) {
@@ -100,8 +104,9 @@ static bool compile_path(struct compile_ctx *ctx, struct fmt_op *op, sv args) {
     } else if (sv_is(source, "PATH")) {
         p->source = PATH_PATH;
     } else if (source.n && !sv_is(source, "ORIG_OR_PATH")) {
-        return diag_error(ctx->diag, "Invalid PATH option: '%.*s', only 'ORIG'/'PATH'/'ORIG_OR_PATH' are allowed",
-                          SV_ARG(source));
+        return diag_error(
+            ctx->diag, "Invalid PATH option: '%.*s', only 'ORIG'/'PATH'/'ORIG_OR_PATH' are allowed",
+            SV_ARG(source));
     }
     op->arg = p;
     return true;
@@ -149,7 +154,9 @@ static void eval_query_param(const struct fmt_op *op, struct fmt_ctx *c, struct 
 
 static bool compile_query_params(struct compile_ctx *ctx, struct fmt_op *op, sv args) {
     if (args.n && !sv_is(args, "ORIG") && !sv_is(args, "DECODED")) {
-        return diag_error(ctx->diag, "Invalid QUERY_PARAMS option: '%.*s', only 'ORIG'/'DECODED' are allowed", SV_ARG(args));
+        return diag_error(ctx->diag,
+                          "Invalid QUERY_PARAMS option: '%.*s', only 'ORIG'/'DECODED' are allowed",
+                          SV_ARG(args));
     }
     (void)op;
     return true;
@@ -174,7 +181,8 @@ static bool compile_xfcc(struct compile_ctx *ctx, struct fmt_op *op, sv args) {
             return true;
         }
     }
-    return diag_error(ctx->diag, "XFCC_VALUE command does not support subcommand: %.*s", SV_ARG(args));
+    return diag_error(ctx->diag, "XFCC_VALUE command does not support subcommand: %.*s",
+                      SV_ARG(args));
 }
 
 /* End of the piece at the front of s: the first unquoted separator. */
@@ -355,10 +363,15 @@ enum { GRPC_CAMEL, GRPC_SNAKE, GRPC_NUMBER };
 
 static bool compile_grpc(struct compile_ctx *ctx, struct fmt_op *op, sv args) {
     static const int8_t kinds[] = {GRPC_CAMEL, GRPC_SNAKE, GRPC_NUMBER};
-    int at = !args.n || sv_is(args, "CAMEL_STRING") ? 0 : sv_is(args, "SNAKE_STRING") ? 1 : sv_is(args, "NUMBER") ? 2 : -1;
+    int at = !args.n || sv_is(args, "CAMEL_STRING") ? 0
+             : sv_is(args, "SNAKE_STRING")          ? 1
+             : sv_is(args, "NUMBER")                ? 2
+                                                    : -1;
     if (at < 0) {
-        return diag_error(ctx->diag, "GrpcStatusFormatter only supports CAMEL_STRING, SNAKE_STRING or NUMBER. Got: %.*s",
-                          SV_ARG(args));
+        return diag_error(
+            ctx->diag,
+            "GrpcStatusFormatter only supports CAMEL_STRING, SNAKE_STRING or NUMBER. Got: %.*s",
+            SV_ARG(args));
     }
     op->arg = &kinds[op->def->sub == GRPC_NUMBER ? 2 : at];
     return true;
@@ -373,7 +386,8 @@ static void eval_grpc(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_val
     if (kind == GRPC_NUMBER) {
         fmt_u64(v, status);
     } else if (status < ARRAY_LEN(grpc_names)) {
-        fmt_str(v, sv_cstr(kind == GRPC_CAMEL ? grpc_names[status].camel : grpc_names[status].snake));
+        fmt_str(v,
+                sv_cstr(kind == GRPC_CAMEL ? grpc_names[status].camel : grpc_names[status].snake));
     } else {
         int n = snprintf(c->tmp, sizeof(c->tmp), "%llu", (unsigned long long)status);
         fmt_str(v, sv_from(c->tmp, n > 0 ? (size_t)n : 0));
@@ -382,7 +396,18 @@ static void eval_grpc(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_val
 
 /* --- plain members --- */
 
-enum num { NUM_RX, NUM_TX, NUM_WIRE_RX, NUM_WIRE_TX, NUM_HDR_RX, NUM_HDR_TX, NUM_REQUEST_BYTES, NUM_RESPONSE_BYTES, NUM_TRAILER_BYTES, NUM_RESOLUTIONS };
+enum num {
+    NUM_RX,
+    NUM_TX,
+    NUM_WIRE_RX,
+    NUM_WIRE_TX,
+    NUM_HDR_RX,
+    NUM_HDR_TX,
+    NUM_REQUEST_BYTES,
+    NUM_RESPONSE_BYTES,
+    NUM_TRAILER_BYTES,
+    NUM_RESOLUTIONS
+};
 static void eval_num(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
     const struct stream_info *si = c->si;
     uint64_t n = 0;
@@ -456,8 +481,8 @@ static void eval_custom_flags(const struct fmt_op *op, struct fmt_ctx *c, struct
 
 static void eval_log_type(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
     (void)op;
-    const ProtobufCEnumValue *e =
-        protobuf_c_enum_descriptor_get_value(&data_accesslog__access_log_type__descriptor, (int)c->si->access_log_type);
+    const ProtobufCEnumValue *e = protobuf_c_enum_descriptor_get_value(
+        &data_accesslog__access_log_type__descriptor, (int)c->si->access_log_type);
     fmt_str_or_none(v, e ? sv_cstr(e->name) : SV_NULL);
 }
 
@@ -483,7 +508,8 @@ static bool compile_environment(struct compile_ctx *ctx, struct fmt_op *op, sv a
 static bool compile_hostname(struct compile_ctx *ctx, struct fmt_op *op, sv args) {
     (void)args;
     char name[256] = "";
-    op->text = gethostname(name, sizeof(name) - 1) == 0 ? arena_sv(ctx->arena, sv_cstr(name)) : SV_NULL;
+    op->text =
+        gethostname(name, sizeof(name) - 1) == 0 ? arena_sv(ctx->arena, sv_cstr(name)) : SV_NULL;
     return true;
 }
 static void eval_fixed(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
@@ -504,7 +530,8 @@ static const struct fmt_def defs[] = {
     {"REQUEST_HEADER", eval_header, FMT_ARGS_REQUIRED, true, compile_header, FROM_REQUEST},
     {"RESPONSE_HEADER", eval_header, FMT_ARGS_REQUIRED, true, compile_header, FROM_RESPONSE},
     {"RESPONSE_TRAILER", eval_header, FMT_ARGS_REQUIRED, true, compile_header, FROM_TRAILERS},
-    {"REQ_WITHOUT_QUERY", eval_header_without_query, FMT_ARGS_REQUIRED, true, compile_header, FROM_REQUEST},
+    {"REQ_WITHOUT_QUERY", eval_header_without_query, FMT_ARGS_REQUIRED, true, compile_header,
+     FROM_REQUEST},
     {"PATH", eval_path, FMT_ARGS_OPTIONAL, true, compile_path, 0},
     {"QUERY_PARAM", eval_query_param, FMT_ARGS_REQUIRED, true, NULL, 0},
     {"QUERY_PARAMS", eval_query_params, FMT_ARGS_OPTIONAL, true, compile_query_params, 0},

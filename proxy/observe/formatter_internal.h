@@ -1,4 +1,5 @@
-/* What the formatter's files share: compiled operators, values, the operator tables. Private to proxy/observe. */
+/* What the formatter's files share: compiled operators, values, the operator tables. Private to
+ * proxy/observe. */
 #ifndef SLUICE_OBSERVE_FORMATTER_INTERNAL_H
 #define SLUICE_OBSERVE_FORMATTER_INTERNAL_H
 
@@ -7,12 +8,12 @@
 #include "proxy/observe/hooks.h"
 
 enum fmt_kind {
-    FMT_NONE,   /* not there: "-" in text, null in JSON */
+    FMT_NONE, /* not there: "-" in text, null in JSON */
     FMT_STR,
     FMT_QUOTED, /* a string that text shows as a JSON string */
     FMT_U64,
     FMT_BOOL,
-    FMT_KV,     /* number, bool, struct, list of metadata */
+    FMT_KV, /* number, bool, struct, list of metadata */
 };
 struct fmt_value {
     enum fmt_kind kind;
@@ -39,7 +40,7 @@ struct fmt_def {
     bool has_length; /* ":N" is allowed */
     /* Arguments to op->arg, in the arena. NULL: op->text gets them. args.p NULL: none given. */
     bool (*compile)(struct compile_ctx *ctx, struct fmt_op *op, sv args);
-    int8_t sub;      /* variant, for functions that serve several operators */
+    int8_t sub; /* variant, for functions that serve several operators */
 };
 struct fmt_op {
     const struct fmt_def *def;
@@ -66,14 +67,16 @@ static inline void fmt_u64(struct fmt_value *v, uint64_t u) {
 /* Evaluate one operator; v->kind FMT_NONE when absent. Strings are cut to the operator's length. */
 void fmt_eval(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v);
 /* As text; "-" or nothing (omit_empty) when not there. */
-void fmt_write(const struct fmt_op *op, const struct fmt_value *v, bool omit_empty, struct buf *out);
+void fmt_write(const struct fmt_op *op, const struct fmt_value *v, bool omit_empty,
+               struct buf *out);
 
 /* Fill op from a command; false: error added. req_without_query: that extension was declared. */
-bool fmt_op_compile(struct compile_ctx *ctx, sv command, sv args, size_t max_len, bool has_len, bool req_without_query,
-                    struct fmt_op *op);
-struct formatter *formatter_compile_ext(struct compile_ctx *ctx, sv format, bool omit_empty, bool req_without_query);
-struct json_formatter *json_formatter_compile_ext(struct compile_ctx *ctx, const void *struct_msg, bool omit_empty,
-                                                  bool req_without_query);
+bool fmt_op_compile(struct compile_ctx *ctx, sv command, sv args, size_t max_len, bool has_len,
+                    bool req_without_query, struct fmt_op *op);
+struct formatter *formatter_compile_ext(struct compile_ctx *ctx, sv format, bool omit_empty,
+                                        bool req_without_query);
+struct json_formatter *json_formatter_compile_ext(struct compile_ctx *ctx, const void *struct_msg,
+                                                  bool omit_empty, bool req_without_query);
 /* The formatter is one operator and nothing else: typed in JSON. */
 const struct fmt_op *formatter_single(const struct formatter *f);
 
@@ -81,7 +84,8 @@ struct fmt_table {
     const struct fmt_def *defs;
     size_t n;
 };
-extern const struct fmt_table fmt_table_http, fmt_table_conn, fmt_table_time, fmt_table_meta, fmt_table_tls, fmt_table_upstream;
+extern const struct fmt_table fmt_table_http, fmt_table_conn, fmt_table_time, fmt_table_meta,
+    fmt_table_tls, fmt_table_upstream;
 
 /* formatter_time.c: a compiled time format. */
 struct fmt_time;

@@ -1,4 +1,5 @@
-/* JSON formats: a Struct whose strings are format strings. A string that is one operator keeps the value's type.
+/* JSON formats: a Struct whose strings are format strings. A string that is one operator keeps the
+ * value's type.
  * Threads: see formatter.h. Keys come out ascending, as Envoy's do. */
 #include "proxy/observe/formatter_internal.h"
 
@@ -11,10 +12,10 @@
 enum node_kind { NODE_RAW, NODE_TEXT, NODE_TYPED, NODE_OBJECT, NODE_ARRAY, NODE_NULL };
 struct node {
     enum node_kind kind;
-    sv raw;                      /* NODE_RAW: ready JSON */
+    sv raw; /* NODE_RAW: ready JSON */
     const struct formatter *text;
-    const struct fmt_op *op;     /* NODE_TYPED */
-    struct member *members;      /* NODE_OBJECT, NODE_ARRAY */
+    const struct fmt_op *op; /* NODE_TYPED */
+    struct member *members;  /* NODE_OBJECT, NODE_ARRAY */
     size_t n;
 };
 struct member {
@@ -44,7 +45,8 @@ static sv arena_json(struct arena *a, sv s, const char *behind) {
 static bool make_value(struct maker *m, const Pb__Value *v, struct node *out);
 
 static bool make_string(struct maker *m, sv s, struct node *out) {
-    const struct formatter *f = formatter_compile_ext(m->ctx, s, m->omit_empty, m->req_without_query);
+    const struct formatter *f =
+        formatter_compile_ext(m->ctx, s, m->omit_empty, m->req_without_query);
     if (!f) {
         return false;
     }
@@ -60,7 +62,8 @@ static bool make_string(struct maker *m, sv s, struct node *out) {
 }
 
 static int by_key(const void *a, const void *b) {
-    return strcmp((*(Pb__Struct__FieldsEntry *const *)a)->key, (*(Pb__Struct__FieldsEntry *const *)b)->key);
+    return strcmp((*(Pb__Struct__FieldsEntry *const *)a)->key,
+                  (*(Pb__Struct__FieldsEntry *const *)b)->key);
 }
 
 static bool make_struct(struct maker *m, const Pb__Struct *s, struct node *out) {
@@ -101,7 +104,8 @@ static sv arena_number(struct arena *a, double d) {
 
 static bool make_value(struct maker *m, const Pb__Value *v, struct node *out) {
     if (m->depth == JSON_FORMAT_DEPTH_MAX) {
-        return diag_error(m->ctx->diag, "json_format is nested deeper than %d", JSON_FORMAT_DEPTH_MAX);
+        return diag_error(m->ctx->diag, "json_format is nested deeper than %d",
+                          JSON_FORMAT_DEPTH_MAX);
     }
     m->depth++;
     bool ok = true;
@@ -128,15 +132,16 @@ static bool make_value(struct maker *m, const Pb__Value *v, struct node *out) {
     return ok;
 }
 
-struct json_formatter *json_formatter_compile_ext(struct compile_ctx *ctx, const void *struct_msg, bool omit_empty,
-                                                  bool req_without_query) {
+struct json_formatter *json_formatter_compile_ext(struct compile_ctx *ctx, const void *struct_msg,
+                                                  bool omit_empty, bool req_without_query) {
     struct maker m = {.ctx = ctx, .omit_empty = omit_empty, .req_without_query = req_without_query};
     struct json_formatter *f = arena_new(ctx->arena, struct json_formatter);
     f->omit_empty = omit_empty;
     return make_struct(&m, struct_msg, &f->root) ? f : NULL;
 }
 
-struct json_formatter *json_formatter_compile(struct compile_ctx *ctx, const void *struct_msg, bool omit_empty) {
+struct json_formatter *json_formatter_compile(struct compile_ctx *ctx, const void *struct_msg,
+                                              bool omit_empty) {
     return json_formatter_compile_ext(ctx, struct_msg, omit_empty, false);
 }
 
@@ -252,7 +257,8 @@ static void write_node(struct writer *w, const struct node *n, struct lead *l) {
     }
 }
 
-void json_formatter_write(const struct json_formatter *f, const struct stream_info *si, struct buf *out) {
+void json_formatter_write(const struct json_formatter *f, const struct stream_info *si,
+                          struct buf *out) {
     BUF_AUTO struct buf scratch = {0};
     struct writer w;
     w.c.si = si;

@@ -1,10 +1,19 @@
 /* Operators about metadata and filter state.
- * Threads: evaluated on workers. Spec: Envoy's DYNAMIC_METADATA, METADATA, FILTER_STATE and their kin. */
+ * Threads: evaluated on workers. Spec: Envoy's DYNAMIC_METADATA, METADATA, FILTER_STATE and their
+ * kin. */
 #include "proxy/observe/formatter_internal.h"
 
 #define PATH_KEYS_MAX 16
 
-enum source { META_DYNAMIC, META_CLUSTER, META_ROUTE, META_HOST, META_LISTENER, META_VHOST, META_NONE };
+enum source {
+    META_DYNAMIC,
+    META_CLUSTER,
+    META_ROUTE,
+    META_HOST,
+    META_LISTENER,
+    META_VHOST,
+    META_NONE
+};
 struct meta_arg {
     enum source source;
     sv ns;
@@ -35,8 +44,9 @@ static bool compile_typed(struct compile_ctx *ctx, struct fmt_op *op, sv args) {
     static const struct {
         const char *name;
         enum source source;
-    } types[] = {{"DYNAMIC", META_DYNAMIC}, {"CLUSTER", META_CLUSTER},   {"ROUTE", META_ROUTE},
-                 {"UPSTREAM_HOST", META_HOST}, {"LISTENER", META_LISTENER}, {"VIRTUAL_HOST", META_VHOST}};
+    } types[] = {{"DYNAMIC", META_DYNAMIC},   {"CLUSTER", META_CLUSTER},
+                 {"ROUTE", META_ROUTE},       {"UPSTREAM_HOST", META_HOST},
+                 {"LISTENER", META_LISTENER}, {"VIRTUAL_HOST", META_VHOST}};
     struct meta_arg *m = arena_new(ctx->arena, struct meta_arg);
     sv rest = args, type = sv_cut(&rest, ':');
     op->arg = m;
@@ -62,7 +72,9 @@ static const struct kv_metadata *metadata_from(const struct stream_info *si, enu
     case META_ROUTE:
         return si->route_metadata;
     case META_HOST:
-        return si->up.host && observe_hooks()->host_metadata ? observe_hooks()->host_metadata(si->up.host) : NULL;
+        return si->up.host && observe_hooks()->host_metadata
+                   ? observe_hooks()->host_metadata(si->up.host)
+                   : NULL;
     case META_LISTENER:
         return si->cx ? si->cx->listener_metadata : NULL;
     case META_VHOST:
@@ -75,7 +87,8 @@ static const struct kv_metadata *metadata_from(const struct stream_info *si, enu
 
 static void eval_meta(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
     const struct meta_arg *m = op->arg;
-    const struct kv_value *kv = kv_metadata_get(metadata_from(c->si, m->source), m->ns, m->path, m->n);
+    const struct kv_value *kv =
+        kv_metadata_get(metadata_from(c->si, m->source), m->ns, m->path, m->n);
     if (kv) {
         v->kind = FMT_KV;
         v->kv = kv;
@@ -95,17 +108,22 @@ static bool state_form(struct compile_ctx *ctx, struct state_arg *a, sv form, bo
     if (sv_is(form, "FIELD")) {
         a->form = STATE_FIELD;
         if (!a->field.n) {
-            return diag_error(ctx->diag, "Invalid filter state serialize type, FIELD should be used with the field name.");
+            return diag_error(
+                ctx->diag,
+                "Invalid filter state serialize type, FIELD should be used with the field name.");
         }
         return true;
     }
     if (sv_is(form, "PLAIN")) {
         a->form = STATE_PLAIN;
     } else if (form.n && !sv_is(form, "TYPED")) {
-        return diag_error(ctx->diag, "Invalid filter state serialize type, only support PLAIN/TYPED/FIELD.");
+        return diag_error(ctx->diag,
+                          "Invalid filter state serialize type, only support PLAIN/TYPED/FIELD.");
     }
     if (has_field) {
-        return diag_error(ctx->diag, "Invalid filter state serialize type, FIELD should be used with the field name.");
+        return diag_error(
+            ctx->diag,
+            "Invalid filter state serialize type, FIELD should be used with the field name.");
     }
     return true;
 }

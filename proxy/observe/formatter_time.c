@@ -1,6 +1,8 @@
-/* Operators about time: when things happened and how long they took. Formats are strftime's plus fractions of a second.
+/* Operators about time: when things happened and how long they took. Formats are strftime's plus
+ * fractions of a second.
  * Threads: evaluated on workers; the broken-down time of the last second is kept per thread.
- * Spec: Envoy's START_TIME formats: %s seconds, %f %1f..%9f fraction, %E*S %E#S seconds with fraction. */
+ * Spec: Envoy's START_TIME formats: %s seconds, %f %1f..%9f fraction, %E*S %E#S seconds with
+ * fraction. */
 #include <time.h>
 
 #include "proxy/observe/formatter_internal.h"
@@ -21,24 +23,32 @@ struct fmt_time {
     struct piece v[PIECES_MAX];
 };
 
+/* "%E*S", "%E3S" at the front of s. */
+static bool is_seconds(sv s) {
+    return s.n > 3 && s.p[1] == 'E' && s.p[3] == 'S' && (s.p[2] == '*' || ascii_isdigit(s.p[2]));
+}
+/* "%3f" at the front of s. */
+static bool is_fraction(sv s) { return s.n > 2 && s.p[1] >= '1' && s.p[1] <= '9' && s.p[2] == 'f'; }
+
 /* A conversion that strftime lacks, at the front of s ('%' included); returns its length or 0. */
 static size_t special(sv s, struct piece *p) {
     *p = (struct piece){0};
-    if (s.n < 2) {
-        return 0;
-    }
-    if (s.p[1] == 's') {
+    if (sv_starts(s, SV("%s"))) {
         p->kind = PIECE_EPOCH;
         return 2;
     }
-    if (s.p[1] == 'f' || (s.n > 2 && s.p[1] >= '1' && s.p[1] <= '9' && s.p[2] == 'f')) {
-        p->kind = PIECE_FRACTION;
-        p->digits = s.p[1] == 'f' ? 9 : (uint8_t)(s.p[1] - '0');
-        return s.p[1] == 'f' ? 2 : 3;
+    if (sv_starts(s, SV("%f"))) {
+        *p = (struct piece){.kind = PIECE_FRACTION, .digits = 9};
+        return 2;
     }
-    if (s.n > 3 && s.p[1] == 'E' && s.p[3] == 'S' && (s.p[2] == '*' || ascii_isdigit(s.p[2]))) {
-        p->kind = s.p[2] == '*' ? PIECE_SECONDS_ALL : PIECE_SECONDS;
-        p->digits = s.p[2] == '*' ? 0 : (uint8_t)(s.p[2] - '0');
+    if (is_fraction(s)) {
+        *p = (struct piece){.kind = PIECE_FRACTION, .digits = (uint8_t)(s.p[1] - '0')};
+        return 3;
+    }
+    if (is_seconds(s)) {
+        bool is_all = s.p[2] == '*';
+        *p = (struct piece){.kind = is_all ? PIECE_SECONDS_ALL : PIECE_SECONDS,
+                            .digits = is_all ? 0 : (uint8_t)(s.p[2] - '0')};
         return 4;
     }
     return 0;
@@ -118,9 +128,11 @@ static sv write_default(const struct tm *tm, uint64_t us, char *out) {
     return sv_from(out, (size_t)(p - out));
 }
 
-static const uint64_t ten_to[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000, 1000000000};
+static const uint64_t ten_to[] = {1,      10,      100,      1000,      10000,
+                                  100000, 1000000, 10000000, 100000000, 1000000000};
 
-static size_t write_piece(const struct piece *p, const struct tm *tm, time_t s, uint64_t us, char *out, size_t room) {
+static size_t write_piece(const struct piece *p, const struct tm *tm, time_t s, uint64_t us,
+                          char *out, size_t room) {
     char t[32], *e = t;
     uint64_t ns = us * 1000;
     unsigned digits = p->digits;
@@ -175,10 +187,12 @@ enum { TIME_START, TIME_START_LOCAL, TIME_EMIT, TIME_EMIT_LOCAL };
 
 static bool compile_time(struct compile_ctx *ctx, struct fmt_op *op, sv args) {
     if (sv_find(args, '\n') != SIZE_MAX || sv_find_sv(args, SV("%n")) != SIZE_MAX) {
-        return diag_error(ctx->diag, "Invalid header configuration. Format string contains newline.");
+        return diag_error(ctx->diag,
+                          "Invalid header configuration. Format string contains newline.");
     }
     bool is_local = op->def->sub == TIME_START_LOCAL || op->def->sub == TIME_EMIT_LOCAL;
-    op->arg = fmt_time_compile(ctx->arena, args.n ? args : sv_cstr(is_local ? fmt_time_default_local : fmt_time_default));
+    op->arg = fmt_time_compile(
+        ctx->arena, args.n ? args : sv_cstr(is_local ? fmt_time_default_local : fmt_time_default));
     return true;
 }
 
@@ -195,9 +209,24 @@ static void eval_time(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_val
 
 /* --- durations: monotonic microseconds, 0 when it has not happened --- */
 
-enum point { DS_RX_BEG, DS_RX_END, US_CX_BEG, US_CX_END, US_HS_END, US_TX_BEG, US_TX_END, US_RX_BEG, US_RX_BODY_BEG, US_RX_END, DS_TX_BEG, DS_TX_END, POINT_UNKNOWN };
-static const char *const point_names[] = {"DS_RX_BEG", "DS_RX_END", "US_CX_BEG",      "US_CX_END", "US_HS_END", "US_TX_BEG",
-                                          "US_TX_END", "US_RX_BEG", "US_RX_BODY_BEG", "US_RX_END", "DS_TX_BEG", "DS_TX_END"};
+enum point {
+    DS_RX_BEG,
+    DS_RX_END,
+    US_CX_BEG,
+    US_CX_END,
+    US_HS_END,
+    US_TX_BEG,
+    US_TX_END,
+    US_RX_BEG,
+    US_RX_BODY_BEG,
+    US_RX_END,
+    DS_TX_BEG,
+    DS_TX_END,
+    POINT_UNKNOWN
+};
+static const char *const point_names[] = {"DS_RX_BEG",      "DS_RX_END", "US_CX_BEG", "US_CX_END",
+                                          "US_HS_END",      "US_TX_BEG", "US_TX_END", "US_RX_BEG",
+                                          "US_RX_BODY_BEG", "US_RX_END", "DS_TX_BEG", "DS_TX_END"};
 
 static uint64_t point_us(const struct stream_info *si, enum point p) {
     switch (p) {
@@ -270,7 +299,9 @@ static bool compile_common(struct compile_ctx *ctx, struct fmt_op *op, sv args) 
     op->arg = s;
     return true;
 }
-static void eval_common(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) { write_span(op->arg, c->si, v); }
+static void eval_common(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
+    write_span(op->arg, c->si, v);
+}
 
 enum { DUR_TOTAL, DUR_REQUEST, DUR_REQUEST_TX, DUR_RESPONSE, DUR_RESPONSE_TX };
 static void eval_duration(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
@@ -329,7 +360,8 @@ static const struct fmt_def defs[] = {
     {"COMMON_DURATION", eval_common, FMT_ARGS_REQUIRED, false, compile_common, 0},
     {"UPSTREAM_CONNECTION_POOL_READY_DURATION", eval_pool_ready, FMT_ARGS_NONE, false, NULL, 0},
     {"DOWNSTREAM_HANDSHAKE_DURATION", eval_handshake, FMT_ARGS_NONE, false, NULL, 0},
-    {"ROUNDTRIP_DURATION", eval_none, FMT_ARGS_NONE, false, NULL, 0}, /* HTTP/3's last acknowledgement */
+    /* HTTP/3's last acknowledgement */
+    {"ROUNDTRIP_DURATION", eval_none, FMT_ARGS_NONE, false, NULL, 0},
     {"ROUTE_RESOLUTION_TIME_US", eval_resolution_time, FMT_ARGS_NONE, false, NULL, 0},
 };
 const struct fmt_table fmt_table_time = {defs, ARRAY_LEN(defs)};

@@ -67,7 +67,8 @@ static void eval_session(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_
 enum { VALID_FROM, VALID_UNTIL };
 static bool compile_validity(struct compile_ctx *ctx, struct fmt_op *op, sv args) {
     if (sv_find(args, '\n') != SIZE_MAX || sv_find_sv(args, SV("%n")) != SIZE_MAX) {
-        return diag_error(ctx->diag, "Invalid header configuration. Format string contains newline.");
+        return diag_error(ctx->diag,
+                          "Invalid header configuration. Format string contains newline.");
     }
     op->arg = fmt_time_compile(ctx->arena, args.n ? args : sv_cstr(fmt_time_default));
     return true;

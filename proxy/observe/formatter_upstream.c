@@ -5,7 +5,8 @@
 enum part { WITH_PORT, WITHOUT_PORT, ONLY_PORT };
 
 static sv host_address(const struct stream_info *si) {
-    return si->up.host && observe_hooks()->host_address ? observe_hooks()->host_address(si->up.host) : SV_NULL;
+    return si->up.host && observe_hooks()->host_address ? observe_hooks()->host_address(si->up.host)
+                                                        : SV_NULL;
 }
 
 static void eval_host(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
@@ -24,7 +25,9 @@ static sv without_port(sv s) {
 }
 
 static void eval_host_name(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
-    sv s = c->si->up.host && observe_hooks()->host_hostname ? observe_hooks()->host_hostname(c->si->up.host) : SV_NULL;
+    sv s = c->si->up.host && observe_hooks()->host_hostname
+               ? observe_hooks()->host_hostname(c->si->up.host)
+               : SV_NULL;
     if (!s.n) {
         s = host_address(c->si);
     }
@@ -35,7 +38,9 @@ static void eval_host_name(const struct fmt_op *op, struct fmt_ctx *c, struct fm
 static void eval_remote(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
     const struct upstream_info *up = &c->si->up;
     bool connected = up->connection_id != 0;
-    const struct addr *a = connected && up->host && observe_hooks()->host_addr ? observe_hooks()->host_addr(up->host) : NULL;
+    const struct addr *a = connected && up->host && observe_hooks()->host_addr
+                               ? observe_hooks()->host_addr(up->host)
+                               : NULL;
     if (up->conn && connected) {
         a = &up->conn->remote;
     }
@@ -46,7 +51,16 @@ static void eval_local(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_va
     fmt_address(c->si->up.local.family ? &c->si->up.local : NULL, op->def->sub, c, v);
 }
 
-enum str { STR_CLUSTER, STR_CLUSTER_RAW, STR_HOSTS, STR_HOST_NAMES, STR_HOSTS_NO_PORT, STR_HOST_NAMES_NO_PORT, STR_IDS, STR_LOCAL_CLOSE };
+enum str {
+    STR_CLUSTER,
+    STR_CLUSTER_RAW,
+    STR_HOSTS,
+    STR_HOST_NAMES,
+    STR_HOSTS_NO_PORT,
+    STR_HOST_NAMES_NO_PORT,
+    STR_IDS,
+    STR_LOCAL_CLOSE
+};
 static void eval_str(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
     const struct stream_info *si = c->si;
     sv s = SV_NULL;
@@ -75,7 +89,8 @@ static void eval_str(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_valu
 }
 
 /* "a:1,b:2" → "a,b" */
-static void eval_attempted_no_port(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
+static void eval_attempted_no_port(const struct fmt_op *op, struct fmt_ctx *c,
+                                   struct fmt_value *v) {
     (void)op;
     sv rest = c->si->up.hosts_attempted;
     if (!rest.n) {
@@ -97,7 +112,16 @@ static void eval_attempted_no_port(const struct fmt_op *op, struct fmt_ctx *c, s
     fmt_str(v, sv_from(out, n));
 }
 
-enum num { NUM_ATTEMPTS, NUM_ID, NUM_WIRE_RX, NUM_WIRE_TX, NUM_HDR_RX, NUM_HDR_TX, NUM_PLAIN_RX, NUM_PLAIN_TX };
+enum num {
+    NUM_ATTEMPTS,
+    NUM_ID,
+    NUM_WIRE_RX,
+    NUM_WIRE_TX,
+    NUM_HDR_RX,
+    NUM_HDR_TX,
+    NUM_PLAIN_RX,
+    NUM_PLAIN_TX
+};
 static void eval_num(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
     const struct upstream_info *up = &c->si->up;
     uint64_t n = 0;
@@ -150,7 +174,8 @@ static const struct fmt_def defs[] = {
     {"UPSTREAM_HOSTS_ATTEMPTED", eval_str, ONE, STR_HOSTS},
     {"UPSTREAM_HOST_NAMES_ATTEMPTED", eval_str, ONE, STR_HOST_NAMES},
     {"UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT", eval_attempted_no_port, ONE, STR_HOSTS_NO_PORT},
-    {"UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT", eval_attempted_no_port, ONE, STR_HOST_NAMES_NO_PORT},
+    {"UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT", eval_attempted_no_port, ONE,
+     STR_HOST_NAMES_NO_PORT},
     {"UPSTREAM_CONNECTION_IDS_ATTEMPTED", eval_str, ONE, STR_IDS},
     {"UPSTREAM_LOCAL_CLOSE_REASON", eval_str, ONE, STR_LOCAL_CLOSE},
     {"UPSTREAM_REQUEST_ATTEMPT_COUNT", eval_num, ONE, NUM_ATTEMPTS},

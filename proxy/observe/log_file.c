@@ -1,5 +1,6 @@
 /* Access loggers that write lines: envoy.access_loggers.file, .stdout, .stderr.
- * Threads: compile on the config thread, log on workers. Spec: FileAccessLog, StdoutAccessLog, StderrAccessLog.
+ * Threads: compile on the config thread, log on workers. Spec: FileAccessLog, StdoutAccessLog,
+ * StderrAccessLog.
  * Not here: filters (access_log.c), buffering (log_sink.c). */
 #include "proxy/observe/log_file.h"
 
@@ -10,9 +11,12 @@
 #include "proxy/observe/log_sink.h"
 
 static const char default_format[] =
-    "[%START_TIME%] \"%REQUEST_HEADER(:METHOD)% %REQUEST_HEADER(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% "
-    "%RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESPONSE_HEADER(X-ENVOY-UPSTREAM-SERVICE-TIME)% "
-    "\"%REQUEST_HEADER(X-FORWARDED-FOR)%\" \"%REQUEST_HEADER(USER-AGENT)%\" \"%REQUEST_HEADER(X-REQUEST-ID)%\" "
+    "[%START_TIME%] \"%REQUEST_HEADER(:METHOD)% %REQUEST_HEADER(X-ENVOY-ORIGINAL-PATH?:PATH)% "
+    "%PROTOCOL%\" %RESPONSE_CODE% "
+    "%RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %DURATION% "
+    "%RESPONSE_HEADER(X-ENVOY-UPSTREAM-SERVICE-TIME)% "
+    "\"%REQUEST_HEADER(X-FORWARDED-FOR)%\" \"%REQUEST_HEADER(USER-AGENT)%\" "
+    "\"%REQUEST_HEADER(X-REQUEST-ID)%\" "
     "\"%REQUEST_HEADER(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"\n";
 
 struct line_logger {
@@ -63,22 +67,28 @@ static void *file_compile(struct compile_ctx *ctx, const void *msg) {
     return ok ? finish(ctx, l, log_sink_get(sv_cstr(m->path), ctx->diag)) : NULL;
 }
 
-static bool stream_format(struct compile_ctx *ctx, const Core__SubstitutionFormatString *f, struct line_logger *l) {
-    return f ? substitution_format_compile(ctx, f, &l->format) : text(ctx, sv_cstr(default_format), l);
+static bool stream_format(struct compile_ctx *ctx, const Core__SubstitutionFormatString *f,
+                          struct line_logger *l) {
+    return f ? substitution_format_compile(ctx, f, &l->format)
+             : text(ctx, sv_cstr(default_format), l);
 }
 
 static void *stdout_compile(struct compile_ctx *ctx, const void *msg) {
     const AccessLoggersStream__StdoutAccessLog *m = msg;
     struct line_logger *l = arena_new(ctx->arena, struct line_logger);
-    bool is_set = m->access_log_format_case == ACCESS_LOGGERS_STREAM__STDOUT_ACCESS_LOG__ACCESS_LOG_FORMAT_LOG_FORMAT;
-    return stream_format(ctx, is_set ? m->log_format : NULL, l) ? finish(ctx, l, log_sink_stdout()) : NULL;
+    bool is_set = m->access_log_format_case ==
+                  ACCESS_LOGGERS_STREAM__STDOUT_ACCESS_LOG__ACCESS_LOG_FORMAT_LOG_FORMAT;
+    return stream_format(ctx, is_set ? m->log_format : NULL, l) ? finish(ctx, l, log_sink_stdout())
+                                                                : NULL;
 }
 
 static void *stderr_compile(struct compile_ctx *ctx, const void *msg) {
     const AccessLoggersStream__StderrAccessLog *m = msg;
     struct line_logger *l = arena_new(ctx->arena, struct line_logger);
-    bool is_set = m->access_log_format_case == ACCESS_LOGGERS_STREAM__STDERR_ACCESS_LOG__ACCESS_LOG_FORMAT_LOG_FORMAT;
-    return stream_format(ctx, is_set ? m->log_format : NULL, l) ? finish(ctx, l, log_sink_stderr()) : NULL;
+    bool is_set = m->access_log_format_case ==
+                  ACCESS_LOGGERS_STREAM__STDERR_ACCESS_LOG__ACCESS_LOG_FORMAT_LOG_FORMAT;
+    return stream_format(ctx, is_set ? m->log_format : NULL, l) ? finish(ctx, l, log_sink_stderr())
+                                                                : NULL;
 }
 
 static void line_log(const void *config, const struct stream_info *si, struct loop *loop) {

@@ -4,6 +4,7 @@
 
 #include "proxy/api/access_logger.h"
 
-extern const struct access_logger_type file_access_logger, stdout_access_logger, stderr_access_logger;
+extern const struct access_logger_type file_access_logger, stdout_access_logger,
+    stderr_access_logger;
 
 #endif

@@ -1,6 +1,8 @@
-/* Access-log files. A worker copies a line into its own buffer under its own mutex, which only the flush thread ever
- * contends for, and that for a pointer swap. Full buffers are queued on the sink; the flush thread writes them.
- * Threads: see log_sink.h. Locks: lane, then queue; both and the registry's are held for list work and one copy only. */
+/* Access-log files. A worker copies a line into its own buffer under its own mutex, which only the
+ * flush thread ever contends for, and that for a pointer swap. Full buffers are queued on the sink;
+ * the flush thread writes them.
+ * Threads: see log_sink.h. Locks: lane, then queue; both and the registry's are held for list work
+ * and one copy only. */
 #include "proxy/observe/log_sink.h"
 
 #include <errno.h>
@@ -10,8 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "proxy/base/log.h"
 #include "proxy/base/list.h"
+#include "proxy/base/log.h"
 #include "proxy/stats/stats_server.h"
 
 #define STALLED_MS_MAX 1000 /* a reader that takes nothing for so long loses lines */
@@ -27,21 +29,22 @@ struct lane { /* one thread's side of a sink */
     struct log_chunk *chunk; /* NULL: nothing buffered */
 };
 struct log_sink {
-    struct list node;      /* registry */
-    uint32_t refs;         /* guarded by registry lock */
-    int fd;                /* flush thread only, once open */
-    bool is_owned;         /* the fd is ours: closed, reopened */
+    struct list node; /* registry */
+    uint32_t refs;    /* guarded by registry lock */
+    int fd;           /* flush thread only, once open */
+    bool is_owned;    /* the fd is ours: closed, reopened */
     char *path;
     pthread_mutex_t lock;
     struct log_chunk *head, **tail; /* full chunks; guarded by lock */
-    uint64_t pending;      /* shared, atomic: bytes buffered and not yet written */
+    uint64_t pending;               /* shared, atomic: bytes buffered and not yet written */
     unsigned lanes_n;
     struct lane lanes[];
 };
 
 /* Tallies for filesystem.*; shared, atomic. */
 struct tallies {
-    uint64_t write_buffered, write_completed, write_failed, flushed_by_timer, reopen_failed, dropped_bytes;
+    uint64_t write_buffered, write_completed, write_failed, flushed_by_timer, reopen_failed,
+        dropped_bytes;
 };
 
 static struct {
@@ -84,7 +87,8 @@ static void write_all(struct log_sink *s, const char *p, size_t n) {
         if (r < 0 && errno == EINTR) {
             continue;
         }
-        if (r < 0 && errno == EAGAIN && is_writable_soon(s->fd)) { /* a pipe somebody made non-blocking */
+        /* a pipe somebody made non-blocking */
+        if (r < 0 && errno == EAGAIN && is_writable_soon(s->fd)) {
             continue;
         }
         if (r <= 0) {
@@ -110,7 +114,8 @@ static void enqueue(struct log_sink *s, struct log_chunk *c) {
     pthread_mutex_unlock(&s->lock);
 }
 
-/* Queue what a thread still holds: behind what it queued before, so that its lines keep their order. */
+/* Queue what a thread still holds: behind what it queued before, so that its lines keep their
+ * order. */
 static void lane_drain(struct log_sink *s, struct lane *l) {
     pthread_mutex_lock(&l->lock);
     if (l->chunk) {
@@ -142,7 +147,9 @@ static void sink_write(struct log_sink *s, bool with_lanes) {
     write_chunks(s, queued);
 }
 
-static int open_file(const char *path) { return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644); }
+static int open_file(const char *path) {
+    return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+}
 
 static void sink_reopen(struct log_sink *s) {
     if (!s->is_owned) {
@@ -171,9 +178,11 @@ static void sink_free(struct log_sink *s) {
     xfree(s);
 }
 
-/* One pass over all sinks; each is held by a ref while the registry is unlocked. Sinks nobody refers to any more go. */
+/* One pass over all sinks; each is held by a ref while the registry is unlocked. Sinks nobody
+ * refers to any more go. */
 static void flush_round(bool with_lanes, bool reopen) {
-    static pthread_mutex_t round = PTHREAD_MUTEX_INITIALIZER; /* one at a time: a sink's fd has one user */
+    /* one at a time: a sink's fd has one user */
+    static pthread_mutex_t round = PTHREAD_MUTEX_INITIALIZER;
     pthread_mutex_lock(&round);
     pthread_mutex_lock(&all.lock);
     struct list *at = all.sinks.next;
@@ -193,7 +202,8 @@ static void flush_round(bool with_lanes, bool reopen) {
             pthread_mutex_unlock(&all.lock);
             sink_free(s);
             pthread_mutex_lock(&all.lock);
-            at = all.sinks.next; /* its neighbour may have gone meanwhile: start over, the rest has little to write */
+            /* its neighbour may have gone meanwhile: start over, the rest has little to write */
+            at = all.sinks.next;
         }
     }
     pthread_mutex_unlock(&all.lock);
@@ -299,8 +309,9 @@ void log_sinks_publish_stats(unsigned thread) {
     publish(sh, FILESYSTEM_write_dropped_bytes, &now->dropped_bytes, &old->dropped_bytes);
     uint64_t pending = 0;
     pthread_mutex_lock(&all.lock);
-    LIST_FOREACH(n, &all.sinks) {
-        pending += __atomic_load_n(&LIST_ENTRY(n, struct log_sink, node)->pending, __ATOMIC_RELAXED);
+    LIST_FOREACH (n, &all.sinks) {
+        pending +=
+            __atomic_load_n(&LIST_ENTRY(n, struct log_sink, node)->pending, __ATOMIC_RELAXED);
     }
     pthread_mutex_unlock(&all.lock);
     stats_gauge_set(sh, FILESYSTEM_write_total_buffered, pending);
@@ -323,7 +334,7 @@ static struct log_sink *sink_new_locked(const char *path, int fd, bool is_owned)
 }
 
 static struct log_sink *find_locked(const char *path) {
-    LIST_FOREACH(n, &all.sinks) {
+    LIST_FOREACH (n, &all.sinks) {
         struct log_sink *s = LIST_ENTRY(n, struct log_sink, node);
         if (strcmp(s->path, path) == 0) {
             s->refs++;
@@ -362,8 +373,12 @@ static struct log_sink *standard(const char *name, int fd) {
     return s;
 }
 /* Names that no file path has. */
-struct log_sink *log_sink_stdout(void) { return standard("<stdout>", STDOUT_FILENO); }
-struct log_sink *log_sink_stderr(void) { return standard("<stderr>", STDERR_FILENO); }
+struct log_sink *log_sink_stdout(void) {
+    return standard("<stdout>", STDOUT_FILENO);
+}
+struct log_sink *log_sink_stderr(void) {
+    return standard("<stderr>", STDERR_FILENO);
+}
 
 void log_sink_unref(struct log_sink *s) {
     if (!s) {

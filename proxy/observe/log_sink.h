@@ -1,5 +1,5 @@
-/* Where access logs go: one sink per file, with a buffer per thread, written out by a flush thread of its own, so that
- * neither a worker nor main ever waits for a disk.
+/* Where access logs go: one sink per file, with a buffer per thread, written out by a flush thread
+ * of its own, so that neither a worker nor main ever waits for a disk.
  * Threads: append on any thread that has an index; the rest as told at each function.
  * Spec: Envoy's AccessLogManager, --file-flush-interval-msec, /reopen_logs. */
 #ifndef SLUICE_OBSERVE_LOG_SINK_H
@@ -11,11 +11,13 @@
 struct stats_store;
 struct log_sink;
 
-#define LOG_BUFFER_BYTES (64u * 1024)         /* handed over when it holds this much */
-#define LOG_QUEUE_BYTES_MAX (16u * 1024 * 1024) /* waiting for the disk, per sink: past it lines are dropped and counted */
+#define LOG_BUFFER_BYTES (64u * 1024) /* handed over when it holds this much */
+/* waiting for the disk, per sink: past it lines are dropped and counted */
+#define LOG_QUEUE_BYTES_MAX (16u * 1024 * 1024)
 #define LOG_LINE_BYTES_MAX (1024u * 1024)
 
-/* Start the flush thread. threads: how many thread indices append. interval_ms: --file-flush-interval-msec. Once, main. */
+/* Start the flush thread. threads: how many thread indices append. interval_ms:
+ * --file-flush-interval-msec. Once, main. */
 void log_sinks_start(unsigned threads, unsigned interval_ms, struct stats_store *stats);
 /* Write everything out, end the thread. Sinks must not be appended to any more. Main. */
 void log_sinks_stop(void);
@@ -32,7 +34,8 @@ struct log_sink *log_sink_stdout(void); /* refs, too */
 struct log_sink *log_sink_stderr(void);
 /* The last unref writes out what is buffered and closes, on the flush thread. */
 void log_sink_unref(struct log_sink *s);
-/* Append a line (all of it, or nothing when the queue is full). `line` is unchanged. thread: this thread's index. */
+/* Append a line (all of it, or nothing when the queue is full). `line` is unchanged. thread: this
+ * thread's index. */
 void log_sink_append(struct log_sink *s, unsigned thread, const struct buf *line);
 
 #endif

@@ -1,5 +1,6 @@
 /* Metadata trees: sorted fields in arenas.
- * Threads: see metadata.h. Not here: matching (route/metadata_matcher.c), who sets what (filters). */
+ * Threads: see metadata.h. Not here: matching (route/metadata_matcher.c), who sets what
+ * (filters). */
 #include "proxy/observe/metadata.h"
 
 #include <math.h>
@@ -98,7 +99,9 @@ static struct kv_value copy_value(const struct kv_value *v, struct arena *a, uns
     return out;
 }
 
-struct kv_value kv_copy(const struct kv_value *v, struct arena *a) { return copy_value(v, a, 0); }
+struct kv_value kv_copy(const struct kv_value *v, struct arena *a) {
+    return copy_value(v, a, 0);
+}
 
 void kv_set(struct kv_value *fields, struct arena *a, sv key, const struct kv_value *value) {
     ASSERT(fields->kind == KV_STRUCT);
@@ -108,9 +111,12 @@ void kv_set(struct kv_value *fields, struct arena *a, sv key, const struct kv_va
 
 /* --- namespaces --- */
 
-const struct kv_value *kv_metadata_namespace(const struct kv_metadata *m, sv ns) { return m ? kv_get(&m->spaces, ns) : NULL; }
+const struct kv_value *kv_metadata_namespace(const struct kv_metadata *m, sv ns) {
+    return m ? kv_get(&m->spaces, ns) : NULL;
+}
 
-const struct kv_value *kv_metadata_get(const struct kv_metadata *m, sv ns, const sv *path, unsigned n) {
+const struct kv_value *kv_metadata_get(const struct kv_metadata *m, sv ns, const sv *path,
+                                       unsigned n) {
     const struct kv_value *v = kv_metadata_namespace(m, ns);
     for (unsigned i = 0; v && i < n; i++) {
         v = kv_get(v, path[i]);
@@ -160,7 +166,8 @@ static void append_list(struct kv_value *to, const struct kv_value *from, struct
     to->list.n = n;
 }
 
-static void merge(struct kv_value *to, const struct kv_value *from, struct arena *a, unsigned depth) {
+static void merge(struct kv_value *to, const struct kv_value *from, struct arena *a,
+                  unsigned depth) {
     for (uint32_t i = 0; i < from->fields.n && depth < KV_DEPTH_MAX; i++) {
         const struct kv_field *f = &from->fields.v[i];
         struct kv_value *have = slot(&to->fields, a, f->key);
@@ -214,7 +221,8 @@ bool kv_eq(const struct kv_value *a, const struct kv_value *b) {
             return false;
         }
         for (uint32_t i = 0; i < a->fields.n; i++) {
-            if (!sv_eq(a->fields.v[i].key, b->fields.v[i].key) || !kv_eq(&a->fields.v[i].value, &b->fields.v[i].value)) {
+            if (!sv_eq(a->fields.v[i].key, b->fields.v[i].key) ||
+                !kv_eq(&a->fields.v[i].value, &b->fields.v[i].value)) {
                 return false;
             }
         }
@@ -266,7 +274,9 @@ void kv_write_number(double d, struct buf *out) {
         return;
     }
     if (!isfinite(d)) {
-        buf_append_sv(out, isnan(d) ? SV("\"NaN\"") : d > 0 ? SV("\"Infinity\"") : SV("\"-Infinity\""));
+        buf_append_sv(out, isnan(d) ? SV("\"NaN\"")
+                           : d > 0  ? SV("\"Infinity\"")
+                                    : SV("\"-Infinity\""));
         return;
     }
     char t[40];

@@ -1,4 +1,5 @@
-/* What is known about one request (or one TCP connection): read by access logs, header formatters, tracing, retry logic.
+/* What is known about one request (or one TCP connection): read by access logs, header formatters,
+ * tracing, retry logic.
  * Threads: worker-local. All views live as long as the stream. Spec: Envoy's StreamInfo. */
 #ifndef SLUICE_OBSERVE_STREAM_INFO_H
 #define SLUICE_OBSERVE_STREAM_INFO_H
@@ -7,15 +8,36 @@
 #include "proxy/net/addr.h"
 
 /* Response flags: bit, short name, long name. */
-#define RESPONSE_FLAGS(X)                                                                                                   \
-    X(LH, "FailedLocalHealthCheck") X(UH, "NoHealthyUpstream") X(UT, "UpstreamRequestTimeout") X(LR, "LocalReset")          \
-    X(UR, "UpstreamRemoteReset") X(UF, "UpstreamConnectionFailure") X(UC, "UpstreamConnectionTermination")                  \
-    X(UO, "UpstreamOverflow") X(NR, "NoRouteFound") X(DI, "DelayInjected") X(FI, "FaultInjected") X(RL, "RateLimited")      \
-    X(UAEX, "UnauthorizedExternalService") X(RLSE, "RateLimitServiceError") X(DC, "DownstreamConnectionTermination")        \
-    X(URX, "UpstreamRetryLimitExceeded") X(SI, "StreamIdleTimeout") X(IH, "InvalidEnvoyRequestHeaders")                     \
-    X(DPE, "DownstreamProtocolError") X(UMSDR, "UpstreamMaxStreamDurationReached") X(RFCF, "ResponseFromCacheFilter")       \
-    X(NFCF, "NoFilterConfigFound") X(DT, "DurationTimeout") X(UPE, "UpstreamProtocolError") X(NC, "NoClusterFound")         \
-    X(OM, "OverloadManagerTerminated") X(DF, "DnsResolutionFailed") X(DO, "DropOverload") X(DR, "DownstreamRemoteReset")    \
+#define RESPONSE_FLAGS(X)                        \
+    X(LH, "FailedLocalHealthCheck")              \
+    X(UH, "NoHealthyUpstream")                   \
+    X(UT, "UpstreamRequestTimeout")              \
+    X(LR, "LocalReset")                          \
+    X(UR, "UpstreamRemoteReset")                 \
+    X(UF, "UpstreamConnectionFailure")           \
+    X(UC, "UpstreamConnectionTermination")       \
+    X(UO, "UpstreamOverflow")                    \
+    X(NR, "NoRouteFound")                        \
+    X(DI, "DelayInjected")                       \
+    X(FI, "FaultInjected")                       \
+    X(RL, "RateLimited")                         \
+    X(UAEX, "UnauthorizedExternalService")       \
+    X(RLSE, "RateLimitServiceError")             \
+    X(DC, "DownstreamConnectionTermination")     \
+    X(URX, "UpstreamRetryLimitExceeded")         \
+    X(SI, "StreamIdleTimeout")                   \
+    X(IH, "InvalidEnvoyRequestHeaders")          \
+    X(DPE, "DownstreamProtocolError")            \
+    X(UMSDR, "UpstreamMaxStreamDurationReached") \
+    X(RFCF, "ResponseFromCacheFilter")           \
+    X(NFCF, "NoFilterConfigFound")               \
+    X(DT, "DurationTimeout")                     \
+    X(UPE, "UpstreamProtocolError")              \
+    X(NC, "NoClusterFound")                      \
+    X(OM, "OverloadManagerTerminated")           \
+    X(DF, "DnsResolutionFailed")                 \
+    X(DO, "DropOverload")                        \
+    X(DR, "DownstreamRemoteReset")               \
     X(UDO, "UnconditionalDropOverload")
 enum response_flag_bit {
 #define X(name, longname) FLAG_BIT_##name,
@@ -25,21 +47,23 @@ enum response_flag_bit {
 };
 #define RESPONSE_FLAG(name) (1ull << FLAG_BIT_##name)
 
-/* What listener filters found that few configurations look at; views live as long as the connection. */
+/* What listener filters found that few configurations look at; views live as long as the
+ * connection. */
 struct accept_facts {
     sv ja3, ja4;
     sv proxy_tlvs; /* PROXY v2 TLVs to pass on upstream */
 };
-/* Facts of the downstream connection, shared by its streams. Lives in the connection's filter chain. */
+/* Facts of the downstream connection, shared by its streams. Lives in the connection's filter
+ * chain. */
 struct kv_metadata; /* observe/metadata.h */
 struct conn_info {
     const struct conn *conn;
     uint64_t id;
     struct addr remote, local, direct_remote, direct_local;
-    sv server_name;          /* requested SNI */
+    sv server_name; /* requested SNI */
     sv filter_chain_name;
     sv listener_name;
-    uint64_t start_us;       /* monotonic */
+    uint64_t start_us;         /* monotonic */
     uint64_t handshake_end_us; /* 0: none */
     uint8_t traffic_direction; /* core.v3.TrafficDirection */
     const char *termination_details;
@@ -53,62 +77,64 @@ struct host;
 struct route_entry;
 
 struct upstream_info {
-    const struct host *host;            /* pinned by the stream through its cluster view */
-    struct addr local;                  /* of the upstream connection */
-    uint64_t connection_id;             /* 0: none */
+    const struct host *host; /* pinned by the stream through its cluster view */
+    struct addr local;       /* of the upstream connection */
+    uint64_t connection_id;  /* 0: none */
     enum http_protocol protocol;
     bool has_protocol;
     sv transport_failure;
     uint32_t attempts;
-    uint64_t pool_ready_us;             /* when a connection was obtained */
+    uint64_t pool_ready_us;                                    /* when a connection was obtained */
     uint64_t first_tx_us, last_tx_us, first_rx_us, last_rx_us; /* monotonic, 0: not yet */
     uint64_t wire_tx_bytes, wire_rx_bytes, header_tx_bytes, header_rx_bytes;
     uint64_t connection_requests;
-    const struct conn *conn;            /* valid while the upstream request is under way, then NULL */
+    /* valid while the upstream request is under way, then NULL */
+    const struct conn *conn;
     sv tls_version, tls_cipher;
-    sv hosts_attempted;                 /* "a:1,b:2": of all tries; empty: none reached a host */
+    sv hosts_attempted; /* "a:1,b:2": of all tries; empty: none reached a host */
     sv connection_ids_attempted;
     const struct filter_state *filter_state; /* of the upstream connection; NULL: none */
-    const char *local_close_reason;     /* why we closed the connection; NULL */
+    const char *local_close_reason;          /* why we closed the connection; NULL */
 };
 
 struct stream_info {
     const struct conn_info *cx;
-    const struct addr *remote;          /* the client by x-forwarded-for rules; NULL: cx->remote */
-    uint64_t id;                        /* stream id, unique in the process */
-    uint64_t start_us;                  /* monotonic; wall time by loop_wall_us */
+    const struct addr *remote; /* the client by x-forwarded-for rules; NULL: cx->remote */
+    uint64_t id;               /* stream id, unique in the process */
+    uint64_t start_us;         /* monotonic; wall time by loop_wall_us */
     uint64_t start_wall_us;
-    uint64_t last_rx_us;                /* last byte of the request received */
-    uint64_t first_tx_us, last_tx_us;   /* first/last byte of the response sent */
+    uint64_t last_rx_us;              /* last byte of the request received */
+    uint64_t first_tx_us, last_tx_us; /* first/last byte of the response sent */
     uint64_t end_us;
-    uint64_t rx_bytes, tx_bytes;        /* body bytes of the downstream request/response */
+    uint64_t rx_bytes, tx_bytes; /* body bytes of the downstream request/response */
     uint64_t wire_rx_bytes, wire_tx_bytes, header_rx_bytes, header_tx_bytes;
-    uint64_t flags;                     /* RESPONSE_FLAG() */
-    uint16_t response_code;             /* 0: none sent */
-    uint8_t protocol;                   /* enum http_protocol */
+    uint64_t flags;         /* RESPONSE_FLAG() */
+    uint16_t response_code; /* 0: none sent */
+    uint8_t protocol;       /* enum http_protocol */
     bool has_protocol;
     bool is_health_check;
     sv response_code_details;
     sv route_name;
     sv vhost_name;
-    sv cluster_name;                    /* route's cluster, observability name */
+    sv cluster_name; /* route's cluster, observability name */
     sv virtual_cluster_name;
     sv local_reply_body;
     sv request_id;
     sv requested_server_name;
     const struct headers *request, *response, *trailers; /* for operators; NULL when not there */
-    struct kv_metadata *metadata;       /* dynamic metadata; NULL until a filter sets some */
-    struct filter_state *filter_state;  /* NULL until used */
+    struct kv_metadata *metadata;      /* dynamic metadata; NULL until a filter sets some */
+    struct filter_state *filter_state; /* NULL until used */
     struct upstream_info up;
-    struct arena *arena;                /* of the stream */
-    uint32_t access_log_type;           /* enum of data.accesslog.v3.AccessLogType */
-    sv cluster_raw_name;                /* the cluster's own name; empty: same as cluster_name */
-    const struct kv_metadata *route_metadata, *vhost_metadata, *cluster_metadata; /* configured; NULL: none */
-    sv trace_id, span_id;               /* hex, empty when not traced */
-    bool is_traced;                     /* sampled: TraceableFilter */
-    uint32_t route_resolutions;         /* how often a route was looked up */
-    uint64_t route_resolution_us;       /* time of the last look-up, relative to start_us */
-    sv custom_flags;                    /* "a,b" */
+    struct arena *arena;      /* of the stream */
+    uint32_t access_log_type; /* enum of data.accesslog.v3.AccessLogType */
+    sv cluster_raw_name;      /* the cluster's own name; empty: same as cluster_name */
+    /* configured; NULL: none */
+    const struct kv_metadata *route_metadata, *vhost_metadata, *cluster_metadata;
+    sv trace_id, span_id;         /* hex, empty when not traced */
+    bool is_traced;               /* sampled: TraceableFilter */
+    uint32_t route_resolutions;   /* how often a route was looked up */
+    uint64_t route_resolution_us; /* time of the last look-up, relative to start_us */
+    sv custom_flags;              /* "a,b" */
 };
 
 #endif

@@ -3,24 +3,31 @@
 #include "proxy/observe/formatter_internal.h"
 
 /* Formatter extensions: of those in Envoy's tree one adds an operator that we have. */
-static bool extension(struct compile_ctx *ctx, const Core__TypedExtensionConfig *e, bool *req_without_query) {
-    sv name = sv_cstr(e->name), type = e->typed_config ? sv_cstr(e->typed_config->type_url) : SV_NULL;
+static bool extension(struct compile_ctx *ctx, const Core__TypedExtensionConfig *e,
+                      bool *req_without_query) {
+    sv name = sv_cstr(e->name),
+       type = e->typed_config ? sv_cstr(e->typed_config->type_url) : SV_NULL;
     type = sv_skip(type, sv_rfind(type, '/') == SIZE_MAX ? 0 : sv_rfind(type, '/') + 1);
     if (sv_is(type, "envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery") ||
         sv_is(name, "envoy.formatter.req_without_query")) {
         *req_without_query = true;
         return true;
     }
-    if (sv_is(type, "envoy.extensions.formatter.metadata.v3.Metadata") || sv_is(name, "envoy.formatter.metadata")) {
+    if (sv_is(type, "envoy.extensions.formatter.metadata.v3.Metadata") ||
+        sv_is(name, "envoy.formatter.metadata")) {
         return true; /* its operator is built in */
     }
-    if (sv_is(type, "envoy.extensions.formatter.cel.v3.Cel") || sv_is(name, "envoy.formatter.cel")) {
+    if (sv_is(type, "envoy.extensions.formatter.cel.v3.Cel") ||
+        sv_is(name, "envoy.formatter.cel")) {
         return true; /* built in as well, where it is refused when used */
     }
-    return diag_error(ctx->diag, "Didn't find a registered implementation for '%s' with type URL: '%.*s'", e->name, SV_ARG(type));
+    return diag_error(ctx->diag,
+                      "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+                      e->name, SV_ARG(type));
 }
 
-bool substitution_format_compile(struct compile_ctx *ctx, const void *msg, struct substitution_format *out) {
+bool substitution_format_compile(struct compile_ctx *ctx, const void *msg,
+                                 struct substitution_format *out) {
     const Core__SubstitutionFormatString *m = msg;
     *out = (struct substitution_format){0};
     bool req_without_query = false;
@@ -45,7 +52,8 @@ bool substitution_format_compile(struct compile_ctx *ctx, const void *msg, struc
         if (!out->content_type.n) {
             out->content_type = SV("application/json");
         }
-        out->json = json_formatter_compile_ext(ctx, m->json_format, m->omit_empty_values, req_without_query);
+        out->json = json_formatter_compile_ext(ctx, m->json_format, m->omit_empty_values,
+                                               req_without_query);
         return out->json != NULL;
     default:
         return diag_error(ctx->diag, "format: value is required");
@@ -57,7 +65,8 @@ bool substitution_format_compile(struct compile_ctx *ctx, const void *msg, struc
     return out->text != NULL;
 }
 
-void substitution_format_write(const struct substitution_format *f, const struct stream_info *si, struct buf *out) {
+void substitution_format_write(const struct substitution_format *f, const struct stream_info *si,
+                               struct buf *out) {
     if (f->text) {
         formatter_text(f->text, si, out);
     } else if (f->json) {

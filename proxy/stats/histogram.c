@@ -10,7 +10,7 @@
 #include "proxy/base/check.h"
 #include "proxy/base/mem.h"
 
-#define DECADES 20u        /* 10^0 .. 10^19: all of uint64_t */
+#define DECADES 20u         /* 10^0 .. 10^19: all of uint64_t */
 #define BINS_PER_DECADE 90u /* leading two digits 10..99 */
 
 struct page {
@@ -28,7 +28,9 @@ static inline const struct page *page_of(const struct histogram *h, unsigned dec
     return __atomic_load_n(&h->pages_[decade], __ATOMIC_ACQUIRE);
 }
 
-struct histogram *histogram_new(void) { return xnew(struct histogram); }
+struct histogram *histogram_new(void) {
+    return xnew(struct histogram);
+}
 
 void histogram_free(struct histogram *h) {
     if (!h) {
@@ -88,7 +90,8 @@ void histogram_merge(struct histogram *dst, const struct histogram *src) {
     dst->total_ += sum; /* of what was read: the writer may be between a bin and its total */
 }
 
-void histogram_copy_sub(struct histogram *dst, const struct histogram *now, const struct histogram *before) {
+void histogram_copy_sub(struct histogram *dst, const struct histogram *now,
+                        const struct histogram *before) {
     histogram_clear(dst);
     dst->zero_ = load(&now->zero_) - (before ? before->zero_ : 0);
     uint64_t sum = dst->zero_;
@@ -119,8 +122,9 @@ void histogram_clear(struct histogram *h) {
 
 uint64_t histogram_count(const struct histogram *h) { return load(&h->total_); }
 
-static const double power_of_ten[DECADES + 1] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9, 1e10,
-                                                 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20};
+static const double power_of_ten[DECADES + 1] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,
+                                                 1e7,  1e8,  1e9,  1e10, 1e11, 1e12, 1e13,
+                                                 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20};
 
 static struct histogram_bin bin_at(unsigned decade, unsigned i, uint64_t count) {
     return (struct histogram_bin){

@@ -141,8 +141,8 @@ static struct stats_tag *tags_dup(const struct stats_tag *tags, unsigned n) {
     return out;
 }
 
-static struct stats_scope *scope_new(struct stats_store *s, const struct stats_group *g, sv prefix, sv tag_prefix,
-                                     const struct stats_tag *tags, unsigned tags_n) {
+static struct stats_scope *scope_new(struct stats_store *s, const struct stats_group *g, sv prefix,
+                                     sv tag_prefix, const struct stats_tag *tags, unsigned tags_n) {
     CHECK(g->n <= GROUP_CELLS_MAX && tags_n <= UINT16_MAX && tag_prefix.n <= UINT16_MAX);
     struct stats_scope *sc = xcalloc(1, sizeof(*sc) + prefix.n + tag_prefix.n);
     if (prefix.n) {
@@ -166,11 +166,13 @@ static struct stats_scope *scope_new(struct stats_store *s, const struct stats_g
     return sc;
 }
 
-struct stats_scope *stats_scope_get_tagged(struct stats_store *s, const struct stats_group *g, sv prefix, sv tag_prefix,
-                                           const struct stats_tag *tags, unsigned tags_n) {
+struct stats_scope *stats_scope_get_tagged(struct stats_store *s, const struct stats_group *g,
+                                           sv prefix, sv tag_prefix, const struct stats_tag *tags,
+                                           unsigned tags_n) {
     LOCK(s);
     struct stats_tree_node *n = stats_tree_find(&s->scopes, prefix, (uintptr_t)g);
-    struct stats_scope *sc = n ? scope_ref_locked(scope_of_node(n)) : scope_new(s, g, prefix, tag_prefix, tags, tags_n);
+    struct stats_scope *sc =
+        n ? scope_ref_locked(scope_of_node(n)) : scope_new(s, g, prefix, tag_prefix, tags, tags_n);
     UNLOCK(s);
     return sc;
 }
@@ -189,7 +191,8 @@ void stats_scope_unref(struct stats_scope *sc) {
     }
     uint32_t refs = __atomic_load_n(&sc->refs, __ATOMIC_RELAXED);
     while (refs > 1) {
-        if (__atomic_compare_exchange_n(&sc->refs, &refs, refs - 1, true, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+        if (__atomic_compare_exchange_n(&sc->refs, &refs, refs - 1, true, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_RELAXED)) {
             return;
         }
     }
@@ -203,7 +206,9 @@ void stats_scope_unref(struct stats_scope *sc) {
 }
 
 sv stats_scope_prefix(const struct stats_scope *sc) { return scope_prefix(sc); }
-struct stats_store *stats_scope_store(const struct stats_scope *sc) { return sc->store; }
+struct stats_store *stats_scope_store(const struct stats_scope *sc) {
+    return sc->store;
+}
 
 static unsigned bitmap_words(unsigned n) { return (n + 63) / 64; }
 
@@ -278,7 +283,9 @@ static uint64_t cell_raw_sum(const struct stats_scope *sc, unsigned i) {
 
 uint64_t stats_cell_sum(const struct stats_scope *sc, unsigned i) {
     uint64_t sum = cell_raw_sum(sc, i);
-    return sc->ext && sc->ext->base && sc->group->defs[i].kind == STAT_COUNTER ? sum - sc->ext->base[i] : sum;
+    return sc->ext && sc->ext->base && sc->group->defs[i].kind == STAT_COUNTER
+               ? sum - sc->ext->base[i]
+               : sum;
 }
 
 uint64_t stats_scope_value(const struct stats_scope *sc, unsigned i) {
@@ -334,8 +341,10 @@ static struct stat_dyn *dyn_new(struct stats_scope *sc, sv name, enum stat_kind 
 static struct stat_dyn *dyn_overflow(struct stats_scope *sc, enum stat_kind kind) {
     struct stat_dyn **slot = &sc->ext->overflow[kind];
     if (!*slot) {
-        static const char *const name[] = {"overflowed", "overflowed_gauge", "overflowed_histogram", "overflowed_text"};
-        log_warn(LOG_stats, "scope '%.*s' has more than %d dynamic stats, further ones count as '%s'",
+        static const char *const name[] = {"overflowed", "overflowed_gauge", "overflowed_histogram",
+                                           "overflowed_text"};
+        log_warn(LOG_stats,
+                 "scope '%.*s' has more than %d dynamic stats, further ones count as '%s'",
                  SV_ARG(scope_prefix(sc)), STATS_DYN_MAX, name[kind]);
         *slot = dyn_new(sc, sv_cstr(name[kind]), kind);
     }
@@ -397,8 +406,8 @@ struct code_page {
 struct stats_codes {
     struct stats_scope *scope;
     const char *lead;
-    struct stat_dyn *cls[CODE_CLASSES];      /* shared, atomic */
-    struct code_page *page[CODE_CLASSES];    /* shared, atomic; made when a class is first seen */
+    struct stat_dyn *cls[CODE_CLASSES];   /* shared, atomic */
+    struct code_page *page[CODE_CLASSES]; /* shared, atomic; made when a class is first seen */
 };
 
 struct stats_codes *stats_codes_new(struct stats_scope *sc, const char *lead) {
@@ -420,10 +429,12 @@ void stats_codes_free(struct stats_codes *c) {
 }
 
 /* Several threads may meet here; they all find the same stat. */
-static struct stat_dyn *codes_make(struct stats_codes *c, const char *fmt, unsigned n, struct stat_dyn **slot) {
+static struct stat_dyn *codes_make(struct stats_codes *c, const char *fmt, unsigned n,
+                                   struct stat_dyn **slot) {
     char name[64];
     int len = snprintf(name, sizeof(name), fmt, c->lead, n);
-    struct stat_dyn *d = stats_dyn(c->scope, sv_from(name, len > 0 ? (size_t)len : 0), STAT_COUNTER);
+    struct stat_dyn *d =
+        stats_dyn(c->scope, sv_from(name, len > 0 ? (size_t)len : 0), STAT_COUNTER);
     __atomic_store_n(slot, d, __ATOMIC_RELEASE);
     return d;
 }
@@ -446,7 +457,8 @@ static struct code_page *codes_page(struct stats_codes *c, unsigned i) {
         return p;
     }
     struct code_page *fresh = xnew(struct code_page);
-    if (__atomic_compare_exchange_n(&c->page[i], &p, fresh, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+    if (__atomic_compare_exchange_n(&c->page[i], &p, fresh, false, __ATOMIC_ACQ_REL,
+                                    __ATOMIC_ACQUIRE)) {
         return fresh;
     }
     xfree(fresh);

@@ -1,6 +1,7 @@
-/* Groups series of the same exported metric: scopes of one group whose cells extract to the same names form a class, and
- * each metric knows the classes and dynamic stats that have it. So an exposition walks metric by metric without an index
- * of all stats. Classes are made lazily, by the first tagged export, a slice at a time.
+/* Groups series of the same exported metric: scopes of one group whose cells extract to the same
+ * names form a class, and each metric knows the classes and dynamic stats that have it. So an
+ * exposition walks metric by metric without an index of all stats. Classes are made lazily, by the
+ * first tagged export, a slice at a time.
  * Threads: the store's lock. Spec: metrics.v3.StatsMatcher. Not here: the rules (stats_tags.c). */
 #include <stdlib.h>
 
@@ -25,8 +26,9 @@ bool stats_config_rejects(const struct stats_config *c, sv name) {
 }
 
 const double *stats_config_bounds(const struct stats_config *c, sv name, unsigned *n) {
-    static const double bounds[] = {0.5,  1,    5,     10,    25,    50,     100,    250,     500,    1000,
-                                    2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000};
+    static const double bounds[] = {0.5,   1,      5,      10,      25,     50,    100,
+                                    250,   500,    1000,   2500,    5000,   10000, 30000,
+                                    60000, 300000, 600000, 1800000, 3600000};
     for (unsigned i = 0; c && i < c->buckets_n; i++) {
         if (c->buckets[i].test.match(c->buckets[i].test.arg, name)) {
             *n = c->buckets[i].bounds_n;
@@ -50,7 +52,9 @@ static sv full_name(sv prefix, sv name, char full[STATS_FULL_MAX]) {
     return sv_from(full, a + b);
 }
 
-static sv cell_name(const struct stats_scope *sc, unsigned i) { return sv_cstr(sc->group->defs[i].name); }
+static sv cell_name(const struct stats_scope *sc, unsigned i) {
+    return sv_cstr(sc->group->defs[i].name);
+}
 
 void stats_admit(struct stats_scope *sc) {
     if (sc->admitted) {
@@ -81,7 +85,8 @@ void stats_admit(struct stats_scope *sc) {
 bool stats_dyn_rejected(struct stat_dyn *d) {
     if (!d->admitted) {
         char full[STATS_FULL_MAX];
-        d->rejected = stats_config_rejects(d->scope->store->config, full_name(scope_prefix(d->scope), d->name, full));
+        d->rejected = stats_config_rejects(d->scope->store->config,
+                                           full_name(scope_prefix(d->scope), d->name, full));
         d->admitted = true;
     }
     return d->rejected;
@@ -97,14 +102,15 @@ static const struct stats_tags *rules_of(const struct stats_store *s) {
     return s->config && s->config->tags ? s->config->tags : stats_tags_default();
 }
 
-void stats_extract(const struct stats_scope *sc, sv name, struct stats_tag_set *out, char full[STATS_FULL_MAX]) {
+void stats_extract(const struct stats_scope *sc, sv name, struct stats_tag_set *out,
+                   char full[STATS_FULL_MAX]) {
     const struct stats_tags *rules = rules_of(sc->store);
     if (!sc->tags) {
         stats_tags_extract(rules, full_name(scope_prefix(sc), name, full), out);
         return;
     }
-    /* The prefix is spoken for: only rules about the name's own end apply. A byte in front that no rule knows keeps the
-     * others away. */
+    /* The prefix is spoken for: only rules about the name's own end apply. A byte in front that no
+     * rule knows keeps the others away. */
     stats_tags_extract(rules, full_name(SV("\1"), name, full), out);
     sv left = sv_skip(out->name, 1), lead = scope_tag_prefix(sc);
     if (lead.n + left.n < STATS_NAME_MAX) {
@@ -154,7 +160,8 @@ char *stats_labels(const struct stats_tag_set *t) {
 /* --- metrics --- */
 
 static struct stats_metric *metric_get(struct stats_store *s, enum stat_kind kind, sv name) {
-    static const char letter[] = {[STAT_COUNTER] = 'a', [STAT_GAUGE] = 'b', [STAT_TEXT] = 'c', [STAT_HISTOGRAM] = 'd'};
+    static const char letter[] = {
+        [STAT_COUNTER] = 'a', [STAT_GAUGE] = 'b', [STAT_TEXT] = 'c', [STAT_HISTOGRAM] = 'd'};
     struct stats_metric *m = xcalloc(1, sizeof(*m) + name.n + 1);
     m->key[0] = letter[kind];
     if (name.n) {
@@ -325,7 +332,7 @@ void stats_unclassify(struct stats_scope *sc) {
 /* --- cells by name --- */
 
 static int by_name(const void *a, const void *b, void *group) {
-    const struct stat_def * defs = ((const struct stats_group *)group)->defs;
+    const struct stat_def *defs = ((const struct stats_group *)group)->defs;
     return strcmp(defs[*(const uint16_t *)a].name, defs[*(const uint16_t *)b].name);
 }
 

@@ -1,4 +1,5 @@
-/* How stats are named, filtered and bucketed: the plain form of metrics.v3.StatsConfig (config/compile_stats.c makes it).
+/* How stats are named, filtered and bucketed: the plain form of metrics.v3.StatsConfig
+ * (config/compile_stats.c makes it).
  * Threads: immutable once given to the store. */
 #ifndef SLUICE_STATS_STATS_CONFIG_H
 #define SLUICE_STATS_STATS_CONFIG_H
@@ -13,7 +14,12 @@ struct stats_name_test {
     bool (*match)(const void *arg, sv name);
     const void *arg;
 };
-enum stats_matcher_kind { STATS_ACCEPT_ALL, STATS_REJECT_ALL, STATS_EXCLUDE_LISTED, STATS_INCLUDE_LISTED };
+enum stats_matcher_kind {
+    STATS_ACCEPT_ALL,
+    STATS_REJECT_ALL,
+    STATS_EXCLUDE_LISTED,
+    STATS_INCLUDE_LISTED
+};
 struct stats_bucket_rule {
     struct stats_name_test test;
     const double *bounds; /* ascending upper bounds */
@@ -29,7 +35,8 @@ struct stats_config {
 };
 /* Before the first export; keeps the pointer. */
 void stats_store_configure(struct stats_store *s, const struct stats_config *c);
-/* Names whose first token is `ns` ("istiocustom") are exported without it and without the "envoy_" lead. Any thread. */
+/* Names whose first token is `ns` ("istiocustom") are exported without it and without the "envoy_"
+ * lead. Any thread. */
 void stats_store_add_namespace(struct stats_store *s, sv ns);
 bool stats_config_rejects(const struct stats_config *c, sv name);
 /* Bucket bounds of a histogram: the first rule that matches, or Envoy's defaults. c may be NULL. */

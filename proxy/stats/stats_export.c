@@ -11,9 +11,11 @@
 
 /* --- parameters --- */
 
-static const char usage_format[] = "usage: /stats?format=(html|active-html|json|prometheus|text)\n\n";
+static const char usage_format[] =
+    "usage: /stats?format=(html|active-html|json|prometheus|text)\n\n";
 static const char usage_hidden[] = "usage: /stats?hidden=(include|only|exclude)\n\n";
-static const char usage_buckets[] = "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary|prometheusnative)\n";
+static const char usage_buckets[] =
+    "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary|prometheusnative)\n";
 
 /* Percent-decode into a heap string; '+' stays. */
 static sv url_decode(sv in) {
@@ -130,10 +132,12 @@ static bool set_param(struct stats_params *p, sv key, sv value, bool *is_native,
 
 static bool check_buckets(const struct stats_params *p, bool is_native, struct buf *err) {
     if (p->format != STATS_PROMETHEUS) {
-        return !is_native || fail(err, "Invalid histogram_buckets type for non prometheus stats type");
+        return !is_native ||
+               fail(err, "Invalid histogram_buckets type for non prometheus stats type");
     }
     if (is_native) {
-        return fail(err, "unsupported prometheusnative histogram type when not using protobuf exposition format");
+        return fail(err, "unsupported prometheusnative histogram type when not using protobuf "
+                         "exposition format");
     }
     bool bad = p->buckets == STATS_BUCKETS_DISJOINT || p->buckets == STATS_BUCKETS_DETAILED;
     return !bad || fail(err, "unsupported prometheus histogram bucket mode");
@@ -184,7 +188,8 @@ const char *stats_content_type(enum stats_format f) {
 /* --- iterator --- */
 
 /* Passes over the stats: texts, then counters and gauges together, then histograms. */
-static const unsigned passes[] = {1u << STAT_TEXT, 1u << STAT_COUNTER | 1u << STAT_GAUGE, 1u << STAT_HISTOGRAM};
+static const unsigned passes[] = {1u << STAT_TEXT, 1u << STAT_COUNTER | 1u << STAT_GAUGE,
+                                  1u << STAT_HISTOGRAM};
 
 struct stats_iter {
     struct stats_store *store;

@@ -1,4 +1,5 @@
-/* What main does every stats_flush_interval: latch histograms into "cumulative" and "last interval"; and counter resets.
+/* What main does every stats_flush_interval: latch histograms into "cumulative" and "last
+ * interval"; and counter resets.
  * Threads: main. Work is done in slices, the lock is dropped between them. */
 #include "proxy/stats/stats_flush.h"
 
@@ -23,36 +24,39 @@ static void latch_idle(struct stats_latch *l) {
     }
 }
 
+/* What thread t recorded; NULL: nothing. */
+static const struct histogram *recorded(const struct stats_scope *sc, unsigned t, unsigned i) {
+    const struct stats_shard *sh = __atomic_load_n(&sc->shards[t], __ATOMIC_ACQUIRE);
+    struct histogram **all = sh ? __atomic_load_n(&sh->hist, __ATOMIC_ACQUIRE) : NULL;
+    return all ? __atomic_load_n(&all[i], __ATOMIC_ACQUIRE) : NULL;
+}
+
 static void flush_cell(struct stats_scope *sc, unsigned i) {
     uint64_t count = 0;
     for (unsigned t = 0; t < sc->store->threads; t++) {
-        const struct stats_shard *sh = __atomic_load_n(&sc->shards[t], __ATOMIC_ACQUIRE);
-        struct histogram **all = sh ? __atomic_load_n(&sh->hist, __ATOMIC_ACQUIRE) : NULL;
-        const struct histogram *h = all ? __atomic_load_n(&all[i], __ATOMIC_ACQUIRE) : NULL;
+        const struct histogram *h = recorded(sc, t, i);
         count += h ? histogram_count(h) : 0;
     }
-    struct stats_latch *l = sc->ext && sc->ext->latch ? &sc->ext->latch[i] : NULL;
     if (count == 0) {
-        return;
-    }
-    if (l && l->cum && histogram_count(l->cum) == count) {
-        latch_idle(l);
         return;
     }
     struct stats_ext *e = stats_scope_ext(sc);
     if (!e->latch) {
         e->latch = xnew_array(struct stats_latch, sc->group->n);
     }
+    struct stats_latch *l = &e->latch[i];
+    if (l->cum && histogram_count(l->cum) == count) {
+        latch_idle(l);
+        return;
+    }
     struct histogram *now = histogram_new();
     for (unsigned t = 0; t < sc->store->threads; t++) {
-        const struct stats_shard *sh = __atomic_load_n(&sc->shards[t], __ATOMIC_ACQUIRE);
-        struct histogram **all = sh ? __atomic_load_n(&sh->hist, __ATOMIC_ACQUIRE) : NULL;
-        const struct histogram *h = all ? __atomic_load_n(&all[i], __ATOMIC_ACQUIRE) : NULL;
+        const struct histogram *h = recorded(sc, t, i);
         if (h) {
             histogram_merge(now, h);
         }
     }
-    latch_update(&e->latch[i], now);
+    latch_update(l, now);
 }
 
 static void flush_scope(struct stats_scope *sc) {
@@ -96,13 +100,15 @@ static void reset_scope(struct stats_scope *sc) {
     }
 }
 
-/* Call fn on every scope. The last one seen is held by a ref while the lock is dropped: its key stays ours. */
+/* Call fn on every scope. The last one seen is held by a ref while the lock is dropped: its key
+ * stays ours. */
 static void each_scope(struct stats_store *s, void (*fn)(struct stats_scope *sc)) {
     struct stats_scope *at = NULL;
     for (bool more = true; more;) {
         LOCK(s);
         struct stats_scope *last = at;
-        struct stats_tree_node *n = at ? stats_tree_after(&s->scopes, at->node.key, at->node.sub) : stats_tree_first(&s->scopes);
+        struct stats_tree_node *n = at ? stats_tree_after(&s->scopes, at->node.key, at->node.sub)
+                                       : stats_tree_first(&s->scopes);
         for (unsigned i = 0; n && i < SCOPES_PER_SLICE; i++) {
             last = scope_of_node(n);
             fn(last);

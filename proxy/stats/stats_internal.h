@@ -1,4 +1,5 @@
-/* What stats.c, stats_flush.c and the export share: scopes, metrics, their locking. Private to proxy/stats.
+/* What stats.c, stats_flush.c and the export share: scopes, metrics, their locking. Private to
+ * proxy/stats.
  * Threads: everything below is guarded by stats_store.lock unless a comment says otherwise. */
 #ifndef SLUICE_STATS_STATS_INTERNAL_H
 #define SLUICE_STATS_STATS_INTERNAL_H
@@ -19,7 +20,7 @@ struct stats_metric {
     struct list dyns;            /* stat_dyn.metric_node */
     uint32_t refs;               /* members + dyns + walkers that stand on it */
     enum stat_kind kind;
-    bool linked;                 /* in the store's tree */
+    bool linked; /* in the store's tree */
     char key[];
 };
 static inline sv metric_name(const struct stats_metric *m) { return sv_skip(m->node.key, 1); }
@@ -33,12 +34,13 @@ struct stats_member {
 struct stats_class {
     struct {
         const struct stats_group *group;
-        uint64_t hash[2];          /* of all exported names */
+        uint64_t hash[2]; /* of all exported names */
     } key;
-    struct list scopes;            /* stats_scope.class_node */
+    struct list scopes; /* stats_scope.class_node */
     uint32_t scopes_n;
     struct stats_metric **metrics; /* [group->n], NULL: rejected */
-    uint64_t *own_labels;          /* bitmap: cells whose tags differ from the scope's common ones */
+    /* bitmap: cells whose tags differ from the scope's common ones */
+    uint64_t *own_labels;
     struct stats_member members[]; /* [group->n] */
 };
 
@@ -48,9 +50,9 @@ struct stats_latch {
 };
 /* What few scopes need. */
 struct stats_ext {
-    uint64_t *base;             /* [n] counters at the last reset; NULL: none yet */
-    struct stats_latch *latch;  /* [n]; NULL: no histogram was flushed yet */
-    char **text;                /* [n]; NULL: none set */
+    uint64_t *base;            /* [n] counters at the last reset; NULL: none yet */
+    struct stats_latch *latch; /* [n]; NULL: no histogram was flushed yet */
+    char **text;               /* [n]; NULL: none set */
     struct map dyn;
     VEC(struct stat_dyn *) dyns;
     struct stat_dyn *overflow[4]; /* by kind: where names past STATS_DYN_MAX go */
@@ -62,23 +64,25 @@ struct stats_scope {
     const struct stats_group *group;
     struct stats_shard **shards; /* [store->threads]; shared, atomic; NULL until one is used */
     struct stats_ext *ext;       /* NULL until needed */
-    struct stats_tag *tags;      /* explicit tags, one block with their bytes; NULL: default rules */
-    struct list class_node;      /* in its class, or in stats_store.unclassified; guarded */
-    struct stats_class *cls;     /* NULL until the first tagged export */
-    char *labels;                /* rendered common labels, with cls */
-    uint64_t *rejected;          /* bitmap of cells the stats matcher refuses; NULL: none */
-    uint32_t refs;               /* shared, atomic */
+    /* explicit tags, one block with their bytes; NULL: default rules */
+    struct stats_tag *tags;
+    struct list class_node;  /* in its class, or in stats_store.unclassified; guarded */
+    struct stats_class *cls; /* NULL until the first tagged export */
+    char *labels;            /* rendered common labels, with cls */
+    uint64_t *rejected;      /* bitmap of cells the stats matcher refuses; NULL: none */
+    uint32_t refs;           /* shared, atomic */
     uint16_t tags_n;
-    uint16_t tag_prefix_n;       /* length of the tag-extracted prefix, which follows the prefix in bytes */
-    bool admitted;               /* `rejected` is computed */
-    char bytes[];                /* prefix, then tag prefix */
+    /* length of the tag-extracted prefix, which follows the prefix in bytes */
+    uint16_t tag_prefix_n;
+    bool admitted; /* `rejected` is computed */
+    char bytes[];  /* prefix, then tag prefix */
 };
 
 struct stat_dyn {
-    uint64_t value;   /* shared, atomic */
-    uint64_t base;    /* counter at the last reset */
+    uint64_t value; /* shared, atomic */
+    uint64_t base;  /* counter at the last reset */
     uint8_t kind;
-    bool used;        /* gauge was set; shared, atomic */
+    bool used; /* gauge was set; shared, atomic */
     bool admitted, rejected;
     struct stats_scope *scope;
     struct histogram *hist; /* guarded by the lock */
@@ -101,7 +105,8 @@ struct stats_store {
     struct stats_tree metrics;
     struct list unclassified; /* stats_scope.class_node */
     struct map classes;       /* by stats_class.key */
-    VEC(sv) namespaces;       /* first tokens that are dropped instead of prefixed in exposition formats */
+    /* first tokens that are dropped instead of prefixed in exposition formats */
+    VEC(sv) namespaces;
     VEC(struct stat_dyn *) new_dyns; /* dynamic stats without a metric, of classified scopes */
     VEC(struct stats_order) orders;
     const struct stats_config *config; /* immutable once set; NULL: all defaults */
@@ -111,7 +116,9 @@ struct stats_store {
 #define LOCK(s) pthread_mutex_lock(&(s)->lock)
 #define UNLOCK(s) pthread_mutex_unlock(&(s)->lock)
 
-static inline struct stats_scope *scope_of_node(struct stats_tree_node *n) { return CONTAINER_OF(n, struct stats_scope, node); }
+static inline struct stats_scope *scope_of_node(struct stats_tree_node *n) {
+    return CONTAINER_OF(n, struct stats_scope, node);
+}
 static inline sv scope_prefix(const struct stats_scope *sc) { return sc->node.key; }
 static inline sv scope_tag_prefix(const struct stats_scope *sc) {
     return (sv){sc->bytes + sc->node.key.n, sc->tag_prefix_n};
@@ -133,15 +140,19 @@ const struct stats_order *stats_group_order(struct stats_store *s, const struct 
 
 /* stats_class.c — names after tag extraction. */
 struct stats_tag_set;
-/* Tags and left-over name of "<prefix><name>" of a scope. `full` is scratch that must outlive *out. */
-void stats_extract(const struct stats_scope *sc, sv name, struct stats_tag_set *out, char full[STATS_FULL_MAX]);
+/* Tags and left-over name of "<prefix><name>" of a scope. `full` is scratch that must outlive
+ * *out. */
+void stats_extract(const struct stats_scope *sc, sv name, struct stats_tag_set *out,
+                   char full[STATS_FULL_MAX]);
 /* {a="b",c="d"} without braces, heap. */
 char *stats_labels(const struct stats_tag_set *t);
-void stats_admit(struct stats_scope *sc);         /* decide which cells the matcher refuses; lock held */
-bool stats_dyn_rejected(struct stat_dyn *d);      /* lock held */
-/* Give up to `max` scopes and dynamic stats their metrics. Returns whether work is left. Takes the lock. */
+/* decide which cells the matcher refuses; lock held */
+void stats_admit(struct stats_scope *sc);
+bool stats_dyn_rejected(struct stat_dyn *d); /* lock held */
+/* Give up to `max` scopes and dynamic stats their metrics. Returns whether work is left. Takes the
+ * lock. */
 bool stats_classify(struct stats_store *s, unsigned max);
-void stats_unclassify(struct stats_scope *sc);    /* the scope goes away; lock held */
+void stats_unclassify(struct stats_scope *sc); /* the scope goes away; lock held */
 void stats_metric_unref(struct stats_store *s, struct stats_metric *m); /* lock held */
 
 #endif

@@ -16,13 +16,16 @@ struct stats_walk {
     const struct stats_params *params;
     unsigned kinds;                /* of this pass */
     VEC(struct walk_scope *) open; /* ascending need not hold: the least is searched */
-    struct stats_scope *last;      /* ref'd: last scope of the tree that was looked at; NULL: start */
+    /* ref'd: last scope of the tree that was looked at; NULL: start */
+    struct stats_scope *last;
     bool tree_done;
 };
-void stats_walk_init(struct stats_walk *w, struct stats_store *s, const struct stats_params *p, unsigned kinds);
+void stats_walk_init(struct stats_walk *w, struct stats_store *s, const struct stats_params *p,
+                     unsigned kinds);
 void stats_walk_fini(struct stats_walk *w);
 /* Call emit for up to ITER_BATCH stats, under the lock. False: the pass has ended. */
-bool stats_walk_next(struct stats_walk *w, void (*emit)(void *arg, const struct stats_item *i, sv name), void *arg);
+bool stats_walk_next(struct stats_walk *w,
+                     void (*emit)(void *arg, const struct stats_item *i, sv name), void *arg);
 
 /* By exported metric. */
 struct stats_prom {
@@ -30,10 +33,10 @@ struct stats_prom {
     const struct stats_params *params;
     bool classified;
     bool type_written;
-    struct stats_metric *metric;  /* ref'd */
-    char *name;                   /* as the metric is exposed, heap */
-    struct stats_scope *scope;    /* ref'd: last one written; NULL: at the metric's start */
-    struct stat_dyn *dyn;         /* last one written, of `scope`; NULL: among cells */
+    struct stats_metric *metric; /* ref'd */
+    char *name;                  /* as the metric is exposed, heap */
+    struct stats_scope *scope;   /* ref'd: last one written; NULL: at the metric's start */
+    struct stat_dyn *dyn;        /* last one written, of `scope`; NULL: among cells */
     unsigned cell;
     bool cells_done;
 };

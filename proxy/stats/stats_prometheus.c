@@ -1,4 +1,5 @@
-/* Prometheus text exposition 0.0.4, metric by metric: counters, gauges, text readouts, histograms, each by name.
+/* Prometheus text exposition 0.0.4, metric by metric: counters, gauges, text readouts, histograms,
+ * each by name.
  * Threads: one walker each; the store's lock is taken per batch.
  * Spec: Envoy's /stats/prometheus. Not here: the protobuf exposition. */
 #include <math.h>
@@ -26,7 +27,8 @@ void stats_prom_fini(struct stats_prom *w) {
 
 /* --- one series --- */
 
-/* "cluster.upstream_rq" → "envoy_cluster_upstream_rq"; names of a registered namespace lose it instead. Heap. */
+/* "cluster.upstream_rq" → "envoy_cluster_upstream_rq"; names of a registered namespace lose it
+ * instead. Heap. */
 static char *exposed_name(const struct stats_store *s, sv name) {
     BUF_AUTO struct buf b = {0};
     sv rest = name, first = sv_cut(&rest, '.');
@@ -67,7 +69,8 @@ static void write_type(struct stats_prom *w, struct buf *out) {
 }
 
 /* name<suffix>{labels[,extra]} */
-static void write_series(struct stats_prom *w, const char *suffix, sv labels, const char *key, sv value, struct buf *out) {
+static void write_series(struct stats_prom *w, const char *suffix, sv labels, const char *key,
+                         sv value, struct buf *out) {
     buf_append_sv(out, sv_cstr(w->name));
     buf_printf(out, "%s{", suffix);
     buf_append_sv(out, labels);
@@ -83,7 +86,8 @@ static sv number(double v, char t[64]) {
     return sv_from(t, n > 0 ? (size_t)n : 0);
 }
 
-static void write_sum_count(struct stats_prom *w, sv labels, const struct histogram *h, double scale, struct buf *out) {
+static void write_sum_count(struct stats_prom *w, sv labels, const struct histogram *h,
+                            double scale, struct buf *out) {
     char t[64];
     write_series(w, "_sum", labels, NULL, SV_NULL, out);
     buf_append_sv(out, number(h ? histogram_sum(h) / scale : 0, t));
@@ -92,7 +96,8 @@ static void write_sum_count(struct stats_prom *w, sv labels, const struct histog
     buf_printf(out, "%llu\n", h ? (unsigned long long)histogram_count(h) : 0ull);
 }
 
-static void write_buckets(struct stats_prom *w, const struct stats_item *i, sv full, sv labels, struct buf *out) {
+static void write_buckets(struct stats_prom *w, const struct stats_item *i, sv full, sv labels,
+                          struct buf *out) {
     const struct stats_latch *l = stats_item_latch(i);
     const struct histogram *h = l ? l->cum : NULL;
     double scale = stats_item_scale(i);
@@ -101,14 +106,16 @@ static void write_buckets(struct stats_prom *w, const struct stats_item *i, sv f
     char t[64];
     for (unsigned b = 0; b < n; b++) {
         write_series(w, "_bucket", labels, "le", number(bounds[b], t), out);
-        buf_printf(out, "%llu\n", h ? (unsigned long long)histogram_count_below(h, bounds[b] * scale) : 0ull);
+        buf_printf(out, "%llu\n",
+                   h ? (unsigned long long)histogram_count_below(h, bounds[b] * scale) : 0ull);
     }
     write_series(w, "_bucket", labels, "le", SV("+Inf"), out);
     buf_printf(out, "%llu\n", h ? (unsigned long long)histogram_count(h) : 0ull);
     write_sum_count(w, labels, h, scale, out);
 }
 
-static void write_summary(struct stats_prom *w, const struct stats_item *i, sv labels, struct buf *out) {
+static void write_summary(struct stats_prom *w, const struct stats_item *i, sv labels,
+                          struct buf *out) {
     const struct stats_latch *l = stats_item_latch(i);
     const struct histogram *h = l ? l->interval : NULL;
     double v[STATS_QUANTILES];
@@ -124,7 +131,8 @@ static void write_summary(struct stats_prom *w, const struct stats_item *i, sv l
     write_sum_count(w, labels, h, stats_item_scale(i), out);
 }
 
-static void write_text_value(struct stats_prom *w, const struct stats_item *i, sv labels, struct buf *out) {
+static void write_text_value(struct stats_prom *w, const struct stats_item *i, sv labels,
+                             struct buf *out) {
     struct stats_tag_set set = {.n = 1};
     set.v[0] = (struct stats_tag){SV("text_value"), stats_item_text(i)};
     char *value = stats_labels(&set);
@@ -135,7 +143,8 @@ static void write_text_value(struct stats_prom *w, const struct stats_item *i, s
     xfree(value);
 }
 
-static void write_item(struct stats_prom *w, const struct stats_item *i, sv full, sv labels, struct buf *out) {
+static void write_item(struct stats_prom *w, const struct stats_item *i, sv full, sv labels,
+                       struct buf *out) {
     write_type(w, out);
     switch (w->metric->kind) {
     case STAT_COUNTER:
@@ -199,7 +208,8 @@ static bool is_wanted(const struct stats_prom *w, const struct stats_metric *m) 
 static bool next_metric(struct stats_prom *w) {
     struct stats_metric *m = w->metric;
     do {
-        struct stats_tree_node *n = m ? stats_tree_after(&w->store->metrics, m->node.key, 0) : stats_tree_first(&w->store->metrics);
+        struct stats_tree_node *n = m ? stats_tree_after(&w->store->metrics, m->node.key, 0)
+                                      : stats_tree_first(&w->store->metrics);
         m = n ? CONTAINER_OF(n, struct stats_metric, node) : NULL;
     } while (m && !is_wanted(w, m));
     if (m) {
@@ -249,7 +259,8 @@ static bool next_dyn(struct stats_prom *w, struct stat_dyn **dyn) {
     return true;
 }
 
-/* One step: the next series, or the next metric. *scope is the one stood on afterwards. False: all done. */
+/* One step: the next series, or the next metric. *scope is the one stood on afterwards. False: all
+ * done. */
 static bool step(struct stats_prom *w, struct stats_scope **scope, struct buf *out) {
     if (!w->metric) {
         return next_metric(w);

@@ -1,5 +1,6 @@
 /* One stat as text, JSON or HTML. Threads: the store's lock is held. Spec: Envoy's /stats outputs.
- * Not here: which stats and in which order (stats_export.c), exposition format (stats_prometheus.c). */
+ * Not here: which stats and in which order (stats_export.c), exposition format
+ * (stats_prometheus.c). */
 #include "proxy/stats/stats_render.h"
 
 #include <math.h>
@@ -8,8 +9,10 @@
 
 #include "proxy/base/json.h"
 
-const double stats_quantiles[STATS_QUANTILES] = {0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 1};
-static const char *const quantile_names[STATS_QUANTILES] = {"0", "25", "50", "75", "90", "95", "99", "99.5", "99.9", "100"};
+const double stats_quantiles[STATS_QUANTILES] = {0,    0.25, 0.5,   0.75,  0.9,
+                                                 0.95, 0.99, 0.995, 0.999, 1};
+static const char *const quantile_names[STATS_QUANTILES] = {"0",  "25", "50",   "75",   "90",
+                                                            "95", "99", "99.5", "99.9", "100"};
 #define PERCENT_SCALE 1e6 /* percentages are recorded as millionths */
 
 bool stats_item_used(const struct stats_item *i) {
@@ -58,7 +61,8 @@ void stats_quantile_values(const struct histogram *h, double scale, double out[S
 
 /* --- numbers --- */
 
-/* Shortest significant digits of v > 0 without the point, and the decimal exponent of the first one. */
+/* Shortest significant digits of v > 0 without the point, and the decimal exponent of the first
+ * one. */
 static int shortest_digits(double v, char digits[20], int *exponent) {
     char t[STATS_DOUBLE_MAX];
     for (int precision = 14; precision <= 16; precision++) {
@@ -173,7 +177,9 @@ static void put_json(double v, struct buf *out) {
 /* --- text --- */
 
 static const struct histogram *cum_of(const struct stats_latch *l) { return l ? l->cum : NULL; }
-static const struct histogram *interval_of(const struct stats_latch *l) { return l ? l->interval : NULL; }
+static const struct histogram *interval_of(const struct stats_latch *l) {
+    return l ? l->interval : NULL;
+}
 
 static void text_summary(const struct stats_item *i, struct buf *out) {
     const struct stats_latch *l = stats_item_latch(i);
@@ -193,10 +199,13 @@ static void text_summary(const struct stats_item *i, struct buf *out) {
     }
 }
 
-static uint64_t count_below(const struct histogram *h, double bound) { return h ? histogram_count_below(h, bound) : 0; }
+static uint64_t count_below(const struct histogram *h, double bound) {
+    return h ? histogram_count_below(h, bound) : 0;
+}
 
 /* Counts of bucket `b`, as differences when disjoint. */
-static void bucket_counts(const struct stats_item *i, const double *bounds, unsigned b, bool disjoint, uint64_t n[2]) {
+static void bucket_counts(const struct stats_item *i, const double *bounds, unsigned b,
+                          bool disjoint, uint64_t n[2]) {
     const struct stats_latch *l = stats_item_latch(i);
     double scale = stats_item_scale(i);
     n[0] = count_below(interval_of(l), bounds[b] * scale);
@@ -213,7 +222,8 @@ static void text_buckets(const struct stats_item *i, sv name, bool disjoint, str
     for (unsigned b = 0; b < n; b++) {
         uint64_t c[2];
         bucket_counts(i, bounds, b, disjoint, c);
-        buf_printf(out, "%sB%g(%llu,%llu)", b ? " " : "", bounds[b], (unsigned long long)c[0], (unsigned long long)c[1]);
+        buf_printf(out, "%sB%g(%llu,%llu)", b ? " " : "", bounds[b], (unsigned long long)c[0],
+                   (unsigned long long)c[1]);
     }
 }
 
@@ -241,7 +251,8 @@ static void text_detailed(const struct stats_item *i, struct buf *out) {
     text_summary(i, out);
 }
 
-void stats_text_line(const struct stats_params *p, const struct stats_item *i, sv name, struct buf *out) {
+void stats_text_line(const struct stats_params *p, const struct stats_item *i, sv name,
+                     struct buf *out) {
     buf_append_sv(out, name);
     buf_lit(out, ":");
     if (stats_item_kind(i) == STAT_HISTOGRAM && p->buckets == STATS_BUCKETS_DETAILED) {
@@ -299,15 +310,20 @@ static void html_escape(sv s, struct buf *out) {
 
 void stats_html_begin(const struct stats_params *p, struct buf *out) {
     (void)p;
-    buf_lit(out, "<!DOCTYPE html>\n<html lang='en'>\n<head><title>Stats</title><style>td{font-family:monospace;"
-                 "padding:0 1em}</style></head>\n<body>\n<table>\n<tr><th>name</th><th>value</th></tr>\n");
+    buf_lit(
+        out,
+        "<!DOCTYPE html>\n<html "
+        "lang='en'>\n<head><title>Stats</title><style>td{font-family:monospace;"
+        "padding:0 1em}</style></head>\n<body>\n<table>\n<tr><th>name</th><th>value</th></tr>\n");
 }
 
-void stats_html_row(const struct stats_params *p, const struct stats_item *i, sv name, struct buf *out) {
+void stats_html_row(const struct stats_params *p, const struct stats_item *i, sv name,
+                    struct buf *out) {
     BUF_AUTO struct buf line = {0};
     stats_text_line(p, i, name, &line);
     sv text = buf_pullup(&line, buf_len(&line));
-    sv value = sv_trim(sv_sub(text, name.n + 1, text.n - name.n - 2)); /* behind "name:", without the line's end */
+    /* behind "name:", without the line's end */
+    sv value = sv_trim(sv_sub(text, name.n + 1, text.n - name.n - 2));
     buf_lit(out, "<tr><td>");
     html_escape(name, out);
     buf_lit(out, "</td><td>");
@@ -366,7 +382,8 @@ static void json_buckets(const struct stats_item *i, sv name, bool disjoint, str
         bucket_counts(i, bounds, b, disjoint, c);
         buf_printf(out, "%s{\"upper_bound\":", b ? "," : "");
         put_json(bounds[b], out);
-        buf_printf(out, ",\"interval\":%llu,\"cumulative\":%llu}", (unsigned long long)c[0], (unsigned long long)c[1]);
+        buf_printf(out, ",\"interval\":%llu,\"cumulative\":%llu}", (unsigned long long)c[0],
+                   (unsigned long long)c[1]);
     }
     buf_lit(out, "]");
 }
@@ -381,14 +398,16 @@ static void json_histograms_begin(const struct stats_params *p, struct buf *out)
         return;
     }
     bool detailed = p->buckets == STATS_BUCKETS_DETAILED;
-    buf_printf(out, "{\"histograms\":{\"%s\":[", detailed ? "supported_percentiles" : "supported_quantiles");
+    buf_printf(out, "{\"histograms\":{\"%s\":[",
+               detailed ? "supported_percentiles" : "supported_quantiles");
     for (unsigned q = 0; q < STATS_QUANTILES; q++) {
         buf_printf(out, "%s%s", q ? "," : "", quantile_names[q]);
     }
     buf_printf(out, "],\"%s\":[", detailed ? "details" : "computed_quantiles");
 }
 
-static void json_histogram(const struct stats_params *p, const struct stats_item *i, sv name, struct buf *out) {
+static void json_histogram(const struct stats_params *p, const struct stats_item *i, sv name,
+                           struct buf *out) {
     json_name(name, out);
     if (is_bucketed(p)) {
         json_buckets(i, name, p->buckets == STATS_BUCKETS_DISJOINT, out);
@@ -403,7 +422,8 @@ static void json_histogram(const struct stats_params *p, const struct stats_item
     buf_lit(out, "}");
 }
 
-void stats_json_item(struct stats_json *j, const struct stats_params *p, const struct stats_item *i, sv name, struct buf *out) {
+void stats_json_item(struct stats_json *j, const struct stats_params *p, const struct stats_item *i,
+                     sv name, struct buf *out) {
     if (j->any) {
         buf_lit(out, ",");
     }

@@ -35,16 +35,19 @@ sv stats_double_text(double v, char out[STATS_DOUBLE_MAX]);
 sv stats_double_json(double v, char out[STATS_DOUBLE_MAX]);
 
 /* text, HTML */
-void stats_text_line(const struct stats_params *p, const struct stats_item *i, sv name, struct buf *out);
+void stats_text_line(const struct stats_params *p, const struct stats_item *i, sv name,
+                     struct buf *out);
 void stats_html_begin(const struct stats_params *p, struct buf *out);
-void stats_html_row(const struct stats_params *p, const struct stats_item *i, sv name, struct buf *out);
+void stats_html_row(const struct stats_params *p, const struct stats_item *i, sv name,
+                    struct buf *out);
 void stats_html_end(struct buf *out);
 /* JSON: items, then histograms inside their own object. */
 struct stats_json {
     bool any, in_histograms;
 };
 void stats_json_begin(struct buf *out);
-void stats_json_item(struct stats_json *j, const struct stats_params *p, const struct stats_item *i, sv name, struct buf *out);
+void stats_json_item(struct stats_json *j, const struct stats_params *p, const struct stats_item *i,
+                     sv name, struct buf *out);
 void stats_json_end(const struct stats_json *j, const struct stats_params *p, struct buf *out);
 
 #endif

@@ -1,8 +1,11 @@
-/* Tag rules: token patterns and regexes for the default ones, PCRE2 for configured ones (ECMAScript look-ahead occurs).
+/* Tag rules: token patterns and regexes for the default ones, PCRE2 for configured ones (ECMAScript
+ * look-ahead occurs).
  * Threads: see stats_tags.h.
- * Rules without a leading literal token run first, then those filed under the name's first token, each in order of
- * definition; all look at the full name, what they cut is removed at the end. A tag is taken from its first rule only.
- * Not here: which scopes carry tags of their own (stats.c), labels of an exposition format (stats_prometheus.c). */
+ * Rules without a leading literal token run first, then those filed under the name's first token,
+ * each in order of definition; all look at the full name, what they cut is removed at the end. A
+ * tag is taken from its first rule only.
+ * Not here: which scopes carry tags of their own (stats.c), labels of an exposition format
+ * (stats_prometheus.c). */
 #include "proxy/stats/stats_tags.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -20,7 +23,8 @@
 #define PCRE_HEAP_LIMIT_KIB 256
 #define TOKENS_MAX 64
 
-/* Token patterns: tokens are parted by '.', "*" is any one token, "$" the captured one, "**" any number of them. */
+/* Token patterns: tokens are parted by '.', "*" is any one token, "$" the captured one, "**" any
+ * number of them. */
 enum rule_kind { RULE_TOKENS, RULE_RE2, RULE_PCRE, RULE_FIXED };
 
 struct rule_def {
@@ -40,11 +44,16 @@ static const struct rule_def default_rules[] = {
     {"envoy.response_code", "_rq(_(\\d{3}))$", "_rq_", NULL},
     {"envoy.response_code_class", "_rq_((\\d))xx$", "_rq_", NULL},
     {"envoy.dynamo_partition_id",
-     "^http\\." NAME "\\.dynamodb\\.table\\." NAME "\\.capacity\\." NAME "(\\.__partition_id=(\\w{7}))$", ".dynamodb.", NULL},
+     "^http\\." NAME "\\.dynamodb\\.table\\." NAME "\\.capacity\\." NAME
+     "(\\.__partition_id=(\\w{7}))$",
+     ".dynamodb.", NULL},
     {"envoy.dynamo_operation",
-     "^http\\." NAME "\\.dynamodb.(?:operation|table\\." NAME "\\.capacity)(\\.(" NAME "))(?:\\.|$)", ".dynamodb.", NULL},
+     "^http\\." NAME "\\.dynamodb.(?:operation|table\\." NAME "\\.capacity)(\\.(" NAME
+     "))(?:\\.|$)",
+     ".dynamodb.", NULL},
     {"envoy.mongo_callsite", "mongo.*.collection.*.callsite.$.query.**", NULL, NULL},
-    {"envoy.dynamo_table", "^http\\." NAME "\\.dynamodb.(?:table|error)\\.((" NAME ")\\.)", ".dynamodb.", NULL},
+    {"envoy.dynamo_table", "^http\\." NAME "\\.dynamodb.(?:table|error)\\.((" NAME ")\\.)",
+     ".dynamodb.", NULL},
     {"envoy.mongo_collection", "mongo.*.collection.$.**.query.*", NULL, NULL},
     {"envoy.mongo_cmd", "mongo.*.cmd.$.**", NULL, NULL},
     {"envoy.grpc_bridge_method", "cluster.*.grpc.*.$.**", NULL, NULL},
@@ -52,7 +61,8 @@ static const struct rule_def default_rules[] = {
     {"envoy.virtual_cluster", "vhost.*.vcluster.$.**", NULL, NULL},
     {"envoy.fault_downstream_cluster", "http.*.fault.$.**", NULL, NULL},
     {"envoy.ssl_cipher", "^listener\\..*?\\.ssl\\.ciphers(\\.(" WORD "))$", ".ssl.ciphers.", NULL},
-    {"envoy.ssl_cipher", "^cluster\\." NAME "\\.ssl\\.ciphers(\\.(" WORD "))$", ".ssl.ciphers.", NULL},
+    {"envoy.ssl_cipher", "^cluster\\." NAME "\\.ssl\\.ciphers(\\.(" WORD "))$", ".ssl.ciphers.",
+     NULL},
     {"envoy.ssl_curve", OWNER "curves(\\.(" WORD "))$", ".ssl.curves.", NULL},
     {"envoy.ssl_sigalg", OWNER "sigalgs(\\.(" WORD "))$", ".ssl.sigalgs.", NULL},
     {"envoy.ssl_version", OWNER "versions(\\.(TLSv\\d\\.\\d))$", ".ssl.versions.", NULL},
@@ -62,12 +72,16 @@ static const struct rule_def default_rules[] = {
     {"envoy.udp_prefix", "udp.$.**", NULL, NULL},
     {"envoy.clientssl_prefix", "auth.clientssl.$.**", NULL, NULL},
     {"envoy.ratelimit_prefix", "ratelimit.$.**", NULL, NULL},
-    {"envoy.health_check_name", "^cluster\\." NAME "\\.health_check(\\.name\\.(" NAME "))\\..+", ".health_check.name.", NULL},
+    {"envoy.health_check_name", "^cluster\\." NAME "\\.health_check(\\.name\\.(" NAME "))\\..+",
+     ".health_check.name.", NULL},
     {"envoy.ext_authz_prefix", "http.*.ext_authz.$.**", NULL, NULL},
-    {"envoy.rds_route_config", "^http\\." NAME "\\.rds\\.((" ROUTE_NAME ")\\.)\\w+?$", ".rds.", NULL},
-    {"envoy.scoped_rds_config", "^http\\." NAME "\\.scoped_rds\\.((" ROUTE_NAME ")\\.)\\w+?$", ".scoped_rds.", NULL},
+    {"envoy.rds_route_config", "^http\\." NAME "\\.rds\\.((" ROUTE_NAME ")\\.)\\w+?$", ".rds.",
+     NULL},
+    {"envoy.scoped_rds_config", "^http\\." NAME "\\.scoped_rds\\.((" ROUTE_NAME ")\\.)\\w+?$",
+     ".scoped_rds.", NULL},
     {"envoy.rbac_policy_name",
-     "^http\\." NAME "\\.rbac\\.(?:" NAME "\\.)?policy\\.((" NAME ")\\.)(allowed|shadow_allowed|denied|shadow_denied)$",
+     "^http\\." NAME "\\.rbac\\.(?:" NAME "\\.)?policy\\.((" NAME
+     ")\\.)(allowed|shadow_allowed|denied|shadow_denied)$",
      ".policy.", NULL},
     {"envoy.rbac_http_prefix", "^http\\." NAME "\\.rbac\\.((" NAME ")\\.).*?", ".rbac.", "policy"},
     {"envoy.cluster_name", "cluster.$.**", NULL, NULL},
@@ -79,7 +93,8 @@ static const struct rule_def default_rules[] = {
     {"envoy.mongo_prefix", "mongo.$.**", NULL, NULL},
     {"envoy.route", "vhost.*.route.$.**", NULL, NULL},
     {"envoy.worker_id",
-     "^(?:listener\\.(?:" ADDRESS "|" NAME ")|server|listener_manager|thread_local_cluster_manager)\\.worker_((\\d+)\\.)",
+     "^(?:listener\\.(?:" ADDRESS "|" NAME
+     ")|server|listener_manager|thread_local_cluster_manager)\\.worker_((\\d+)\\.)",
      ".worker_", NULL},
     {"envoy.thrift_prefix", "thrift.$.**", NULL, NULL},
     {"envoy.redis_prefix", "redis.$.**", NULL, NULL},
@@ -89,7 +104,8 @@ static const struct rule_def default_rules[] = {
     {"envoy.dns_filter_prefix", "dns_filter.$.**", NULL, NULL},
     {"envoy.connection_limit_prefix", "connection_limit.$.**", NULL, NULL},
     {"envoy.rbac_prefix", "$.rbac.**", NULL, NULL},
-    {"envoy.proxy_protocol_version", "^proxy_proto\\.((?:" NAME "\\.)?versions\\.v(\\d)\\.)\\w+$", ".v", NULL},
+    {"envoy.proxy_protocol_version", "^proxy_proto\\.((?:" NAME "\\.)?versions\\.v(\\d)\\.)\\w+$",
+     ".v", NULL},
     {"envoy.proxy_protocol_prefix", "^proxy_proto\\.((" NAME ")\\.).+$", NULL, "versions"},
     {"envoy.xds_resource_name", "^sds\\.((" NAME ")\\.).+", NULL, NULL},
 };
@@ -97,11 +113,11 @@ static const struct rule_def default_rules[] = {
 struct rule {
     enum rule_kind kind;
     sv tag;
-    sv need;          /* regexes: literal that must occur */
-    sv never;         /* value that is no tag; empty: none */
-    sv first_token;   /* names of another first token never match; empty: any */
-    sv pattern;       /* RULE_TOKENS */
-    sv value;         /* RULE_FIXED */
+    sv need;        /* regexes: literal that must occur */
+    sv never;       /* value that is no tag; empty: none */
+    sv first_token; /* names of another first token never match; empty: any */
+    sv pattern;     /* RULE_TOKENS */
+    sv value;       /* RULE_FIXED */
     struct regex *re2;
     pcre2_code *pcre;
 };
@@ -122,15 +138,15 @@ static sv regex_first_token(sv re) {
         i++;
     }
     sv rest = sv_skip(re, i);
-    bool ends = sv_starts(rest, SV("\\.")) || sv_starts(rest, SV("(?=\\.)")) || sv_eq(rest, SV("$"));
+    bool ends =
+        sv_starts(rest, SV("\\.")) || sv_starts(rest, SV("(?=\\.)")) || sv_eq(rest, SV("$"));
     return i > 1 && ends ? sv_sub(re, 1, i - 1) : SV_NULL;
 }
 
 static void rule_insert(struct stats_tags *t, const struct rule *r) {
     size_t at = t->rules.n;
     if (!r->first_token.n) {
-        for (at = 0; at < t->rules.n && !t->rules.p[at].first_token.n; at++) {
-        }
+        for (at = 0; at < t->rules.n && !t->rules.p[at].first_token.n; at++) {}
     }
     (void)vec_push(&t->rules);
     memmove(&t->rules.p[at + 1], &t->rules.p[at], (t->rules.n - 1 - at) * sizeof(*r));
@@ -139,7 +155,10 @@ static void rule_insert(struct stats_tags *t, const struct rule *r) {
 
 static void add_default(struct stats_tags *t, const struct rule_def *def) {
     sv pattern = sv_cstr(def->pattern);
-    struct rule r = {.tag = sv_cstr(def->tag), .need = sv_cstr(def->need), .never = sv_cstr(def->never), .pattern = pattern};
+    struct rule r = {.tag = sv_cstr(def->tag),
+                     .need = sv_cstr(def->need),
+                     .never = sv_cstr(def->never),
+                     .pattern = pattern};
     if (sv_find(pattern, '\\') != SIZE_MAX) {
         char err[128];
         r.kind = RULE_RE2;
@@ -166,10 +185,12 @@ static unsigned add_defaults_of(struct stats_tags *t, sv tag) {
     return n;
 }
 
-static bool add_regex(struct stats_tags *t, const struct stats_tag_spec *spec, char *err, size_t err_n) {
+static bool add_regex(struct stats_tags *t, const struct stats_tag_spec *spec, char *err,
+                      size_t err_n) {
     int code;
     PCRE2_SIZE offset;
-    pcre2_code *re = pcre2_compile((PCRE2_SPTR)spec->regex.p, spec->regex.n, PCRE2_DOLLAR_ENDONLY | PCRE2_DOTALL, &code, &offset, NULL);
+    pcre2_code *re = pcre2_compile((PCRE2_SPTR)spec->regex.p, spec->regex.n,
+                                   PCRE2_DOLLAR_ENDONLY | PCRE2_DOTALL, &code, &offset, NULL);
     if (!re) {
         char why[128] = "";
         pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof(why));
@@ -182,13 +203,16 @@ static bool add_regex(struct stats_tags *t, const struct stats_tag_spec *spec, c
     return true;
 }
 
-static bool add_spec(struct stats_tags *t, const struct stats_tag_spec *spec, bool have_defaults, char *err, size_t err_n) {
+static bool add_spec(struct stats_tags *t, const struct stats_tag_spec *spec, bool have_defaults,
+                     char *err, size_t err_n) {
     if (!spec->name.n) {
         snprintf(err, err_n, "tag_name cannot be empty");
         return false;
     }
     if (spec->is_fixed) {
-        struct rule r = {.kind = RULE_FIXED, .tag = arena_sv(&t->arena, spec->name), .value = arena_sv(&t->arena, spec->fixed)};
+        struct rule r = {.kind = RULE_FIXED,
+                         .tag = arena_sv(&t->arena, spec->name),
+                         .value = arena_sv(&t->arena, spec->fixed)};
         rule_insert(t, &r);
         return true;
     }
@@ -200,7 +224,9 @@ static bool add_spec(struct stats_tags *t, const struct stats_tag_spec *spec, bo
         known = known || sv_is(spec->name, default_rules[i].tag);
     }
     if (!known) {
-        snprintf(err, err_n, "No regex specified for tag specifier and no default regex for name: '%.*s'", SV_ARG(spec->name));
+        snprintf(err, err_n,
+                 "No regex specified for tag specifier and no default regex for name: '%.*s'",
+                 SV_ARG(spec->name));
         return false;
     }
     if (!have_defaults) {
@@ -209,7 +235,8 @@ static bool add_spec(struct stats_tags *t, const struct stats_tag_spec *spec, bo
     return true;
 }
 
-struct stats_tags *stats_tags_new(bool use_defaults, const struct stats_tag_spec *specs, unsigned n, char *err, size_t err_n) {
+struct stats_tags *stats_tags_new(bool use_defaults, const struct stats_tag_spec *specs, unsigned n,
+                                  char *err, size_t err_n) {
     struct stats_tags *t = xnew(struct stats_tags);
     arena_init(&t->arena, 0);
     for (size_t i = 0; use_defaults && i < ARRAY_LEN(default_rules); i++) {
@@ -280,7 +307,8 @@ static const struct tokens *tokenise(struct work *w) {
 
 static sv span_sv(sv full, struct span s) { return sv_sub(full, s.from, s.to - s.from); }
 
-/* Match tokens from `i` on against the pattern's rest. Recursion only at "**", of which a pattern has at most two. */
+/* Match tokens from `i` on against the pattern's rest. Recursion only at "**", of which a pattern
+ * has at most two. */
 static bool match_tokens(sv full, const struct tokens *t, unsigned i, sv pattern, int *captured) {
     while (pattern.n) {
         sv want = sv_cut(&pattern, '.');
@@ -350,7 +378,8 @@ static bool try_pcre(struct work *w, const struct rule *r, struct span *cut, sv 
     pcre_ready(w);
     int rc = pcre2_match(r->pcre, (PCRE2_SPTR)w->full.p, w->full.n, 0, 0, w->match, w->limits);
     if (rc < 0 && rc != PCRE2_ERROR_NOMATCH) {
-        log_warn_limited(LOG_stats, "regex of stats tag '%.*s' gave up on a stat name (error %d)", SV_ARG(r->tag), rc);
+        log_warn_limited(LOG_stats, "regex of stats tag '%.*s' gave up on a stat name (error %d)",
+                         SV_ARG(r->tag), rc);
     }
     uint32_t groups = 0;
     pcre2_pattern_info(r->pcre, PCRE2_INFO_CAPTURECOUNT, &groups);
@@ -364,7 +393,8 @@ static bool try_pcre(struct work *w, const struct rule *r, struct span *cut, sv 
     }
     *cut = (struct span){at[2], at[3]};
     bool has_value = groups > 1 && (rc == 0 || rc > 2) && at[4] != PCRE2_UNSET;
-    *value = groups > 1 ? (has_value ? sv_sub(w->full, at[4], at[5] - at[4]) : SV_NULL) : span_sv(w->full, *cut);
+    *value = groups > 1 ? (has_value ? sv_sub(w->full, at[4], at[5] - at[4]) : SV_NULL)
+                        : span_sv(w->full, *cut);
     return true;
 }
 
@@ -425,7 +455,8 @@ void stats_tags_extract(const struct stats_tags *t, sv full, struct stats_tag_se
         const struct rule *r = &t->rules.p[i];
         struct span cut;
         sv value;
-        if ((r->first_token.n && !sv_eq(r->first_token, first)) || have_tag(out, r->tag) || !try_rule(&w, r, &cut, &value)) {
+        if ((r->first_token.n && !sv_eq(r->first_token, first)) || have_tag(out, r->tag) ||
+            !try_rule(&w, r, &cut, &value)) {
             continue;
         }
         if (r->never.n && sv_eq(value, r->never)) {

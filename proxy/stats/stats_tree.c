@@ -48,8 +48,8 @@ struct stats_tree_node *stats_tree_first(const struct stats_tree *t) {
 }
 
 /* Part the tree at n's place: what is before n goes under *left, the rest under *right. */
-static void split(struct stats_tree_node *tree, const struct stats_tree_node *n, struct stats_tree_node **left,
-                  struct stats_tree_node **right) {
+static void split(struct stats_tree_node *tree, const struct stats_tree_node *n,
+                  struct stats_tree_node **left, struct stats_tree_node **right) {
     while (tree) {
         if (compare(n->key, n->sub, tree) < 0) {
             *right = tree;

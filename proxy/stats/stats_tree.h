@@ -1,5 +1,6 @@
-/* Ordered intrusive tree (treap) of nodes keyed by bytes: scopes by prefix, metrics by name. It can be continued from any
- * key after others came and went, which a map cannot. Threads: the caller's lock. */
+/* Ordered intrusive tree (treap) of nodes keyed by bytes: scopes by prefix, metrics by name. It can
+ * be continued from any key after others came and went, which a map cannot. Threads: the caller's
+ * lock. */
 #ifndef SLUICE_STATS_STATS_TREE_H
 #define SLUICE_STATS_STATS_TREE_H
 
@@ -19,7 +20,8 @@ struct stats_tree_node *stats_tree_find(const struct stats_tree *t, sv key, uint
 /* First node after (key, sub) in order; NULL: none. */
 struct stats_tree_node *stats_tree_after(const struct stats_tree *t, sv key, uintptr_t sub);
 struct stats_tree_node *stats_tree_first(const struct stats_tree *t);
-void stats_tree_insert(struct stats_tree *t, struct stats_tree_node *n); /* its (key, sub) is not there yet */
+/* its (key, sub) is not there yet */
+void stats_tree_insert(struct stats_tree *t, struct stats_tree_node *n);
 void stats_tree_remove(struct stats_tree *t, struct stats_tree_node *n);
 
 #endif

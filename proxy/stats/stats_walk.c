@@ -1,22 +1,24 @@
-/* Walks all stats in order of their full names without ever holding more than the scopes that overlap there: scopes are
- * read from the tree by prefix, and one joins as soon as no smaller name can come before it.
+/* Walks all stats in order of their full names without ever holding more than the scopes that
+ * overlap there: scopes are read from the tree by prefix, and one joins as soon as no smaller name
+ * can come before it.
  * Threads: one walker each; the store's lock is taken per batch. */
 #include <stdlib.h>
 
 #include "proxy/stats/stats_iter.h"
 
 struct walk_scope {
-    struct stats_scope *scope;   /* ref'd */
+    struct stats_scope *scope; /* ref'd */
     const uint16_t *order;
-    unsigned cell;               /* next index into order */
-    struct stat_dyn **dyns;      /* sorted; NULL: none */
+    unsigned cell;          /* next index into order */
+    struct stat_dyn **dyns; /* sorted; NULL: none */
     size_t dyns_n, dyn;
-    struct stats_item item;      /* the next stat */
-    char *name;                  /* its full name */
+    struct stats_item item; /* the next stat */
+    char *name;             /* its full name */
     size_t name_n, name_cap;
 };
 
-void stats_walk_init(struct stats_walk *w, struct stats_store *s, const struct stats_params *p, unsigned kinds) {
+void stats_walk_init(struct stats_walk *w, struct stats_store *s, const struct stats_params *p,
+                     unsigned kinds) {
     *w = (struct stats_walk){.store = s, .params = p, .kinds = kinds, .tree_done = kinds == 0};
 }
 
@@ -139,13 +141,16 @@ static struct walk_scope *least(const struct stats_walk *w, size_t *at) {
 }
 
 static struct stats_scope *tree_next(const struct stats_walk *w, const struct stats_scope *after) {
-    struct stats_tree_node *n = after ? stats_tree_after(&w->store->scopes, after->node.key, after->node.sub)
-                                      : stats_tree_first(&w->store->scopes);
+    struct stats_tree_node *n =
+        after ? stats_tree_after(&w->store->scopes, after->node.key, after->node.sub)
+              : stats_tree_first(&w->store->scopes);
     return n ? scope_of_node(n) : NULL;
 }
 
-/* Under the lock: scopes that are done are handed back in `gone` because dropping a ref may need the lock. */
-static bool batch(struct stats_walk *w, void (*emit)(void *arg, const struct stats_item *i, sv name), void *arg,
+/* Under the lock: scopes that are done are handed back in `gone` because dropping a ref may need
+ * the lock. */
+static bool batch(struct stats_walk *w,
+                  void (*emit)(void *arg, const struct stats_item *i, sv name), void *arg,
                   struct stats_scope **gone, unsigned *gone_n, struct stats_scope **last) {
     unsigned budget = ITER_BATCH;
     struct stats_scope *peek = w->tree_done ? NULL : tree_next(w, *last);
@@ -178,7 +183,8 @@ static bool batch(struct stats_walk *w, void (*emit)(void *arg, const struct sta
     return true;
 }
 
-bool stats_walk_next(struct stats_walk *w, void (*emit)(void *arg, const struct stats_item *i, sv name), void *arg) {
+bool stats_walk_next(struct stats_walk *w,
+                     void (*emit)(void *arg, const struct stats_item *i, sv name), void *arg) {
     struct stats_scope *gone[ITER_BATCH], *last = w->last;
     unsigned gone_n = 0;
     LOCK(w->store);

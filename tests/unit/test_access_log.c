@@ -1,4 +1,5 @@
-/* Access logs: every filter, which logger is chosen, files: lines, reopening, limits, many threads. */
+/* Access logs: every filter, which logger is chosen, files: lines, reopening, limits, many
+ * threads. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -34,7 +35,8 @@ static int start(void **state) {
     headers_init(&response, &a);
     headers_add_copy(&request, SV(":path"), SV("/p"));
     headers_add_copy(&request, SV("x-a"), SV("1"));
-    si = (struct stream_info){.arena = &a, .request = &request, .response = &response, .response_code = 503};
+    si = (struct stream_info){
+        .arena = &a, .request = &request, .response = &response, .response_code = 503};
     si.start_us = 1000;
     si.end_us = 1000 + 25000;
     si.access_log_type = 6;
@@ -71,7 +73,9 @@ static const struct {
     {CMP("status_code_filter", "LE", 502), false},
     {CMP("status_code_filter", "NE", 503), false},
     {CMP("status_code_filter", "NE", 200), true},
-    {"status_code_filter { comparison { op: EQ value { default_value: 1 runtime_key: 'want.status' } } }", true},
+    {"status_code_filter { comparison { op: EQ value { default_value: 1 runtime_key: 'want.status' "
+     "} } }",
+     true},
     {CMP("duration_filter", "GE", 25), true},
     {CMP("duration_filter", "GE", 26), false},
     {CMP("duration_filter", "LE", 25), true},
@@ -79,13 +83,21 @@ static const struct {
     {"traceable_filter { }", false},
     {"runtime_filter { runtime_key: 'absent' percent_sampled { numerator: 0 } }", false},
     {"runtime_filter { runtime_key: 'absent' percent_sampled { numerator: 100 } }", true},
-    {"runtime_filter { runtime_key: 'absent' percent_sampled { numerator: 1000000 denominator: MILLION } }", true},
+    {"runtime_filter { runtime_key: 'absent' percent_sampled { numerator: 1000000 denominator: "
+     "MILLION } }",
+     true},
     {"runtime_filter { runtime_key: 'all' }", true},
-    {"runtime_filter { runtime_key: 'none' percent_sampled { numerator: 100 } use_independent_randomness: true }", false},
+    {"runtime_filter { runtime_key: 'none' percent_sampled { numerator: 100 } "
+     "use_independent_randomness: true }",
+     false},
     {"runtime_filter { runtime_key: 'absent' }", false},
-    {"and_filter { filters { not_health_check_filter { } } filters { not_health_check_filter { } } }", true},
-    {"and_filter { filters { not_health_check_filter { } } filters { traceable_filter { } } }", false},
-    {"or_filter { filters { traceable_filter { } } filters { not_health_check_filter { } } }", true},
+    {"and_filter { filters { not_health_check_filter { } } filters { not_health_check_filter { } } "
+     "}",
+     true},
+    {"and_filter { filters { not_health_check_filter { } } filters { traceable_filter { } } }",
+     false},
+    {"or_filter { filters { traceable_filter { } } filters { not_health_check_filter { } } }",
+     true},
     {"or_filter { filters { traceable_filter { } } filters { traceable_filter { } } }", false},
     {"header_filter { header { name: 'x-a' string_match { exact: '1' } } }", true},
     {"header_filter { header { name: 'x-a' string_match { exact: '2' } } }", false},
@@ -98,10 +110,17 @@ static const struct {
     {"grpc_status_filter { statuses: OK }", false},
     {"grpc_status_filter { statuses: UNAVAILABLE exclude: true }", false},
     {"grpc_status_filter { statuses: OK exclude: true }", true},
-    {"metadata_filter { matcher { filter: 'ns' path { key: 'k' } value { string_match { exact: 'v' } } } }", true},
-    {"metadata_filter { matcher { filter: 'ns' path { key: 'k' } value { string_match { exact: 'w' } } } }", false},
-    {"metadata_filter { matcher { filter: 'ns' path { key: 'zz' } value { string_match { exact: 'v' } } } }", true},
-    {"metadata_filter { matcher { filter: 'ns' path { key: 'zz' } value { string_match { exact: 'v' } } } "
+    {"metadata_filter { matcher { filter: 'ns' path { key: 'k' } value { string_match { exact: 'v' "
+     "} } } }",
+     true},
+    {"metadata_filter { matcher { filter: 'ns' path { key: 'k' } value { string_match { exact: 'w' "
+     "} } } }",
+     false},
+    {"metadata_filter { matcher { filter: 'ns' path { key: 'zz' } value { string_match { exact: "
+     "'v' } } } }",
+     true},
+    {"metadata_filter { matcher { filter: 'ns' path { key: 'zz' } value { string_match { exact: "
+     "'v' } } } "
      "match_if_key_not_found { value: false } }",
      false},
     {"metadata_filter { }", true},
@@ -122,7 +141,8 @@ static void test_filters(void **state) {
     struct kv_value v = kv_string(SV("v"));
     kv_metadata_set(si.metadata, SV("ns"), SV("k"), &v);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        const struct log_filter *lf = log_filter_compile(&f.ctx, fake_msg(&f, FILTER, cases[i].filter));
+        const struct log_filter *lf =
+            log_filter_compile(&f.ctx, fake_msg(&f, FILTER, cases[i].filter));
         sv why = fake_errors(&f);
         if (!lf || log_filter_match(lf, &si, &rng) != cases[i].want) {
             fail_msg("row %zu: %s: %.*s", i, cases[i].filter, SV_ARG(why));
@@ -148,10 +168,13 @@ static void test_filters_of_little(void **state) {
         {"header_filter { header { name: 'x-a' present_match: true } }", false},
         {"header_filter { header { name: 'x-a' present_match: true invert_match: true } }", true},
         {"grpc_status_filter { statuses: UNKNOWN }", true},
-        {"metadata_filter { matcher { filter: 'ns' path { key: 'k' } value { string_match { exact: 'v' } } } }", true},
+        {"metadata_filter { matcher { filter: 'ns' path { key: 'k' } value { string_match { exact: "
+         "'v' } } } }",
+         true},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        const struct log_filter *lf = log_filter_compile(&f.ctx, fake_msg(&f, FILTER, rows[i].filter));
+        const struct log_filter *lf =
+            log_filter_compile(&f.ctx, fake_msg(&f, FILTER, rows[i].filter));
         assert_row(lf && log_filter_match(lf, &si, &rng) == rows[i].want, i);
     }
 }
@@ -160,12 +183,16 @@ static void test_filters_of_little(void **state) {
 static void test_sampling_by_request_id(void **state) {
     (void)state;
     const struct log_filter *lf = log_filter_compile(
-        &f.ctx, fake_msg(&f, FILTER, "runtime_filter { runtime_key: 'absent' percent_sampled { numerator: 50 } }"));
-    headers_add_copy(&request, SV("x-request-id"), SV("00000031-0000-4000-8000-000000000000")); /* 49 */
+        &f.ctx,
+        fake_msg(&f, FILTER,
+                 "runtime_filter { runtime_key: 'absent' percent_sampled { numerator: 50 } }"));
+    /* 49 */
+    headers_add_copy(&request, SV("x-request-id"), SV("00000031-0000-4000-8000-000000000000"));
     for (int i = 0; i < 20; i++) {
         assert_true(log_filter_match(lf, &si, &rng));
     }
-    headers_set_name(&request, SV("x-request-id"), SV("00000032-0000-4000-8000-000000000000")); /* 50 */
+    /* 50 */
+    headers_set_name(&request, SV("x-request-id"), SV("00000032-0000-4000-8000-000000000000"));
     for (int i = 0; i < 20; i++) {
         assert_false(log_filter_match(lf, &si, &rng));
     }
@@ -185,18 +212,24 @@ static void test_refused(void **state) {
         {"", "filter_specifier: value is required"},
         {"status_code_filter { }", "comparison: value is required"},
         {"header_filter { }", "header: value is required"},
-        {"and_filter { filters { traceable_filter { } } }", "filters: value must contain at least 2 item(s)"},
+        {"and_filter { filters { traceable_filter { } } }",
+         "filters: value must contain at least 2 item(s)"},
         {"or_filter { }", "filters: value must contain at least 2 item(s)"},
-        {"or_filter { filters { traceable_filter { } } filters { } }", "filters[1]: filter_specifier: value is required"},
+        {"or_filter { filters { traceable_filter { } } filters { } }",
+         "filters[1]: filter_specifier: value is required"},
         {"response_flag_filter { flags: 'XX' }", "flags[0]: unknown response flag 'XX'"},
         {"response_flag_filter { flags: 'UF' flags: '' }", "flags[1]: unknown response flag ''"},
-        {"grpc_status_filter { statuses: 77 }", "statuses[0]: value must be one of the defined enum values"},
+        {"grpc_status_filter { statuses: 77 }",
+         "statuses[0]: value must be one of the defined enum values"},
         {"log_type_filter { types: 99 }", "types[0]: value must be one of the defined enum values"},
-        {"runtime_filter { runtime_key: 'x' percent_sampled { denominator: 9 } }", "percent_sampled.denominator: unknown value 9"},
-        {"extension_filter { name: 'foo' }", "Didn't find a registered implementation for 'foo' with type URL: ''"},
+        {"runtime_filter { runtime_key: 'x' percent_sampled { denominator: 9 } }",
+         "percent_sampled.denominator: unknown value 9"},
+        {"extension_filter { name: 'foo' }",
+         "Didn't find a registered implementation for 'foo' with type URL: ''"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        const struct log_filter *lf = log_filter_compile(&f.ctx, fake_msg(&f, FILTER, rows[i].filter));
+        const struct log_filter *lf =
+            log_filter_compile(&f.ctx, fake_msg(&f, FILTER, rows[i].filter));
         sv why = fake_errors(&f);
         if (lf || !sv_is(why, rows[i].want)) {
             fail_msg("row %zu: %.*s", i, SV_ARG(why));
@@ -205,7 +238,8 @@ static void test_refused(void **state) {
     char deep[4096] = "traceable_filter { }";
     for (int i = 0; i < 40; i++) {
         char outer[4096];
-        snprintf(outer, sizeof(outer), "or_filter { filters { traceable_filter { } } filters { %.3000s } }", deep);
+        snprintf(outer, sizeof(outer),
+                 "or_filter { filters { traceable_filter { } } filters { %.3000s } }", deep);
         memcpy(deep, outer, sizeof(deep));
     }
     assert_null(log_filter_compile(&f.ctx, fake_msg(&f, FILTER, deep)));
@@ -236,16 +270,20 @@ static struct access_logs *compile(const char *one, const char *two) {
 }
 #define FILE_LOG "[type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog]"
 static const char *file_log(const char *path, const char *rest, const char *filter) {
-    return arena_printf(&f.msgs, "name: 'x' %s typed_config { " FILE_LOG " { path: '%s' %s } }", filter, path, rest).p;
+    return arena_printf(&f.msgs, "name: 'x' %s typed_config { " FILE_LOG " { path: '%s' %s } }",
+                        filter, path, rest)
+        .p;
 }
 
 static void test_files(void **state) {
     (void)state;
     const char *one = path_of("one"), *two = path_of("two");
-    struct access_logs *logs =
-        compile(file_log(one, "log_format { text_format: 'code %RESPONSE_CODE%\\n' }", ""),
-                file_log(two, "typed_json_format { fields { key: 'c' value { string_value: '%RESPONSE_CODE%' } } }",
-                         "filter { " CMP("status_code_filter", "EQ", 200) " }"));
+    struct access_logs *logs = compile(
+        file_log(one, "log_format { text_format: 'code %RESPONSE_CODE%\\n' }", ""),
+        file_log(
+            two,
+            "typed_json_format { fields { key: 'c' value { string_value: '%RESPONSE_CODE%' } } }",
+            "filter { " CMP("status_code_filter", "EQ", 200) " }"));
     assert_non_null(logs);
     access_logs_run(logs, &si, &loop);
     si.response_code = 200;
@@ -269,11 +307,13 @@ static void test_default_format(void **state) {
     si.protocol = HTTP_11;
     headers_add_copy(&request, SV(":method"), SV("GET"));
     headers_add_copy(&request, SV(":authority"), SV("h"));
-    struct access_logs *logs = compile(file_log(path, "", ""), file_log(path, "format: ''", "")); /* one file, two loggers */
+    /* one file, two loggers */
+    struct access_logs *logs = compile(file_log(path, "", ""), file_log(path, "format: ''", ""));
     access_logs_run(logs, &si, &loop);
     log_sinks_flush();
     char *t = slurp(path);
-    static const char want[] = "[1970-01-01T00:00:00.000Z] \"GET /p HTTP/1.1\" 503 - 0 0 25 - \"-\" \"-\" \"-\" \"h\" \"-\"\n";
+    static const char want[] = "[1970-01-01T00:00:00.000Z] \"GET /p HTTP/1.1\" 503 - 0 0 25 - "
+                               "\"-\" \"-\" \"-\" \"h\" \"-\"\n";
     assert_int_equal(strlen(t), 2 * strlen(want));
     assert_memory_equal(t, want, strlen(want));
     xfree(t);
@@ -284,16 +324,19 @@ static void test_logger_errors(void **state) {
     static const struct {
         const char *log, *want;
     } rows[] = {
-        {"name: 'nope'", "access_log[0]: Didn't find a registered implementation for 'nope' with type URL: ''"},
+        {"name: 'nope'",
+         "access_log[0]: Didn't find a registered implementation for 'nope' with type URL: ''"},
         {"name: 'x' typed_config { " FILE_LOG " { path: '/nope/x' } }",
          "access_log[0].typed_config: unable to open file '/nope/x': No such file or directory"},
         {"name: 'x' typed_config { " FILE_LOG " { path: '/dev/null' format: '%NOPE%' } }",
          "access_log[0].typed_config: Not supported field in StreamInfo: NOPE"},
         {"name: 'x' filter { } typed_config { " FILE_LOG " { path: '/dev/null' } }",
          "access_log[0].filter: filter_specifier: value is required"},
-        {"name: 'x' typed_config { [type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog] { "
+        {"name: 'x' typed_config { "
+         "[type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog] { "
          "log_format { text_format: '%' } } }",
-         "access_log[0].typed_config: Incorrect configuration: %. Couldn't find valid command at position 0"},
+         "access_log[0].typed_config: Incorrect configuration: %. Couldn't find valid command at "
+         "position 0"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         assert_row(!compile(rows[i].log, NULL), i);
@@ -302,9 +345,10 @@ static void test_logger_errors(void **state) {
             fail_msg("row %zu: %.*s", i, SV_ARG(why));
         }
     }
-    assert_non_null(compile("name: 'x' typed_config { "
-                            "[type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog] { } }",
-                            NULL));
+    assert_non_null(compile(
+        "name: 'x' typed_config { "
+        "[type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog] { } }",
+        NULL));
 }
 
 static void append(struct log_sink *s, unsigned thread, const char *text) {
@@ -348,7 +392,8 @@ static void test_reopen(void **state) {
     stats_store_free(store);
 }
 
-/* A disk that does not keep up: lines are dropped whole, counted, and logging goes on afterwards. */
+/* A disk that does not keep up: lines are dropped whole, counted, and logging goes on
+ * afterwards. */
 static void test_queue_limit(void **state) {
     (void)state;
     const char *path = path_of("big");
@@ -405,16 +450,15 @@ static void test_many_threads(void **state) {
     }
     log_sink_unref(shared_sink);
     log_sinks_stop();
-    char *all = slurp(path), *save = NULL;
+    char *all = slurp(path);
     int next[4] = {0};
-    for (char *line = strtok_r(all, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-        unsigned id;
-        int n;
-        char tail[64];
-        assert_int_equal(sscanf(line, "%u:%d:%63s", &id, &n, tail), 3);
-        assert_true(id < 4);
-        assert_int_equal(n, next[id]++);
-        assert_string_equal(tail, "abcdefghijklmnopqrstuvwxyz0123456789");
+    for (sv rest = sv_cstr(all); rest.n;) {
+        sv tail = sv_cut(&rest, '\n'), id = sv_cut(&tail, ':'), number = sv_cut(&tail, ':');
+        uint64_t thread, n;
+        assert_true(sv_to_u64(id, &thread) && thread < 4);
+        assert_true(sv_to_u64(number, &n));
+        assert_int_equal(n, next[thread]++);
+        assert_sv_is(tail, "abcdefghijklmnopqrstuvwxyz0123456789");
     }
     for (int i = 0; i < 4; i++) {
         assert_int_equal(next[i], LINES);
@@ -440,9 +484,16 @@ static int remove_dir(void **state) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, end)
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_filters),        TEST(test_filters_of_little), TEST(test_sampling_by_request_id), TEST(test_refused),
-        TEST(test_files),          TEST(test_default_format),    TEST(test_logger_errors),          TEST(test_reopen),
-        TEST(test_queue_limit),    TEST(test_many_threads),
+        TEST(test_filters),
+        TEST(test_filters_of_little),
+        TEST(test_sampling_by_request_id),
+        TEST(test_refused),
+        TEST(test_files),
+        TEST(test_default_format),
+        TEST(test_logger_errors),
+        TEST(test_reopen),
+        TEST(test_queue_limit),
+        TEST(test_many_threads),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -1,4 +1,5 @@
-/* Substitution formats: operators, lengths, JSON, and the words of a real Envoy for what it refuses. */
+/* Substitution formats: operators, lengths, JSON, and the words of a real Envoy for what it
+ * refuses. */
 #include <stdio.h>
 #include <time.h>
 
@@ -14,7 +15,9 @@ static struct conn_info cx;
 static struct headers request, response, trailers;
 
 static sv host_text(const struct host *h) { return sv_cstr((const char *)h); }
-static sv host_name(const struct host *h) { return *(const char *)h == '1' ? SV_NULL : SV("svc.local:8080"); }
+static sv host_name(const struct host *h) {
+    return *(const char *)h == '1' ? SV_NULL : SV("svc.local:8080");
+}
 static const struct addr *host_addr(const struct host *h) {
     static struct addr at;
     addr_parse_ip_port(host_text(h), &at);
@@ -26,8 +29,8 @@ static const struct kv_metadata *host_meta(const struct host *h) {
 }
 
 static void fill_metadata(void) {
-    struct kv_value s = kv_string(SV("str\"ing")), n = kv_number(42), fl = kv_number(1.25), in = kv_empty_struct(), null = kv_null(),
-                    yes = kv_bool(true);
+    struct kv_value s = kv_string(SV("str\"ing")), n = kv_number(42), fl = kv_number(1.25),
+                    in = kv_empty_struct(), null = kv_null(), yes = kv_bool(true);
     struct kv_value items[] = {kv_number(1), kv_string(SV("a")), kv_null(), kv_bool(true)};
     struct kv_value list = {.kind = KV_LIST, .list = {items, 4}};
     si.metadata = kv_metadata_new(&a);
@@ -59,8 +62,9 @@ static void fill_headers(void) {
     headers_add_copy(&request, SV("x-two"), SV("first"));
     headers_add_copy(&request, SV("x-two"), SV("second"));
     headers_add_copy(&request, SV("content-type"), SV("application/grpc+proto"));
-    headers_add_copy(&request, SV("x-forwarded-client-cert"),
-                     SV("By=spiffe://a;Subject=\"CN=x\\\"y,O=z;q\";URI=spiffe://b;DNS=d1,By=second;URI=two"));
+    headers_add_copy(
+        &request, SV("x-forwarded-client-cert"),
+        SV("By=spiffe://a;Subject=\"CN=x\\\"y,O=z;q\";URI=spiffe://b;DNS=d1,By=second;URI=two"));
     headers_add_copy(&response, SV(":status"), SV("200"));
     headers_add_copy(&response, SV("server"), SV("envoy"));
     headers_add_copy(&trailers, SV("grpc-status"), SV("3"));
@@ -70,7 +74,8 @@ static int start(void **state) {
     (void)state;
     fake_compile_init(&f, NULL);
     arena_init(&a, 0);
-    si = (struct stream_info){.cx = &cx, .arena = &a, .request = &request, .response = &response, .trailers = &trailers};
+    si = (struct stream_info){
+        .cx = &cx, .arena = &a, .request = &request, .response = &response, .trailers = &trailers};
     cx = (struct conn_info){.id = 9, .listener_name = SV("lis"), .filter_chain_name = SV("fc")};
     fill_metadata();
     fill_headers();
@@ -105,14 +110,17 @@ static int start(void **state) {
     si.up.hosts_attempted = SV("10.1.1.9:80,[::1]:81,10.1.1.1:80");
     addr_parse_ip_port(SV("10.9.9.9:1234"), &si.up.local);
     struct filter_state *fs = filter_state_new(&a, NULL);
-    const struct kv_value *o = kv_metadata_get(si.metadata, SV("com.test"), (const sv[]){SV("o")}, 1);
+    const struct kv_value *o =
+        kv_metadata_get(si.metadata, SV("com.test"), (const sv[]){SV("o")}, 1);
     filter_state_set(fs, SV("my.key"), SV("fs\"value"), NULL, false, FILTER_STATE_LOCAL);
     filter_state_set(fs, SV("tree"), SV("plain"), o, false, FILTER_STATE_LOCAL);
     si.filter_state = fs;
     setenv("FORMATTER_TEST", "barbaz", 1);
     unsetenv("FORMATTER_NONE");
-    observe_hooks_set(&(struct observe_hooks){
-        .host_address = host_text, .host_hostname = host_name, .host_addr = host_addr, .host_metadata = host_meta});
+    observe_hooks_set(&(struct observe_hooks){.host_address = host_text,
+                                              .host_hostname = host_name,
+                                              .host_addr = host_addr,
+                                              .host_metadata = host_meta});
     return 0;
 }
 static int end(void **state) {
@@ -215,7 +223,8 @@ static const struct {
     {"%REQUESTED_SERVER_NAME(SNI_FIRST:HOST)%", "host:81"},
     {"%REQUESTED_SERVER_NAME(SNI_FIRST:ORIG)%", "-"},
     {"%CONNECTION_TERMINATION_DETAILS%", "-"},
-    {"%DOWNSTREAM_TLS_VERSION% %DOWNSTREAM_PEER_URI_SAN% %DOWNSTREAM_PEER_CERT_V_START(%Y)%", "- - -"},
+    {"%DOWNSTREAM_TLS_VERSION% %DOWNSTREAM_PEER_URI_SAN% %DOWNSTREAM_PEER_CERT_V_START(%Y)%",
+     "- - -"},
     {"%DOWNSTREAM_DETECTED_CLOSE_TYPE%", "Normal"},
     {"%TLS_JA3_FINGERPRINT%", "-"},
     /* upstream */
@@ -223,7 +232,8 @@ static const struct {
     {"%UPSTREAM_HOST_NAME%", "10.1.1.1:80"},
     {"%UPSTREAM_HOST_NAME_WITHOUT_PORT%", "10.1.1.1"},
     {"%UPSTREAM_REMOTE_ADDRESS%", "-"}, /* no connection was made */
-    {"%UPSTREAM_LOCAL_ADDRESS% %UPSTREAM_LOCAL_PORT% %UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%", "10.9.9.9:1234 1234 10.9.9.9"},
+    {"%UPSTREAM_LOCAL_ADDRESS% %UPSTREAM_LOCAL_PORT% %UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%",
+     "10.9.9.9:1234 1234 10.9.9.9"},
     {"%UPSTREAM_CLUSTER% %UPSTREAM_CLUSTER_RAW%", "alt c1"},
     {"%UPSTREAM_REQUEST_ATTEMPT_COUNT% %UPSTREAM_CONNECTION_ID%", "2 0"},
     {"%UPSTREAM_TRANSPORT_FAILURE_REASON%", "delayed_connect_error:_Connection_refused"},
@@ -232,8 +242,8 @@ static const struct {
     {"%UPSTREAM_PROTOCOL%", "-"},
     {"%UPSTREAM_TLS_CIPHER%", "-"},
     /* metadata */
-    {"%DYNAMIC_METADATA(com.test)%",
-     "{\"fl\":1.25,\"k\":\"str\\\"ing\",\"list\":[1,\"a\",null,true],\"num\":42,\"o\":{\"a\":42,\"in\":\"str\\\"ing\"}}"},
+    {"%DYNAMIC_METADATA(com.test)%", "{\"fl\":1.25,\"k\":\"str\\\"ing\",\"list\":[1,\"a\",null,"
+                                     "true],\"num\":42,\"o\":{\"a\":42,\"in\":\"str\\\"ing\"}}"},
     {"%DYNAMIC_METADATA(com.test:k)%", "str\"ing"},
     {"%DYNAMIC_METADATA(com.test:k):2%", "st"},
     {"%DYNAMIC_METADATA(com.test:num)%", "42"},
@@ -272,7 +282,8 @@ static const struct {
     {"%START_TIME(%s.%3f)%", "1795386450.524"},
     {"%START_TIME(%Y %6f %f %9f %1f %2f %E*S)%", "2026 524531 524531000 524531000 5 52 30.524531"},
     {"%START_TIME(%E3S %E0S %%)%", "30.524 30 %"},
-    {"%START_TIME(%e %j %a %A %b %B %p %I %y %Z %z)%", "22 326 Sun Sunday Nov November PM 10 26 UTC +0000"},
+    {"%START_TIME(%e %j %a %A %b %B %p %I %y %Z %z)%",
+     "22 326 Sun Sunday Nov November PM 10 26 UTC +0000"},
     {"%START_TIME(%D %F %T %R %U %V %h)%", "11/22/26 2026-11-22 22:27:30 22:27 47 47 Nov"},
     {"%START_TIME(abc)%", "abc"},
     {"%DURATION%", "15"},
@@ -293,9 +304,12 @@ static const struct {
     {"%ENVIRONMENT(FORMATTER_TEST)%", "barbaz"},
     {"%ENVIRONMENT(FORMATTER_TEST):2%", "ba"},
     {"%ENVIRONMENT(FORMATTER_NONE)%", "-"},
-    {"%COALESCE({\"operators\":[{\"command\":\"REQ\",\"param\":\"nope\"},\"PROTOCOL\"]})%", "HTTP/1.1"},
+    {"%COALESCE({\"operators\":[{\"command\":\"REQ\",\"param\":\"nope\"},\"PROTOCOL\"]})%",
+     "HTTP/1.1"},
     {"%COALESCE({\"operators\":[{\"command\":\"REQ\",\"param\":\"nope\"}]})%", "-"},
-    {"%COALESCE({\"operators\":[{\"command\":\"REQ\",\"param\":\"user-agent\",\"max_length\":6}]}):3%", "cur"},
+    {"%COALESCE({\"operators\":[{\"command\":\"REQ\",\"param\":\"user-agent\",\"max_length\":6}]}):"
+     "3%",
+     "cur"},
 };
 
 static void test_text(void **state) {
@@ -314,7 +328,8 @@ static void test_text(void **state) {
     }
 }
 
-/* Nothing is known: no operator crashes, and only those with a value of their own print anything but '-' or a number. */
+/* Nothing is known: no operator crashes, and only those with a value of their own print anything
+ * but '-' or a number. */
 static void test_empty_stream(void **state) {
     (void)state;
     struct stream_info none = {0};
@@ -324,10 +339,14 @@ static void test_empty_stream(void **state) {
         assert_non_null(fmt);
         assert_non_null(text_of(fmt));
     }
-    const struct formatter *fmt = formatter_compile(
-        &f.ctx, SV("%REQ(x)% %UPSTREAM_HOST% %DOWNSTREAM_REMOTE_ADDRESS% %PROTOCOL% %PATH% %DURATION% %GRPC_STATUS%"), false);
+    const struct formatter *fmt =
+        formatter_compile(&f.ctx,
+                          SV("%REQ(x)% %UPSTREAM_HOST% %DOWNSTREAM_REMOTE_ADDRESS% %PROTOCOL% "
+                             "%PATH% %DURATION% %GRPC_STATUS%"),
+                          false);
     assert_string_equal(text_of(fmt), "- - - - - - -");
-    fmt = formatter_compile(&f.ctx, SV("[%REQ(x)%%UPSTREAM_HOST%%RESPONSE_CODE%%RESPONSE_FLAGS%]"), true);
+    fmt = formatter_compile(&f.ctx, SV("[%REQ(x)%%UPSTREAM_HOST%%RESPONSE_CODE%%RESPONSE_FLAGS%]"),
+                            true);
     assert_string_equal(text_of(fmt), "[0-]"); /* flags say "-" themselves */
 }
 
@@ -343,10 +362,12 @@ static const struct {
     {"%REQ(X)", "Incorrect configuration: %REQ(X). Couldn't find valid command at position 0"},
     {"%REQ(X?Y?Z)%", "More than 1 alternative header specified in token: X?Y?Z"},
     {"%REQ(X):%", "Incorrect configuration: %REQ(X):%. Couldn't find valid command at position 0"},
-    {"%REQ(X):abc%", "Incorrect configuration: %REQ(X):abc%. Couldn't find valid command at position 0"},
-    {"%REQ(X):-1%", "Incorrect configuration: %REQ(X):-1%. Couldn't find valid command at position 0"},
-    {"%REQ(X):99999999999999999999%",
-     "Incorrect configuration: %REQ(X):99999999999999999999%. Couldn't find valid command at position 0"},
+    {"%REQ(X):abc%",
+     "Incorrect configuration: %REQ(X):abc%. Couldn't find valid command at position 0"},
+    {"%REQ(X):-1%",
+     "Incorrect configuration: %REQ(X):-1%. Couldn't find valid command at position 0"},
+    {"%REQ(X):99999999999999999999%", "Incorrect configuration: %REQ(X):99999999999999999999%. "
+                                      "Couldn't find valid command at position 0"},
     {"%REQ(X Y)%", "Invalid header configuration. Format string contains invalid characters."},
     {"%REQ(a,b)%", "Invalid header configuration. Format string contains invalid characters."},
     {"%REQ(a)b)%", "Invalid header configuration. Format string contains invalid characters."},
@@ -357,44 +378,55 @@ static const struct {
     {"%9%", "Not supported field in StreamInfo: 9"},
     {"%_A%", "Not supported field in StreamInfo: _A"},
     {"%A-B%", "Incorrect configuration: %A-B%. Couldn't find valid command at position 0"},
-    {"%PROTO COL%", "Incorrect configuration: %PROTO COL%. Couldn't find valid command at position 0"},
+    {"%PROTO COL%",
+     "Incorrect configuration: %PROTO COL%. Couldn't find valid command at position 0"},
     {"%PROTOCOL(x)%", "PROTOCOL does not take any parameters or length"},
     {"%PROTOCOL():3%", "PROTOCOL does not take any parameters or length"},
     {"%PROTOCOL:3%", "PROTOCOL does not take any parameters or length"},
-    {"%PROTOCOL%%", "Incorrect configuration: %PROTOCOL%%. Couldn't find valid command at position 10"},
+    {"%PROTOCOL%%",
+     "Incorrect configuration: %PROTOCOL%%. Couldn't find valid command at position 10"},
     {"%DURATION(x):3%", "DURATION does not take any parameters or length"},
     {"%HOSTNAME:3%", "HOSTNAME does not take any parameters or length"},
     {"%TRACE_ID(x)%", "TRACE_ID does not take any parameters or length"},
     {"%UNIQUE_ID(x)%", "UNIQUE_ID does not take any parameters or length"},
     {"%UPSTREAM_CLUSTER:4%", "UPSTREAM_CLUSTER does not take any parameters or length"},
-    {"%DOWNSTREAM_PEER_URI_SAN:4%", "DOWNSTREAM_PEER_URI_SAN does not take any parameters or length"},
+    {"%DOWNSTREAM_PEER_URI_SAN:4%",
+     "DOWNSTREAM_PEER_URI_SAN does not take any parameters or length"},
     {"%START_TIME(%Y%m):5%", "START_TIME does not allow length to be specified."},
     {"%GRPC_STATUS:3%", "GRPC_STATUS does not allow length to be specified."},
     {"%START_TIME(%n)%", "Invalid header configuration. Format string contains newline."},
     {"%COMMON_DURATION%", "COMMON_DURATION requires parameters"},
     {"%COMMON_DURATION(A)%", "Invalid common duration configuration: A."},
     {"%COMMON_DURATION(DS_RX_BEG:DS_RX_END:s)%", "Invalid common duration precision: s."},
-    {"%COMMON_DURATION(DS_RX_BEG:DS_RX_END:ns:x)%", "Invalid common duration configuration: DS_RX_BEG:DS_RX_END:ns:x."},
+    {"%COMMON_DURATION(DS_RX_BEG:DS_RX_END:ns:x)%",
+     "Invalid common duration configuration: DS_RX_BEG:DS_RX_END:ns:x."},
     {"%DYNAMIC_METADATA%", "DYNAMIC_METADATA requires parameters"},
     {"%CLUSTER_METADATA%", "CLUSTER_METADATA requires parameters"},
     {"%METADATA%", " is not supported type of metadata"},
     {"%METADATA(X:a)%", "X is not supported type of metadata"},
     {"%FILTER_STATE%", "Invalid filter state configuration, key cannot be empty."},
-    {"%FILTER_STATE(a:FOO)%", "Invalid filter state serialize type, only support PLAIN/TYPED/FIELD."},
-    {"%FILTER_STATE(a:FIELD)%", "Invalid filter state serialize type, FIELD should be used with the field name."},
-    {"%FILTER_STATE(a:FIELD:)%", "Invalid filter state serialize type, FIELD should be used with the field name."},
-    {"%FILTER_STATE(a:PLAIN:x)%", "Invalid filter state serialize type, FIELD should be used with the field name."},
-    {"%FILTER_STATE(a:b:c:d)%", "Invalid filter state serialize type, only support PLAIN/TYPED/FIELD."},
+    {"%FILTER_STATE(a:FOO)%",
+     "Invalid filter state serialize type, only support PLAIN/TYPED/FIELD."},
+    {"%FILTER_STATE(a:FIELD)%",
+     "Invalid filter state serialize type, FIELD should be used with the field name."},
+    {"%FILTER_STATE(a:FIELD:)%",
+     "Invalid filter state serialize type, FIELD should be used with the field name."},
+    {"%FILTER_STATE(a:PLAIN:x)%",
+     "Invalid filter state serialize type, FIELD should be used with the field name."},
+    {"%FILTER_STATE(a:b:c:d)%",
+     "Invalid filter state serialize type, only support PLAIN/TYPED/FIELD."},
     {"%QUERY_PARAM%", "QUERY_PARAM requires parameters"},
-    {"%QUERY_PARAMS(FOO)%", "Invalid QUERY_PARAMS option: 'FOO', only 'ORIG'/'DECODED' are allowed"},
+    {"%QUERY_PARAMS(FOO)%",
+     "Invalid QUERY_PARAMS option: 'FOO', only 'ORIG'/'DECODED' are allowed"},
     {"%PATH(XX)%", "Invalid PATH option: 'XX', only 'WQ'/'NQ' are allowed"},
     {"%PATH(WQ:ZZ)%", "Invalid PATH option: 'ZZ', only 'ORIG'/'PATH'/'ORIG_OR_PATH' are allowed"},
     {"%ENVIRONMENT%", "ENVIRONMENT requires parameters"},
     {"%XFCC_VALUE%", "XFCC_VALUE command requires a subcommand"},
     {"%XFCC_VALUE(foo)%", "XFCC_VALUE command does not support subcommand: foo"},
-    {"%GRPC_STATUS(FOO)%", "GrpcStatusFormatter only supports CAMEL_STRING, SNAKE_STRING or NUMBER. Got: FOO"},
-    {"%REQUESTED_SERVER_NAME(FOO)%",
-     "Invalid REQUESTED_SERVER_NAME option: 'FOO', only 'SNI_ONLY'/'SNI_FIRST'/'HOST_FIRST' are allowed"},
+    {"%GRPC_STATUS(FOO)%",
+     "GrpcStatusFormatter only supports CAMEL_STRING, SNAKE_STRING or NUMBER. Got: FOO"},
+    {"%REQUESTED_SERVER_NAME(FOO)%", "Invalid REQUESTED_SERVER_NAME option: 'FOO', only "
+                                     "'SNI_ONLY'/'SNI_FIRST'/'HOST_FIRST' are allowed"},
     {"%REQUESTED_SERVER_NAME(SNI_ONLY:X)%",
      "Invalid REQUESTED_SERVER_NAME option: 'X', only 'ORIG_OR_HOST'/'HOST'/'ORIG' are allowed"},
     {"%REQ_WITHOUT_QUERY(x)%", "Not supported field in StreamInfo: REQ_WITHOUT_QUERY"},
@@ -403,17 +435,23 @@ static const struct {
     {"%COALESCE({})%", "COALESCE: JSON configuration must contain 'operators' array"},
     {"%COALESCE({\"operators\":[]})%", "COALESCE: 'operators' array must not be empty"},
     {"%COALESCE({\"operators\":{}})%", "COALESCE: 'operators' must be an array"},
-    {"%COALESCE({\"operators\":[\"NOPE\"]})%", "COALESCE: failed to parse operator at index 0: unknown command: 'NOPE'"},
-    {"%COALESCE({\"operators\":[\"REQ\"]})%", "COALESCE: failed to parse operator at index 0: REQ requires parameters"},
-    {"%COALESCE({\"operators\":[1]})%", "COALESCE: failed to parse operator at index 0: operator entry must be either a string "
-                                        "(command name) or an object with 'command' field"},
+    {"%COALESCE({\"operators\":[\"NOPE\"]})%",
+     "COALESCE: failed to parse operator at index 0: unknown command: 'NOPE'"},
+    {"%COALESCE({\"operators\":[\"REQ\"]})%",
+     "COALESCE: failed to parse operator at index 0: REQ requires parameters"},
+    {"%COALESCE({\"operators\":[1]})%",
+     "COALESCE: failed to parse operator at index 0: operator entry must be either a string "
+     "(command name) or an object with 'command' field"},
     {"%COALESCE({\"operators\":[{\"param\":\"x\"}]})%",
-     "COALESCE: failed to parse operator at index 0: operator object must have 'command' field: key 'command' missing or not a "
+     "COALESCE: failed to parse operator at index 0: operator object must have 'command' field: "
+     "key 'command' missing or not a "
      "string from lines 1-1"},
-    {"%COALESCE({\"operators\":[\"PROTOCOL\",{\"command\":\"REQ\",\"param\":\"x\",\"max_length\":-3}]})%",
+    {"%COALESCE({\"operators\":[\"PROTOCOL\",{\"command\":\"REQ\",\"param\":\"x\",\"max_length\":-"
+     "3}]})%",
      "COALESCE: failed to parse operator at index 1: 'max_length' must be a positive integer"},
     {"%COALESCE({\"operators\":[{\"command\":\"REQ\",\"param\":3}]})%",
-     "COALESCE: failed to parse operator at index 0: 'param' field must be a string: key 'param' missing or not a string from "
+     "COALESCE: failed to parse operator at index 0: 'param' field must be a string: key 'param' "
+     "missing or not a string from "
      "lines 1-1"},
 };
 
@@ -423,11 +461,14 @@ static void test_refused(void **state) {
         const struct formatter *fmt = formatter_compile(&f.ctx, sv_cstr(refused[i].format), false);
         sv why = fake_errors(&f);
         if (fmt || !sv_is(why, refused[i].want)) {
-            fail_msg("'%s': got '%.*s', want '%s'", refused[i].format, SV_ARG(why), refused[i].want);
+            fail_msg("'%s': got '%.*s', want '%s'", refused[i].format, SV_ARG(why),
+                     refused[i].want);
         }
     }
     assert_null(formatter_compile(&f.ctx, SV("%COALESCE(x)%"), false));
-    assert_true(sv_starts(fake_errors(&f), SV("COALESCE: failed to parse JSON configuration: JSON supplied is not valid.")));
+    assert_true(
+        sv_starts(fake_errors(&f),
+                  SV("COALESCE: failed to parse JSON configuration: JSON supplied is not valid.")));
 }
 
 static void test_literal(void **state) {
@@ -444,8 +485,9 @@ static void test_literal(void **state) {
 static void test_flags(void **state) {
     (void)state;
     si.flags = RESPONSE_FLAG(UF) | RESPONSE_FLAG(URX);
-    assert_string_equal(text_of(formatter_compile(&f.ctx, SV("%RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG%"), false)),
-                        "UF,URX UpstreamConnectionFailure,UpstreamRetryLimitExceeded");
+    assert_string_equal(
+        text_of(formatter_compile(&f.ctx, SV("%RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG%"), false)),
+        "UF,URX UpstreamConnectionFailure,UpstreamRetryLimitExceeded");
     si.flags = (1ull << FLAG_BITS) - 1; /* longer than the small buffer */
     const char *all = text_of(formatter_compile(&f.ctx, SV("%RESPONSE_FLAGS_LONG%"), false));
     assert_true(strlen(all) > 512);
@@ -463,9 +505,18 @@ static void test_grpc_status(void **state) {
         const char *trailer;
         unsigned code;
         const char *want;
-    } cases[] = {{"0", 200, "OK"},          {"16", 200, "Unauthenticated"}, {"17", 200, "17"},        {"x", 200, "-"},
-                 {"-1", 200, "-"},          {NULL, 503, "Unavailable"},     {NULL, 400, "Internal"},  {NULL, 401, "Unauthenticated"},
-                 {NULL, 403, "PermissionDenied"}, {NULL, 404, "Unimplemented"}, {NULL, 429, "Unavailable"}, {NULL, 418, "Unknown"},
+    } cases[] = {{"0", 200, "OK"},
+                 {"16", 200, "Unauthenticated"},
+                 {"17", 200, "17"},
+                 {"x", 200, "-"},
+                 {"-1", 200, "-"},
+                 {NULL, 503, "Unavailable"},
+                 {NULL, 400, "Internal"},
+                 {NULL, 401, "Unauthenticated"},
+                 {NULL, 403, "PermissionDenied"},
+                 {NULL, 404, "Unimplemented"},
+                 {NULL, 429, "Unavailable"},
+                 {NULL, 418, "Unknown"},
                  {NULL, 0, "-"}};
     const struct formatter *fmt = formatter_compile(&f.ctx, SV("%GRPC_STATUS%"), false);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -501,10 +552,12 @@ static void test_long_values(void **state) {
     memset(big, 'a', 5000);
     memcpy(big, "/?q=%41", 7);
     headers_set(&request, HDR_x_envoy_original_path, sv_from(big, 5000));
-    assert_int_equal(strlen(text_of(formatter_compile(&f.ctx, SV("%QUERY_PARAM(q)%"), false))), 4994);
+    assert_int_equal(strlen(text_of(formatter_compile(&f.ctx, SV("%QUERY_PARAM(q)%"), false))),
+                     4994);
     memset(big, ' ', 5000);
     si.response_code_details = sv_from(big, 5000);
-    const char *got = text_of(formatter_compile(&f.ctx, SV("%RESPONSE_CODE_DETAILS%%RESPONSE_CODE_DETAILS%"), false));
+    const char *got = text_of(
+        formatter_compile(&f.ctx, SV("%RESPONSE_CODE_DETAILS%%RESPONSE_CODE_DETAILS%"), false));
     assert_int_equal(strlen(got), 10000);
     assert_int_equal(got[9999], '_');
 }
@@ -512,8 +565,8 @@ static void test_long_values(void **state) {
 /* --- JSON --- */
 
 static const char *json_of(const char *struct_text, bool omit_empty) {
-    const struct json_formatter *j =
-        json_formatter_compile(&f.ctx, fake_msg(&f, "google.protobuf.Struct", struct_text), omit_empty);
+    const struct json_formatter *j = json_formatter_compile(
+        &f.ctx, fake_msg(&f, "google.protobuf.Struct", struct_text), omit_empty);
     if (!j) {
         return NULL;
     }
@@ -529,26 +582,35 @@ static const char *json_of(const char *struct_text, bool omit_empty) {
 
 static void test_json(void **state) {
     (void)state;
-    static const char format[] = STR("zz", "a%REQ(nope)%b") STR("code", "%RESPONSE_CODE%") STR("s", "x%RESPONSE_CODE%")
-        STR("m", "%REQ(nope)%%REQ(nope)%") STR("none", "%REQ(nope)%") STR("md", "%DYNAMIC_METADATA(com.test:o)%")
-            STR("list", "%DYNAMIC_METADATA(com.test:list)%") STR("cut", "%DYNAMIC_METADATA(com.test:k):2%")
+    static const char format[] = STR("zz", "a%REQ(nope)%b") STR("code", "%RESPONSE_CODE%") STR(
+        "s", "x%RESPONSE_CODE%") STR("m", "%REQ(nope)%%REQ(nope)%") STR("none", "%REQ(nope)%")
+        STR("md", "%DYNAMIC_METADATA(com.test:o)%") STR("list", "%DYNAMIC_METADATA(com.test:list)%")
+            STR("cut", "%DYNAMIC_METADATA(com.test:k):2%")
                 STR("tree4", "%DYNAMIC_METADATA(com.test:o):4%") STR("fs", "%FILTER_STATE(my.key)%")
-                    STR("fsx", "x%FILTER_STATE(my.key)%") STR("pct", "100%%") STR("empty", "") STR("k\"q", "1")
-                        FIELD("n", "number_value: 3") FIELD("f", "number_value: 1.5") FIELD("b", "bool_value: true")
-                            FIELD("nul", "null_value: NULL_VALUE")
-                                FIELD("o", "struct_value { " STR("y", "%PROTOCOL%") STR("x", "%REQ(nope)%") "}")
-                                    FIELD("e", "struct_value { " STR("x", "%REQ(nope)%") "}")
-                                        FIELD("a", "list_value { values { string_value: '%REQ(nope)%' } values { number_value: 1 } }");
-    assert_string_equal(json_of(format, false),
-                        "{\"a\":[null,1],\"b\":true,\"code\":200,\"cut\":\"st\",\"e\":{\"x\":null},\"empty\":\"\",\"f\":1.5,"
-                        "\"fs\":\"fs\\\"value\",\"fsx\":\"x\\\"fs\\\\\\\"value\\\"\",\"k\\\"q\":\"1\","
-                        "\"list\":[1,\"a\",null,true],\"m\":\"--\",\"md\":{\"a\":42,\"in\":\"str\\\"ing\"},\"n\":3,\"none\":null,"
-                        "\"nul\":null,\"o\":{\"x\":null,\"y\":\"HTTP/1.1\"},\"pct\":\"100%\",\"s\":\"x200\","
-                        "\"tree4\":{\"a\":42,\"in\":\"str\\\"ing\"},\"zz\":\"a-b\"}");
+                    STR("fsx", "x%FILTER_STATE(my.key)%") STR("pct", "100%%") STR("empty", "") STR(
+                        "k\"q", "1") FIELD("n", "number_value: 3") FIELD("f", "number_value: 1.5")
+                        FIELD("b", "bool_value: true") FIELD("nul", "null_value: NULL_VALUE")
+                            FIELD("o", "struct_value { " STR("y", "%PROTOCOL%")
+                                           STR("x", "%REQ(nope)%") "}")
+                                FIELD("e", "struct_value { " STR("x", "%REQ(nope)%") "}")
+                                    FIELD("a", "list_value { values { string_value: '%REQ(nope)%' "
+                                               "} values { number_value: 1 } }");
+    assert_string_equal(
+        json_of(format, false),
+        "{\"a\":[null,1],\"b\":true,\"code\":200,\"cut\":\"st\",\"e\":{\"x\":null},\"empty\":\"\","
+        "\"f\":1.5,"
+        "\"fs\":\"fs\\\"value\",\"fsx\":\"x\\\"fs\\\\\\\"value\\\"\",\"k\\\"q\":\"1\","
+        "\"list\":[1,\"a\",null,true],\"m\":\"--\",\"md\":{\"a\":42,\"in\":\"str\\\"ing\"},\"n\":3,"
+        "\"none\":null,"
+        "\"nul\":null,\"o\":{\"x\":null,\"y\":\"HTTP/1.1\"},\"pct\":\"100%\",\"s\":\"x200\","
+        "\"tree4\":{\"a\":42,\"in\":\"str\\\"ing\"},\"zz\":\"a-b\"}");
     assert_string_equal(json_of(format, true),
-                        "{\"a\":[1],\"b\":true,\"code\":200,\"cut\":\"st\",\"empty\":\"\",\"f\":1.5,\"fs\":\"fs\\\"value\","
-                        "\"fsx\":\"x\\\"fs\\\\\\\"value\\\"\",\"k\\\"q\":\"1\",\"list\":[1,\"a\",null,true],\"m\":\"\","
-                        "\"md\":{\"a\":42,\"in\":\"str\\\"ing\"},\"n\":3,\"o\":{\"y\":\"HTTP/1.1\"},\"pct\":\"100%\","
+                        "{\"a\":[1],\"b\":true,\"code\":200,\"cut\":\"st\",\"empty\":\"\",\"f\":1."
+                        "5,\"fs\":\"fs\\\"value\","
+                        "\"fsx\":\"x\\\"fs\\\\\\\"value\\\"\",\"k\\\"q\":\"1\",\"list\":[1,\"a\","
+                        "null,true],\"m\":\"\","
+                        "\"md\":{\"a\":42,\"in\":\"str\\\"ing\"},\"n\":3,\"o\":{\"y\":\"HTTP/"
+                        "1.1\"},\"pct\":\"100%\","
                         "\"s\":\"x200\",\"tree4\":{\"a\":42,\"in\":\"str\\\"ing\"},\"zz\":\"ab\"}");
     assert_string_equal(json_of("", false), "{}");
     assert_string_equal(json_of(STR("a", "%REQ(nope)%"), true), "{}");
@@ -560,7 +622,8 @@ static void test_json(void **state) {
 
 static const char *substitute(const char *text, sv *content_type) {
     struct substitution_format s;
-    if (!substitution_format_compile(&f.ctx, fake_msg(&f, "envoy.config.core.v3.SubstitutionFormatString", text), &s)) {
+    if (!substitution_format_compile(
+            &f.ctx, fake_msg(&f, "envoy.config.core.v3.SubstitutionFormatString", text), &s)) {
         return NULL;
     }
     *content_type = s.content_type;
@@ -577,13 +640,19 @@ static void test_substitution(void **state) {
     sv type;
     assert_string_equal(substitute("text_format: '%RESPONSE_CODE%'", &type), "200");
     assert_sv_is(type, "text/plain");
-    assert_string_equal(substitute("text_format_source { inline_string: 'x%PROTOCOL%' }", &type), "xHTTP/1.1");
-    assert_string_equal(substitute("json_format { " STR("a", "%RESPONSE_CODE%") "}", &type), "{\"a\":200}\n");
+    assert_string_equal(substitute("text_format_source { inline_string: 'x%PROTOCOL%' }", &type),
+                        "xHTTP/1.1");
+    assert_string_equal(substitute("json_format { " STR("a", "%RESPONSE_CODE%") "}", &type),
+                        "{\"a\":200}\n");
     assert_sv_is(type, "application/json");
-    assert_string_equal(substitute("text_format: '[%REQ(x)%]' omit_empty_values: true content_type: 'text/x'", &type), "[]");
+    assert_string_equal(
+        substitute("text_format: '[%REQ(x)%]' omit_empty_values: true content_type: 'text/x'",
+                   &type),
+        "[]");
     assert_sv_is(type, "text/x");
     headers_set(&request, HDR_path, SV("/p?q"));
-    assert_string_equal(substitute("text_format: '%REQ_WITHOUT_QUERY(:path)%' formatters { name: 'envoy.formatter.req_without_query' }",
+    assert_string_equal(substitute("text_format: '%REQ_WITHOUT_QUERY(:path)%' formatters { name: "
+                                   "'envoy.formatter.req_without_query' }",
                                    &type),
                         "/p");
     static const struct {
@@ -606,8 +675,16 @@ int main(void) {
     setenv("TZ", "UTC", 1);
     tzset();
     const struct CMUnitTest tests[] = {
-        TEST(test_text),        TEST(test_empty_stream),      TEST(test_refused),     TEST(test_literal), TEST(test_flags),
-        TEST(test_grpc_status), TEST(test_unique_ids_differ), TEST(test_long_values), TEST(test_json),    TEST(test_substitution),
+        TEST(test_text),
+        TEST(test_empty_stream),
+        TEST(test_refused),
+        TEST(test_literal),
+        TEST(test_flags),
+        TEST(test_grpc_status),
+        TEST(test_unique_ids_differ),
+        TEST(test_long_values),
+        TEST(test_json),
+        TEST(test_substitution),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

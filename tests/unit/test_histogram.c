@@ -1,4 +1,5 @@
-/* Histograms: bins, quantiles and sums as a real Envoy shows them; intervals; concurrent readers. */
+/* Histograms: bins, quantiles and sums as a real Envoy shows them; intervals; concurrent
+ * readers. */
 #include <math.h>
 #include <pthread.h>
 
@@ -12,7 +13,9 @@ static struct histogram *make(const uint64_t *v, size_t n) {
     }
     return h;
 }
-#define MAKE(...) make((const uint64_t[]){__VA_ARGS__}, sizeof((const uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t))
+#define MAKE(...)                         \
+    make((const uint64_t[]){__VA_ARGS__}, \
+         sizeof((const uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t))
 
 /* Samples with the figures that Envoy 1.40 printed for them. */
 static void test_quantiles_as_envoy(void **state) {
@@ -22,14 +25,18 @@ static void test_quantiles_as_envoy(void **state) {
         struct histogram *h;
         double want[10];
     } cases[] = {
-        {MAKE(0, 0, 0, 0, 1, 1, 1, 1, 1), {0, 0, 1.0166666666666666, 1.05, 1.0833333333333333, 1.0833333333333333,
-                                           1.0833333333333333, 1.0833333333333333, 1.0833333333333333, 1.0833333333333333}},
-        {MAKE(0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 6), {0, 0, 1.0285714285714285, 1.0714285714285714, 1.0857142857142856, 6.05, 6.05,
-                                                 6.05, 6.05, 6.05}},
+        {MAKE(0, 0, 0, 0, 1, 1, 1, 1, 1),
+         {0, 0, 1.0166666666666666, 1.05, 1.0833333333333333, 1.0833333333333333,
+          1.0833333333333333, 1.0833333333333333, 1.0833333333333333, 1.0833333333333333}},
+        {MAKE(0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 6),
+         {0, 0, 1.0285714285714285, 1.0714285714285714, 1.0857142857142856, 6.05, 6.05, 6.05, 6.05,
+          6.05}},
         {MAKE(2, 2, 2), {2.025, 2.025, 2.05, 2.075, 2.075, 2.075, 2.075, 2.075, 2.075, 2.075}},
-        {MAKE(1, 2, 2, 2, 2, 2, 2, 2, 2, 3), {1.05, 2.022222222222222, 2.0444444444444443, 2.077777777777778,
-                                              2.088888888888889, 3.05, 3.05, 3.05, 3.05, 3.05}},
-        {MAKE(1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 8), {1.025, 2.0125, 2.05, 3.025, 3.075, 8.05, 8.05, 8.05, 8.05, 8.05}},
+        {MAKE(1, 2, 2, 2, 2, 2, 2, 2, 2, 3),
+         {1.05, 2.022222222222222, 2.0444444444444443, 2.077777777777778, 2.088888888888889, 3.05,
+          3.05, 3.05, 3.05, 3.05}},
+        {MAKE(1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 8),
+         {1.025, 2.0125, 2.05, 3.025, 3.075, 8.05, 8.05, 8.05, 8.05, 8.05}},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         double got[10];
@@ -73,9 +80,9 @@ static void test_bins(void **state) {
         uint64_t value;
         double lower, width;
     } cases[] = {
-        {0, 0, 0},           {1, 1, 0.1},         {9, 9, 0.1},           {10, 10, 1},
-        {11, 11, 1},         {99, 99, 1},         {100, 100, 10},        {109, 100, 10},
-        {110, 110, 10},      {1234, 1200, 100},   {999999, 990000, 1e4}, {UINT64_MAX, 1.8e19, 1e18},
+        {0, 0, 0},      {1, 1, 0.1},       {9, 9, 0.1},           {10, 10, 1},
+        {11, 11, 1},    {99, 99, 1},       {100, 100, 10},        {109, 100, 10},
+        {110, 110, 10}, {1234, 1200, 100}, {999999, 990000, 1e4}, {UINT64_MAX, 1.8e19, 1e18},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct histogram *h = make(&cases[i].value, 1);
@@ -104,8 +111,8 @@ static void test_count_below(void **state) {
 
 static void test_merge_and_interval(void **state) {
     (void)state;
-    struct histogram *a = MAKE(1, 20, 300), *b = MAKE(1, 4000), *before = histogram_new(), *now = histogram_new(),
-                     *interval = histogram_new();
+    struct histogram *a = MAKE(1, 20, 300), *b = MAKE(1, 4000), *before = histogram_new(),
+                     *now = histogram_new(), *interval = histogram_new();
     histogram_merge(before, a);
     histogram_merge(now, a);
     histogram_merge(now, b);
@@ -160,9 +167,12 @@ static void test_reader_beside_writer(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_quantiles_as_envoy), cmocka_unit_test(test_sum),
-        cmocka_unit_test(test_empty),              cmocka_unit_test(test_bins),
-        cmocka_unit_test(test_count_below),        cmocka_unit_test(test_merge_and_interval),
+        cmocka_unit_test(test_quantiles_as_envoy),
+        cmocka_unit_test(test_sum),
+        cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_bins),
+        cmocka_unit_test(test_count_below),
+        cmocka_unit_test(test_merge_and_interval),
         cmocka_unit_test(test_reader_beside_writer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,7 +26,8 @@ static const char *json(const struct kv_value *v) {
     xfree(text);
     return out;
 }
-static const struct kv_value *at(const struct kv_metadata *m, const char *ns, const char *k1, const char *k2) {
+static const struct kv_value *at(const struct kv_metadata *m, const char *ns, const char *k1,
+                                 const char *k2) {
     sv path[2] = {sv_cstr(k1), sv_cstr(k2)};
     return kv_metadata_get(m, sv_cstr(ns), path, k2 ? 2 : k1 ? 1 : 0);
 }
@@ -53,15 +54,18 @@ static void test_set_and_get(void **state) {
     assert_int_equal(v->kind, KV_STRUCT);
     assert_true(kv_metadata_put(m, SV("ns"), &n));
     assert_string_equal(json(at(m, "ns", NULL, NULL)), "2");
-    assert_true(kv_metadata_set(m, SV("ns"), SV("k"), &s)); /* a namespace that is no struct becomes one */
+    /* a namespace that is no struct becomes one */
+    assert_true(kv_metadata_set(m, SV("ns"), SV("k"), &s));
     assert_string_equal(json(at(m, "ns", NULL, NULL)), "{\"k\":\"v\"}");
 }
 
 static void test_merge(void **state) {
     (void)state;
     struct kv_metadata *m = kv_metadata_new(&a);
-    struct kv_value items[] = {kv_number(1), kv_bool(true)}, list = {.kind = KV_LIST, .list = {items, 2}};
-    struct kv_value inner = kv_empty_struct(), top = kv_empty_struct(), s = kv_string(SV("x")), null = kv_null();
+    struct kv_value items[] = {kv_number(1), kv_bool(true)},
+                    list = {.kind = KV_LIST, .list = {items, 2}};
+    struct kv_value inner = kv_empty_struct(), top = kv_empty_struct(), s = kv_string(SV("x")),
+                    null = kv_null();
     kv_set(&inner, &a, SV("p"), &s);
     kv_set(&top, &a, SV("o"), &inner);
     kv_set(&top, &a, SV("l"), &list);
@@ -73,7 +77,8 @@ static void test_merge(void **state) {
     kv_set(&top2, &a, SV("l"), &list);
     kv_set(&top2, &a, SV("s"), &items[0]);
     assert_true(kv_metadata_merge(m, SV("n"), &top2));
-    assert_string_equal(json(at(m, "n", NULL, NULL)), "{\"l\":[1,true,1,true],\"o\":{\"p\":\"x\",\"q\":null},\"s\":1}");
+    assert_string_equal(json(at(m, "n", NULL, NULL)),
+                        "{\"l\":[1,true,1,true],\"o\":{\"p\":\"x\",\"q\":null},\"s\":1}");
     assert_false(kv_metadata_merge(m, SV("n"), &s)); /* not a struct */
 }
 
@@ -138,9 +143,17 @@ static void test_numbers(void **state) {
     static const struct {
         double d;
         const char *want;
-    } cases[] = {{0, "0"},           {1, "1"},       {-3, "-3"},       {1.5, "1.5"},        {0.1, "0.1"},
-                 {1e300, "1e+300"},  {1e20, "100000000000000000000"},  {12345678901234567890.0, "12345678901234567168"},
-                 {1.0 / 3, "0.3333333333333333"}, {1e-7, "1e-07"}, {1e21, "1e+21"}};
+    } cases[] = {{0, "0"},
+                 {1, "1"},
+                 {-3, "-3"},
+                 {1.5, "1.5"},
+                 {0.1, "0.1"},
+                 {1e300, "1e+300"},
+                 {1e20, "100000000000000000000"},
+                 {12345678901234567890.0, "12345678901234567168"},
+                 {1.0 / 3, "0.3333333333333333"},
+                 {1e-7, "1e-07"},
+                 {1e21, "1e+21"}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct kv_value v = kv_number(cases[i].d);
         if (strcmp(json(&v), cases[i].want) != 0) {
@@ -156,13 +169,16 @@ static void test_from_messages(void **state) {
     (void)state;
     struct fake_compile f;
     fake_compile_init(&f, NULL);
-    const void *msg = fake_msg(&f, "envoy.config.core.v3.Metadata",
-                               "filter_metadata { key: 'envoy.lb' value { fields { key: 'z' value { number_value: 1.5 } } "
-                               "fields { key: 'a' value { list_value { values { null_value: NULL_VALUE } values { bool_value: true } "
-                               "values { struct_value { } } } } } fields { key: 's' value { string_value: 'q\"' } } "
-                               "fields { key: 'u' value { } } } }");
+    const void *msg = fake_msg(
+        &f, "envoy.config.core.v3.Metadata",
+        "filter_metadata { key: 'envoy.lb' value { fields { key: 'z' value { number_value: 1.5 } } "
+        "fields { key: 'a' value { list_value { values { null_value: NULL_VALUE } values { "
+        "bool_value: true } "
+        "values { struct_value { } } } } } fields { key: 's' value { string_value: 'q\"' } } "
+        "fields { key: 'u' value { } } } }");
     struct kv_metadata *m = kv_metadata_from(msg, &a);
-    assert_string_equal(json(at(m, "envoy.lb", NULL, NULL)), "{\"a\":[null,true,{}],\"s\":\"q\\\"\",\"u\":null,\"z\":1.5}");
+    assert_string_equal(json(at(m, "envoy.lb", NULL, NULL)),
+                        "{\"a\":[null,true,{}],\"s\":\"q\\\"\",\"u\":null,\"z\":1.5}");
     assert_null(kv_metadata_from(NULL, &a));
     assert_null(kv_metadata_from(fake_msg(&f, "envoy.config.core.v3.Metadata", ""), &a));
     struct kv_value v = kv_from_value(NULL, &a), s = kv_from_struct(NULL, &a);
@@ -176,11 +192,13 @@ static void test_filter_state(void **state) {
     struct filter_state *cx = filter_state_new(&a, NULL), *fs = filter_state_new(&a, cx);
     assert_null(filter_state_get(fs, SV("k")));
     assert_null(filter_state_get(NULL, SV("k")));
-    assert_true(filter_state_set(cx, SV("k"), SV("of the connection"), NULL, false, FILTER_STATE_LOCAL));
+    assert_true(
+        filter_state_set(cx, SV("k"), SV("of the connection"), NULL, false, FILTER_STATE_LOCAL));
     assert_sv_is(filter_state_text(fs, SV("k")), "of the connection");
     assert_true(filter_state_set(fs, SV("k"), SV("own"), NULL, true, FILTER_STATE_SHARE_ONCE));
     assert_sv_is(filter_state_text(fs, SV("k")), "own");
-    assert_false(filter_state_set(fs, SV("k"), SV("again"), NULL, false, FILTER_STATE_LOCAL)); /* read-only */
+    /* read-only */
+    assert_false(filter_state_set(fs, SV("k"), SV("again"), NULL, false, FILTER_STATE_LOCAL));
     assert_sv_is(filter_state_text(fs, SV("k")), "own");
     assert_sv_is(filter_state_text(cx, SV("k")), "of the connection");
     assert_int_equal(filter_state_at(fs, 0)->sharing, FILTER_STATE_SHARE_ONCE);
@@ -189,7 +207,8 @@ static void test_filter_state(void **state) {
     char name[16];
     for (int i = 1; i < FILTER_STATE_MAX; i++) {
         int n = snprintf(name, sizeof(name), "n%d", i);
-        assert_true(filter_state_set(fs, sv_from(name, (size_t)n), SV(""), NULL, false, FILTER_STATE_LOCAL));
+        assert_true(filter_state_set(fs, sv_from(name, (size_t)n), SV(""), NULL, false,
+                                     FILTER_STATE_LOCAL));
     }
     assert_false(filter_state_set(fs, SV("one more"), SV(""), NULL, false, FILTER_STATE_LOCAL));
     assert_true(filter_state_set(fs, SV("n1"), SV("new"), NULL, false, FILTER_STATE_LOCAL));
@@ -198,8 +217,9 @@ static void test_filter_state(void **state) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_set_and_get), TEST(test_merge),         TEST(test_limits),       TEST(test_equality),
-        TEST(test_numbers),     TEST(test_from_messages), TEST(test_filter_state),
+        TEST(test_set_and_get),  TEST(test_merge),   TEST(test_limits),
+        TEST(test_equality),     TEST(test_numbers), TEST(test_from_messages),
+        TEST(test_filter_state),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

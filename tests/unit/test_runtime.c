@@ -91,9 +91,12 @@ static void test_layers(void **state) {
     BUF_AUTO struct buf b = {0};
     runtime_write_json(&b);
     char *text = buf_dup_str(&b);
-    assert_string_equal(text, "{\n \"entries\": {\n  \"a.b\": {\n   \"final_value\": \"7\",\n   \"layer_values\": [\n    \"3\",\n    \"7\"\n"
-                              "   ]\n  },\n  \"d\": {\n   \"final_value\": \"1.5\",\n   \"layer_values\": [\n    \"1.5\",\n    \"\"\n   ]\n"
-                              "  },\n  \"x\": {\n   \"final_value\": \"y\\\"\",\n   \"layer_values\": [\n    \"\",\n    \"y\\\"\"\n   ]\n  }\n },\n"
+    assert_string_equal(text, "{\n \"entries\": {\n  \"a.b\": {\n   \"final_value\": \"7\",\n   "
+                              "\"layer_values\": [\n    \"3\",\n    \"7\"\n"
+                              "   ]\n  },\n  \"d\": {\n   \"final_value\": \"1.5\",\n   "
+                              "\"layer_values\": [\n    \"1.5\",\n    \"\"\n   ]\n"
+                              "  },\n  \"x\": {\n   \"final_value\": \"y\\\"\",\n   "
+                              "\"layer_values\": [\n    \"\",\n    \"y\\\"\"\n   ]\n  }\n },\n"
                               " \"layers\": [\n  \"static\",\n  \"admin\"\n ]\n}");
     xfree(text);
     assert_true(runtime_layer_remove(admin, SV("a.b")));
@@ -203,8 +206,9 @@ static void test_readers_beside_publisher(void **state) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_types),    TEST(test_nothing_published), TEST(test_layers),
-        TEST(test_fraction), TEST(test_prefix),            TEST(test_readers_beside_publisher),
+        TEST(test_types),  TEST(test_nothing_published),
+        TEST(test_layers), TEST(test_fraction),
+        TEST(test_prefix), TEST(test_readers_beside_publisher),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     runtime_thread_release();

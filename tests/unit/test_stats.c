@@ -1,4 +1,5 @@
-/* Scopes, shards, dynamic stats, response codes, resets; scopes that come and go while others read. */
+/* Scopes, shards, dynamic stats, response codes, resets; scopes that come and go while others
+ * read. */
 #include <pthread.h>
 #include <stdio.h>
 
@@ -85,7 +86,8 @@ static void test_values_go_with_the_scope(void **state) {
 static void test_reset(void **state) {
     (void)state;
     struct stats_scope *sc = stats_scope_get(store, &t_stats_group, SV("a."));
-    struct stat_dyn *d = stats_dyn(sc, SV("extra"), STAT_COUNTER), *g = stats_dyn(sc, SV("level"), STAT_GAUGE);
+    struct stat_dyn *d = stats_dyn(sc, SV("extra"), STAT_COUNTER),
+                    *g = stats_dyn(sc, SV("level"), STAT_GAUGE);
     struct stats_shard *sh = stats_shard(sc, 0);
     stats_add(sh, T_hits, 5);
     stats_gauge_set(sh, T_active, 3);
@@ -138,7 +140,8 @@ static void test_codes(void **state) {
     assert_int_equal(stat_dyn_value(stats_dyn(sc, SV("rq_404"), STAT_COUNTER)), 1);
     assert_int_equal(stat_dyn_value(stats_dyn(sc, SV("rq_1xx"), STAT_COUNTER)), 1);
     assert_int_equal(stat_dyn_value(stats_dyn(sc, SV("rq_5xx"), STAT_COUNTER)), 2);
-    assert_int_equal(stat_dyn_value(stats_dyn(sc, SV("rq_6xx"), STAT_COUNTER)), 0); /* made by this line */
+    /* made by this line */
+    assert_int_equal(stat_dyn_value(stats_dyn(sc, SV("rq_6xx"), STAT_COUNTER)), 0);
     stats_scope_unref(sc);
     stats_codes_inc(c, 200); /* the codes hold the scope */
     stats_codes_free(c);
@@ -148,10 +151,12 @@ static void test_codes(void **state) {
 /* Every name of the process-wide tables, at least: no group is empty and no name has a blank. */
 static void test_server_tables(void **state) {
     (void)state;
-    const struct stats_group *groups[] = {&server_stats_group,        &cluster_manager_stats_group, &listener_manager_stats_group,
-                                          &xds_stats_group,           &control_plane_stats_group,   &runtime_stats_group,
-                                          &filesystem_stats_group,    &watchdog_stats_group,        &dispatcher_stats_group,
-                                          &tls_cluster_manager_stats_group};
+    const struct stats_group *groups[] = {
+        &server_stats_group,           &cluster_manager_stats_group,
+        &listener_manager_stats_group, &xds_stats_group,
+        &control_plane_stats_group,    &runtime_stats_group,
+        &filesystem_stats_group,       &watchdog_stats_group,
+        &dispatcher_stats_group,       &tls_cluster_manager_stats_group};
     for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
         assert_row(groups[i]->n > 0, i);
         for (unsigned k = 0; k < groups[i]->n; k++) {
@@ -178,7 +183,8 @@ static void test_tree(void **state) {
     }
     assert_int_equal(t.count, N);
     int seen = 0;
-    for (struct stats_tree_node *n = stats_tree_first(&t); n; n = stats_tree_after(&t, n->key, n->sub)) {
+    for (struct stats_tree_node *n = stats_tree_first(&t); n;
+         n = stats_tree_after(&t, n->key, n->sub)) {
         assert_ptr_equal(n, &nodes[seen++]);
     }
     assert_int_equal(seen, N);

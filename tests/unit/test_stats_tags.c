@@ -1,19 +1,23 @@
-/* Tag extraction: Envoy's default rules, configured regexes (as Istio sends them), fixed tags, what is refused. */
+/* Tag extraction: Envoy's default rules, configured regexes (as Istio sends them), fixed tags, what
+ * is refused. */
 #include <stdio.h>
 
 #include "proxy/stats/stats_tags.h"
 #include "tests/support/unit.h"
 
-static void expect(const struct stats_tags *t, const char *full, const char *name, const char *tags, size_t row) {
+static void expect(const struct stats_tags *t, const char *full, const char *name, const char *tags,
+                   size_t row) {
     struct stats_tag_set s;
     stats_tags_extract(t, sv_cstr(full), &s);
     char got[1024] = "";
     for (unsigned i = 0; i < s.n; i++) {
         size_t n = strlen(got);
-        snprintf(got + n, sizeof(got) - n, "%s%.*s=%.*s", i ? " " : "", SV_ARG(s.v[i].name), SV_ARG(s.v[i].value));
+        snprintf(got + n, sizeof(got) - n, "%s%.*s=%.*s", i ? " " : "", SV_ARG(s.v[i].name),
+                 SV_ARG(s.v[i].value));
     }
     if (!sv_is(s.name, name) || strcmp(got, tags) != 0) {
-        print_error("row %zu '%s': got '%.*s' [%s], want '%s' [%s]\n", row, full, SV_ARG(s.name), got, name, tags);
+        print_error("row %zu '%s': got '%.*s' [%s], want '%s' [%s]\n", row, full, SV_ARG(s.name),
+                    got, name, tags);
         fail();
     }
 }
@@ -24,18 +28,23 @@ static void test_defaults(void **state) {
         const char *full, *name, *tags;
     } cases[] = {
         /* seen on Envoy 1.40 */
-        {"cluster.c.one.upstream_cx_total", "cluster.one.upstream_cx_total", "envoy.cluster_name=c"},
+        {"cluster.c.one.upstream_cx_total", "cluster.one.upstream_cx_total",
+         "envoy.cluster_name=c"},
         {"cluster.c.one.external.upstream_rq_404", "cluster.one.external.upstream_rq",
          "envoy.response_code=404 envoy.cluster_name=c"},
-        {"cluster.c.one.upstream_rq_4xx", "cluster.one.upstream_rq_xx", "envoy.response_code_class=4 envoy.cluster_name=c"},
+        {"cluster.c.one.upstream_rq_4xx", "cluster.one.upstream_rq_xx",
+         "envoy.response_code_class=4 envoy.cluster_name=c"},
         {"http.admin.downstream_rq_2xx", "http.downstream_rq_xx",
          "envoy.response_code_class=2 envoy.http_conn_manager_prefix=admin"},
-        {"http.ing.x.downstream_cx_total", "http.x.downstream_cx_total", "envoy.http_conn_manager_prefix=ing"},
+        {"http.ing.x.downstream_cx_total", "http.x.downstream_cx_total",
+         "envoy.http_conn_manager_prefix=ing"},
         {"listener.127.0.0.1_19381.downstream_cx_total", "listener.downstream_cx_total",
          "envoy.listener_address=127.0.0.1_19381"},
         {"listener.127.0.0.1_19381.http.ing.downstream_rq_2xx", "listener.http.downstream_rq_xx",
-         "envoy.response_code_class=2 envoy.http_conn_manager_prefix=ing envoy.listener_address=127.0.0.1_19381"},
-        {"listener.127.0.0.1_19381.worker_0.downstream_cx_total", "listener.worker_downstream_cx_total",
+         "envoy.response_code_class=2 envoy.http_conn_manager_prefix=ing "
+         "envoy.listener_address=127.0.0.1_19381"},
+        {"listener.127.0.0.1_19381.worker_0.downstream_cx_total",
+         "listener.worker_downstream_cx_total",
          "envoy.worker_id=0 envoy.listener_address=127.0.0.1_19381"},
         {"server.worker_12.watchdog_miss", "server.worker_watchdog_miss", "envoy.worker_id=12"},
         {"vhost.vh.route.rsp.upstream_rq_404", "vhost.route.upstream_rq",
@@ -47,32 +56,39 @@ static void test_defaults(void **state) {
          "envoy.response_code_class=2 envoy.http_conn_manager_prefix=admin"},
         {"cluster.x.health_check.name.hc.attempt", "cluster.health_check.attempt",
          "envoy.health_check_name=hc envoy.cluster_name=x"},
-        {"http.p.ext_authz.ea.denied", "http.ext_authz.denied", "envoy.ext_authz_prefix=ea envoy.http_conn_manager_prefix=p"},
-        {"http.p.rbac.pp.allowed", "http.rbac.allowed", "envoy.rbac_http_prefix=pp envoy.http_conn_manager_prefix=p"},
+        {"http.p.ext_authz.ea.denied", "http.ext_authz.denied",
+         "envoy.ext_authz_prefix=ea envoy.http_conn_manager_prefix=p"},
+        {"http.p.rbac.pp.allowed", "http.rbac.allowed",
+         "envoy.rbac_http_prefix=pp envoy.http_conn_manager_prefix=p"},
         {"http.p.rbac.policy.q.allowed", "http.rbac.policy.allowed",
          "envoy.rbac_policy_name=q envoy.http_conn_manager_prefix=p"},
         {"tcp.tcpx.downstream_cx_total", "tcp.downstream_cx_total", "envoy.tcp_prefix=tcpx"},
         {"cluster_manager.cluster_added", "cluster_manager.cluster_added", ""},
         {"server.version", "server.version", ""},
         /* by the rules */
-        {"listener.[__1]_80.downstream_cx_total", "listener.downstream_cx_total", "envoy.listener_address=[__1]_80"},
+        {"listener.[__1]_80.downstream_cx_total", "listener.downstream_cx_total",
+         "envoy.listener_address=[__1]_80"},
         {"listener.0.0.0.0_443.ssl.ciphers.TLS_AES_128_GCM_SHA256", "listener.ssl.ciphers",
          "envoy.ssl_cipher=TLS_AES_128_GCM_SHA256 envoy.listener_address=0.0.0.0_443"},
         {"cluster.x.ssl.ciphers.ECDHE-RSA-AES128-GCM-SHA256", "cluster.ssl.ciphers",
          "envoy.ssl_cipher=ECDHE-RSA-AES128-GCM-SHA256 envoy.cluster_name=x"},
-        {"cluster.x.ssl.versions.TLSv1.3", "cluster.ssl.versions", "envoy.ssl_version=TLSv1.3 envoy.cluster_name=x"},
-        {"cluster.x.ssl.curves.X25519", "cluster.ssl.curves", "envoy.ssl_curve=X25519 envoy.cluster_name=x"},
+        {"cluster.x.ssl.versions.TLSv1.3", "cluster.ssl.versions",
+         "envoy.ssl_version=TLSv1.3 envoy.cluster_name=x"},
+        {"cluster.x.ssl.curves.X25519", "cluster.ssl.curves",
+         "envoy.ssl_curve=X25519 envoy.cluster_name=x"},
         {"cluster.x.grpc.svc.method.success", "cluster.grpc.success",
          "envoy.grpc_bridge_method=method envoy.grpc_bridge_service=svc envoy.cluster_name=x"},
         {"http.p.rds.my.route-1.update_success", "http.rds.update_success",
          "envoy.rds_route_config=my.route-1 envoy.http_conn_manager_prefix=p"},
         {"http.p.user_agent.ios.downstream_cx_total", "http.user_agent.downstream_cx_total",
          "envoy.http_user_agent=ios envoy.http_conn_manager_prefix=p"},
-        {"edge.http_local_rate_limit.enabled", "http_local_rate_limit.enabled", "envoy.local_http_ratelimit_prefix=edge"},
+        {"edge.http_local_rate_limit.enabled", "http_local_rate_limit.enabled",
+         "envoy.local_http_ratelimit_prefix=edge"},
         {"edge.rbac.allowed", "rbac.allowed", "envoy.rbac_prefix=edge"},
         {"ratelimit.rl.ok", "ratelimit.ok", "envoy.ratelimit_prefix=rl"},
         {"sds.my_cert.update_success", "sds.update_success", "envoy.xds_resource_name=my_cert"},
-        {"connection_limit.cl.active", "connection_limit.active", "envoy.connection_limit_prefix=cl"},
+        {"connection_limit.cl.active", "connection_limit.active",
+         "envoy.connection_limit_prefix=cl"},
         {"proxy_proto.versions.v2.found", "proxy_proto.found", "envoy.proxy_protocol_version=2"},
         /* near misses */
         {"cluster", "cluster", ""},
@@ -94,7 +110,8 @@ static void test_configured(void **state) {
         {.name = SV("tcp_prefix"), .regex = SV("^tcp\\.((.*?)\\.)\\w+?$")},
         {.name = SV("response_code"), .regex = SV("_rq(_(\\d{3}))$")},
         {.name = SV("listener_prefix"),
-         .regex = SV("^listener(?=\\.).*?\\.http\\.(((?:[_.[:digit:]]*|[_\\[\\]aAbBcCdDeEfF[:digit:]]*))\\.)")},
+         .regex = SV("^listener(?=\\.).*?\\.http\\.(((?:[_.[:digit:]]*|[_\\[\\]aAbBcCdDeEfF[:digit:"
+                     "]]*))\\.)")},
         {.name = SV("listener_address"),
          .regex = SV("^listener\\.(((?:[_.[:digit:]]*|[_\\[\\]aAbBcCdDeEfF[:digit:]]*))\\.)")},
         {.name = SV("component"), .regex = SV("(component\\.(.+?)\\.)")},
@@ -104,7 +121,8 @@ static void test_configured(void **state) {
         {.name = SV("no_group"), .regex = SV("zzz")},
     };
     char err[256];
-    struct stats_tags *t = stats_tags_new(false, specs, sizeof(specs) / sizeof(specs[0]), err, sizeof(err));
+    struct stats_tags *t =
+        stats_tags_new(false, specs, sizeof(specs) / sizeof(specs[0]), err, sizeof(err));
     assert_non_null(t);
     static const struct {
         const char *full, *name, *tags;
@@ -131,7 +149,8 @@ static void test_configured(void **state) {
 static void test_named_defaults(void **state) {
     (void)state;
     const struct stats_tag_spec spec = {.name = SV("envoy.cluster_name")};
-    const struct stats_tag_spec own = {.name = SV("envoy.cluster_name"), .regex = SV("^cluster\\.((.)\\.)")};
+    const struct stats_tag_spec own = {.name = SV("envoy.cluster_name"),
+                                       .regex = SV("^cluster\\.((.)\\.)")};
     char err[128];
     struct stats_tags *t = stats_tags_new(false, &spec, 1, err, sizeof(err));
     expect(t, "cluster.x.upstream_rq_200", "cluster.upstream_rq_200", "envoy.cluster_name=x", 0);
@@ -147,11 +166,15 @@ static void test_refused(void **state) {
         struct stats_tag_spec spec;
         const char *want;
     } cases[] = {
-        {{.name = SV_INIT("x")}, "No regex specified for tag specifier and no default regex for name: 'x'"},
+        {{.name = SV_INIT("x")},
+         "No regex specified for tag specifier and no default regex for name: 'x'"},
         {{.name = SV_INIT(""), .regex = SV_INIT("a")}, "tag_name cannot be empty"},
-        {{.name = SV_INIT("x"), .regex = SV_INIT("(")}, "Invalid regex '(': missing closing parenthesis"},
-        {{.name = SV_INIT("x"), .regex = SV_INIT("[")}, "Invalid regex '[': missing terminating ] for character class"},
-        {{.name = SV_INIT("x"), .regex = SV_INIT("*a")}, "Invalid regex '*a': quantifier does not follow a repeatable item"},
+        {{.name = SV_INIT("x"), .regex = SV_INIT("(")},
+         "Invalid regex '(': missing closing parenthesis"},
+        {{.name = SV_INIT("x"), .regex = SV_INIT("[")},
+         "Invalid regex '[': missing terminating ] for character class"},
+        {{.name = SV_INIT("x"), .regex = SV_INIT("*a")},
+         "Invalid regex '*a': quantifier does not follow a repeatable item"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         char err[256] = "";
@@ -186,8 +209,9 @@ static void test_hostile(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_configured), cmocka_unit_test(test_named_defaults),
-        cmocka_unit_test(test_refused),  cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_defaults),       cmocka_unit_test(test_configured),
+        cmocka_unit_test(test_named_defaults), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_hostile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
