@@ -52,8 +52,7 @@ static void response_complete(struct router *r) {
 
 static void on_headers(struct codec_stream *s, struct headers *h, bool end_stream) {
     struct router *r = router_of(s->user);
-    ASSERT(h == &r->response);
-    (void)h;
+    r->response = *h;
     note_first_byte(r);
     if (end_stream) {
         response_complete(r);
@@ -164,7 +163,6 @@ static void on_ready(void *user, struct codec_stream *s, struct conn *c, struct 
     HOST_STAT_ADD(h, rq_active, 1);
     stats_inc(r->cluster->stats, CLUSTER_upstream_rq_total);
     stats_gauge_inc(r->cluster->stats, CLUSTER_upstream_rq_active);
-    headers_init(&r->response, http_arena(&r->base));
     http_pool_stream_arena(s, http_arena(&r->base));
     fill_upstream_info(r);
     set_upstream_host(r);

@@ -355,8 +355,7 @@ static bool choose_chain(struct stream *s) {
 
 static void on_headers(struct codec_stream *cs, struct headers *h, bool end_stream) {
     struct stream *s = stream_of(cs);
-    ASSERT(h == &s->request);
-    (void)h;
+    s->request = *h;
     timer_cancel(&s->headers_timer);
     stream_touch(s);
     s->info.request = &s->request;

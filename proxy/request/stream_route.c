@@ -21,6 +21,11 @@ static sv weighted_cluster_name(struct stream *s) {
     return w->cluster_name.n ? w->cluster_name : by_header(&s->request, w->cluster_header_id, w->cluster_header);
 }
 
+bool http_route_forwards(struct http_filter *f) {
+    const struct route_entry *r = http_route(f);
+    return r && (r->action == ROUTE_CLUSTER || r->action == ROUTE_CLUSTER_HEADER || r->action == ROUTE_WEIGHTED);
+}
+
 sv http_route_cluster(struct http_filter *f) {
     struct stream *s = f->stream;
     const struct route_entry *r = http_route(f);

@@ -23,7 +23,7 @@ struct tcp_proxy {
     struct tcp_pool_request *pending;
     struct conn *up;                   /* NULL: not connected */
     struct host *host;
-    bool is_done, down_end;            /* down_end: the client half-closed */
+    bool is_done, is_down_paused;      /* is_down_paused: we hold one read-disable on the client */
     uint32_t attempts;
     uint64_t last_activity_us;
     struct timer idle, duration;
@@ -33,6 +33,14 @@ struct tcp_proxy {
 static struct tcp_proxy *proxy_of(struct network_filter *f) { return CAST(tcp_proxy, TCP_PROXY_MAGIC, f); }
 static struct tcp_proxy *proxy_of_user(void *u) { return proxy_of(u); }
 static void touch(struct tcp_proxy *p) { p->last_activity_us = loop_now_us(p->loop); }
+
+/* Stop or resume reading from the client. */
+static void pause_down(struct tcp_proxy *p, bool pause) {
+    if (p->is_down_paused != pause && !p->is_done) {
+        p->is_down_paused = pause;
+        conn_read_disable(p->base.conn, pause);
+    }
+}
 
 /* ---- the end ---- */
 
@@ -96,7 +104,7 @@ static void on_up_event(struct conn *c, void *user, enum conn_event e) {
     splice_stop(&p->to_down);
     tcp_pool_closed(p->cluster, p->host, c, PRIORITY_DEFAULT, e == CONN_EVENT_REMOTE_CLOSE);
     if (was_ours) {
-        conn_read_disable(p->base.conn, false);
+        pause_down(p, false);
         close_downstream(p, CONN_CLOSE_FLUSH, 0, SV_NULL);
     }
 }
@@ -105,7 +113,7 @@ static void on_up_above_high(struct conn *c, void *user) {
     struct tcp_proxy *p = proxy_of_user(user);
     (void)c;
     stats_inc(p->stats, TCP_downstream_flow_control_paused_reading_total);
-    conn_read_disable(p->base.conn, true);
+    pause_down(p, true);
 }
 
 static void on_up_below_low(struct conn *c, void *user) {
@@ -113,7 +121,7 @@ static void on_up_below_low(struct conn *c, void *user) {
     (void)c;
     touch(p);
     stats_inc(p->stats, TCP_downstream_flow_control_resumed_reading_total);
-    conn_read_disable(p->base.conn, false);
+    pause_down(p, false);
 }
 
 static const struct conn_ops up_ops = {
@@ -148,7 +156,7 @@ static void on_ready(void *user, struct conn *c, struct host *h) {
     si->up.local = c->local;
     c->half_close_enabled = true;
     conn_set_ops(c, &up_ops, user);
-    if (splice_possible(p->base.conn, c)) {
+    if (net_is_alone(&p->base) && splice_possible(p->base.conn, c)) {
         splice_start(&p->to_up, p->base.conn, c, on_moved_up);
         splice_start(&p->to_down, c, p->base.conn, on_moved_down);
     }
@@ -157,7 +165,7 @@ static void on_ready(void *user, struct conn *c, struct host *h) {
         timer_start(&p->idle, p->cfg->idle_timeout_ms);
     }
     conn_start(c);
-    conn_read_disable(p->base.conn, false);
+    pause_down(p, false);
     net_continue(&p->base);
 }
 
@@ -248,7 +256,7 @@ static enum net_status on_new_connection(struct network_filter *f) {
     if (p->cfg->max_duration_ms) {
         timer_start(&p->duration, p->cfg->max_duration_ms);
     }
-    conn_read_disable(f->conn, true); /* until the upstream is there */
+    pause_down(p, true); /* until the upstream is there */
     connect_upstream(p);
     return NET_STOP;
 }
@@ -260,7 +268,6 @@ static enum net_status on_data(struct network_filter *f, struct buf *data, bool 
     }
     touch(p);
     net_stream_info(f)->rx_bytes += buf_len(data);
-    p->down_end |= end_stream;
     conn_write(p->up, data, end_stream);
     return NET_STOP;
 }

@@ -127,7 +127,6 @@ static void watch_signal(struct server *s, uv_signal_t *h, int signum, uv_signal
     uv_signal_init(&s->main->loop.uv, h);
     h->data = s;
     uv_signal_start(h, fn, signum);
-    uv_unref((uv_handle_t *)h);
 }
 
 /* ---- snapshots, readiness ---- */

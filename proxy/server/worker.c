@@ -10,6 +10,7 @@
 #include "proxy/base/runtime.h"
 #include "proxy/net/splice.h"
 #include "proxy/net/tls.h"
+#include "proxy/net/transport.h"
 #include "proxy/request/stream.h"
 #include "proxy/route/route_table.h"
 #include "proxy/upstream/cluster.h"
@@ -326,6 +327,7 @@ static void release(struct worker *w) {
     free_pages(w->route_pages, w->route_pages_n);
     loop_fini(&w->loop);
     chunk_cache_trim();
+    transport_read_chunk_drop();
     splice_cache_trim();
     tls_thread_drop();
     runtime_thread_release();

@@ -1,0 +1,429 @@
+/* GET /config_dump: what is served, from the wire bytes of the resources, one element at a time so that nothing waits.
+ * Threads: main. Spec: admin.v3 ConfigDump messages; parameters resource, mask, name_regex, include_eds.
+ * An empty scoped-routes section is left out: routes are .configs[3], as runbooks have it. */
+#include <jansson.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "protos/any.h"
+#include "protos/gen/hcm.pb-c.h"
+#include "protos/gen/listener.pb-c.h"
+#include "protos/pb_json.h"
+#include "proxy/base/mem.h"
+#include "proxy/base/regex.h"
+#include "proxy/server/admin_internal.h"
+#include "proxy/server/config_mask.h"
+
+enum list_id { LIST_STATIC, LIST_ACTIVE, LIST_WARMING, LIST_GROUPED, LIST_INLINE_ROUTES };
+struct dump_list {
+    const char *field;   /* also the value of ?resource= */
+    const char *element; /* message name below …ConfigDump */
+    enum list_id id;
+};
+struct dump_section {
+    const char *dump;    /* message name in envoy.admin.v3 */
+    const char *config;  /* the field of an element that holds the resource */
+    enum resource_type type;
+    bool needs_eds, has_version;
+    struct dump_list lists[3];
+};
+static const struct dump_section sections[] = {
+    {"ClustersConfigDump", "cluster", RES_CLUSTER, false, true,
+     {{"static_clusters", "StaticCluster", LIST_STATIC},
+      {"dynamic_active_clusters", "DynamicCluster", LIST_ACTIVE},
+      {"dynamic_warming_clusters", "DynamicCluster", LIST_WARMING}}},
+    {"EndpointsConfigDump", "endpoint_config", RES_ENDPOINTS, true, false,
+     {{"static_endpoint_configs", "StaticEndpointConfig", LIST_STATIC},
+      {"dynamic_endpoint_configs", "DynamicEndpointConfig", LIST_ACTIVE},
+      {0}}},
+    {"ListenersConfigDump", "listener", RES_LISTENER, false, true,
+     {{"static_listeners", "StaticListener", LIST_STATIC}, {"dynamic_listeners", "DynamicListener", LIST_GROUPED}, {0}}},
+    {"RoutesConfigDump", "route_config", RES_ROUTE, false, false,
+     {{"static_route_configs", "StaticRouteConfig", LIST_INLINE_ROUTES},
+      {"dynamic_route_configs", "DynamicRouteConfig", LIST_ACTIVE},
+      {0}}},
+    {"SecretsConfigDump", "secret", RES_SECRET, false, false,
+     {{"static_secrets", "StaticSecret", LIST_STATIC}, {"dynamic_active_secrets", "DynamicSecret", LIST_ACTIVE}, {0}}},
+};
+#define LISTS_MAX 3
+
+struct dump {
+    struct server *server;
+    struct view *view;
+    struct json_writer w;
+    struct regex *name;
+    sv mask;                             /* heap; empty: none */
+    const struct dump_section *only;     /* ?resource= */
+    const struct dump_list *only_list;
+    bool include_eds, is_begun, is_list_open, is_section_open;
+    int section;                         /* -1: the bootstrap */
+    unsigned list, item;
+    struct arena scratch;
+};
+
+/* ---- pieces of JSON ---- */
+
+static void timestamp(struct json_writer *w, const char *key, uint64_t us) {
+    char text[40], full[64];
+    time_t t = (time_t)(us / 1000000);
+    struct tm tm;
+    gmtime_r(&t, &tm);
+    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
+    int n = snprintf(full, sizeof(full), "%s.%03uZ", text, (unsigned)(us / 1000 % 1000));
+    json_key(w, sv_cstr(key));
+    json_str(w, sv_from(full, (size_t)n));
+}
+
+static void pair(struct json_writer *w, const char *key, sv v) {
+    if (v.n) {
+        json_key(w, sv_cstr(key));
+        json_str(w, v);
+    }
+}
+
+/* The resource as an Any, opened. */
+static void config(struct json_writer *w, const char *key, enum resource_type t, sv wire) {
+    Pb__Any any;
+    pb__any__init(&any);
+    any.type_url = resource_types[t].type_url;
+    any.value = (ProtobufCBinaryData){wire.n, (uint8_t *)(uintptr_t)wire.p};
+    json_key(w, sv_cstr(key));
+    pb_json_write(w, &any.base, PB_JSON_REDACT);
+}
+
+static void error_state(struct json_writer *w, const struct view_item *it) {
+    json_key(w, SV("error_state"));
+    json_obj(w);
+    config(w, "failed_configuration", it->resource->type, it->resource->wire);
+    timestamp(w, "last_update_attempt", it->error_us);
+    pair(w, "details", sv_cstr(it->error));
+    pair(w, "version_info", it->resource->version);
+    json_end(w);
+}
+
+/* Is the item of the same resource as `it`, one further in the sorted view? */
+static const struct view_item *next_of_same(const struct dump *d, const struct view_item *it) {
+    const struct view_item *n = it + 1;
+    bool is_same = n < d->view->items + d->view->items_n && n->resource->type == it->resource->type &&
+                   sv_eq(n->resource->name, it->resource->name);
+    return is_same ? n : NULL;
+}
+
+static void grouped_element(struct dump *d, const struct dump_section *s, const struct view_item *it) {
+    static const char *const state_keys[] = {"active_state", "warming_state", "draining_state"};
+    struct json_writer *w = &d->w;
+    pair(w, "name", it->resource->name);
+    for (; it; it = next_of_same(d, it)) {
+        if (it->status == VIEW_ERROR) {
+            error_state(w, it);
+            continue;
+        }
+        json_key(w, sv_cstr(state_keys[it->status]));
+        json_obj(w);
+        pair(w, "version_info", it->resource->version);
+        config(w, s->config, s->type, it->resource->wire);
+        timestamp(w, "last_updated", it->resource->updated_us);
+        json_end(w);
+    }
+}
+
+static void plain_element(struct dump *d, const struct dump_section *s, const struct view_item *it) {
+    struct json_writer *w = &d->w;
+    if (s->type == RES_SECRET) {
+        pair(w, "name", it->resource->name);
+    }
+    pair(w, "version_info", it->resource->version);
+    config(w, s->config, s->type, it->resource->wire);
+    timestamp(w, "last_updated", it->resource->updated_us);
+    const struct view_item *next = next_of_same(d, it);
+    if (next && next->status == VIEW_ERROR) {
+        error_state(w, next);
+    }
+}
+
+/* ---- one element ---- */
+
+static void element_begin(struct dump *d, const struct dump_section *s, const struct dump_list *l) {
+    json_obj(&d->w);
+    if (d->only) {
+        char type[160];
+        int n = snprintf(type, sizeof(type), "type.googleapis.com/envoy.admin.v3.%s.%s", s->dump, l->element);
+        json_key(&d->w, SV("@type"));
+        json_str(&d->w, sv_from(type, (size_t)n));
+    }
+}
+
+static void write_element(struct dump *d, const struct dump_section *s, const struct dump_list *l, const struct view_item *it) {
+    element_begin(d, s, l);
+    if (l->id == LIST_GROUPED) {
+        grouped_element(d, s, it);
+    } else {
+        plain_element(d, s, it);
+    }
+    json_end(&d->w);
+}
+
+/* The inline route tables of a listener's connection managers. */
+static void inline_routes(struct dump *d, const struct dump_section *s, const struct dump_list *l, const struct view_item *it) {
+    struct diag diag;
+    diag_init(&diag);
+    arena_reset(&d->scratch);
+    const Listener__Listener *m =
+        PROTO_UNPACK(Listener__Listener, listener__listener__descriptor, it->resource->wire, &d->scratch, &diag);
+    for (size_t c = 0; m && c <= m->n_filter_chains; c++) {
+        const Listener__FilterChain *chain = c < m->n_filter_chains ? m->filter_chains[c] : m->default_filter_chain;
+        for (size_t f = 0; chain && f < chain->n_filters; f++) {
+            const Pb__Any *any = chain->filters[f]->config_type_case == LISTENER__FILTER__CONFIG_TYPE_TYPED_CONFIG
+                                     ? chain->filters[f]->typed_config
+                                     : NULL;
+            if (!any || !sv_is(any_inner_name(any, &d->scratch), hcm__http_connection_manager__descriptor.name)) {
+                continue;
+            }
+            const Hcm__HttpConnectionManager *h = (const Hcm__HttpConnectionManager *)(const void *)any_unpack(
+                any, SV("hcm"), &d->scratch, &diag);
+            if (!h || h->route_specifier_case != HCM__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_ROUTE_CONFIG) {
+                continue;
+            }
+            element_begin(d, s, l);
+            config(&d->w, "route_config", RES_ROUTE, proto_pack(&h->route_config->base, &d->scratch));
+            timestamp(&d->w, "last_updated", it->resource->updated_us);
+            json_end(&d->w);
+        }
+    }
+    diag_fini(&diag);
+}
+
+static bool belongs(const struct dump *d, const struct dump_section *s, const struct dump_list *l, const struct view_item *it) {
+    enum resource_type type = l->id == LIST_INLINE_ROUTES ? RES_LISTENER : s->type;
+    if (it->resource->type != type ||
+        (d->name && !regex_partial_match(d->name, it->resource->name.p, it->resource->name.n))) {
+        return false;
+    }
+    switch (l->id) {
+    case LIST_STATIC:
+        return it->is_static && it->status == VIEW_ACTIVE;
+    case LIST_ACTIVE:
+        return !it->is_static && it->status == VIEW_ACTIVE;
+    case LIST_WARMING:
+        return !it->is_static && it->status == VIEW_WARMING;
+    case LIST_GROUPED: /* the first of each name */
+        return !it->is_static && (it == d->view->items || it[-1].resource->type != type ||
+                                  !sv_eq(it[-1].resource->name, it->resource->name));
+    case LIST_INLINE_ROUTES:
+        return it->status == VIEW_ACTIVE;
+    }
+    return false;
+}
+
+/* ---- walking sections, lists, items ---- */
+
+static void bootstrap_section(struct dump *d) {
+    struct json_writer *w = &d->w;
+    json_obj(w);
+    json_key(w, SV("@type"));
+    json_str(w, SV("type.googleapis.com/envoy.admin.v3.BootstrapConfigDump"));
+    json_key(w, SV("bootstrap"));
+    Bootstrap__Bootstrap shown = *d->server->bootstrap;
+    shown.node = (Core__Node *)(uintptr_t)d->server->node;
+    pb_json_write(w, &shown.base, PB_JSON_REDACT);
+    timestamp(w, "last_updated", d->server->started_us);
+    json_end(w);
+}
+
+static void open_section(struct dump *d, const struct dump_section *s) {
+    d->is_section_open = true;
+    if (d->only) {
+        return;
+    }
+    char type[96];
+    int n = snprintf(type, sizeof(type), "type.googleapis.com/envoy.admin.v3.%s", s->dump);
+    json_obj(&d->w);
+    json_key(&d->w, SV("@type"));
+    json_str(&d->w, sv_from(type, (size_t)n));
+    if (s->has_version) {
+        pair(&d->w, "version_info", sv_cstr(s->type == RES_CLUSTER ? d->view->cds_version : d->view->lds_version));
+    }
+}
+
+static void close_section(struct dump *d) {
+    d->is_section_open = false;
+    if (!d->only) {
+        json_end(&d->w);
+    }
+    d->section++;
+    d->list = d->item = 0;
+}
+
+static void close_list(struct dump *d) {
+    if (d->is_list_open) {
+        json_end(&d->w);
+        d->is_list_open = false;
+    }
+    d->list++;
+    d->item = 0;
+}
+
+static void masked_element(struct dump *d, const struct dump_section *s, const struct dump_list *l, const struct view_item *it) {
+    struct json_writer outer = d->w;
+    struct buf BUF_AUTO text;
+    buf_init(&text);
+    json_begin(&d->w, &text, 0);
+    if (l->id == LIST_INLINE_ROUTES) {
+        json_arr(&d->w);
+        inline_routes(d, s, l, it);
+        json_end(&d->w);
+    } else {
+        write_element(d, s, l, it);
+    }
+    d->w = outer;
+    struct buf BUF_AUTO kept;
+    buf_init(&kept);
+    config_mask_apply(buf_pullup(&text, buf_len(&text)), d->mask, &kept);
+    if (!buf_empty(&kept)) {
+        json_raw(&d->w, buf_pullup(&kept, buf_len(&kept)));
+    }
+}
+
+/* One item of the open section; false: the list is through. */
+static bool step_list(struct dump *d, const struct dump_section *s, const struct dump_list *l) {
+    while (d->item < d->view->items_n) {
+        const struct view_item *it = &d->view->items[d->item++];
+        if (!belongs(d, s, l, it)) {
+            continue;
+        }
+        if (!d->is_list_open && !d->only) {
+            json_key(&d->w, sv_cstr(l->field));
+            json_arr(&d->w);
+            d->is_list_open = true;
+        }
+        if (d->mask.n) {
+            masked_element(d, s, l, it);
+        } else if (l->id == LIST_INLINE_ROUTES) {
+            inline_routes(d, s, l, it);
+        } else {
+            write_element(d, s, l, it);
+        }
+        return true;
+    }
+    return false;
+}
+
+/* False: everything is written. */
+static bool step(struct dump *d) {
+    if (d->section < 0) {
+        if (!d->only) {
+            bootstrap_section(d);
+        }
+        d->section = 0;
+        return true;
+    }
+    if (d->section >= (int)ARRAY_LEN(sections)) {
+        return false;
+    }
+    const struct dump_section *s = &sections[d->section];
+    if ((s->needs_eds && !d->include_eds) || (d->only && s != d->only)) {
+        d->section++;
+        return true;
+    }
+    if (!d->is_section_open) {
+        open_section(d, s);
+    }
+    if (d->list >= LISTS_MAX || !s->lists[d->list].field) {
+        close_section(d);
+        return true;
+    }
+    const struct dump_list *l = &s->lists[d->list];
+    if ((d->only && l != d->only_list) || !step_list(d, s, l)) {
+        close_list(d);
+    }
+    return true;
+}
+
+static bool next(void *state, struct buf *out) {
+    struct dump *d = state;
+    d->w.out = out;
+    if (!d->is_begun) {
+        d->is_begun = true;
+        json_begin(&d->w, out, 1);
+        json_obj(&d->w);
+        json_key(&d->w, SV("configs"));
+        json_arr(&d->w);
+    }
+    while (buf_len(out) < ADMIN_PIECE_BYTES) {
+        if (!step(d)) {
+            json_end(&d->w);
+            json_end(&d->w);
+            buf_lit(out, "\n");
+            return false;
+        }
+    }
+    return true;
+}
+
+static void free_dump(void *state) {
+    struct dump *d = state;
+    view_free(d->view);
+    regex_free(d->name);
+    arena_fini(&d->scratch);
+    char *mask = (char *)(uintptr_t)d->mask.p;
+    xfree(mask);
+    xfree(d);
+}
+
+/* ---- the request ---- */
+
+static bool find_resource(struct dump *d, sv name) {
+    for (size_t i = 0; i < ARRAY_LEN(sections); i++) {
+        for (size_t k = 0; k < LISTS_MAX && sections[i].lists[k].field; k++) {
+            if (sv_is(name, sections[i].lists[k].field)) {
+                d->only = &sections[i];
+                d->only_list = &sections[i].lists[k];
+                d->include_eds |= sections[i].needs_eds;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* False: answered. */
+static bool read_params(struct admin_stream *a, struct dump *d) {
+    struct arena *ar = http_arena(&a->base);
+    char err[160];
+    sv resource = admin_param(a, "resource"), name = admin_param(a, "name_regex"), mask = admin_param(a, "mask");
+    d->include_eds = admin_param(a, "include_eds").p != NULL;
+    if (resource.n && !find_resource(d, resource)) {
+        admin_reply(a, 404, ADMIN_TEXT, arena_printf(ar, "%.*s not found in config dump", SV_ARG(resource)));
+        return false;
+    }
+    if (name.n && !(d->name = regex_new(name.p, name.n, err, sizeof(err)))) {
+        admin_reply(a, 400, ADMIN_TEXT,
+                    arena_printf(ar, "INVALID_ARGUMENT: Error while parsing name_regex from %.*s: %s", SV_ARG(name), err));
+        return false;
+    }
+    if (mask.n && !config_mask_valid(mask)) {
+        admin_reply(a, 400, ADMIN_TEXT,
+                    arena_printf(ar, "FieldMask %.*s could not be successfully applied to any configs.", SV_ARG(mask)));
+        return false;
+    }
+    d->mask = mask.n ? sv_cstr(sv_dup(mask)) : SV_NULL;
+    return true;
+}
+
+static void on_view(struct admin_stream *a, struct view *view) {
+    struct dump *d = xnew(struct dump);
+    d->server = a->server;
+    d->view = view;
+    d->section = -1;
+    arena_init(&d->scratch, 65536);
+    if (!read_params(a, d)) {
+        free_dump(d);
+        return;
+    }
+    struct admin_producer p = {next, free_dump, d};
+    admin_produce(a, ADMIN_JSON, &p);
+}
+
+void admin_config_dump(struct admin_stream *a) {
+    admin_view(a, 1u << RES_CLUSTER | 1u << RES_LISTENER | 1u << RES_ROUTE | 1u << RES_SECRET | 1u << RES_ENDPOINTS, on_view);
+}
