@@ -6,20 +6,18 @@
 
 #include "proxy/stats/stats.h"
 
+/* clang-format off: it cannot make up its mind about these tables */
+
 /* "server." */
-#define SERVER_STATS(P, C, G, H, T)                                                                \
-    G(P, concurrency)                                                                              \
-    G(P, days_until_first_cert_expiring)                                                           \
-    C(P, debug_assertion_failures)                                                                 \
-    C(P, dropped_stat_flushes)                                                                     \
-    C(P, dynamic_unknown_fields)                                                                   \
-    C(P, envoy_bug_failures)                                                                       \
-    C(P, envoy_notifications) G(P, hot_restart_epoch) G(P, hot_restart_generation)                 \
-        H(P, initialization_time_ms, MS) G(P, live) G(P, memory_allocated) G(P, memory_heap_size)  \
-            G(P, memory_physical_size) G(P, parent_connections)                                    \
-                G(P, seconds_until_first_ocsp_response_expiring) G(P, state)                       \
-                    C(P, static_unknown_fields) G(P, stats_recent_lookups) G(P, total_connections) \
-                        G(P, uptime) G(P, version) C(P, wip_protos)
+#define SERVER_STATS(P, C, G, H, T) \
+    G(P, concurrency) G(P, days_until_first_cert_expiring) C(P, debug_assertion_failures) \
+    C(P, dropped_stat_flushes) C(P, dynamic_unknown_fields) C(P, envoy_bug_failures) \
+    C(P, envoy_notifications) G(P, hot_restart_epoch) G(P, hot_restart_generation) \
+    H(P, initialization_time_ms, MS) G(P, live) G(P, memory_allocated) G(P, memory_heap_size) \
+    G(P, memory_physical_size) G(P, parent_connections) \
+    G(P, seconds_until_first_ocsp_response_expiring) G(P, state) C(P, static_unknown_fields) \
+    G(P, stats_recent_lookups) G(P, total_connections) G(P, uptime) G(P, version) \
+    C(P, wip_protos)
 STATS_ENUM(SERVER, SERVER_STATS);
 extern const struct stats_group server_stats_group;
 enum {
@@ -46,13 +44,9 @@ extern const struct stats_group dispatcher_stats_group;
 
 /* "cluster_manager." */
 #define CLUSTER_MANAGER_STATS(P, C, G, H, T) \
-    G(P, active_clusters)                    \
-    C(P, cluster_added)                      \
-    C(P, cluster_modified)                   \
-    C(P, cluster_removed)                    \
-    C(P, cluster_updated)                    \
-    C(P, cluster_updated_via_merge)          \
-    C(P, update_merge_cancelled) C(P, update_out_of_merge_window) G(P, warming_clusters)
+    G(P, active_clusters) C(P, cluster_added) C(P, cluster_modified) C(P, cluster_removed) \
+    C(P, cluster_updated) C(P, cluster_updated_via_merge) C(P, update_merge_cancelled) \
+    C(P, update_out_of_merge_window) G(P, warming_clusters)
 STATS_ENUM(CLUSTER_MANAGER, CLUSTER_MANAGER_STATS);
 extern const struct stats_group cluster_manager_stats_group;
 
@@ -62,16 +56,12 @@ STATS_ENUM(TLS_CLUSTER_MANAGER, TLS_CLUSTER_MANAGER_STATS);
 extern const struct stats_group tls_cluster_manager_stats_group;
 
 /* "listener_manager." */
-#define LISTENER_MANAGER_STATS(P, C, G, H, T)                                              \
-    C(P, listener_added)                                                                   \
-    C(P, listener_create_failure)                                                          \
-    C(P, listener_create_success)                                                          \
-    C(P, listener_in_place_updated)                                                        \
-    C(P, listener_modified)                                                                \
-    C(P, listener_removed)                                                                 \
+#define LISTENER_MANAGER_STATS(P, C, G, H, T) \
+    C(P, listener_added) C(P, listener_create_failure) C(P, listener_create_success) \
+    C(P, listener_in_place_updated) C(P, listener_modified) C(P, listener_removed) \
     C(P, listener_stopped) G(P, total_filter_chains_draining) G(P, total_listeners_active) \
-        G(P, total_listeners_draining) G(P, total_listeners_warming) G(P, workers_pinned)  \
-            G(P, workers_started)
+    G(P, total_listeners_draining) G(P, total_listeners_warming) G(P, workers_pinned) \
+    G(P, workers_started)
 STATS_ENUM(LISTENER_MANAGER, LISTENER_MANAGER_STATS);
 extern const struct stats_group listener_manager_stats_group;
 
@@ -79,11 +69,9 @@ extern const struct stats_group listener_manager_stats_group;
  * "sds.<secret>.", "cluster.<c>." (EDS), "runtime.",
  * "extension_config_discovery.http_filter.<name>." */
 #define XDS_STATS(P, C, G, H, T) \
-    C(P, init_fetch_timeout)     \
-    C(P, update_attempt)         \
-    H(P, update_duration, MS)    \
-    C(P, update_failure)         \
-    C(P, update_rejected) C(P, update_success) G(P, update_time) G(P, version) T(P, version_text)
+    C(P, init_fetch_timeout) C(P, update_attempt) H(P, update_duration, MS) C(P, update_failure) \
+    C(P, update_rejected) C(P, update_success) G(P, update_time) G(P, version) \
+    T(P, version_text)
 STATS_ENUM(XDS, XDS_STATS);
 extern const struct stats_group xds_stats_group;
 
@@ -111,24 +99,20 @@ STATS_ENUM(CONTROL_PLANE, CONTROL_PLANE_STATS);
 extern const struct stats_group control_plane_stats_group;
 
 /* "runtime." */
-#define RUNTIME_STATS(P, C, G, H, T)                  \
-    G(P, admin_overrides_active)                      \
-    G(P, deprecated_feature_seen_since_process_start) \
-    C(P, deprecated_feature_use)                      \
-    C(P, load_error)                                  \
-    C(P, load_success)                                \
-    G(P, num_keys) G(P, num_layers) C(P, override_dir_exists) C(P, override_dir_not_exists)
+#define RUNTIME_STATS(P, C, G, H, T) \
+    G(P, admin_overrides_active) G(P, deprecated_feature_seen_since_process_start) \
+    C(P, deprecated_feature_use) C(P, load_error) C(P, load_success) G(P, num_keys) \
+    G(P, num_layers) C(P, override_dir_exists) C(P, override_dir_not_exists)
 STATS_ENUM(RUNTIME, RUNTIME_STATS);
 extern const struct stats_group runtime_stats_group;
 
 /* "filesystem."; write_dropped_bytes is ours: log bytes thrown away because the disk could not keep
  * up */
-#define FILESYSTEM_STATS(P, C, G, H, T)                                                      \
-    C(P, flushed_by_timer)                                                                   \
-    C(P, reopen_failed)                                                                      \
-    C(P, write_buffered) C(P, write_completed) C(P, write_failed) G(P, write_total_buffered) \
-        C(P, write_dropped_bytes)
+#define FILESYSTEM_STATS(P, C, G, H, T) \
+    C(P, flushed_by_timer) C(P, reopen_failed) C(P, write_buffered) C(P, write_completed) \
+    C(P, write_failed) G(P, write_total_buffered) C(P, write_dropped_bytes)
 STATS_ENUM(FILESYSTEM, FILESYSTEM_STATS);
 extern const struct stats_group filesystem_stats_group;
 
+/* clang-format on */
 #endif
