@@ -215,8 +215,9 @@ static void send_headers(struct codec_stream *s, const struct headers *h, bool e
     }
     sv method = headers_get(h, HDR_method);
     h1->is_head = sv_eq(method, SV("HEAD"));
-    h1->is_connect = sv_eq(method, SV("CONNECT"));
-    h1->is_upgrade = !h1->is_connect && asks_upgrade(h);
+    bool is_extended = headers_has(h, HDR_protocol); /* of an HTTP/2 client: here it is the upgrade it stands for */
+    h1->is_connect = sv_eq(method, SV("CONNECT")) && !is_extended;
+    h1->is_upgrade = is_extended || (!h1->is_connect && asks_upgrade(h));
     enum h1_coding coding = choose_coding(h1, h, method, end_stream);
     h1_encode_request_head(h1, h, coding);
     if (!end_stream) {

@@ -221,7 +221,8 @@ void h1_encode_request_head(struct h1 *h1, const struct headers *h, enum h1_codi
     struct buf *out = conn_out(h1->codec.conn);
     /* The authority may be written twice, in the target and as host. */
     char *start = buf_reserve(out, fields_room(h) + headers_get(h, HDR_authority).n);
-    char *p = put(start, headers_get(h, HDR_method));
+    sv protocol = headers_get(h, HDR_protocol);
+    char *p = put(start, protocol.n ? SV("GET") : headers_get(h, HDR_method));
     *p++ = ' ';
     char *target = p;
     p = put_target(p, h1, h);
@@ -235,8 +236,12 @@ void h1_encode_request_head(struct h1 *h1, const struct headers *h, enum h1_codi
     if (authority) {
         p = put_own(p, SV("host"), authority->value, how);
     }
-    p = put_fields(p, h, (struct field_filter){.skip_connection = h1->close_after}, how);
-    if (h1->close_after) {
+    bool own_connection = h1->close_after || protocol.n;
+    p = put_fields(p, h, (struct field_filter){.skip_connection = own_connection}, how);
+    if (protocol.n) { /* RFC 8441 */
+        p = put_own(p, SV("connection"), SV("Upgrade"), how);
+        p = put_own(p, SV("upgrade"), protocol, how);
+    } else if (h1->close_after) {
         p = put_own(p, SV("connection"), SV("close"), how);
     }
     p = PUT_LIT(put_coding(p, coding, how), "\r\n");
