@@ -15,6 +15,8 @@ struct cluster_hosts {
     bool is_ready;                      /* first discovery is over, one way or the other */
     struct dns_name **names;            /* DNS clusters: one for each different name */
     unsigned names_n;
+    struct dns_resolver *resolver;      /* one ref while names are looked up */
+    struct outlier_detector *detector;  /* of cfg; NULL: no outlier detection */
 };
 struct dns_name {
     struct cluster_hosts *hosts;
@@ -23,7 +25,7 @@ struct dns_name {
     unsigned addrs_n;
     bool is_answered;                   /* once: with addresses or not */
     unsigned failures;                  /* in a row */
-    struct dns_query *query;            /* under way; NULL */
+    struct dns_lookup *lookup;          /* under way; NULL */
     struct timer refresh;
 };
 const struct dns_name *store_dns_find(const struct cluster_hosts *h, sv name);

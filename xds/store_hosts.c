@@ -6,6 +6,7 @@
 #include "proxy/config/endpoints.h"
 #include "proxy/observe/metadata.h"
 #include "proxy/upstream/host_set.h"
+#include "proxy/upstream/outlier.h"
 #include "xds/hosts.h"
 
 /* ---- metadata of endpoints ---- */
@@ -147,6 +148,40 @@ static void set_hosts(struct cluster_hosts *h, struct host_set *set) {
     }
     h->set = set;
     count_members(h);
+    if (h->detector) {
+        outlier_detector_set_hosts(h->detector, set);
+    }
+}
+
+/* A host was ejected or came back: the same endpoints, other lists. */
+static void on_ejection(void *arg, struct host *host) {
+    struct cluster_hosts *h = arg;
+    (void)host;
+    struct host_set *set = host_set_rebuild(h->cfg, h->set);
+    shared_unref(&h->set->shared);
+    h->set = set;
+    count_members(h);
+    if (h->entry->active && !h->entry->warming) {
+        store_hosts_publish(h->entry);
+    }
+}
+
+static void stop_detector(struct cluster_hosts *h) {
+    if (h->detector) {
+        outlier_detector_stop(h->detector);
+        h->detector = NULL;
+    }
+}
+
+static void release_detector(void *arg) { outlier_detector_unref(arg); }
+
+static void start_detector(struct cluster_hosts *h) {
+    stop_detector(h);
+    if (h->cfg->outlier && !h->entry->store->opt.is_dry_run) {
+        h->detector = outlier_detector_new(h->entry->store->loop, h->cfg, on_ejection, h);
+        h->resource->cluster->detector = h->detector; /* the new version is not shared yet; its arena holds the ref */
+        arena_on_fini(&h->resource->arena, release_detector, h->detector);
+    }
 }
 
 /* ---- discovery ---- */
@@ -188,6 +223,7 @@ void store_hosts_start(struct entry *e, struct resource *r) {
         h->resource = shared_ref(r);
         h->cfg = r->cluster;
         store_dns_stop(h);
+        start_detector(h);
         bool is_dns = h->cfg->type == CLUSTER_TYPE_STRICT_DNS || h->cfg->type == CLUSTER_TYPE_LOGICAL_DNS;
         h->is_ready = !is_dns && h->cfg->type != CLUSTER_TYPE_EDS;
         if (is_dns) {
@@ -229,6 +265,7 @@ void store_hosts_stop(struct entry *e) {
         return;
     }
     store_dns_stop(h);
+    stop_detector(h);
     if (h->set) {
         shared_unref(&h->set->shared);
     }
