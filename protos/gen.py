@@ -5,7 +5,7 @@
 
 Takes the official descriptors out of the xds-protos modules, adds extra.txt, keeps what roots.txt
 reaches, regroups it into one file per proto package and has protoc-c write OUT/protos/gen/NAME.pb-c.{c,h}. Beside them
-come registry.{c,h} (every message by name, with what protobuf-c drops: maps, json names, sensitivity, deprecation),
+come registry.c (every message by name, with what protobuf-c drops: maps, json names, sensitivity, deprecation),
 rules.c (the validate.rules of every field) and OUT/proto/descriptors.pb (the same set, for tests and tools).
 How the C names are made: protos/README.md. The output depends on the inputs only, byte for byte.
 """

@@ -253,10 +253,6 @@ def list_value(lists, kind, values):
     return f"{{.{member} = {name}}}", len(values)
 
 
-def well_known(kind_rules, value):
-    return validate_pb2.KnownRegex.Name(value)
-
-
 def rule_row(lists, m, entry):
     """The C initialiser of one constraint, or None where it says nothing (strict beside well_known_regex)."""
     what, field, scope, rest = entry
@@ -293,7 +289,7 @@ def text_row(lists, m, entry):
     if name == "well_known_regex":
         strict = not any(e[0] == "rule" and e[1] == field and e[2] == scope and e[3][1] == "strict" and not e[3][2]
                          for e in m.rules)
-        return Rule(field, scope, f"{well_known(m, value)}{'_STRICT' if strict else ''}")
+        return Rule(field, scope, f"{validate_pb2.KnownRegex.Name(value)}{'_STRICT' if strict else ''}")
     if name in ("in", "not_in"):
         return Rule(field, scope, op, *list_value(lists, "string", value))
     if name == "pattern":
