@@ -6,7 +6,8 @@
 
 #include "proxy/stats/stats.h"
 
-/* clang-format off: it cannot make up its mind about these tables */
+/* The formatter cannot make up its mind about these tables. */
+/* clang-format off */
 
 /* "server." */
 #define SERVER_STATS(P, C, G, H, T) \
