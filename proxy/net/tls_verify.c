@@ -323,6 +323,26 @@ static bool verify_chain(const struct tls_policy *p, const struct tls_ca *ca, bo
     return ok;
 }
 
+static sv name_error(const X509 *leaf, const sv *list, unsigned n, struct arena *a) {
+    sv sans = tls_x509_sans_text(leaf, a);
+    if (!list) {
+        return arena_printf(a, "verify cert failed: SAN matcher, certificate SANs are [%.*s]",
+                            SV_ARG(sans));
+    }
+    struct buf expected;
+    buf_init(&expected);
+    for (unsigned i = 0; i < n; i++) {
+        buf_append_sv(&expected, i ? SV(", ") : SV_NULL);
+        buf_append_sv(&expected, list[i]);
+    }
+    sv text = arena_printf(a,
+                           "verify cert failed: verify SAN list, expected SANs: [%.*s], "
+                           "certificate SANs: [%.*s]",
+                           SV_ARG(buf_pullup(&expected, buf_len(&expected))), SV_ARG(sans));
+    buf_fini(&expected);
+    return text;
+}
+
 /* Alternative names and pins; the chain, when there are roots, is already good. */
 static bool verify_leaf(const struct tls_policy *p, const struct tls_peer *peer, const X509 *leaf,
                         struct arena *a, struct tls_verdict *out) {
@@ -335,16 +355,8 @@ static bool verify_leaf(const struct tls_policy *p, const struct tls_peer *peer,
     }
     bool has_names = list || p->sans_n;
     if (has_names && !names_match(p, leaf, list, n, by_sni, a)) {
-        sv sans = tls_x509_sans_text(leaf, a);
-        sv error =
-            list && !by_sni
-                ? arena_printf(a,
-                               "verify cert failed: verify SAN list, certificate SANs: "
-                               "[%.*s]",
-                               SV_ARG(sans))
-                : arena_printf(a, "verify cert failed: SAN matcher, certificate SANs are [%.*s]",
-                               SV_ARG(sans));
-        fail(out, SSL_AD_CERTIFICATE_UNKNOWN, SSL_STAT_fail_verify_san, error);
+        fail(out, SSL_AD_CERTIFICATE_UNKNOWN, SSL_STAT_fail_verify_san,
+             name_error(leaf, by_sni ? NULL : list, n, a));
         return false;
     }
     if (p->pins_n && !pins_match(p, leaf)) {
