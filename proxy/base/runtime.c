@@ -11,7 +11,6 @@
 #include "proxy/base/arena.h"
 #include "proxy/base/json.h"
 #include "proxy/base/map.h"
-#include "proxy/base/runtime_hook.h"
 #include "proxy/base/shared.h"
 #include "proxy/base/vec.h"
 
@@ -207,10 +206,6 @@ static struct snapshot *snapshot_new(struct runtime_layer *const *layers, unsign
     return m;
 }
 
-static bool hook_u64(sv key, uint64_t *out);
-static bool hook_fraction(sv key, uint32_t *numerator, uint32_t *denominator);
-static const struct runtime_hook hook = {.u64 = hook_u64, .fraction = hook_fraction};
-
 void runtime_publish(struct runtime_layer *const *layers, unsigned n) {
     struct snapshot *m = snapshot_new(layers, n);
     pthread_mutex_lock(&lock);
@@ -218,7 +213,6 @@ void runtime_publish(struct runtime_layer *const *layers, unsigned n) {
     current = m;
     __atomic_store_n(&version, version + 1, __ATOMIC_RELEASE);
     pthread_mutex_unlock(&lock);
-    runtime_hook_set(&hook);
     if (old) {
         shared_unref(&old->shared);
     }
@@ -305,18 +299,6 @@ static bool fraction_of(const struct value *v, uint32_t *numerator, uint32_t *de
 bool runtime_fraction(sv key, uint32_t numerator, uint32_t denominator, uint64_t random) {
     fraction_of(find(key), &numerator, &denominator);
     return denominator && random % denominator < numerator;
-}
-
-static bool hook_u64(sv key, uint64_t *out) {
-    const struct value *v = find(key);
-    if (!v || !v->has_u64) {
-        return false;
-    }
-    *out = v->u64;
-    return true;
-}
-static bool hook_fraction(sv key, uint32_t *numerator, uint32_t *denominator) {
-    return fraction_of(find(key), numerator, denominator);
 }
 
 bool runtime_has_prefix(sv prefix) {

@@ -9,7 +9,7 @@
 #include "protos/gen/type.pb-c.h"
 #include "protos/gen/type_matcher.pb-c.h"
 #include "proxy/base/regex.h"
-#include "proxy/base/runtime_hook.h"
+#include "proxy/base/runtime.h"
 #include "proxy/http/path.h"
 
 /* --- strings --- */
@@ -566,9 +566,8 @@ bool fraction_compile(struct compile_ctx *ctx, const void *runtime_fractional_pe
 }
 
 bool fraction_holds(const struct fraction *f, uint64_t random) {
-    uint32_t numerator = f->numerator, denominator = f->denominator;
     if (f->runtime_key.n) {
-        runtime_hook_fraction(f->runtime_key, &numerator, &denominator);
+        return runtime_fraction(f->runtime_key, f->numerator, f->denominator, random);
     }
-    return random % denominator < numerator;
+    return random % f->denominator < f->numerator;
 }

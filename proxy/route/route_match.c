@@ -3,7 +3,7 @@
  * Spec: config.route.v3.RouteMatch, VirtualHost.require_tls, WeightedCluster; Envoy's RouteMatcher.
  * Not here: rewriting (route_rewrite.c), hashing (route_hash.c). */
 #include "proxy/base/regex.h"
-#include "proxy/base/runtime_hook.h"
+#include "proxy/base/runtime.h"
 #include "proxy/http/path.h"
 #include "proxy/net/conn.h"
 #include "proxy/net/tls.h"
@@ -193,8 +193,7 @@ uint64_t route_weighted_random(const struct route_entry *r, const struct route_m
 }
 
 static uint32_t weight_of(const struct weighted_cluster *w) {
-    uint64_t weight = w->weight;
-    runtime_hook_u64(w->runtime_key, &weight);
+    uint64_t weight = runtime_u64(w->runtime_key, w->weight);
     return weight < UINT32_MAX ? (uint32_t)weight : UINT32_MAX;
 }
 

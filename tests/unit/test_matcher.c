@@ -1,5 +1,5 @@
 /* String, header, query, cookie, path, value and metadata matchers, fractions: what matches and what is refused. */
-#include "proxy/base/runtime_hook.h"
+#include "proxy/base/runtime.h"
 #include "proxy/observe/filter_state.h"
 #include "proxy/observe/metadata.h"
 #include "proxy/route/matcher.h"
@@ -457,32 +457,19 @@ static void fractions(void **state) {
     assert_false(fraction_compile(&f.ctx, fake_msg(&f, FRACTION, "default_value { numerator: 1 denominator: 9 }"), &fr));
 }
 
-static bool fake_u64(sv key, uint64_t *out) {
-    (void)key;
-    (void)out;
-    return false;
-}
-
-static bool fake_fraction(sv key, uint32_t *numerator, uint32_t *denominator) {
-    if (!sv_is(key, "set")) {
-        return false;
-    }
-    *numerator = 100;
-    *denominator = 100;
-    return true;
-}
-
 static void runtime_fractions(void **state) {
     (void)state;
-    static const struct runtime_hook hook = {fake_u64, fake_fraction};
     struct fraction set, unset;
     assert_true(fraction_compile(&f.ctx, fake_msg(&f, FRACTION, "default_value { numerator: 0 } runtime_key: 'set'"), &set));
     assert_true(fraction_compile(&f.ctx, fake_msg(&f, FRACTION, "default_value { numerator: 0 } runtime_key: 'no'"), &unset));
     assert_false(fraction_holds(&set, 1));
-    runtime_hook_set(&hook);
+    struct runtime_layer *layer = runtime_layer_new(SV("test"));
+    runtime_layer_set(layer, SV("set"), SV("100"));
+    runtime_publish(&layer, 1);
     assert_true(fraction_holds(&set, 1));
     assert_false(fraction_holds(&unset, 1));
-    runtime_hook_set(NULL);
+    runtime_publish(NULL, 0);
+    runtime_layer_free(layer);
 }
 
 int main(void) {

@@ -4,7 +4,6 @@
 
 #include "proxy/base/mem.h"
 #include "proxy/base/runtime.h"
-#include "proxy/base/runtime_hook.h"
 #include "tests/support/unit.h"
 
 static struct runtime_layer *base, *admin;
@@ -143,18 +142,9 @@ static void test_fraction(void **state) {
         set(base, "k", cases[i].text);
         publish();
         assert_row(runtime_fraction(SV("k"), 1, 2, cases[i].random) == cases[i].want, i);
-        uint32_t n = 1, d = 2;
-        runtime_hook_fraction(SV("k"), &n, &d);
-        assert_row((cases[i].random % d < n) == cases[i].want, i);
     }
     assert_false(runtime_fraction(SV("absent"), 1, 0, 0)); /* no denominator: never */
     assert_true(runtime_fraction(SV("absent"), 1, 1, 123));
-    uint64_t v = 3;
-    assert_false(runtime_hook_u64(SV("absent"), &v));
-    set(base, "n", "8");
-    publish();
-    assert_true(runtime_hook_u64(SV("n"), &v));
-    assert_int_equal(v, 8);
 }
 
 static void test_prefix(void **state) {
