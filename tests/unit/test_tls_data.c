@@ -196,12 +196,13 @@ static void test_hostile_bytes(void **state) {
     shared_unref(&f->shared);
 }
 
-/* Real handshake bytes with one of them changed, and cut anywhere: never a crash, never ready. */
+/* Real handshakes with one byte changed: never a crash, hardly ever a connection. */
 static void test_mutated_handshakes(void **state) {
     (void)state;
     struct transport_factory *fs = factory(false, MTLS_SERVER),
                              *fc = factory(true, MTLS_CLIENT "max_session_keys { value: 0 }");
     struct rng r;
+    unsigned survivors = 0;
     rng_seed(&r, 42);
     for (unsigned round = 0; round < 300; round++) {
         struct tls_end s, bare, c, bare2;
@@ -223,12 +224,16 @@ static void test_mutated_handshakes(void **state) {
             buf_move(&bare.out, &bare2.in);
             buf_move(&bare2.out, &bare.in);
         }
-        assert_true(!changed || !(s.ready && c.ready && round == UINT32_MAX));
+        bool healthy = s.ready && c.ready && !s.failed && !c.failed;
+        assert_true(changed || healthy);
+        survivors += changed && healthy;
         tls_end_free(&s);
         tls_end_free(&c);
         tls_end_free(&bare);
         tls_end_free(&bare2);
     }
+    /* Only the version in the headers of plaintext records is nobody's business. */
+    assert_true(survivors < 300 / 20);
     shared_unref(&fs->shared);
     shared_unref(&fc->shared);
 }
