@@ -65,6 +65,20 @@ static void add_header_names(struct retry_state *r, sv list, struct arena *a) {
     r->retry_on |= RETRY_RETRIABLE_HEADERS;
 }
 
+static struct retry_state *state_of_policy(const struct retry_policy *p, struct arena *a, uint8_t priority) {
+    struct retry_state *r = arena_new(a, struct retry_state);
+    r->policy = p;
+    r->priority = priority;
+    r->remaining = 1;
+    if (p) {
+        r->retry_on = p->retry_on;
+        r->remaining = p->num_retries;
+        r->codes = p->status_codes;
+        r->codes_n = p->status_codes_n;
+    }
+    return r;
+}
+
 struct retry_state *retry_state_new(const struct retry_policy *p, struct headers *h, struct arena *a, uint8_t priority) {
     sv on = take(h, HDR_x_envoy_retry_on), grpc_on = take(h, HDR_x_envoy_retry_grpc_on);
     sv max = take(h, HDR_x_envoy_max_retries), codes = take(h, HDR_x_envoy_retriable_status_codes);
@@ -72,14 +86,9 @@ struct retry_state *retry_state_new(const struct retry_policy *p, struct headers
     if (!p && !on.n && !grpc_on.n) {
         return NULL;
     }
-    struct retry_state *r = arena_new(a, struct retry_state);
+    struct retry_state *r = state_of_policy(p, a, priority);
     bool all_known;
-    r->policy = p;
-    r->priority = priority;
-    r->retry_on = (p ? p->retry_on : 0) | retry_on_parse(on, &all_known) | retry_on_parse(grpc_on, &all_known);
-    r->remaining = p ? p->num_retries : 1;
-    r->codes = p ? p->status_codes : NULL;
-    r->codes_n = p ? p->status_codes_n : 0;
+    r->retry_on |= retry_on_parse(on, &all_known) | retry_on_parse(grpc_on, &all_known);
     uint64_t n;
     if (max.n && sv_to_u64(max, &n)) {
         r->remaining = n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
@@ -133,22 +142,22 @@ static bool grpc_status_wants(uint32_t retry_on, sv status) {
     return false;
 }
 
+/* The RETRY_* reasons that a status code alone gives. */
+static uint32_t reasons_of(unsigned status) {
+    uint32_t reasons = status >= 500 && status < 600 ? RETRY_5XX : 0;
+    if (status >= 502 && status <= 504) {
+        reasons |= RETRY_GATEWAY_ERROR;
+    }
+    return status == 409 ? reasons | RETRY_RETRIABLE_4XX : reasons;
+}
+
 static bool headers_want_retry(const struct retry_state *r, const struct headers *h, struct arena *scratch) {
     unsigned status = headers_status(h);
     uint32_t on = r->retry_on;
-    if (headers_has(h, HDR_x_envoy_ratelimited) && !(on & RETRY_ENVOY_RATELIMITED)) {
-        return false;
+    if (headers_has(h, HDR_x_envoy_ratelimited)) {
+        return on & RETRY_ENVOY_RATELIMITED;
     }
-    if ((on & RETRY_5XX) && status >= 500 && status < 600) {
-        return true;
-    }
-    if ((on & RETRY_GATEWAY_ERROR) && status >= 502 && status <= 504) {
-        return true;
-    }
-    if ((on & RETRY_RETRIABLE_4XX) && status == 409) {
-        return true;
-    }
-    if ((on & RETRY_ENVOY_RATELIMITED) && headers_has(h, HDR_x_envoy_ratelimited)) {
+    if (on & reasons_of(status)) {
         return true;
     }
     if ((on & RETRY_RETRIABLE_STATUS_CODES) && code_listed(r, status)) {

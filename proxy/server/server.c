@@ -15,6 +15,7 @@
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
 #include "proxy/base/version.h"
+#include "proxy/config/compile_stats.h"
 #include "proxy/observe/log_sink.h"
 #include "proxy/server/admin.h"
 #include "proxy/stats/stats_flush.h"
@@ -212,6 +213,22 @@ static void init_stats(struct server *s) {
     set_state(s, SERVER_STATE_PRE_INITIALIZING);
 }
 
+static bool init_stats_config(struct server *s, struct diag *d) {
+    struct compile_ctx ctx = {.arena = &s->arena, .diag = d, .registry = s->registry, .stats = s->stats, .is_static = true};
+    struct stats_cli_tag *tags = arena_new_array(&s->arena, struct stats_cli_tag, s->opt.stats_tags.n);
+    for (size_t i = 0; i < s->opt.stats_tags.n; i++) {
+        sv value = sv_cstr(s->opt.stats_tags.p[i]);
+        tags[i].name = sv_cut(&value, ':');
+        tags[i].value = value;
+    }
+    DIAG_FIELD(d, "stats_config");
+    const struct stats_config *c = compile_stats_config(&ctx, s->bootstrap->stats_config, tags, (unsigned)s->opt.stats_tags.n);
+    if (c) {
+        stats_store_configure(s->stats, c);
+    }
+    return c != NULL;
+}
+
 static uint32_t flush_interval(const Bootstrap__Bootstrap *b) {
     const Pb__Duration *d = b->stats_flush_interval;
     uint64_t ms = d ? (uint64_t)d->seconds * 1000 + (uint64_t)d->nanos / 1000000 : FLUSH_INTERVAL_MS;
@@ -245,7 +262,7 @@ bool server_init(struct server *s, const struct registry *r, struct diag *d) {
                                        .drain_time_ms = s->opt.drain_time_s * 1000,
                                        .is_drain_immediate = s->opt.is_drain_immediate};
     find_local_address(&s->shared.local_address, strcmp(s->opt.local_address_ip_version, "v6") == 0);
-    if (!server_runtime_init(s, d) || !make_workers(s, d)) {
+    if (!init_stats_config(s, d) || !server_runtime_init(s, d) || !make_workers(s, d)) {
         return false;
     }
     s->admin = admin_new(s, d);

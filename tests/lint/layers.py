@@ -11,10 +11,13 @@ LEVEL = {folder: level for level, group in enumerate(ORDER) for folder in group}
 # Interface headers name types of the layers that carry a request, none of those that decide about it.
 API_SEES = {"proxy/base", "protos", "proxy/event", "proxy/stats", "proxy/net", "proxy/http", "proxy/observe"}
 FILTERS_SEE = {"proxy/api", "proxy/base", "protos", "filters/common"}
-# stats: the control plane's own counters.
-XDS_SEES = {"proxy/base", "protos", "proxy/event", "proxy/stats", "proxy/config", "xds"}
-# Everything below works on compiled structs; only compile functions look at messages.
-NO_GENERATED = {"proxy/base", "proxy/event", "proxy/stats", "proxy/http", "proxy/server"}
+# stats: the control plane's own counters. upstream: the store builds host sets, resolves names and ejects hosts.
+XDS_SEES = {"proxy/base", "protos", "proxy/event", "proxy/stats", "proxy/config", "proxy/upstream", "xds"}
+# Single headers of other layers: what a secret compiles to, endpoint metadata, the face the store shows to admin.
+XDS_SEES_FILES = {"proxy/net/tls_cert.h", "proxy/observe/metadata.h", "proxy/server/config_view.h"}
+# Everything below works on compiled structs; only compile functions look at messages. (server shows the bootstrap and
+# admin's own messages, off the request path.)
+NO_GENERATED = {"proxy/base", "proxy/event", "proxy/stats", "proxy/http"}
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"', re.M)
 
 
@@ -48,7 +51,7 @@ def allowed(path, folder, include):
         own_header = target == folder and (folder == "filters/common" or stem(include) == stem(path))
         return target in FILTERS_SEE or own_header
     if folder == "xds":
-        return target in XDS_SEES or path in ("xds/dial.c", "xds/dial.h") and target == "proxy/net"
+        return target in XDS_SEES or include in XDS_SEES_FILES or path in ("xds/dial.c", "xds/dial.h") and target == "proxy/net"
     return allowed_in_proxy(folder, target)
 
 
