@@ -95,6 +95,8 @@ const struct conn_info *http_conn_info(struct http_filter *f);
 /* The selected route, resolved on first use and cached; NULL: no route. */
 const struct route_entry *http_route(struct http_filter *f);
 void http_clear_route_cache(struct http_filter *f);
+/* Does the route forward to a cluster (and not redirect or answer by itself)? */
+bool http_route_forwards(struct http_filter *f);
 /* Name of the cluster that the route leads to (the weighted one for this request); empty: none. request/stream_route.c */
 sv http_route_cluster(struct http_filter *f);
 /* The same cluster's name in stats; empty when there is no such cluster now. */

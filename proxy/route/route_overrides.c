@@ -128,7 +128,7 @@ bool route_compile_legacy_cors(struct compile_ctx *ctx, const void *cors, struct
     uint32_t id = filter_name_id(SV(CORS_FILTER));
     for (unsigned i = 0; i < o->n; i++) {
         if (o->v[i].name_id == id) {
-            return true; /* the typed config counts */
+            return true; /* the typed config counts; over other levels' the filter decides */
         }
     }
     struct filter_override *v = arena_new_array(ctx->arena, struct filter_override, o->n + 1);

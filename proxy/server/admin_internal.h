@@ -5,7 +5,7 @@
 #include "proxy/api/http_filter.h"
 #include "proxy/base/json.h"
 #include "proxy/server/admin.h"
-#include "proxy/server/config_view.h"
+#include "proxy/config/config_view.h"
 #include "proxy/server/server.h"
 
 #define ADMIN_STREAM_MAGIC 0xAD3157E0u

@@ -10,7 +10,7 @@
 #include "proxy/stats/stats_server.h"
 
 struct admin;
-struct config_view; /* what admin asks the config thread for: see server/config_view.h */
+struct config_view; /* what admin asks the config thread for: see config/config_view.h */
 
 struct server {
     struct options opt;

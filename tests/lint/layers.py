@@ -13,8 +13,8 @@ API_SEES = {"proxy/base", "protos", "proxy/event", "proxy/stats", "proxy/net", "
 FILTERS_SEE = {"proxy/api", "proxy/base", "protos", "filters/common"}
 # stats: the control plane's own counters. upstream: the store builds host sets, resolves names and ejects hosts.
 XDS_SEES = {"proxy/base", "protos", "proxy/event", "proxy/stats", "proxy/config", "proxy/upstream", "xds"}
-# Single headers of other layers: what a secret compiles to, endpoint metadata, the face the store shows to admin.
-XDS_SEES_FILES = {"proxy/net/tls_cert.h", "proxy/observe/metadata.h", "proxy/server/config_view.h"}
+# Single headers of other layers: what a secret compiles to, endpoint metadata.
+XDS_SEES_FILES = {"proxy/net/tls_cert.h", "proxy/observe/metadata.h"}
 # Everything below works on compiled structs; only compile functions look at messages. (server shows the bootstrap and
 # admin's own messages, off the request path.)
 NO_GENERATED = {"proxy/base", "proxy/event", "proxy/stats", "proxy/http"}

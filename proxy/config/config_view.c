@@ -1,5 +1,5 @@
 /* Freeing a view: see config_view.h. */
-#include "proxy/server/config_view.h"
+#include "proxy/config/config_view.h"
 
 #include "proxy/base/mem.h"
 #include "proxy/config/sockets.h"

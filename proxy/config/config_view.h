@@ -1,8 +1,8 @@
 /* What the admin port asks the config thread for. The config side (xds/store_view.c) answers on its own thread with one
  * self-contained object; admin never touches the store.
  * Threads: requests from main; answers are posted to main's loop. */
-#ifndef SLUICE_SERVER_CONFIG_VIEW_H
-#define SLUICE_SERVER_CONFIG_VIEW_H
+#ifndef SLUICE_CONFIG_CONFIG_VIEW_H
+#define SLUICE_CONFIG_CONFIG_VIEW_H
 
 #include "proxy/config/config.h"
 #include "proxy/event/loop.h"
