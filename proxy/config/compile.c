@@ -129,8 +129,22 @@ slot_t compile_transport_socket(struct compile_ctx *ctx, const void *msg) {
 
 /* ---- typed configs ---- */
 
+enum pb_json_unknown compile_unknown_policy(const struct compile_ctx *ctx) {
+    const struct config *c = ctx->build ? ctx->build->config : NULL;
+    if (!c) {
+        return PB_JSON_UNKNOWN_WARN;
+    }
+    if (ctx->is_static) {
+        return c->allow_unknown_static ? PB_JSON_UNKNOWN_WARN : PB_JSON_UNKNOWN_ERROR;
+    }
+    if (c->reject_unknown_dynamic) {
+        return PB_JSON_UNKNOWN_ERROR;
+    }
+    return c->ignore_unknown_dynamic ? PB_JSON_UNKNOWN_SKIP : PB_JSON_UNKNOWN_WARN;
+}
+
 const void *compile_any(struct compile_ctx *ctx, sv name, const void *any_msg, const char *want_type, const char **type_out) {
-    const ProtobufCMessage *m = any_unpack(any_msg, name, ctx->arena, ctx->diag);
+    const ProtobufCMessage *m = any_unpack_with(any_msg, name, compile_unknown_policy(ctx), ctx->arena, ctx->diag);
     if (!m) {
         return NULL;
     }

@@ -4,6 +4,7 @@
 #ifndef SLUICE_CONFIG_CONFIG_H
 #define SLUICE_CONFIG_CONFIG_H
 
+#include "protos/pb_json.h"
 #include "proxy/base/map.h"
 #include "proxy/base/table.h"
 #include "proxy/config/names.h"
@@ -70,6 +71,9 @@ struct config_build {
     struct ref_list *secrets;            /* of the transport socket being compiled; NULL outside */
     struct transport_list *transports;
 };
+
+/* What the flags say of unknown fields in this resource. */
+enum pb_json_unknown compile_unknown_policy(const struct compile_ctx *ctx);
 
 /* per type: config/compile_*.c. msg is the unpacked message; results go to r. */
 bool compile_cluster(struct compile_ctx *ctx, struct resource *r, const void *msg);

@@ -132,12 +132,10 @@ static const ProtobufCMessageDescriptor *descriptor_of(enum resource_type t) {
 
 /* Unknown fields: errors in static config unless allowed; in dynamic config as the flags say. */
 static void check_unknown_fields(const struct compile_ctx *ctx, const ProtobufCMessage *m) {
-    const struct config *c = ctx->build->config;
-    bool as_errors = ctx->is_static ? !c->allow_unknown_static : c->reject_unknown_dynamic;
-    if (!as_errors && !ctx->is_static && c->ignore_unknown_dynamic) {
-        return;
+    enum pb_json_unknown policy = compile_unknown_policy(ctx);
+    if (policy != PB_JSON_UNKNOWN_SKIP) {
+        findings_unknown_fields(m, policy == PB_JSON_UNKNOWN_ERROR, ctx->diag);
     }
-    findings_unknown_fields(m, as_errors, ctx->diag);
 }
 
 /* The message is transient: unpacked into a scratch arena, gone after compilation. Strings kept are copied by compile_*. */
