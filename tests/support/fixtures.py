@@ -1,0 +1,96 @@
+"""Pytest fixtures shared by the integration and parity suites."""
+
+import contextlib
+import itertools
+
+import pytest
+
+from support.certs import Authority
+from support.proxy import Envoy, Sluice
+from support.upstream import ByteUpstream, Nghttpd, Nginx, ScriptedUpstream
+
+numbers = itertools.count(1)
+
+
+def starter(directory_of, kind, stack):
+    def start(bootstrap, ready=True, **options):
+        proxy = kind(directory_of(f"{kind.__name__.lower()}{next(numbers)}"), bootstrap, **options)
+        stack.callback(proxy.stop)
+        return proxy.start(ready)
+    return start
+
+
+@pytest.fixture
+def sluice(tmp_path):
+    """Starts proxies that stop when the test ends: sluice(bootstrap) -> Sluice."""
+    with contextlib.ExitStack() as stack:
+        yield starter(lambda name: tmp_path / name, Sluice, stack)
+
+
+@pytest.fixture(scope="module")
+def shared_sluice(tmp_path_factory):
+    """Starts proxies that stop when the module's tests end."""
+    with contextlib.ExitStack() as stack:
+        yield starter(tmp_path_factory.mktemp, Sluice, stack)
+
+
+@pytest.fixture(scope="module")
+def shared_envoy(tmp_path_factory):
+    if not Envoy.binary:
+        pytest.skip("no Envoy to compare with")
+    with contextlib.ExitStack() as stack:
+        yield starter(tmp_path_factory.mktemp, Envoy, stack)
+
+
+@pytest.fixture
+def upstream():
+    server = ScriptedUpstream()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def upstreams():
+    """Makes more of them: upstreams(ScriptedUpstream) or upstreams(ByteUpstream, handler)."""
+    with contextlib.ExitStack() as stack:
+        def make(kind=ScriptedUpstream, *args, **options):
+            server = kind(*args, **options)
+            stack.callback(server.stop)
+            return server
+        yield make
+
+
+@pytest.fixture(scope="module")
+def shared_upstream():
+    server = ScriptedUpstream()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def byte_upstream():
+    server = ByteUpstream()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def nghttpd(tmp_path):
+    with contextlib.ExitStack() as stack:
+        def start(files, *args, **options):
+            server = Nghttpd(tmp_path / f"nghttpd{next(numbers)}", files, *args, **options)
+            stack.callback(server.stop)
+            return server
+        yield start
+
+
+@pytest.fixture(scope="module")
+def nginx(tmp_path_factory):
+    server = Nginx(tmp_path_factory.mktemp("nginx"), {"index.html": b"hello\n", "big": bytes(range(256)) * 40960})
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("ca"))
