@@ -246,6 +246,7 @@ static enum filter_headers_status decode_headers(struct http_filter *f, struct h
         return refuse(r, e->cluster_not_found_code, SV_NULL, RESPONSE_FLAG(NC), SV("cluster_not_found"));
     }
     r->cluster = cluster_view_ref(v);
+    r->pin = cluster_view_pin(v);
     return start_request(r, end_stream);
 }
 
@@ -587,6 +588,7 @@ static void destroy(struct http_filter *f) {
     router_attempt_cancel(r, true);
     buf_fini(&r->body);
     if (r->cluster) {
+        hosts_pin_release(r->pin);
         cluster_view_unref(r->cluster);
     }
     r->magic = 0;

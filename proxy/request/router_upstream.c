@@ -90,9 +90,38 @@ static void attempt_ended(struct router *r) {
     breaker_release(&r->cluster->cfg->use[r->priority].requests);
 }
 
+/* RFC 9110 §9.2.2: doing it twice is as good as doing it once. */
+static bool is_idempotent(sv method) {
+    static const char *const methods[] = {"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"};
+    for (size_t i = 0; i < ARRAY_LEN(methods); i++) {
+        if (sv_is(method, methods[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A pooled connection that the host closed while it was idle: nothing came back, so a bodiless idempotent request is sent
+ * once more, on another connection, instead of telling the client 503. */
+static bool replay(struct router *r, const struct codec_stream *s, enum reset_reason why) {
+    bool is_stale = why == RESET_CONNECTION_TERMINATION && http_pool_stream_reused(s) && s->rx_header_bytes == 0;
+    bool is_whole = r->body_ended && !r->up.sent_any && !r->trailers;
+    if (!is_stale || !is_whole || r->has_replayed || !is_idempotent(headers_get(r->headers, HDR_method))) {
+        return false;
+    }
+    r->has_replayed = true;
+    attempt_ended(r);
+    r->attempts--;
+    router_attempt_start(r);
+    return true;
+}
+
 static void on_reset(struct codec_stream *s, enum reset_reason why) {
     struct router *r = router_of(s->user);
     note_wire(r);
+    if (replay(r, s, why)) {
+        return;
+    }
     attempt_ended(r);
     stats_inc(r->cluster->stats, CLUSTER_upstream_rq_rx_reset);
     HOST_STAT_ADD(r->up.host, rq_error, 1);

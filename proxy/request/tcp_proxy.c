@@ -19,6 +19,7 @@ struct tcp_proxy {
     struct loop *loop;
     struct stats_shard *stats;
     struct cluster_view *cluster;      /* ref held */
+    struct hosts_pin *pin;             /* keeps the host valid */
     const struct tcp_cluster *target;
     struct tcp_pool_request *pending;
     struct conn *up;                   /* NULL: not connected */
@@ -252,6 +253,7 @@ static enum net_status on_new_connection(struct network_filter *f) {
         return NET_STOP;
     }
     p->cluster = cluster_view_ref(v);
+    p->pin = cluster_view_pin(v);
     net_stream_info(f)->cluster_name = v->cfg->observability_name;
     if (p->cfg->max_duration_ms) {
         timer_start(&p->duration, p->cfg->max_duration_ms);
@@ -313,6 +315,7 @@ static void on_below_low(struct network_filter *f) {
 static void destroy(struct network_filter *f) {
     struct tcp_proxy *p = (struct tcp_proxy *)f;
     if (p->cluster) {
+        hosts_pin_release(p->pin);
         cluster_view_unref(p->cluster);
     }
     p->magic = 0;
