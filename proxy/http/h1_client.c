@@ -254,7 +254,8 @@ static void no_1xx(struct codec_stream *s, const struct headers *h) {
 
 static void free_client(struct codec *c) {
     struct h1 *h1 = h1_of(c);
-    buf_clear(&client_of(h1)->held);
+    buf_fini(&client_of(h1)->held);
+    buf_init(&client_of(h1)->held);
     h1_free(c);
 }
 

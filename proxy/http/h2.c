@@ -70,8 +70,10 @@ void h2_stream_release(struct h2_stream *s) {
     count_out(s);
     timer_cancel(&s->flush);
     h2_gauge(h2, H2_pending_send_bytes, -(int64_t)buf_len(&s->out));
-    buf_clear(&s->out);
-    buf_clear(&s->rx);
+    buf_fini(&s->out);
+    buf_fini(&s->rx);
+    buf_init(&s->out); /* readable until the memory goes */
+    buf_init(&s->rx);
     arena_fini(&s->trailer_arena);
     s->trailers = NULL;
     list_unlink(&s->node);

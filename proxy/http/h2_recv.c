@@ -125,6 +125,9 @@ static int malformed(struct h2 *h2, struct h2_stream *s, const char *details) {
     h2->rx_stream = NULL;
     if (!h2->codec.opt->h2.override_stream_error_on_invalid_http_message) {
         h2_fail(h2, NGHTTP2_PROTOCOL_ERROR, details);
+        if (s) {
+            h2_stream_abort(s, RESET_PROTOCOL_ERROR);
+        }
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
     if (s) {
@@ -155,10 +158,7 @@ static int check_limits(struct h2 *h2, struct h2_stream *s, enum header_id id, s
     s->rx_block_bytes += (uint32_t)n;
     if (id == HDR_cookie) {
         s->rx_cookies++;
-        s->rx_cookie_bytes += (uint32_t)n;
-        if (s->rx_cookie_bytes > o->max_headers_bytes) {
-            return overflow(h2, s, H2_cookies_total_bytes_too_large, "http2.cookies_total_bytes_too_large");
-        }
+        s->rx_cookie_bytes += (uint32_t)n; /* part of rx_block_bytes: no limit of its own is needed */
     }
     if (s->rx_block_bytes > o->max_headers_bytes) {
         return overflow(h2, s, H2_header_list_size_too_large, "http2.header_list_size_too_large");

@@ -237,7 +237,7 @@ static void codec_log_init(struct codec_log *l, struct loop *loop) {
     codec_options_defaults(&l->opt);
 }
 
-static void codec_log_start(struct codec_log *l, codec_maker make) {
+UNUSED static void codec_log_start(struct codec_log *l, codec_maker make) {
     l->codec = make(&l->conn, &l->opt, NULL, &codec_log_ops, l);
 }
 
