@@ -521,7 +521,7 @@ static void on_readable(struct conn *c) {
 
 static void on_writable(struct conn *c) {
     c->want_write_ = false;
-    if (c->state == CONN_HANDSHAKE || has_output(c)) {
+    if (c->state == CONN_HANDSHAKE || has_output(c) || !is_raw(c)) { /* TLS may have words of its own left */
         flush(c);
     }
     if (c->tx_splice_ && c->state == CONN_OPEN && !c->want_write_) {
@@ -688,7 +688,10 @@ bool conn_is_stale(struct conn *c) {
         return true;
     }
     ssize_t n = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    return n >= 0 || (errno != EAGAIN && errno != EINTR);
+    if (n > 0) {
+        return is_raw(c); /* under TLS it may be a session ticket */
+    }
+    return n == 0 || (errno != EAGAIN && errno != EINTR);
 }
 
 void conn_dump(const struct conn *c, struct buf *out) {
