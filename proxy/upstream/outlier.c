@@ -209,7 +209,9 @@ static void eject(struct outlier_detector *d, struct watched *w, enum kind kind)
         stats_inc(d->stats, OUTLIER_ejections_overflow);
         return;
     }
-    stats_inc(d->stats, OUTLIER_ejections_total);
+    if (kind == CONSECUTIVE_5XX || kind == SUCCESS_RATE) {
+        stats_inc(d->stats, OUTLIER_ejections_total); /* deprecated: what it counted once */
+    }
     if (!is_enforced(d, kind)) {
         return;
     }
