@@ -1,6 +1,7 @@
-/* Which extensions this binary has: const tables made by filters/registry.c from filters/filters.def, reached as a pointer
- * from main.c. Lookups go by the config message's type; by name (older names are aliases) only when there is no message,
- * as in Envoy, where a name alone chooses nothing.
+/* Which extensions this binary has: const tables made by filters/registry.c from
+ * filters/filters.def, reached as a pointer from main.c. Lookups go by the config message's type;
+ * by name (older names are aliases) only when there is no message, as in Envoy, where a name alone
+ * chooses nothing.
  * Threads: immutable, any. */
 #ifndef SLUICE_API_REGISTRY_H
 #define SLUICE_API_REGISTRY_H
@@ -33,14 +34,18 @@ struct registry {
     unsigned aliases_n;
 };
 
-/* The extension whose config message (for HTTP filters also: per-route message) is `type_url`, with or without a host part;
- * when type_url is empty, the one called `name`. NULL: not built in. The results live for ever. */
+/* The extension whose config message (for HTTP filters also: per-route message) is `type_url`, with
+ * or without a host part; when type_url is empty, the one called `name`. NULL: not built in. The
+ * results live for ever. */
 const struct http_filter_type *registry_http_filter(const struct registry *r, sv name, sv type_url);
-const struct network_filter_type *registry_network_filter(const struct registry *r, sv name, sv type_url);
-const struct listener_filter_type *registry_listener_filter(const struct registry *r, sv name, sv type_url);
-const struct transport_socket_type *registry_transport_socket(const struct registry *r, sv name, sv type_url,
-                                                              bool is_downstream);
-const struct access_logger_type *registry_access_logger(const struct registry *r, sv name, sv type_url);
+const struct network_filter_type *registry_network_filter(const struct registry *r, sv name,
+                                                          sv type_url);
+const struct listener_filter_type *registry_listener_filter(const struct registry *r, sv name,
+                                                            sv type_url);
+const struct transport_socket_type *registry_transport_socket(const struct registry *r, sv name,
+                                                              sv type_url, bool is_downstream);
+const struct access_logger_type *registry_access_logger(const struct registry *r, sv name,
+                                                        sv type_url);
 const struct lb_policy_type *registry_lb_policy(const struct registry *r, sv name, sv type_url);
 
 #endif

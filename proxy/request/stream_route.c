@@ -1,5 +1,6 @@
 /* Which cluster a stream's route leads to, for filters before the router.
- * Threads: worker-local. Spec: config.route.v3.RouteAction cluster specifiers. Not here: forwarding (request/router.c). */
+ * Threads: worker-local. Spec: config.route.v3.RouteAction cluster specifiers. Not here: forwarding
+ * (request/router.c). */
 #include "proxy/api/worker.h"
 #include "proxy/request/stream.h"
 #include "proxy/upstream/cluster.h"
@@ -11,19 +12,24 @@ static sv by_header(const struct headers *h, enum header_id id, sv name) {
 static sv weighted_cluster_name(struct stream *s) {
     const struct weighted_cluster *w = s->weighted;
     if (!w) { /* as the router will pick */
-        struct route_match_input in = {
-            .headers = &s->request, .random = s->random, .scratch = &s->arena, .cx = s->info.cx, .si = &s->info};
+        struct route_match_input in = {.headers = &s->request,
+                                       .random = s->random,
+                                       .scratch = &s->arena,
+                                       .cx = s->info.cx,
+                                       .si = &s->info};
         w = route_pick_weighted(s->route, route_weighted_random(s->route, &in));
     }
     if (!w) {
         return SV_NULL;
     }
-    return w->cluster_name.n ? w->cluster_name : by_header(&s->request, w->cluster_header_id, w->cluster_header);
+    return w->cluster_name.n ? w->cluster_name
+                             : by_header(&s->request, w->cluster_header_id, w->cluster_header);
 }
 
 bool http_route_forwards(struct http_filter *f) {
     const struct route_entry *r = http_route(f);
-    return r && (r->action == ROUTE_CLUSTER || r->action == ROUTE_CLUSTER_HEADER || r->action == ROUTE_WEIGHTED);
+    return r && (r->action == ROUTE_CLUSTER || r->action == ROUTE_CLUSTER_HEADER ||
+                 r->action == ROUTE_WEIGHTED);
 }
 
 sv http_route_cluster(struct http_filter *f) {

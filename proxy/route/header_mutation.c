@@ -1,7 +1,9 @@
 /* Compiles and applies header additions and removals.
- * Threads: compiled on the config thread, immutable; applied on workers, allocating only in the header block's arena.
- * Spec: config.core.v3.HeaderValueOption, config.common.mutation_rules.v3.HeaderMutation; order as Envoy's: removals,
- * then overwrites, then additions, all values made from the headers as they were before.
+ * Threads: compiled on the config thread, immutable; applied on workers, allocating only in the
+ * header block's arena.
+ * Spec: config.core.v3.HeaderValueOption, config.common.mutation_rules.v3.HeaderMutation; order as
+ * Envoy's: removals, then overwrites, then additions, all values made from the headers as they were
+ * before.
  * Not here: in which order tables, virtual hosts and routes are applied (request/router.c). */
 #include "proxy/route/header_mutation.h"
 
@@ -24,7 +26,7 @@ struct mutation {
     enum header_id id;
     bool keep_empty;
     sv name;
-    sv literal;                    /* when format is NULL */
+    sv literal; /* when format is NULL */
     const struct formatter *format;
     struct string_matcher matcher; /* MUTATION_REMOVE_MATCHING */
 };
@@ -36,7 +38,9 @@ struct header_mutations {
 
 /* --- compile --- */
 
-static bool is_modifiable(sv name) { return name.n && name.p[0] != ':' && !sv_eq_nocase(name, SV("host")); }
+static bool is_modifiable(sv name) {
+    return name.n && name.p[0] != ':' && !sv_eq_nocase(name, SV("host"));
+}
 
 static sv lower_name(struct arena *a, const char *name) {
     char *p = arena_cstr(a, sv_cstr(name));
@@ -66,7 +70,8 @@ static void translate_list(struct buf *out, sv list) {
     }
 }
 
-/* One "%COMMAND(" whose older argument form differs: true when it was consumed and written in today's form. */
+/* One "%COMMAND(" whose older argument form differs: true when it was consumed and written in
+ * today's form. */
 static bool translate_command(struct buf *out, sv *in) {
     static const sv lists[] = {SV_INIT("%UPSTREAM_METADATA(["), SV_INIT("%DYNAMIC_METADATA([")};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
@@ -92,7 +97,8 @@ static bool translate_command(struct buf *out, sv *in) {
 }
 
 static sv translate(struct arena *a, sv format) {
-    if (!sv_contains(format, SV("_METADATA([")) && !sv_contains(format, SV("%PER_REQUEST_STATE("))) {
+    if (!sv_contains(format, SV("_METADATA([")) &&
+        !sv_contains(format, SV("%PER_REQUEST_STATE("))) {
         return format;
     }
     struct buf out BUF_AUTO = {0};
@@ -106,11 +112,13 @@ static sv translate(struct arena *a, sv format) {
     return arena_sv(a, buf_pullup(&out, buf_len(&out)));
 }
 
-static bool compile_action(struct compile_ctx *ctx, const Core__HeaderValueOption *o, struct mutation *m) {
+static bool compile_action(struct compile_ctx *ctx, const Core__HeaderValueOption *o,
+                           struct mutation *m) {
     int action = (int)o->append_action;
     if (o->append) {
         if (action != CORE__HEADER_VALUE_OPTION__HEADER_APPEND_ACTION__APPEND_IF_EXISTS_OR_ADD) {
-            return diag_error(ctx->diag, "Both append and append_action are set and it's not allowed");
+            return diag_error(ctx->diag,
+                              "Both append and append_action are set and it's not allowed");
         }
         m->kind = o->append->value ? MUTATION_APPEND : MUTATION_OVERWRITE_OR_ADD;
         return true;
@@ -133,7 +141,8 @@ static bool compile_action(struct compile_ctx *ctx, const Core__HeaderValueOptio
     }
 }
 
-static bool compile_add(struct compile_ctx *ctx, const Core__HeaderValueOption *o, struct mutation *m) {
+static bool compile_add(struct compile_ctx *ctx, const Core__HeaderValueOption *o,
+                        struct mutation *m) {
     if (!o->header) {
         return diag_error(ctx->diag, "header: value is required");
     }
@@ -174,8 +183,9 @@ static struct header_mutations *mutations_new(struct compile_ctx *ctx, size_t n)
     return m;
 }
 
-struct header_mutations *header_mutations_compile(struct compile_ctx *ctx, const void *const *add, size_t add_n,
-                                                  const char *const *remove, size_t remove_n) {
+struct header_mutations *header_mutations_compile(struct compile_ctx *ctx, const void *const *add,
+                                                  size_t add_n, const char *const *remove,
+                                                  size_t remove_n) {
     if (add_n + remove_n == 0) {
         return NULL;
     }
@@ -191,7 +201,8 @@ struct header_mutations *header_mutations_compile(struct compile_ctx *ctx, const
     return ok ? m : NULL;
 }
 
-static bool compile_one(struct compile_ctx *ctx, const CommonMutationRules__HeaderMutation *msg, struct mutation *m) {
+static bool compile_one(struct compile_ctx *ctx, const CommonMutationRules__HeaderMutation *msg,
+                        struct mutation *m) {
     switch (msg->action_case) {
     case COMMON_MUTATION_RULES__HEADER_MUTATION__ACTION_REMOVE: {
         DIAG_FIELD(ctx->diag, "remove");
@@ -213,7 +224,8 @@ static bool compile_one(struct compile_ctx *ctx, const CommonMutationRules__Head
     }
 }
 
-struct header_mutations *header_mutations_compile_list(struct compile_ctx *ctx, const void *const *msgs, size_t n) {
+struct header_mutations *header_mutations_compile_list(struct compile_ctx *ctx,
+                                                       const void *const *msgs, size_t n) {
     if (n == 0) {
         return NULL;
     }
@@ -240,7 +252,8 @@ static void remove_header(const struct mutation *m, struct headers *h) {
 static void remove_matching(const struct mutation *m, struct headers *h) {
     for (unsigned i = 0; i < h->n; i++) {
         struct header it = h->v[i];
-        if (it.flags & HEADER_REMOVED || !is_modifiable(it.name) || !string_matcher_match(&m->matcher, it.name)) {
+        if (it.flags & HEADER_REMOVED || !is_modifiable(it.name) ||
+            !string_matcher_match(&m->matcher, it.name)) {
             continue;
         }
         if (it.id != HDR_OTHER) {
@@ -255,8 +268,10 @@ static bool has_header(const struct mutation *m, const struct headers *h) {
     return m->id != HDR_OTHER ? headers_has(h, m->id) : headers_find_name(h, m->name) != NULL;
 }
 
-/* False: nothing is to be written (empty, or bytes that no header may have, such as a line break out of metadata). */
-static bool value_of(const struct mutation *m, struct headers *h, const struct stream_info *si, sv *out) {
+/* False: nothing is to be written (empty, or bytes that no header may have, such as a line break
+ * out of metadata). */
+static bool value_of(const struct mutation *m, struct headers *h, const struct stream_info *si,
+                     sv *out) {
     *out = m->literal;
     if (m->format) {
         struct buf text BUF_AUTO = {0};
@@ -297,7 +312,8 @@ static bool is_wanted(const struct mutation *m, const struct headers *h) {
     return false;
 }
 
-static void apply_in_order(const struct header_mutations *ms, struct headers *h, const struct stream_info *si) {
+static void apply_in_order(const struct header_mutations *ms, struct headers *h,
+                           const struct stream_info *si) {
     for (unsigned i = 0; i < ms->n; i++) {
         const struct mutation *m = &ms->v[i];
         sv value;
@@ -316,7 +332,8 @@ struct pending {
     sv value;
 };
 
-static void apply_at_once(const struct header_mutations *ms, struct headers *h, const struct stream_info *si) {
+static void apply_at_once(const struct header_mutations *ms, struct headers *h,
+                          const struct stream_info *si) {
     unsigned i = 0;
     for (; i < ms->n && ms->v[i].kind == MUTATION_REMOVE; i++) {
         remove_header(&ms->v[i], h);
@@ -340,7 +357,8 @@ static void apply_at_once(const struct header_mutations *ms, struct headers *h, 
     }
 }
 
-void header_mutations_apply(const struct header_mutations *m, struct headers *h, const struct stream_info *si) {
+void header_mutations_apply(const struct header_mutations *m, struct headers *h,
+                            const struct stream_info *si) {
     if (!m) {
         return;
     }

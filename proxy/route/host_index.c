@@ -1,4 +1,5 @@
-/* Which virtual host a host name belongs to: exact names, then the longest "*suffix", then the longest "prefix*", then "*".
+/* Which virtual host a host name belongs to: exact names, then the longest "*suffix", then the
+ * longest "prefix*", then "*".
  * Threads: built on the config thread, immutable. Spec: config.route.v3.VirtualHost.domains. */
 #include "proxy/route/route_private.h"
 
@@ -25,10 +26,12 @@ static bool put(struct map *m, sv key, const struct vhost *v) {
     return true;
 }
 
-static bool add_domain(struct host_index *x, const struct vhost *v, sv domain, sv route_name, struct diag *d) {
+static bool add_domain(struct host_index *x, const struct vhost *v, sv domain, sv route_name,
+                       struct diag *d) {
     if (sv_eq(domain, SV("*"))) {
         if (x->any) {
-            return diag_error(d, "Only a single wildcard domain is permitted in route %.*s", SV_ARG(route_name));
+            return diag_error(d, "Only a single wildcard domain is permitted in route %.*s",
+                              SV_ARG(route_name));
         }
         x->any = v;
         return true;
@@ -41,10 +44,12 @@ static bool add_domain(struct host_index *x, const struct vhost *v, sv domain, s
     } else {
         is_new = put(&x->exact, domain, v);
     }
-    return is_new || diag_error(d,
-                                "Only unique values for domains are permitted. Duplicate entry of domain %.*s in "
-                                "route %.*s",
-                                SV_ARG(domain), SV_ARG(route_name));
+    return is_new ||
+           diag_error(
+               d,
+               "Only unique values for domains are permitted. Duplicate entry of domain %.*s in "
+               "route %.*s",
+               SV_ARG(domain), SV_ARG(route_name));
 }
 
 bool host_index_add(struct host_index *x, const struct vhost *v, sv route_name, struct diag *d) {
@@ -113,7 +118,8 @@ static const struct vhost *find_lower(const struct host_index *x, sv host) {
     return v ? v : x->any;
 }
 
-const struct vhost *host_index_find(const struct host_index *x, sv host, bool ignore_port, struct arena *scratch) {
+const struct vhost *host_index_find(const struct host_index *x, sv host, bool ignore_port,
+                                    struct arena *scratch) {
     if (!map_count(&x->exact) && !x->suffix.lengths_n && !x->prefix.lengths_n) {
         return x->any;
     }

@@ -1,7 +1,9 @@
 /* String, header, query-parameter and cookie matchers, and fractions.
- * Threads: compiled on the config thread, immutable; matching is read-only and allocates only to join repeated headers.
- * Spec: type.matcher.v3.StringMatcher, RegexMatcher, PathMatcher; config.route.v3.HeaderMatcher, QueryParameterMatcher,
- * CookieMatcher. Not here: metadata and values (metadata_matcher.c), which route is tried (route_match.c). */
+ * Threads: compiled on the config thread, immutable; matching is read-only and allocates only to
+ * join repeated headers.
+ * Spec: type.matcher.v3.StringMatcher, RegexMatcher, PathMatcher; config.route.v3.HeaderMatcher,
+ * QueryParameterMatcher, CookieMatcher. Not here: metadata and values (metadata_matcher.c), which
+ * route is tried (route_match.c). */
 #include "proxy/route/matcher.h"
 
 #include "protos/gen/core.pb-c.h"
@@ -32,7 +34,8 @@ const struct regex *regex_compile(struct compile_ctx *ctx, const void *regex_mat
         int size = regex_program_size(r);
         if (size > 0 && (uint32_t)size > max) {
             diag_error(ctx->diag,
-                       "regex '%s' RE2 program size of %d > max program size of %u; increase configured max "
+                       "regex '%s' RE2 program size of %d > max program size of %u; increase "
+                       "configured max "
                        "program size if necessary",
                        msg->regex, size, max);
             return NULL;
@@ -49,11 +52,13 @@ static sv lower_copy(struct arena *a, sv s) {
     return sv_from(p, s.n);
 }
 
-static bool compile_text(struct compile_ctx *ctx, const TypeMatcher__StringMatcher *msg, enum string_match_kind kind,
-                         const char *text, struct string_matcher *out) {
+static bool compile_text(struct compile_ctx *ctx, const TypeMatcher__StringMatcher *msg,
+                         enum string_match_kind kind, const char *text,
+                         struct string_matcher *out) {
     out->kind = kind;
     out->ignore_case = msg->ignore_case;
-    out->text = msg->ignore_case ? lower_copy(ctx->arena, sv_cstr(text)) : arena_sv(ctx->arena, sv_cstr(text));
+    out->text = msg->ignore_case ? lower_copy(ctx->arena, sv_cstr(text))
+                                 : arena_sv(ctx->arena, sv_cstr(text));
     return true;
 }
 
@@ -68,7 +73,8 @@ static bool compile_string_regex(struct compile_ctx *ctx, const TypeMatcher__Str
     return out->regex != NULL;
 }
 
-bool string_matcher_compile(struct compile_ctx *ctx, const void *string_matcher_msg, struct string_matcher *out) {
+bool string_matcher_compile(struct compile_ctx *ctx, const void *string_matcher_msg,
+                            struct string_matcher *out) {
     const TypeMatcher__StringMatcher *msg = (const TypeMatcher__StringMatcher *)string_matcher_msg;
     *out = (struct string_matcher){.kind = STRING_EXACT};
     switch (msg->match_pattern_case) {
@@ -83,8 +89,10 @@ bool string_matcher_compile(struct compile_ctx *ctx, const void *string_matcher_
     case TYPE_MATCHER__STRING_MATCHER__MATCH_PATTERN_SAFE_REGEX:
         return compile_string_regex(ctx, msg, out);
     case TYPE_MATCHER__STRING_MATCHER__MATCH_PATTERN_CUSTOM:
-        return diag_error(ctx->diag, "Didn't find a registered implementation for '%s' with type URL: '%s'",
-                          msg->custom->name, msg->custom->typed_config ? msg->custom->typed_config->type_url : "");
+        return diag_error(ctx->diag,
+                          "Didn't find a registered implementation for '%s' with type URL: '%s'",
+                          msg->custom->name,
+                          msg->custom->typed_config ? msg->custom->typed_config->type_url : "");
     default:
         return diag_error(ctx->diag, "a match pattern is required");
     }
@@ -194,12 +202,14 @@ struct header_matchers_any {
 };
 
 /* exact_match, prefix_match and their like are older spellings of string_match. */
-static void legacy_text(struct compile_ctx *ctx, struct header_matcher *m, enum string_match_kind kind, const char *text) {
+static void legacy_text(struct compile_ctx *ctx, struct header_matcher *m,
+                        enum string_match_kind kind, const char *text) {
     m->kind = HEADER_STRING;
     m->string = (struct string_matcher){.kind = kind, .text = arena_sv(ctx->arena, sv_cstr(text))};
 }
 
-static bool compile_specifier(struct compile_ctx *ctx, const Route__HeaderMatcher *msg, struct header_matcher *m) {
+static bool compile_specifier(struct compile_ctx *ctx, const Route__HeaderMatcher *msg,
+                              struct header_matcher *m) {
     switch (msg->header_match_specifier_case) {
     case ROUTE__HEADER_MATCHER__HEADER_MATCH_SPECIFIER__NOT_SET:
         m->kind = HEADER_PRESENT;
@@ -232,7 +242,8 @@ static bool compile_specifier(struct compile_ctx *ctx, const Route__HeaderMatche
     case ROUTE__HEADER_MATCHER__HEADER_MATCH_SPECIFIER_SAFE_REGEX_MATCH: {
         DIAG_FIELD(ctx->diag, "safe_regex_match");
         m->kind = HEADER_STRING;
-        m->string = (struct string_matcher){.kind = STRING_REGEX, .regex = regex_compile(ctx, msg->safe_regex_match)};
+        m->string = (struct string_matcher){.kind = STRING_REGEX,
+                                            .regex = regex_compile(ctx, msg->safe_regex_match)};
         return m->string.regex != NULL;
     }
     case ROUTE__HEADER_MATCHER__HEADER_MATCH_SPECIFIER_STRING_MATCH: {
@@ -245,7 +256,8 @@ static bool compile_specifier(struct compile_ctx *ctx, const Route__HeaderMatche
     }
 }
 
-static bool compile_header(struct compile_ctx *ctx, const Route__HeaderMatcher *msg, struct header_matcher *m) {
+static bool compile_header(struct compile_ctx *ctx, const Route__HeaderMatcher *msg,
+                           struct header_matcher *m) {
     m->name = lower_copy(ctx->arena, sv_cstr(msg->name));
     if (m->name.n == 0) {
         DIAG_FIELD(ctx->diag, "name");
@@ -261,7 +273,8 @@ static bool compile_header(struct compile_ctx *ctx, const Route__HeaderMatcher *
     return compile_specifier(ctx, msg, m);
 }
 
-static bool compile_headers(struct compile_ctx *ctx, const void *const *msgs, size_t n, struct header_matcher *v) {
+static bool compile_headers(struct compile_ctx *ctx, const void *const *msgs, size_t n,
+                            struct header_matcher *v) {
     bool ok = true;
     for (size_t i = 0; i < n; i++) {
         DIAG_FIELD(ctx->diag, "[%zu]", i);
@@ -270,7 +283,8 @@ static bool compile_headers(struct compile_ctx *ctx, const void *const *msgs, si
     return ok;
 }
 
-struct header_matchers *header_matchers_compile(struct compile_ctx *ctx, const void *const *msgs, size_t n) {
+struct header_matchers *header_matchers_compile(struct compile_ctx *ctx, const void *const *msgs,
+                                                size_t n) {
     if (n == 0) {
         return NULL;
     }
@@ -280,7 +294,8 @@ struct header_matchers *header_matchers_compile(struct compile_ctx *ctx, const v
     return compile_headers(ctx, msgs, n, m->v) ? m : NULL;
 }
 
-struct header_matchers_any *header_matchers_any_compile(struct compile_ctx *ctx, const void *const *msgs, size_t n) {
+struct header_matchers_any *header_matchers_any_compile(struct compile_ctx *ctx,
+                                                        const void *const *msgs, size_t n) {
     if (n == 0) {
         return NULL;
     }
@@ -317,18 +332,22 @@ static bool value_matches(const struct header_matcher *m, sv value) {
     return false;
 }
 
-/* Known headers have one value, however many lines brought it; cookies and others are looked at one by one. */
-static bool is_one_value(enum header_id id) { return id != HDR_OTHER && id != HDR_cookie && id != HDR_set_cookie; }
+/* Known headers have one value, however many lines brought it; cookies and others are looked at one
+ * by one. */
+static bool is_one_value(enum header_id id) {
+    return id != HDR_OTHER && id != HDR_cookie && id != HDR_set_cookie;
+}
 
 /* *found: the header is there at all. */
-static bool any_value_matches(const struct header_matcher *m, const struct headers *h, struct arena *scratch, bool *found) {
+static bool any_value_matches(const struct header_matcher *m, const struct headers *h,
+                              struct arena *scratch, bool *found) {
     if (is_one_value(m->id)) {
         sv value = headers_joined(h, m->id, m->name, scratch);
         *found = value.p != NULL;
         return *found && value_matches(m, value);
     }
     *found = false;
-    HEADERS_FOREACH(it, h) {
+    HEADERS_FOREACH (it, h) {
         if (it->id != m->id || (m->id == HDR_OTHER && !sv_eq(it->name, m->name))) {
             continue;
         }
@@ -340,7 +359,8 @@ static bool any_value_matches(const struct header_matcher *m, const struct heade
     return false;
 }
 
-bool header_matcher_match(const struct header_matcher *m, const struct headers *h, struct arena *scratch) {
+bool header_matcher_match(const struct header_matcher *m, const struct headers *h,
+                          struct arena *scratch) {
     bool found;
     bool matches = any_value_matches(m, h, scratch, &found);
     if (m->kind == HEADER_PRESENT) {
@@ -355,7 +375,8 @@ bool header_matcher_match(const struct header_matcher *m, const struct headers *
     return matches != m->invert;
 }
 
-bool header_matchers_match(const struct header_matchers *m, const struct headers *h, struct arena *scratch) {
+bool header_matchers_match(const struct header_matchers *m, const struct headers *h,
+                           struct arena *scratch) {
     for (unsigned i = 0; m && i < m->n; i++) {
         if (!header_matcher_match(&m->v[i], h, scratch)) {
             return false;
@@ -364,7 +385,8 @@ bool header_matchers_match(const struct header_matchers *m, const struct headers
     return true;
 }
 
-bool header_matchers_any_match(const struct header_matchers_any *m, const struct headers *h, struct arena *scratch) {
+bool header_matchers_any_match(const struct header_matchers_any *m, const struct headers *h,
+                               struct arena *scratch) {
     for (unsigned i = 0; m && i < m->n; i++) {
         if (header_matcher_match(&m->v[i], h, scratch)) {
             return true;
@@ -386,7 +408,8 @@ struct query_matchers {
     struct query_matcher v[];
 };
 
-static bool compile_query(struct compile_ctx *ctx, const Route__QueryParameterMatcher *msg, struct query_matcher *m) {
+static bool compile_query(struct compile_ctx *ctx, const Route__QueryParameterMatcher *msg,
+                          struct query_matcher *m) {
     m->name = arena_sv(ctx->arena, sv_cstr(msg->name));
     switch (msg->query_parameter_match_specifier_case) {
     case ROUTE__QUERY_PARAMETER_MATCHER__QUERY_PARAMETER_MATCH_SPECIFIER__NOT_SET:
@@ -406,11 +429,13 @@ static bool compile_query(struct compile_ctx *ctx, const Route__QueryParameterMa
     }
 }
 
-struct query_matchers *query_matchers_compile(struct compile_ctx *ctx, const void *const *msgs, size_t n) {
+struct query_matchers *query_matchers_compile(struct compile_ctx *ctx, const void *const *msgs,
+                                              size_t n) {
     if (n == 0) {
         return NULL;
     }
-    struct query_matchers *m = (struct query_matchers *)arena_zalloc(ctx->arena, sizeof(*m) + n * sizeof(m->v[0]));
+    struct query_matchers *m =
+        (struct query_matchers *)arena_zalloc(ctx->arena, sizeof(*m) + n * sizeof(m->v[0]));
     bool ok = true;
     m->n = (unsigned)n;
     for (size_t i = 0; i < n; i++) {
@@ -433,7 +458,8 @@ static bool query_matches(const struct query_matcher *m, sv query) {
     return false;
 }
 
-bool query_matchers_match(const struct query_matchers *m, sv path_with_query, struct arena *scratch) {
+bool query_matchers_match(const struct query_matchers *m, sv path_with_query,
+                          struct arena *scratch) {
     (void)scratch;
     if (!m) {
         return true;
@@ -459,7 +485,8 @@ struct cookie_matchers {
     struct cookie_matcher v[];
 };
 
-struct cookie_matchers *cookie_matchers_compile(struct compile_ctx *ctx, const void *const *msgs, size_t n) {
+struct cookie_matchers *cookie_matchers_compile(struct compile_ctx *ctx, const void *const *msgs,
+                                                size_t n) {
     if (n == 0) {
         return NULL;
     }
@@ -502,7 +529,7 @@ sv cookie_get(const struct headers *h, sv name) {
     if (!headers_has(h, HDR_cookie)) {
         return SV_NULL;
     }
-    HEADERS_FOREACH(it, h) {
+    HEADERS_FOREACH (it, h) {
         sv value = it->id == HDR_cookie ? cookie_in(it->value, name) : SV_NULL;
         if (value.p) {
             return value;
@@ -540,7 +567,8 @@ static bool denominator_of(int type, uint32_t *out) {
     }
 }
 
-bool fraction_percent_compile(struct compile_ctx *ctx, const void *fractional_percent_msg, struct fraction *out) {
+bool fraction_percent_compile(struct compile_ctx *ctx, const void *fractional_percent_msg,
+                              struct fraction *out) {
     const Type__FractionalPercent *msg = (const Type__FractionalPercent *)fractional_percent_msg;
     *out = (struct fraction){.denominator = 100};
     if (!msg) {
@@ -554,7 +582,8 @@ bool fraction_percent_compile(struct compile_ctx *ctx, const void *fractional_pe
     return true;
 }
 
-bool fraction_compile(struct compile_ctx *ctx, const void *runtime_fractional_percent_msg, struct fraction *out) {
+bool fraction_compile(struct compile_ctx *ctx, const void *runtime_fractional_percent_msg,
+                      struct fraction *out) {
     const Core__RuntimeFractionalPercent *msg =
         (const Core__RuntimeFractionalPercent *)runtime_fractional_percent_msg;
     DIAG_FIELD(ctx->diag, "default_value");
@@ -569,5 +598,5 @@ bool fraction_holds(const struct fraction *f, uint64_t random) {
     if (f->runtime_key.n) {
         return runtime_fraction(f->runtime_key, f->numerator, f->denominator, random);
     }
-    return random % f->denominator < f->numerator;
+    return f->denominator && random % f->denominator < f->numerator;
 }

@@ -1,6 +1,7 @@
 /* Values, metadata and filter state against matchers.
  * Threads: compiled on the config thread, immutable; matching allocates nothing.
- * Spec: type.matcher.v3.ValueMatcher, MetadataMatcher, FilterStateMatcher. Nesting is bounded by the wire check. */
+ * Spec: type.matcher.v3.ValueMatcher, MetadataMatcher, FilterStateMatcher. Nesting is bounded by
+ * the wire check. */
 #include "proxy/route/metadata_matcher.h"
 
 #include "protos/gen/type.pb-c.h"
@@ -10,11 +11,20 @@
 #include "proxy/observe/filter_state.h"
 #include "proxy/route/matcher.h"
 
-enum value_match_kind { VALUE_NULL, VALUE_NUMBER, VALUE_RANGE, VALUE_STRING, VALUE_BOOL, VALUE_PRESENT, VALUE_LIST, VALUE_OR };
+enum value_match_kind {
+    VALUE_NULL,
+    VALUE_NUMBER,
+    VALUE_RANGE,
+    VALUE_STRING,
+    VALUE_BOOL,
+    VALUE_PRESENT,
+    VALUE_LIST,
+    VALUE_OR
+};
 struct value_matcher {
     enum value_match_kind kind;
-    bool flag;                   /* VALUE_BOOL: wanted; VALUE_PRESENT: must it be there */
-    double start, end;           /* VALUE_NUMBER: start; VALUE_RANGE: half-open */
+    bool flag;         /* VALUE_BOOL: wanted; VALUE_PRESENT: must it be there */
+    double start, end; /* VALUE_NUMBER: start; VALUE_RANGE: half-open */
     struct string_matcher string;
     const struct value_matcher *v; /* VALUE_LIST: one, for some item; VALUE_OR: any of n */
     unsigned n;
@@ -33,7 +43,8 @@ struct metadata_matchers {
 
 /* --- values --- */
 
-static bool compile_double(struct compile_ctx *ctx, const TypeMatcher__DoubleMatcher *m, struct value_matcher *out) {
+static bool compile_double(struct compile_ctx *ctx, const TypeMatcher__DoubleMatcher *m,
+                           struct value_matcher *out) {
     switch (m->match_pattern_case) {
     case TYPE_MATCHER__DOUBLE_MATCHER__MATCH_PATTERN_EXACT:
         out->kind = VALUE_NUMBER;
@@ -49,10 +60,11 @@ static bool compile_double(struct compile_ctx *ctx, const TypeMatcher__DoubleMat
     }
 }
 
-static bool compile_value(struct compile_ctx *ctx, const TypeMatcher__ValueMatcher *m, struct value_matcher *out);
+static bool compile_value(struct compile_ctx *ctx, const TypeMatcher__ValueMatcher *m,
+                          struct value_matcher *out);
 
-static bool compile_alternatives(struct compile_ctx *ctx, TypeMatcher__ValueMatcher *const *msgs, size_t n,
-                                 struct value_matcher *out) {
+static bool compile_alternatives(struct compile_ctx *ctx, TypeMatcher__ValueMatcher *const *msgs,
+                                 size_t n, struct value_matcher *out) {
     struct value_matcher *v = arena_new_array(ctx->arena, struct value_matcher, n);
     bool ok = true;
     for (size_t i = 0; i < n; i++) {
@@ -64,7 +76,8 @@ static bool compile_alternatives(struct compile_ctx *ctx, TypeMatcher__ValueMatc
     return ok;
 }
 
-static bool compile_list(struct compile_ctx *ctx, const TypeMatcher__ListMatcher *m, struct value_matcher *out) {
+static bool compile_list(struct compile_ctx *ctx, const TypeMatcher__ListMatcher *m,
+                         struct value_matcher *out) {
     DIAG_FIELD(ctx->diag, "list_match.one_of");
     out->kind = VALUE_LIST;
     if (m->match_pattern_case != TYPE_MATCHER__LIST_MATCHER__MATCH_PATTERN_ONE_OF) {
@@ -74,7 +87,8 @@ static bool compile_list(struct compile_ctx *ctx, const TypeMatcher__ListMatcher
 }
 
 /* Recursion is as deep as the message, which the wire check bounds. */
-static bool compile_value(struct compile_ctx *ctx, const TypeMatcher__ValueMatcher *m, struct value_matcher *out) {
+static bool compile_value(struct compile_ctx *ctx, const TypeMatcher__ValueMatcher *m,
+                          struct value_matcher *out) {
     switch (m->match_pattern_case) {
     case TYPE_MATCHER__VALUE_MATCHER__MATCH_PATTERN_NULL_MATCH:
         out->kind = VALUE_NULL;
@@ -99,7 +113,8 @@ static bool compile_value(struct compile_ctx *ctx, const TypeMatcher__ValueMatch
     case TYPE_MATCHER__VALUE_MATCHER__MATCH_PATTERN_OR_MATCH: {
         DIAG_FIELD(ctx->diag, "or_match.value_matchers");
         out->kind = VALUE_OR;
-        return compile_alternatives(ctx, m->or_match->value_matchers, m->or_match->n_value_matchers, out);
+        return compile_alternatives(ctx, m->or_match->value_matchers, m->or_match->n_value_matchers,
+                                    out);
     }
     default:
         return diag_error(ctx->diag, "match_pattern: value is required");
@@ -179,7 +194,8 @@ bool metadata_matcher_match(const struct metadata_matcher *m, const struct kv_me
     return value_matches(&m->value, v) != m->invert;
 }
 
-struct metadata_matchers *metadata_matchers_compile(struct compile_ctx *ctx, const void *const *msgs, size_t n) {
+struct metadata_matchers *metadata_matchers_compile(struct compile_ctx *ctx,
+                                                    const void *const *msgs, size_t n) {
     if (n == 0) {
         return NULL;
     }
@@ -218,14 +234,17 @@ struct filter_state_matchers {
     struct filter_state_matcher v[];
 };
 
-static bool compile_ranges(struct compile_ctx *ctx, const TypeMatcher__AddressMatcher *m, struct filter_state_matcher *out) {
+static bool compile_ranges(struct compile_ctx *ctx, const TypeMatcher__AddressMatcher *m,
+                           struct filter_state_matcher *out) {
     struct cidr *v = arena_new_array(ctx->arena, struct cidr, m->n_ranges);
     out->is_address = true;
     out->invert = m->invert_match;
     for (size_t i = 0; i < m->n_ranges; i++) {
         const XdsCore__CidrRange *r = m->ranges[i];
-        if (!cidr_make(sv_cstr(r->address_prefix), r->prefix_len ? r->prefix_len->value : 0, &v[i])) {
-            return diag_error(ctx->diag, "address_match.ranges[%zu]: malformed IP address: %s", i, r->address_prefix);
+        if (!cidr_make(sv_cstr(r->address_prefix), r->prefix_len ? r->prefix_len->value : 0,
+                       &v[i])) {
+            return diag_error(ctx->diag, "address_match.ranges[%zu]: malformed IP address: %s", i,
+                              r->address_prefix);
         }
     }
     out->ranges = v;
@@ -248,7 +267,8 @@ static bool compile_state(struct compile_ctx *ctx, const TypeMatcher__FilterStat
     }
 }
 
-struct filter_state_matchers *filter_state_matchers_compile(struct compile_ctx *ctx, const void *const *msgs, size_t n) {
+struct filter_state_matchers *filter_state_matchers_compile(struct compile_ctx *ctx,
+                                                            const void *const *msgs, size_t n) {
     if (n == 0) {
         return NULL;
     }
@@ -276,10 +296,12 @@ static bool in_ranges(const struct filter_state_matcher *m, sv text) {
     return m->invert;
 }
 
-bool filter_state_matchers_match(const struct filter_state_matchers *m, const struct filter_state *fs) {
+bool filter_state_matchers_match(const struct filter_state_matchers *m,
+                                 const struct filter_state *fs) {
     for (unsigned i = 0; m && i < m->n; i++) {
         const struct filter_state_object *o = filter_state_get(fs, m->v[i].key);
-        if (!o || !(m->v[i].is_address ? in_ranges(&m->v[i], o->text) : string_matcher_match(&m->v[i].string, o->text))) {
+        if (!o || !(m->v[i].is_address ? in_ranges(&m->v[i], o->text)
+                                       : string_matcher_match(&m->v[i].string, o->text))) {
             return false;
         }
     }

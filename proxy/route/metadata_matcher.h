@@ -1,4 +1,5 @@
-/* Matchers of metadata and filter state: declared in api/matcher.h, so that filters may use them too. */
+/* Matchers of metadata and filter state: declared in api/matcher.h, so that filters may use them
+ * too. */
 #ifndef SLUICE_ROUTE_METADATA_MATCHER_H
 #define SLUICE_ROUTE_METADATA_MATCHER_H
 

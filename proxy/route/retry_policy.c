@@ -1,6 +1,7 @@
 /* Retry policies and the words of x-envoy-retry-on.
  * Threads: compiled on the config thread, immutable; retry_on_parse from any thread, no allocation.
- * Spec: config.route.v3.RetryPolicy; extensions.retry.{host,priority}. Not here: deciding to retry (request/retry.c). */
+ * Spec: config.route.v3.RetryPolicy; extensions.retry.{host,priority}. Not here: deciding to retry
+ * (request/retry.c). */
 #include "protos/any.h"
 #include "protos/gen/retry_host_omit_host_metadata.pb-c.h"
 #include "protos/gen/retry_priority_previous_priorities.pb-c.h"
@@ -61,7 +62,8 @@ uint32_t retry_on_parse(sv words, bool *all_known) {
 
 /* --- compile --- */
 
-static bool compile_back_off(struct compile_ctx *ctx, const Route__RetryPolicy__RetryBackOff *b, struct retry_policy *p) {
+static bool compile_back_off(struct compile_ctx *ctx, const Route__RetryPolicy__RetryBackOff *b,
+                             struct retry_policy *p) {
     DIAG_FIELD(ctx->diag, "retry_back_off");
     if (!b->base_interval) {
         return diag_error(ctx->diag, "base_interval: value is required");
@@ -80,20 +82,24 @@ static bool compile_back_off(struct compile_ctx *ctx, const Route__RetryPolicy__
     }
     p->max_interval_ms = p->max_interval_ms ? p->max_interval_ms : 1;
     if (p->max_interval_ms < p->base_interval_ms) {
-        return diag_error(ctx->diag, "retry_policy.max_interval must greater than or equal to the base_interval");
+        return diag_error(
+            ctx->diag, "retry_policy.max_interval must greater than or equal to the base_interval");
     }
     return true;
 }
 
-static bool compile_reset(struct compile_ctx *ctx, const Route__RetryPolicy__RateLimitedRetryBackOff *b,
+static bool compile_reset(struct compile_ctx *ctx,
+                          const Route__RetryPolicy__RateLimitedRetryBackOff *b,
                           struct retry_policy *p) {
     DIAG_FIELD(ctx->diag, "rate_limited_retry_back_off");
     p->reset_max_interval_ms = RETRY_RESET_MAX_MS;
-    if (b->max_interval && !route_duration_ms(ctx, "max_interval", b->max_interval, &p->reset_max_interval_ms)) {
+    if (b->max_interval &&
+        !route_duration_ms(ctx, "max_interval", b->max_interval, &p->reset_max_interval_ms)) {
         return false;
     }
     p->reset_max_interval_ms = p->reset_max_interval_ms ? p->reset_max_interval_ms : 1;
-    struct retry_reset_header *v = arena_new_array(ctx->arena, struct retry_reset_header, b->n_reset_headers);
+    struct retry_reset_header *v =
+        arena_new_array(ctx->arena, struct retry_reset_header, b->n_reset_headers);
     for (size_t i = 0; i < b->n_reset_headers; i++) {
         v[i].name = route_lower(ctx->arena, b->reset_headers[i]->name);
         v[i].id = header_id_of(v[i].name);
@@ -104,7 +110,9 @@ static bool compile_reset(struct compile_ctx *ctx, const Route__RetryPolicy__Rat
             v[i].is_unix_time = true;
             break;
         default:
-            return diag_error(ctx->diag, "reset_headers[%zu].format: value must be one of the defined enum values", i);
+            return diag_error(
+                ctx->diag,
+                "reset_headers[%zu].format: value must be one of the defined enum values", i);
         }
     }
     p->reset_headers = v;
@@ -112,12 +120,14 @@ static bool compile_reset(struct compile_ctx *ctx, const Route__RetryPolicy__Rat
     return true;
 }
 
-static bool compile_host_predicate(struct compile_ctx *ctx, const Route__RetryPolicy__RetryHostPredicate *m,
+static bool compile_host_predicate(struct compile_ctx *ctx,
+                                   const Route__RetryPolicy__RetryHostPredicate *m,
                                    struct retry_policy *p) {
     sv name = sv_cstr(m->name);
     const char *type = "";
     const void *config = NULL;
-    if (m->config_type_case == ROUTE__RETRY_POLICY__RETRY_HOST_PREDICATE__CONFIG_TYPE_TYPED_CONFIG) {
+    if (m->config_type_case ==
+        ROUTE__RETRY_POLICY__RETRY_HOST_PREDICATE__CONFIG_TYPE_TYPED_CONFIG) {
         config = compile_any(ctx, name, m->typed_config, NULL, &type);
         if (!config) {
             return false;
@@ -139,10 +149,13 @@ static bool compile_host_predicate(struct compile_ctx *ctx, const Route__RetryPo
         p->omit_host_metadata = route_metadata_match(ctx, c->metadata_match, NULL);
         return true;
     }
-    return diag_error(ctx->diag, "Didn't find a registered implementation for '%s' with type URL: '%s'", m->name, type);
+    return diag_error(ctx->diag,
+                      "Didn't find a registered implementation for '%s' with type URL: '%s'",
+                      m->name, type);
 }
 
-static bool compile_priority(struct compile_ctx *ctx, const Route__RetryPolicy__RetryPriority *m, struct retry_policy *p) {
+static bool compile_priority(struct compile_ctx *ctx, const Route__RetryPolicy__RetryPriority *m,
+                             struct retry_policy *p) {
     DIAG_FIELD(ctx->diag, "retry_priority");
     if (m->config_type_case != ROUTE__RETRY_POLICY__RETRY_PRIORITY__CONFIG_TYPE_TYPED_CONFIG) {
         return diag_error(ctx->diag, "typed_config: value is required");
@@ -150,7 +163,8 @@ static bool compile_priority(struct compile_ctx *ctx, const Route__RetryPolicy__
     const RetryPriorityPreviousPriorities__PreviousPrioritiesConfig *c =
         (const RetryPriorityPreviousPriorities__PreviousPrioritiesConfig *)compile_any(
             ctx, sv_cstr(m->name), m->typed_config,
-            "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig", NULL);
+            "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+            NULL);
     if (!c) {
         return false;
     }
@@ -161,7 +175,8 @@ static bool compile_priority(struct compile_ctx *ctx, const Route__RetryPolicy__
     return true;
 }
 
-static bool compile_status_codes(struct compile_ctx *ctx, const Route__RetryPolicy *m, struct retry_policy *p) {
+static bool compile_status_codes(struct compile_ctx *ctx, const Route__RetryPolicy *m,
+                                 struct retry_policy *p) {
     uint16_t *codes = arena_new_array(ctx->arena, uint16_t, m->n_retriable_status_codes);
     unsigned n = 0;
     for (size_t i = 0; i < m->n_retriable_status_codes; i++) {
@@ -174,7 +189,8 @@ static bool compile_status_codes(struct compile_ctx *ctx, const Route__RetryPoli
     return true;
 }
 
-static bool compile_extensions(struct compile_ctx *ctx, const Route__RetryPolicy *m, struct retry_policy *p) {
+static bool compile_extensions(struct compile_ctx *ctx, const Route__RetryPolicy *m,
+                               struct retry_policy *p) {
     bool ok = true;
     for (size_t i = 0; i < m->n_retry_host_predicate; i++) {
         DIAG_FIELD(ctx->diag, "retry_host_predicate[%zu]", i);
@@ -186,22 +202,24 @@ static bool compile_extensions(struct compile_ctx *ctx, const Route__RetryPolicy
     for (size_t i = 0; i < m->n_retry_options_predicates; i++) {
         DIAG_FIELD(ctx->diag, "retry_options_predicates[%zu]", i);
         const Core__TypedExtensionConfig *e = m->retry_options_predicates[i];
-        ok = diag_error(ctx->diag, "Didn't find a registered implementation for '%s' with type URL: '%s'", e->name,
-                        e->typed_config ? e->typed_config->type_url : "");
+        ok = diag_error(ctx->diag,
+                        "Didn't find a registered implementation for '%s' with type URL: '%s'",
+                        e->name, e->typed_config ? e->typed_config->type_url : "");
     }
     return ok;
 }
 
-static bool compile_headers(struct compile_ctx *ctx, const Route__RetryPolicy *m, struct retry_policy *p) {
+static bool compile_headers(struct compile_ctx *ctx, const Route__RetryPolicy *m,
+                            struct retry_policy *p) {
     unsigned before = diag_errors(ctx->diag);
     {
         DIAG_FIELD(ctx->diag, "retriable_headers");
-        p->retriable_headers = header_matchers_any_compile(ctx, (const void *const *)m->retriable_headers,
-                                                           m->n_retriable_headers);
+        p->retriable_headers = header_matchers_any_compile(
+            ctx, (const void *const *)m->retriable_headers, m->n_retriable_headers);
     }
     DIAG_FIELD(ctx->diag, "retriable_request_headers");
-    p->retriable_request_headers = header_matchers_any_compile(ctx, (const void *const *)m->retriable_request_headers,
-                                                               m->n_retriable_request_headers);
+    p->retriable_request_headers = header_matchers_any_compile(
+        ctx, (const void *const *)m->retriable_request_headers, m->n_retriable_request_headers);
     return diag_errors(ctx->diag) == before;
 }
 
@@ -221,9 +239,11 @@ struct retry_policy *retry_policy_compile(struct compile_ctx *ctx, const void *m
     if (m->refresh_cluster_on_retry) {
         compile_unhonoured(ctx, "refresh_cluster_on_retry");
     }
-    bool ok = !m->per_try_timeout || route_duration_ms(ctx, "per_try_timeout", m->per_try_timeout, &p->per_try_timeout_ms);
+    bool ok = !m->per_try_timeout ||
+              route_duration_ms(ctx, "per_try_timeout", m->per_try_timeout, &p->per_try_timeout_ms);
     ok &= !m->per_try_idle_timeout ||
-          route_duration_ms(ctx, "per_try_idle_timeout", m->per_try_idle_timeout, &p->per_try_idle_timeout_ms);
+          route_duration_ms(ctx, "per_try_idle_timeout", m->per_try_idle_timeout,
+                            &p->per_try_idle_timeout_ms);
     ok &= !m->retry_back_off || compile_back_off(ctx, m->retry_back_off, p);
     ok &= !m->rate_limited_retry_back_off || compile_reset(ctx, m->rate_limited_retry_back_off, p);
     ok &= compile_status_codes(ctx, m, p);

@@ -1,6 +1,8 @@
-/* RouteConfiguration bytes → route table. Virtual hosts whose bytes are those of the table being replaced are shared, not
- * compiled again: an update costs what it changed plus one hash over all bytes.
- * Threads: config thread; a table may be dropped on any. Spec: config.route.v3.RouteConfiguration, VirtualHost.
+/* RouteConfiguration bytes → route table. Virtual hosts whose bytes are those of the table being
+ * replaced are shared, not compiled again: an update costs what it changed plus one hash over all
+ * bytes.
+ * Threads: config thread; a table may be dropped on any. Spec: config.route.v3.RouteConfiguration,
+ * VirtualHost.
  * Not here: one route (route_compile_entry.c), matching (route_match.c). */
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -27,7 +29,8 @@ struct pieces {
     struct buf rest;
 };
 
-/* One field at the front of *wire: *body is the payload of a length-delimited one. False: malformed. */
+/* One field at the front of *wire: *body is the payload of a length-delimited one. False:
+ * malformed. */
 static bool eat_field(sv *wire, uint64_t *tag, sv *body) {
     uint64_t n;
     *body = SV_NULL;
@@ -79,16 +82,16 @@ static bool cut(sv wire, struct pieces *p, struct diag *d) {
 
 /* Everything that a table's compilation shares. */
 struct table_compile {
-    struct compile_ctx *ctx;          /* the caller's */
-    struct compile_ctx table_ctx;     /* arena: the table's */
+    struct compile_ctx *ctx;      /* the caller's */
+    struct compile_ctx table_ctx; /* arena: the table's */
     struct arena scratch;
     const Route__RouteConfiguration *msg;
     struct route_table *t;
-    XXH128_hash_t env;                /* what virtual hosts depend on beside their bytes */
+    XXH128_hash_t env; /* what virtual hosts depend on beside their bytes */
     bool must_exist;
     uint32_t body_bytes_max;
     const struct route_table *prev;
-    struct map prev_by_hash;          /* made when virtual hosts moved */
+    struct map prev_by_hash; /* made when virtual hosts moved */
     bool has_prev_map;
 };
 
@@ -101,13 +104,14 @@ static void free_vhost(struct shared *s) {
 static void release_scope(void *scope) { stats_scope_unref((struct stats_scope *)scope); }
 static void release_codes(void *codes) { stats_codes_free((struct stats_codes *)codes); }
 
-void route_compile_stats(struct route_compile *c, const char *kind, sv name, struct stats_scope **scope,
-                         struct stats_codes **codes) {
+void route_compile_stats(struct route_compile *c, const char *kind, sv name,
+                         struct stats_scope **scope, struct stats_codes **codes) {
     struct compile_ctx *ctx = c->ctx;
     if (!ctx->stats) {
         return;
     }
-    sv prefix = arena_printf(c->scratch, "vhost.%.*s.%s.%.*s.", SV_ARG(c->vhost->name), kind, SV_ARG(name));
+    sv prefix =
+        arena_printf(c->scratch, "vhost.%.*s.%s.%.*s.", SV_ARG(c->vhost->name), kind, SV_ARG(name));
     *scope = stats_scope_get(ctx->stats, &route_stats_group, prefix);
     arena_on_fini(ctx->arena, release_scope, *scope);
     *codes = stats_codes_new(*scope, "upstream_rq_");
@@ -119,7 +123,8 @@ static void compile_virtual_clusters(struct route_compile *c, const Route__Virtu
         return;
     }
     struct compile_ctx *ctx = c->ctx;
-    struct virtual_cluster *v = arena_new_array(ctx->arena, struct virtual_cluster, m->n_virtual_clusters + 1);
+    struct virtual_cluster *v =
+        arena_new_array(ctx->arena, struct virtual_cluster, m->n_virtual_clusters + 1);
     for (size_t i = 0; i < m->n_virtual_clusters; i++) {
         const Route__VirtualCluster *vc = m->virtual_clusters[i];
         DIAG_FIELD(ctx->diag, "virtual_clusters[%zu]", i);
@@ -129,26 +134,29 @@ static void compile_virtual_clusters(struct route_compile *c, const Route__Virtu
         }
         v[i].name = arena_sv(ctx->arena, sv_cstr(vc->name));
         DIAG_FIELD(ctx->diag, "headers");
-        v[i].matchers = header_matchers_compile(ctx, (const void *const *)vc->headers, vc->n_headers);
+        v[i].matchers =
+            header_matchers_compile(ctx, (const void *const *)vc->headers, vc->n_headers);
         route_compile_stats(c, "vcluster", v[i].name, &v[i].stats, &v[i].rq_codes);
     }
     v[m->n_virtual_clusters].name = SV("other");
-    route_compile_stats(c, "vcluster", SV("other"), &v[m->n_virtual_clusters].stats, &v[m->n_virtual_clusters].rq_codes);
+    route_compile_stats(c, "vcluster", SV("other"), &v[m->n_virtual_clusters].stats,
+                        &v[m->n_virtual_clusters].rq_codes);
     c->vhost->virtual_clusters = v;
     c->vhost->virtual_clusters_n = (unsigned)m->n_virtual_clusters + 1;
 }
 
-static void compile_vhost_mutations(struct compile_ctx *ctx, const Route__VirtualHost *m, struct vhost *v) {
+static void compile_vhost_mutations(struct compile_ctx *ctx, const Route__VirtualHost *m,
+                                    struct vhost *v) {
     {
         DIAG_FIELD(ctx->diag, "request_headers_to_add");
-        v->request_mutations = header_mutations_compile(ctx, (const void *const *)m->request_headers_to_add,
-                                                        m->n_request_headers_to_add, m->request_headers_to_remove,
-                                                        m->n_request_headers_to_remove);
+        v->request_mutations = header_mutations_compile(
+            ctx, (const void *const *)m->request_headers_to_add, m->n_request_headers_to_add,
+            m->request_headers_to_remove, m->n_request_headers_to_remove);
     }
     DIAG_FIELD(ctx->diag, "response_headers_to_add");
-    v->response_mutations = header_mutations_compile(ctx, (const void *const *)m->response_headers_to_add,
-                                                     m->n_response_headers_to_add, m->response_headers_to_remove,
-                                                     m->n_response_headers_to_remove);
+    v->response_mutations = header_mutations_compile(
+        ctx, (const void *const *)m->response_headers_to_add, m->n_response_headers_to_add,
+        m->response_headers_to_remove, m->n_response_headers_to_remove);
 }
 
 static void compile_require_tls(struct compile_ctx *ctx, int type, struct vhost *v) {
@@ -172,14 +180,16 @@ static uint32_t buffer_limit(const Route__VirtualHost *m) {
         uint64_t n = m->request_body_buffer_limit->value;
         return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX - 1;
     }
-    return m->per_request_buffer_limit_bytes ? m->per_request_buffer_limit_bytes->value : UINT32_MAX;
+    return m->per_request_buffer_limit_bytes ? m->per_request_buffer_limit_bytes->value
+                                             : UINT32_MAX;
 }
 
 /* What routes inherit is compiled before them. */
 static void compile_inherited(struct route_compile *c, const Route__VirtualHost *m) {
     struct compile_ctx *ctx = c->ctx;
     if (m->retry_policy_typed_config) {
-        diag_error(ctx->diag, "retry_policy_typed_config: retry policy extensions are not supported");
+        diag_error(ctx->diag,
+                   "retry_policy_typed_config: retry policy extensions are not supported");
     }
     if (m->retry_policy) {
         DIAG_FIELD(ctx->diag, "retry_policy");
@@ -197,7 +207,8 @@ static void compile_inherited(struct route_compile *c, const Route__VirtualHost 
     }
 }
 
-static void compile_routes(struct route_compile *c, const Route__VirtualHost *m, struct vhost_routes *rs) {
+static void compile_routes(struct route_compile *c, const Route__VirtualHost *m,
+                           struct vhost_routes *rs) {
     struct compile_ctx *ctx = c->ctx;
     const struct route_conditions **conditions =
         arena_new_array(ctx->arena, const struct route_conditions *, m->n_routes);
@@ -214,7 +225,8 @@ static void compile_routes(struct route_compile *c, const Route__VirtualHost *m,
     }
 }
 
-static void compile_domains(struct compile_ctx *ctx, const Route__VirtualHost *m, struct vhost_routes *rs) {
+static void compile_domains(struct compile_ctx *ctx, const Route__VirtualHost *m,
+                            struct vhost_routes *rs) {
     sv *domains = arena_new_array(ctx->arena, sv, m->n_domains);
     for (size_t i = 0; i < m->n_domains; i++) {
         domains[i] = route_lower(ctx->arena, m->domains[i]);
@@ -238,11 +250,12 @@ static void fill_vhost(struct route_compile *c, const Route__VirtualHost *m) {
     v->include_is_timeout_retry = m->include_is_timeout_retry_header;
     v->request_body_buffer_limit = buffer_limit(m);
     v->metadata = route_metadata_compile(ctx, m->metadata);
-    v->rate_limits = route_compile_rate_limits(c, (const void *const *)m->rate_limits, m->n_rate_limits);
+    v->rate_limits =
+        route_compile_rate_limits(c, (const void *const *)m->rate_limits, m->n_rate_limits);
     if (m->n_typed_per_filter_config) {
         DIAG_FIELD(ctx->diag, "typed_per_filter_config");
-        route_compile_overrides(ctx, (const void *const *)m->typed_per_filter_config, m->n_typed_per_filter_config,
-                                &v->overrides);
+        route_compile_overrides(ctx, (const void *const *)m->typed_per_filter_config,
+                                m->n_typed_per_filter_config, &v->overrides);
     }
     route_compile_legacy_cors(ctx, m->cors, &v->overrides);
     compile_vhost_mutations(ctx, m, v);
@@ -260,8 +273,8 @@ static struct vhost *compile_vhost(struct table_compile *tc, sv wire, XXH128_has
     struct compile_ctx ctx = *tc->ctx;
     ctx.arena = &v->arena;
     arena_reset(&tc->scratch);
-    const Route__VirtualHost *m =
-        PROTO_UNPACK(Route__VirtualHost, route__virtual_host__descriptor, wire, &tc->scratch, ctx.diag);
+    const Route__VirtualHost *m = PROTO_UNPACK(Route__VirtualHost, route__virtual_host__descriptor,
+                                               wire, &tc->scratch, ctx.diag);
     if (m && pb_rules_check(&m->base, ctx.diag)) {
         struct route_compile c = {.ctx = &ctx,
                                   .scratch = &tc->scratch,
@@ -287,7 +300,8 @@ static bool has_hash(const struct vhost *v, XXH128_hash_t hash) {
     return v->routes_->hash_low == hash.low64 && v->routes_->hash_high == hash.high64;
 }
 
-/* The virtual host of the former table that has these bytes; NULL: none. Usually it stands where it stood. */
+/* The virtual host of the former table that has these bytes; NULL: none. Usually it stands where it
+ * stood. */
 static struct vhost *find_prev(struct table_compile *tc, unsigned i, XXH128_hash_t hash) {
     const struct route_table_private *p = tc->prev ? tc->prev->priv_ : NULL;
     if (!p) {
@@ -298,7 +312,8 @@ static struct vhost *find_prev(struct table_compile *tc, unsigned i, XXH128_hash
         if (!tc->has_prev_map) {
             tc->has_prev_map = true;
             for (unsigned k = 0; k < p->vhosts_n; k++) {
-                map_put(&tc->prev_by_hash, sv_from(&p->vhosts[k]->routes_->hash_low, 2 * sizeof(uint64_t)),
+                map_put(&tc->prev_by_hash,
+                        sv_from(&p->vhosts[k]->routes_->hash_low, 2 * sizeof(uint64_t)),
                         (void *)(uintptr_t)p->vhosts[k]);
             }
         }
@@ -363,17 +378,18 @@ static void compile_internal_headers(struct table_compile *tc) {
     tc->t->internal_only_n = (unsigned)m->n_internal_only_headers;
 }
 
-static void compile_table_mutations(struct compile_ctx *ctx, const Route__RouteConfiguration *m, struct route_table *t) {
+static void compile_table_mutations(struct compile_ctx *ctx, const Route__RouteConfiguration *m,
+                                    struct route_table *t) {
     {
         DIAG_FIELD(ctx->diag, "request_headers_to_add");
-        t->request_mutations = header_mutations_compile(ctx, (const void *const *)m->request_headers_to_add,
-                                                        m->n_request_headers_to_add, m->request_headers_to_remove,
-                                                        m->n_request_headers_to_remove);
+        t->request_mutations = header_mutations_compile(
+            ctx, (const void *const *)m->request_headers_to_add, m->n_request_headers_to_add,
+            m->request_headers_to_remove, m->n_request_headers_to_remove);
     }
     DIAG_FIELD(ctx->diag, "response_headers_to_add");
-    t->response_mutations = header_mutations_compile(ctx, (const void *const *)m->response_headers_to_add,
-                                                     m->n_response_headers_to_add, m->response_headers_to_remove,
-                                                     m->n_response_headers_to_remove);
+    t->response_mutations = header_mutations_compile(
+        ctx, (const void *const *)m->response_headers_to_add, m->n_response_headers_to_add,
+        m->response_headers_to_remove, m->n_response_headers_to_remove);
 }
 
 static void check_unsupported(struct compile_ctx *ctx, const Route__RouteConfiguration *m) {
@@ -381,7 +397,8 @@ static void check_unsupported(struct compile_ctx *ctx, const Route__RouteConfigu
         diag_error(ctx->diag, "vhds: virtual hosts on demand are not supported");
     }
     if (m->n_cluster_specifier_plugins) {
-        diag_error(ctx->diag, "cluster_specifier_plugins: cluster specifier plugins are not supported");
+        diag_error(ctx->diag,
+                   "cluster_specifier_plugins: cluster specifier plugins are not supported");
     }
 }
 
@@ -402,15 +419,16 @@ static void fill_table(struct table_compile *tc) {
         p->vhost_header_id = HDR_authority;
     }
     tc->must_exist = m->validate_clusters ? m->validate_clusters->value : ctx->is_static;
-    tc->body_bytes_max =
-        m->max_direct_response_body_size_bytes ? m->max_direct_response_body_size_bytes->value : BODY_BYTES_MAX_DEFAULT;
+    tc->body_bytes_max = m->max_direct_response_body_size_bytes
+                             ? m->max_direct_response_body_size_bytes->value
+                             : BODY_BYTES_MAX_DEFAULT;
     compile_internal_headers(tc);
     compile_table_mutations(ctx, m, t);
     check_unsupported(ctx, m);
     if (m->n_typed_per_filter_config) {
         DIAG_FIELD(ctx->diag, "typed_per_filter_config");
-        route_compile_overrides(ctx, (const void *const *)m->typed_per_filter_config, m->n_typed_per_filter_config,
-                                &t->overrides);
+        route_compile_overrides(ctx, (const void *const *)m->typed_per_filter_config,
+                                m->n_typed_per_filter_config, &t->overrides);
     }
 }
 
@@ -421,7 +439,8 @@ static XXH128_hash_t hash_environment(struct table_compile *tc) {
     for (size_t i = 0; i < tc->msg->n_request_mirror_policies; i++) {
         buf_append_sv(&b, proto_pack(&tc->msg->request_mirror_policies[i]->base, &tc->scratch));
     }
-    uint64_t more[] = {tc->must_exist, tc->body_bytes_max, tc->msg->n_request_mirror_policies, tc->ctx->is_static};
+    uint64_t more[] = {tc->must_exist, tc->body_bytes_max, tc->msg->n_request_mirror_policies,
+                       tc->ctx->is_static};
     buf_append(&b, more, sizeof(more));
     buf_append_sv(&b, tc->ctx->stat_prefix);
     sv all = buf_pullup(&b, buf_len(&b));
@@ -440,7 +459,8 @@ static bool compile_pieces(struct table_compile *tc, struct pieces *p) {
     if (tc->msg && pb_rules_check(&tc->msg->base, d)) {
         fill_table(tc);
         tc->env = hash_environment(tc);
-        tc->t->priv_->vhosts = arena_new_array(&tc->t->priv_->arena, const struct vhost *, p->vhosts.n);
+        tc->t->priv_->vhosts =
+            arena_new_array(&tc->t->priv_->arena, const struct vhost *, p->vhosts.n);
         for (size_t i = 0; i < p->vhosts.n; i++) {
             add_vhost(tc, (unsigned)i, p->vhosts.p[i]);
         }
@@ -451,7 +471,8 @@ static bool compile_pieces(struct table_compile *tc, struct pieces *p) {
     return ok;
 }
 
-struct route_table *route_table_compile(struct compile_ctx *ctx, sv wire, const struct route_table *prev) {
+struct route_table *route_table_compile(struct compile_ctx *ctx, sv wire,
+                                        const struct route_table *prev) {
     struct table_compile tc = {.ctx = ctx, .table_ctx = *ctx, .prev = prev, .t = table_new()};
     struct pieces p = {.vhosts = {NULL, 0, 0}};
     buf_init(&p.rest);

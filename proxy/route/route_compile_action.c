@@ -1,5 +1,6 @@
 /* RouteAction: cluster, rewrites, timeouts, retries and the rest of forwarding.
- * Threads: config thread. Spec: config.route.v3.RouteAction. Not here: forwarding itself (request/router.c). */
+ * Threads: config thread. Spec: config.route.v3.RouteAction. Not here: forwarding itself
+ * (request/router.c). */
 #include "protos/gen/core.pb-c.h"
 #include "protos/gen/path_rewrite_uri_template.pb-c.h"
 #include "protos/gen/pb.pb-c.h"
@@ -10,7 +11,8 @@
 #include "proxy/route/route_private.h"
 #include "proxy/route/uri_template.h"
 
-static bool compile_specifier(struct route_compile *c, const Route__RouteAction *m, struct route_entry *r) {
+static bool compile_specifier(struct route_compile *c, const Route__RouteAction *m,
+                              struct route_entry *r) {
     struct compile_ctx *ctx = c->ctx;
     r->cluster = SLOT_NONE;
     switch (m->cluster_specifier_case) {
@@ -41,7 +43,8 @@ static bool compile_specifier(struct route_compile *c, const Route__RouteAction 
 
 /* --- rewrites --- */
 
-static bool compile_template_rewrite(struct route_compile *c, const Core__TypedExtensionConfig *e, struct route_entry *r) {
+static bool compile_template_rewrite(struct route_compile *c, const Core__TypedExtensionConfig *e,
+                                     struct route_entry *r) {
     struct compile_ctx *ctx = c->ctx;
     DIAG_FIELD(ctx->diag, "path_rewrite_policy");
     const PathRewriteUriTemplate__UriTemplateRewriteConfig *m =
@@ -52,21 +55,25 @@ static bool compile_template_rewrite(struct route_compile *c, const Core__TypedE
         return false;
     }
     if (!r->match_template) {
-        return diag_error(ctx->diag,
-                          "unable to use envoy.path.rewrite.uri_template.uri_template_rewriter extension without "
-                          "envoy.path.match.uri_template.uri_template_matcher extension");
+        return diag_error(
+            ctx->diag,
+            "unable to use envoy.path.rewrite.uri_template.uri_template_rewriter extension without "
+            "envoy.path.match.uri_template.uri_template_matcher extension");
     }
-    r->rewrite_template = uri_template_rewrite_compile(ctx, sv_cstr(m->path_template_rewrite), r->match_template);
+    r->rewrite_template =
+        uri_template_rewrite_compile(ctx, sv_cstr(m->path_template_rewrite), r->match_template);
     return r->rewrite_template != NULL;
 }
 
-static bool compile_path_rewrite(struct route_compile *c, const Route__RouteAction *m, struct route_entry *r) {
+static bool compile_path_rewrite(struct route_compile *c, const Route__RouteAction *m,
+                                 struct route_entry *r) {
     struct compile_ctx *ctx = c->ctx;
     bool ok = true;
-    int kinds = (m->prefix_rewrite[0] != 0) + (m->regex_rewrite != NULL) + (m->path_rewrite_policy != NULL) +
-                (m->path_rewrite[0] != 0);
+    int kinds = (m->prefix_rewrite[0] != 0) + (m->regex_rewrite != NULL) +
+                (m->path_rewrite_policy != NULL) + (m->path_rewrite[0] != 0);
     if (kinds > 1) {
-        return diag_error(ctx->diag, "Specify only one of prefix_rewrite, regex_rewrite or path_rewrite_policy");
+        return diag_error(
+            ctx->diag, "Specify only one of prefix_rewrite, regex_rewrite or path_rewrite_policy");
     }
     if (m->prefix_rewrite[0]) {
         if (r->match_kind == PATH_MATCH_TEMPLATE) {
@@ -90,7 +97,8 @@ static bool compile_path_rewrite(struct route_compile *c, const Route__RouteActi
     return ok;
 }
 
-static bool compile_host_rewrite(struct route_compile *c, const Route__RouteAction *m, struct route_entry *r) {
+static bool compile_host_rewrite(struct route_compile *c, const Route__RouteAction *m,
+                                 struct route_entry *r) {
     struct compile_ctx *ctx = c->ctx;
     r->append_x_forwarded_host = m->append_x_forwarded_host;
     switch (m->host_rewrite_specifier_case) {
@@ -108,11 +116,13 @@ static bool compile_host_rewrite(struct route_compile *c, const Route__RouteActi
         return true;
     case ROUTE__ROUTE_ACTION__HOST_REWRITE_SPECIFIER_HOST_REWRITE_PATH_REGEX: {
         DIAG_FIELD(ctx->diag, "host_rewrite_path_regex");
-        return route_compile_regex_rewrite(ctx, m->host_rewrite_path_regex, &r->host_rewrite_path_regex);
+        return route_compile_regex_rewrite(ctx, m->host_rewrite_path_regex,
+                                           &r->host_rewrite_path_regex);
     }
     case ROUTE__ROUTE_ACTION__HOST_REWRITE_SPECIFIER_HOST_REWRITE: {
         DIAG_FIELD(ctx->diag, "host_rewrite");
-        r->host_rewrite_formatter = formatter_compile(ctx, sv_cstr(m->host_rewrite), false); /* as Envoy's: "-" for nothing */
+        /* as Envoy's: "-" for nothing */
+        r->host_rewrite_formatter = formatter_compile(ctx, sv_cstr(m->host_rewrite), false);
         return r->host_rewrite_formatter != NULL;
     }
     default:
@@ -122,7 +132,8 @@ static bool compile_host_rewrite(struct route_compile *c, const Route__RouteActi
 
 /* --- timeouts --- */
 
-bool route_duration_ms(struct compile_ctx *ctx, const char *field, const void *duration_msg, uint32_t *out) {
+bool route_duration_ms(struct compile_ctx *ctx, const char *field, const void *duration_msg,
+                       uint32_t *out) {
     const Pb__Duration *d = (const Pb__Duration *)duration_msg;
     if (d->seconds < 0 || d->nanos < 0 || d->nanos > 999999999 || d->seconds > 315576000000) {
         return diag_error(ctx->diag, "%s: expected a duration from 0s to 315576000000s", field);
@@ -132,11 +143,13 @@ bool route_duration_ms(struct compile_ctx *ctx, const char *field, const void *d
     return true;
 }
 
-static bool set_ms(struct compile_ctx *ctx, const char *field, const Pb__Duration *d, uint32_t *out) {
+static bool set_ms(struct compile_ctx *ctx, const char *field, const Pb__Duration *d,
+                   uint32_t *out) {
     return !d || route_duration_ms(ctx, field, d, out);
 }
 
-static bool compile_timeouts(struct route_compile *c, const Route__RouteAction *m, struct route_entry *r) {
+static bool compile_timeouts(struct route_compile *c, const Route__RouteAction *m,
+                             struct route_entry *r) {
     struct compile_ctx *ctx = c->ctx;
     bool ok = set_ms(ctx, "timeout", m->timeout, &r->timeout_ms);
     ok &= set_ms(ctx, "idle_timeout", m->idle_timeout, &r->idle_timeout_ms);
@@ -150,16 +163,20 @@ static bool compile_timeouts(struct route_compile *c, const Route__RouteAction *
     DIAG_FIELD(ctx->diag, "max_stream_duration");
     r->has_max_stream_duration = true;
     ok &= set_ms(ctx, "max_stream_duration", d->max_stream_duration, &r->max_stream_duration_ms);
-    ok &= set_ms(ctx, "grpc_timeout_header_max", d->grpc_timeout_header_max, &r->grpc_header_max_ms);
-    return ok & set_ms(ctx, "grpc_timeout_header_offset", d->grpc_timeout_header_offset, &r->grpc_header_offset_ms);
+    ok &=
+        set_ms(ctx, "grpc_timeout_header_max", d->grpc_timeout_header_max, &r->grpc_header_max_ms);
+    return ok & set_ms(ctx, "grpc_timeout_header_offset", d->grpc_timeout_header_offset,
+                       &r->grpc_header_offset_ms);
 }
 
 /* --- the rest --- */
 
-static bool compile_retry(struct route_compile *c, const Route__RouteAction *m, struct route_entry *r) {
+static bool compile_retry(struct route_compile *c, const Route__RouteAction *m,
+                          struct route_entry *r) {
     r->retry = c->vhost_retry;
     if (m->retry_policy_typed_config) {
-        return diag_error(c->ctx->diag, "retry_policy_typed_config: retry policy extensions are not supported");
+        return diag_error(c->ctx->diag,
+                          "retry_policy_typed_config: retry policy extensions are not supported");
     }
     if (m->retry_policy) {
         DIAG_FIELD(c->ctx->diag, "retry_policy");
@@ -177,7 +194,8 @@ static bool compile_upgrade(struct compile_ctx *ctx, const Route__RouteAction__U
         return true;
     }
     if (!sv_is(u->type, "connect") && !sv_is(u->type, "connect-udp")) {
-        return diag_error(ctx->diag, "Non-CONNECT upgrade type %s has ConnectConfig", m->upgrade_type);
+        return diag_error(ctx->diag, "Non-CONNECT upgrade type %s has ConnectConfig",
+                          m->upgrade_type);
     }
     if (m->connect_config->proxy_protocol_config) {
         return diag_error(ctx->diag, "connect_config.proxy_protocol_config is not supported");
@@ -187,16 +205,19 @@ static bool compile_upgrade(struct compile_ctx *ctx, const Route__RouteAction__U
     return true;
 }
 
-static bool compile_upgrades(struct route_compile *c, const Route__RouteAction *m, struct route_entry *r) {
+static bool compile_upgrades(struct route_compile *c, const Route__RouteAction *m,
+                             struct route_entry *r) {
     struct compile_ctx *ctx = c->ctx;
-    struct upgrade_override *v = arena_new_array(ctx->arena, struct upgrade_override, m->n_upgrade_configs);
+    struct upgrade_override *v =
+        arena_new_array(ctx->arena, struct upgrade_override, m->n_upgrade_configs);
     bool ok = true;
     for (size_t i = 0; i < m->n_upgrade_configs; i++) {
         DIAG_FIELD(ctx->diag, "upgrade_configs[%zu]", i);
         ok &= compile_upgrade(ctx, m->upgrade_configs[i], &v[i]);
         for (size_t k = 0; k < i; k++) {
             if (sv_eq(v[k].type, v[i].type)) {
-                ok = diag_error(ctx->diag, "Duplicate upgrade %s", m->upgrade_configs[i]->upgrade_type);
+                ok = diag_error(ctx->diag, "Duplicate upgrade %s",
+                                m->upgrade_configs[i]->upgrade_type);
             }
         }
     }
@@ -205,15 +226,17 @@ static bool compile_upgrades(struct route_compile *c, const Route__RouteAction *
     return ok;
 }
 
-static bool compile_mirrors(struct route_compile *c, const Route__RouteAction *m, struct route_entry *r) {
+static bool compile_mirrors(struct route_compile *c, const Route__RouteAction *m,
+                            struct route_entry *r) {
     r->mirrors = c->inherited_mirrors;
     r->mirrors_n = c->inherited_mirrors_n;
     return !m->n_request_mirror_policies ||
-           route_compile_mirrors(c, (const void *const *)m->request_mirror_policies, m->n_request_mirror_policies,
-                                 &r->mirrors, &r->mirrors_n);
+           route_compile_mirrors(c, (const void *const *)m->request_mirror_policies,
+                                 m->n_request_mirror_policies, &r->mirrors, &r->mirrors_n);
 }
 
-static bool compile_enums(struct route_compile *c, const Route__RouteAction *m, struct route_entry *r) {
+static bool compile_enums(struct route_compile *c, const Route__RouteAction *m,
+                          struct route_entry *r) {
     struct compile_ctx *ctx = c->ctx;
     switch ((int)m->cluster_not_found_response_code) {
     case ROUTE__ROUTE_ACTION__CLUSTER_NOT_FOUND_RESPONSE_CODE__SERVICE_UNAVAILABLE:
@@ -226,7 +249,9 @@ static bool compile_enums(struct route_compile *c, const Route__RouteAction *m, 
         r->cluster_not_found_code = 500;
         break;
     default:
-        return diag_error(ctx->diag, "cluster_not_found_response_code: value must be one of the defined enum values");
+        return diag_error(
+            ctx->diag,
+            "cluster_not_found_response_code: value must be one of the defined enum values");
     }
     switch ((int)m->priority) {
     case CORE__ROUTING_PRIORITY__DEFAULT:
@@ -252,7 +277,8 @@ bool route_compile_action(struct route_compile *c, const void *action_msg, struc
     const Route__RouteAction *m = (const Route__RouteAction *)action_msg;
     struct compile_ctx *ctx = c->ctx;
     DIAG_FIELD(ctx->diag, "route");
-    r->metadata_match = m->metadata_match ? route_metadata_match(ctx, m->metadata_match, NULL) : NULL;
+    r->metadata_match =
+        m->metadata_match ? route_metadata_match(ctx, m->metadata_match, NULL) : NULL;
     bool ok = compile_specifier(c, m, r);
     ok &= compile_path_rewrite(c, m, r);
     ok &= compile_host_rewrite(c, m, r);
@@ -263,7 +289,8 @@ bool route_compile_action(struct route_compile *c, const void *action_msg, struc
     ok &= compile_enums(c, m, r);
     ok &= route_compile_hash(c, m, r);
     ok &= route_compile_internal_redirect(c, m, r);
-    r->rate_limits = route_compile_rate_limits(c, (const void *const *)m->rate_limits, m->n_rate_limits);
+    r->rate_limits =
+        route_compile_rate_limits(c, (const void *const *)m->rate_limits, m->n_rate_limits);
     r->include_vhost_rate_limits = m->include_vh_rate_limits && m->include_vh_rate_limits->value;
     note_unhonoured(c, m);
     return ok & route_compile_legacy_cors(ctx, m->cors, &r->overrides);

@@ -1,29 +1,32 @@
 /* Where a route sends requests: weighted clusters, hash policies and mirrors.
- * Threads: config thread. Spec: config.route.v3.WeightedCluster, RouteAction.HashPolicy, RouteAction.RequestMirrorPolicy. */
+ * Threads: config thread. Spec: config.route.v3.WeightedCluster, RouteAction.HashPolicy,
+ * RouteAction.RequestMirrorPolicy. */
 #include "protos/gen/route.pb-c.h"
 #include "proxy/route/route_metadata.h"
 #include "proxy/route/route_private.h"
 
 /* --- weighted clusters --- */
 
-static bool compile_mutations(struct route_compile *c, const Route__WeightedCluster__ClusterWeight *m,
+static bool compile_mutations(struct route_compile *c,
+                              const Route__WeightedCluster__ClusterWeight *m,
                               struct weighted_cluster *w) {
     struct compile_ctx *ctx = c->ctx;
     unsigned before = diag_errors(ctx->diag);
     {
         DIAG_FIELD(ctx->diag, "request_headers_to_add");
-        w->request_mutations = header_mutations_compile(ctx, (const void *const *)m->request_headers_to_add,
-                                                        m->n_request_headers_to_add, m->request_headers_to_remove,
-                                                        m->n_request_headers_to_remove);
+        w->request_mutations = header_mutations_compile(
+            ctx, (const void *const *)m->request_headers_to_add, m->n_request_headers_to_add,
+            m->request_headers_to_remove, m->n_request_headers_to_remove);
     }
     DIAG_FIELD(ctx->diag, "response_headers_to_add");
-    w->response_mutations = header_mutations_compile(ctx, (const void *const *)m->response_headers_to_add,
-                                                     m->n_response_headers_to_add, m->response_headers_to_remove,
-                                                     m->n_response_headers_to_remove);
+    w->response_mutations = header_mutations_compile(
+        ctx, (const void *const *)m->response_headers_to_add, m->n_response_headers_to_add,
+        m->response_headers_to_remove, m->n_response_headers_to_remove);
     return diag_errors(ctx->diag) == before;
 }
 
-static bool compile_weight_target(struct route_compile *c, const Route__WeightedCluster__ClusterWeight *m,
+static bool compile_weight_target(struct route_compile *c,
+                                  const Route__WeightedCluster__ClusterWeight *m,
                                   struct weighted_cluster *w) {
     struct compile_ctx *ctx = c->ctx;
     w->cluster = SLOT_NONE;
@@ -43,8 +46,9 @@ static bool compile_weight_target(struct route_compile *c, const Route__Weighted
     return w->cluster != SLOT_NONE;
 }
 
-static bool compile_weight(struct route_compile *c, const Route__WeightedCluster__ClusterWeight *m, sv runtime_prefix,
-                           const struct route_entry *r, struct weighted_cluster *w) {
+static bool compile_weight(struct route_compile *c, const Route__WeightedCluster__ClusterWeight *m,
+                           sv runtime_prefix, const struct route_entry *r,
+                           struct weighted_cluster *w) {
     struct compile_ctx *ctx = c->ctx;
     bool ok = compile_weight_target(c, m, w);
     if (m->weight) {
@@ -55,17 +59,20 @@ static bool compile_weight(struct route_compile *c, const Route__WeightedCluster
     if (runtime_prefix.n) {
         w->runtime_key = arena_printf(ctx->arena, "%.*s.%s", SV_ARG(runtime_prefix), m->name);
     }
-    if (m->host_rewrite_specifier_case == ROUTE__WEIGHTED_CLUSTER__CLUSTER_WEIGHT__HOST_REWRITE_SPECIFIER_HOST_REWRITE_LITERAL) {
+    if (m->host_rewrite_specifier_case ==
+        ROUTE__WEIGHTED_CLUSTER__CLUSTER_WEIGHT__HOST_REWRITE_SPECIFIER_HOST_REWRITE_LITERAL) {
         w->host_rewrite = arena_sv(ctx->arena, sv_cstr(m->host_rewrite_literal));
     }
-    w->metadata_match = m->metadata_match ? route_metadata_match(ctx, m->metadata_match, r->metadata_match) : NULL;
+    w->metadata_match =
+        m->metadata_match ? route_metadata_match(ctx, m->metadata_match, r->metadata_match) : NULL;
     ok &= compile_mutations(c, m, w);
     DIAG_FIELD(ctx->diag, "typed_per_filter_config");
     return ok & route_compile_overrides(ctx, (const void *const *)m->typed_per_filter_config,
                                         m->n_typed_per_filter_config, &w->overrides);
 }
 
-static bool compile_random_source(struct route_compile *c, const Route__WeightedCluster *m, struct route_entry *r) {
+static bool compile_random_source(struct route_compile *c, const Route__WeightedCluster *m,
+                                  struct route_entry *r) {
     switch (m->random_value_specifier_case) {
     case ROUTE__WEIGHTED_CLUSTER__RANDOM_VALUE_SPECIFIER__NOT_SET:
         return true;
@@ -81,11 +88,13 @@ static bool compile_random_source(struct route_compile *c, const Route__Weighted
     }
 }
 
-bool route_compile_weighted(struct route_compile *c, const void *weighted_msg, struct route_entry *r) {
+bool route_compile_weighted(struct route_compile *c, const void *weighted_msg,
+                            struct route_entry *r) {
     const Route__WeightedCluster *m = (const Route__WeightedCluster *)weighted_msg;
     struct compile_ctx *ctx = c->ctx;
     DIAG_FIELD(ctx->diag, "weighted_clusters");
-    struct weighted_cluster *v = arena_new_array(ctx->arena, struct weighted_cluster, m->n_clusters);
+    struct weighted_cluster *v =
+        arena_new_array(ctx->arena, struct weighted_cluster, m->n_clusters);
     bool ok = compile_random_source(c, m, r);
     for (size_t i = 0; i < m->n_clusters; i++) {
         DIAG_FIELD(ctx->diag, "clusters[%zu]", i);
@@ -98,18 +107,21 @@ bool route_compile_weighted(struct route_compile *c, const void *weighted_msg, s
         return false;
     }
     if (r->weighted_total > UINT32_MAX) {
-        return diag_error(ctx->diag, "The sum of weights of all weighted clusters of route %.*s exceeds %u",
+        return diag_error(ctx->diag,
+                          "The sum of weights of all weighted clusters of route %.*s exceeds %u",
                           SV_ARG(r->name), UINT32_MAX);
     }
     if (r->weighted_total == 0) {
-        return diag_error(ctx->diag, "Sum of weights in the weighted_cluster must be greater than 0.");
+        return diag_error(ctx->diag,
+                          "Sum of weights in the weighted_cluster must be greater than 0.");
     }
     return true;
 }
 
 /* --- hash policies --- */
 
-static bool hash_header(struct compile_ctx *ctx, const Route__RouteAction__HashPolicy__Header *m, struct hash_policy *h) {
+static bool hash_header(struct compile_ctx *ctx, const Route__RouteAction__HashPolicy__Header *m,
+                        struct hash_policy *h) {
     h->source = HASH_HEADER;
     h->name = route_lower(ctx->arena, m->header_name);
     h->header_id = header_id_of(h->name);
@@ -130,7 +142,8 @@ static bool hash_header(struct compile_ctx *ctx, const Route__RouteAction__HashP
     return true;
 }
 
-static bool hash_cookie(struct compile_ctx *ctx, const Route__RouteAction__HashPolicy__Cookie *m, struct hash_policy *h) {
+static bool hash_cookie(struct compile_ctx *ctx, const Route__RouteAction__HashPolicy__Cookie *m,
+                        struct hash_policy *h) {
     h->source = HASH_COOKIE;
     h->name = arena_sv(ctx->arena, sv_cstr(m->name));
     h->cookie_path = arena_sv(ctx->arena, sv_cstr(m->path));
@@ -143,16 +156,18 @@ static bool hash_cookie(struct compile_ctx *ctx, const Route__RouteAction__HashP
     }
     for (size_t i = 0; i < m->n_attributes; i++) {
         const Route__RouteAction__HashPolicy__CookieAttribute *a = m->attributes[i];
-        h->cookie_attributes = a->value[0] ? arena_printf(ctx->arena, "%.*s; %s=%s", SV_ARG(h->cookie_attributes),
-                                                          a->name, a->value)
-                                           : arena_printf(ctx->arena, "%.*s; %s", SV_ARG(h->cookie_attributes), a->name);
+        h->cookie_attributes =
+            a->value[0]
+                ? arena_printf(ctx->arena, "%.*s; %s=%s", SV_ARG(h->cookie_attributes), a->name,
+                               a->value)
+                : arena_printf(ctx->arena, "%.*s; %s", SV_ARG(h->cookie_attributes), a->name);
     }
     return true;
 }
 
 /* *used: the policy looks at something. */
-static bool compile_hash(struct compile_ctx *ctx, const Route__RouteAction__HashPolicy *m, struct hash_policy *h,
-                         bool *used) {
+static bool compile_hash(struct compile_ctx *ctx, const Route__RouteAction__HashPolicy *m,
+                         struct hash_policy *h, bool *used) {
     *used = true;
     h->is_terminal = m->terminal;
     switch (m->policy_specifier_case) {
@@ -199,18 +214,20 @@ bool route_compile_hash(struct route_compile *c, const void *action_msg, struct 
 
 /* --- mirrors --- */
 
-static bool compile_mirror_target(struct route_compile *c, const Route__RouteAction__RequestMirrorPolicy *m,
+static bool compile_mirror_target(struct route_compile *c,
+                                  const Route__RouteAction__RequestMirrorPolicy *m,
                                   struct mirror_policy *p) {
     struct compile_ctx *ctx = c->ctx;
     p->cluster = SLOT_NONE;
     if (m->cluster[0] && m->cluster_header[0]) {
         return diag_error(ctx->diag,
-                          "Only one of cluster '%s' or cluster_header '%s' in request mirror policy can be specified",
+                          "Only one of cluster '%s' or cluster_header '%s' in request mirror "
+                          "policy can be specified",
                           m->cluster, m->cluster_header);
     }
     if (!m->cluster[0] && !m->cluster_header[0]) {
-        return diag_error(ctx->diag,
-                          "Exactly one of cluster or cluster_header in request mirror policy need to be specified");
+        return diag_error(ctx->diag, "Exactly one of cluster or cluster_header in request mirror "
+                                     "policy need to be specified");
     }
     if (m->cluster_header[0]) {
         p->cluster_header = route_lower(ctx->arena, m->cluster_header);
@@ -221,7 +238,8 @@ static bool compile_mirror_target(struct route_compile *c, const Route__RouteAct
     return p->cluster != SLOT_NONE;
 }
 
-static bool compile_mirror(struct route_compile *c, const Route__RouteAction__RequestMirrorPolicy *m,
+static bool compile_mirror(struct route_compile *c,
+                           const Route__RouteAction__RequestMirrorPolicy *m,
                            struct mirror_policy *p) {
     struct compile_ctx *ctx = c->ctx;
     unsigned before = diag_errors(ctx->diag);
@@ -236,13 +254,13 @@ static bool compile_mirror(struct route_compile *c, const Route__RouteAction__Re
     p->disable_shadow_host_suffix = m->disable_shadow_host_suffix_append;
     p->host_rewrite = arena_sv(ctx->arena, sv_cstr(m->host_rewrite_literal));
     DIAG_FIELD(ctx->diag, "request_headers_mutations");
-    p->mutations = header_mutations_compile_list(ctx, (const void *const *)m->request_headers_mutations,
-                                                 m->n_request_headers_mutations);
+    p->mutations = header_mutations_compile_list(
+        ctx, (const void *const *)m->request_headers_mutations, m->n_request_headers_mutations);
     return diag_errors(ctx->diag) == before;
 }
 
-bool route_compile_mirrors(struct route_compile *c, const void *const *msgs, size_t n, const struct mirror_policy **out,
-                           unsigned *out_n) {
+bool route_compile_mirrors(struct route_compile *c, const void *const *msgs, size_t n,
+                           const struct mirror_policy **out, unsigned *out_n) {
     struct mirror_policy *v = arena_new_array(c->ctx->arena, struct mirror_policy, n);
     bool ok = true;
     for (size_t i = 0; i < n; i++) {

@@ -1,5 +1,6 @@
 /* One Route: match, action, and what any action may have beside it.
- * Threads: config thread. Spec: config.route.v3.Route, DirectResponseAction, InternalRedirectPolicy, Tracing, Decorator. */
+ * Threads: config thread. Spec: config.route.v3.Route, DirectResponseAction,
+ * InternalRedirectPolicy, Tracing, Decorator. */
 #include "protos/any.h"
 #include "protos/gen/core.pb-c.h"
 #include "protos/gen/internal_redirect_allow_listed_routes.pb-c.h"
@@ -24,7 +25,8 @@ const void *route_keep_message(struct route_compile *c, const void *msg) {
     return proto_unpack(m->descriptor, proto_pack(m, c->scratch), c->ctx->arena, c->ctx->diag);
 }
 
-const struct route_rate_limits *route_compile_rate_limits(struct route_compile *c, const void *const *msgs, size_t n) {
+const struct route_rate_limits *route_compile_rate_limits(struct route_compile *c,
+                                                          const void *const *msgs, size_t n) {
     if (n == 0) {
         return NULL;
     }
@@ -41,7 +43,8 @@ const struct route_rate_limits *route_compile_rate_limits(struct route_compile *
 
 /* --- internal redirects --- */
 
-static bool compile_predicate(struct compile_ctx *ctx, const Core__TypedExtensionConfig *e, struct internal_redirect *p) {
+static bool compile_predicate(struct compile_ctx *ctx, const Core__TypedExtensionConfig *e,
+                              struct internal_redirect *p) {
     const char *type = "";
     const void *config = compile_any(ctx, sv_cstr(e->name), e->typed_config, NULL, &type);
     if (!config) {
@@ -68,11 +71,14 @@ static bool compile_predicate(struct compile_ctx *ctx, const Core__TypedExtensio
         p->allowed_routes_n = (unsigned)m->n_allowed_route_names;
         return true;
     }
-    return diag_error(ctx->diag, "Didn't find a registered implementation for '%s' with type URL: '%s'", e->name, type);
+    return diag_error(ctx->diag,
+                      "Didn't find a registered implementation for '%s' with type URL: '%s'",
+                      e->name, type);
 }
 
 /* Codes that are no redirects are passed over, as Envoy does; none listed: 302. */
-static void compile_codes(struct compile_ctx *ctx, const uint32_t *codes, size_t n, struct internal_redirect *p) {
+static void compile_codes(struct compile_ctx *ctx, const uint32_t *codes, size_t n,
+                          struct internal_redirect *p) {
     uint16_t *v = arena_new_array(ctx->arena, uint16_t, n + 1);
     for (size_t i = 0; i < n; i++) {
         if ((codes[i] >= 301 && codes[i] <= 303) || codes[i] == 307 || codes[i] == 308) {
@@ -85,8 +91,10 @@ static void compile_codes(struct compile_ctx *ctx, const uint32_t *codes, size_t
     p->codes = v;
 }
 
-static bool compile_copied(struct compile_ctx *ctx, const Route__InternalRedirectPolicy *m, struct internal_redirect *p) {
-    enum header_id *ids = arena_new_array(ctx->arena, enum header_id, m->n_response_headers_to_copy);
+static bool compile_copied(struct compile_ctx *ctx, const Route__InternalRedirectPolicy *m,
+                           struct internal_redirect *p) {
+    enum header_id *ids =
+        arena_new_array(ctx->arena, enum header_id, m->n_response_headers_to_copy);
     sv *names = arena_new_array(ctx->arena, sv, m->n_response_headers_to_copy);
     bool ok = true;
     for (size_t i = 0; i < m->n_response_headers_to_copy; i++) {
@@ -102,11 +110,13 @@ static bool compile_copied(struct compile_ctx *ctx, const Route__InternalRedirec
     return ok;
 }
 
-bool route_compile_internal_redirect(struct route_compile *c, const void *action_msg, struct route_entry *r) {
+bool route_compile_internal_redirect(struct route_compile *c, const void *action_msg,
+                                     struct route_entry *r) {
     const Route__RouteAction *a = (const Route__RouteAction *)action_msg;
     const Route__InternalRedirectPolicy *m = a->internal_redirect_policy;
     struct compile_ctx *ctx = c->ctx;
-    bool legacy = a->internal_redirect_action == ROUTE__ROUTE_ACTION__INTERNAL_REDIRECT_ACTION__HANDLE_INTERNAL_REDIRECT;
+    bool legacy = a->internal_redirect_action ==
+                  ROUTE__ROUTE_ACTION__INTERNAL_REDIRECT_ACTION__HANDLE_INTERNAL_REDIRECT;
     if (!m && !legacy) {
         return true;
     }
@@ -114,7 +124,8 @@ bool route_compile_internal_redirect(struct route_compile *c, const void *action
     r->internal_redirect = p;
     const Pb__UInt32Value *max = m ? m->max_internal_redirects : a->max_internal_redirects;
     p->max = max ? max->value : 1;
-    compile_codes(ctx, m ? m->redirect_response_codes : NULL, m ? m->n_redirect_response_codes : 0, p);
+    compile_codes(ctx, m ? m->redirect_response_codes : NULL, m ? m->n_redirect_response_codes : 0,
+                  p);
     if (!m) {
         return true;
     }
@@ -130,19 +141,22 @@ bool route_compile_internal_redirect(struct route_compile *c, const void *action
 
 /* --- direct responses --- */
 
-static bool compile_body(struct route_compile *c, const Core__DataSource *body, struct route_entry *r) {
+static bool compile_body(struct route_compile *c, const Core__DataSource *body,
+                         struct route_entry *r) {
     struct compile_ctx *ctx = c->ctx;
     DIAG_FIELD(ctx->diag, "body");
     if (!compile_data_source(ctx, body, &r->direct_body)) {
         return false;
     }
     if (r->direct_body.n > c->body_bytes_max) {
-        return diag_error(ctx->diag, "response body size is %zu bytes; maximum is %u", r->direct_body.n, c->body_bytes_max);
+        return diag_error(ctx->diag, "response body size is %zu bytes; maximum is %u",
+                          r->direct_body.n, c->body_bytes_max);
     }
     return true;
 }
 
-static bool compile_direct(struct route_compile *c, const Route__DirectResponseAction *m, struct route_entry *r) {
+static bool compile_direct(struct route_compile *c, const Route__DirectResponseAction *m,
+                           struct route_entry *r) {
     struct compile_ctx *ctx = c->ctx;
     DIAG_FIELD(ctx->diag, "direct_response");
     r->action = ROUTE_DIRECT_RESPONSE;
@@ -164,8 +178,8 @@ static bool compile_direct(struct route_compile *c, const Route__DirectResponseA
 
 /* --- tracing --- */
 
-static bool compile_sampling(struct compile_ctx *ctx, const char *field, const Type__FractionalPercent *m,
-                             struct fraction *out) {
+static bool compile_sampling(struct compile_ctx *ctx, const char *field,
+                             const Type__FractionalPercent *m, struct fraction *out) {
     *out = (struct fraction){.numerator = 100, .denominator = 100};
     DIAG_FIELD(ctx->diag, "%s", field);
     return !m || fraction_percent_compile(ctx, m, out);
@@ -181,7 +195,8 @@ static bool compile_operation(struct compile_ctx *ctx, const char *field, const 
     return *out != NULL;
 }
 
-static bool compile_tracing(struct route_compile *c, const Route__Tracing *m, struct route_entry *r) {
+static bool compile_tracing(struct route_compile *c, const Route__Tracing *m,
+                            struct route_entry *r) {
     struct compile_ctx *ctx = c->ctx;
     DIAG_FIELD(ctx->diag, "tracing");
     struct route_tracing *t = arena_new(ctx->arena, struct route_tracing);
@@ -189,7 +204,8 @@ static bool compile_tracing(struct route_compile *c, const Route__Tracing *m, st
     ok &= compile_sampling(ctx, "random_sampling", m->random_sampling, &t->random);
     ok &= compile_sampling(ctx, "overall_sampling", m->overall_sampling, &t->overall);
     ok &= compile_operation(ctx, "operation", m->operation, &t->operation);
-    ok &= compile_operation(ctx, "upstream_operation", m->upstream_operation, &t->upstream_operation);
+    ok &=
+        compile_operation(ctx, "upstream_operation", m->upstream_operation, &t->upstream_operation);
     const void **tags = arena_new_array(ctx->arena, const void *, m->n_custom_tags);
     for (size_t i = 0; i < m->n_custom_tags; i++) {
         tags[i] = route_keep_message(c, m->custom_tags[i]);
@@ -221,19 +237,20 @@ static bool compile_action(struct route_compile *c, const Route__Route *m, struc
     }
 }
 
-static bool compile_mutations(struct compile_ctx *ctx, const Route__Route *m, struct route_entry *r) {
+static bool compile_mutations(struct compile_ctx *ctx, const Route__Route *m,
+                              struct route_entry *r) {
     unsigned before = diag_errors(ctx->diag);
     if (m->n_request_headers_to_add + m->n_request_headers_to_remove) {
         DIAG_FIELD(ctx->diag, "request_headers_to_add");
-        r->request_mutations = header_mutations_compile(ctx, (const void *const *)m->request_headers_to_add,
-                                                        m->n_request_headers_to_add, m->request_headers_to_remove,
-                                                        m->n_request_headers_to_remove);
+        r->request_mutations = header_mutations_compile(
+            ctx, (const void *const *)m->request_headers_to_add, m->n_request_headers_to_add,
+            m->request_headers_to_remove, m->n_request_headers_to_remove);
     }
     if (m->n_response_headers_to_add + m->n_response_headers_to_remove) {
         DIAG_FIELD(ctx->diag, "response_headers_to_add");
-        r->response_mutations = header_mutations_compile(ctx, (const void *const *)m->response_headers_to_add,
-                                                         m->n_response_headers_to_add, m->response_headers_to_remove,
-                                                         m->n_response_headers_to_remove);
+        r->response_mutations = header_mutations_compile(
+            ctx, (const void *const *)m->response_headers_to_add, m->n_response_headers_to_add,
+            m->response_headers_to_remove, m->n_response_headers_to_remove);
     }
     return diag_errors(ctx->diag) == before;
 }
@@ -252,16 +269,19 @@ static uint32_t body_limit(const Pb__UInt64Value *now, const Pb__UInt32Value *be
     return before ? before->value : UINT32_MAX;
 }
 
-static void set_defaults(const struct route_compile *c, const Route__Route *m, struct route_entry *r) {
+static void set_defaults(const struct route_compile *c, const Route__Route *m,
+                         struct route_entry *r) {
     r->vhost = c->vhost;
     r->name = arena_sv(c->ctx->arena, sv_cstr(m->name));
     r->cluster = SLOT_NONE;
     r->cluster_not_found_code = 503;
-    r->timeout_ms = r->idle_timeout_ms = r->max_stream_duration_ms = r->flush_timeout_ms = UINT32_MAX;
+    r->timeout_ms = r->idle_timeout_ms = r->max_stream_duration_ms = r->flush_timeout_ms =
+        UINT32_MAX;
     r->grpc_timeout_max_ms = r->grpc_timeout_offset_ms = UINT32_MAX;
     r->grpc_header_max_ms = r->grpc_header_offset_ms = UINT32_MAX;
     r->decorator_propagate = true;
-    r->request_body_buffer_limit = body_limit(m->request_body_buffer_limit, m->per_request_buffer_limit_bytes);
+    r->request_body_buffer_limit =
+        body_limit(m->request_body_buffer_limit, m->per_request_buffer_limit_bytes);
     if (r->request_body_buffer_limit == UINT32_MAX) {
         r->request_body_buffer_limit = c->vhost->request_body_buffer_limit;
     }
@@ -281,8 +301,8 @@ bool route_compile_entry(struct route_compile *c, const void *route_msg, struct 
     }
     if (m->n_typed_per_filter_config) {
         DIAG_FIELD(ctx->diag, "typed_per_filter_config");
-        ok &= route_compile_overrides(ctx, (const void *const *)m->typed_per_filter_config, m->n_typed_per_filter_config,
-                                      &r->overrides);
+        ok &= route_compile_overrides(ctx, (const void *const *)m->typed_per_filter_config,
+                                      m->n_typed_per_filter_config, &r->overrides);
     }
     ok &= compile_action(c, m, r);
     ok &= compile_mutations(ctx, m, r);

@@ -6,7 +6,8 @@
 #include "proxy/route/route_private.h"
 #include "proxy/route/uri_template.h"
 
-static bool set_text(struct route_compile *c, struct route_entry *r, enum path_match_kind kind, const char *text) {
+static bool set_text(struct route_compile *c, struct route_entry *r, enum path_match_kind kind,
+                     const char *text) {
     r->match_kind = kind;
     r->match_path = arena_sv(c->ctx->arena, sv_cstr(text));
     return true;
@@ -15,12 +16,14 @@ static bool set_text(struct route_compile *c, struct route_entry *r, enum path_m
 /* path_separated_prefix: validated to have neither '?' nor '#' and no '/' at the end. */
 static bool check_separated(struct route_compile *c, const char *text) {
     sv s = sv_cstr(text);
-    bool ok = s.n >= 1 && s.p[s.n - 1] != '/' && sv_find(s, '?') == SIZE_MAX && sv_find(s, '#') == SIZE_MAX;
+    bool ok = s.n >= 1 && s.p[s.n - 1] != '/' && sv_find(s, '?') == SIZE_MAX &&
+              sv_find(s, '#') == SIZE_MAX;
     DIAG_FIELD(c->ctx->diag, "path_separated_prefix");
     return ok || diag_error(c->ctx->diag, "value does not match regex pattern '^[^?#]+[^?#/]$'");
 }
 
-static bool compile_template(struct route_compile *c, const Core__TypedExtensionConfig *e, struct route_entry *r) {
+static bool compile_template(struct route_compile *c, const Core__TypedExtensionConfig *e,
+                             struct route_entry *r) {
     DIAG_FIELD(c->ctx->diag, "path_match_policy");
     const PathMatchUriTemplate__UriTemplateMatchConfig *m =
         (const PathMatchUriTemplate__UriTemplateMatchConfig *)compile_any(
@@ -35,7 +38,8 @@ static bool compile_template(struct route_compile *c, const Core__TypedExtension
     return r->match_template != NULL;
 }
 
-static bool compile_path(struct route_compile *c, const Route__RouteMatch *m, struct route_entry *r) {
+static bool compile_path(struct route_compile *c, const Route__RouteMatch *m,
+                         struct route_entry *r) {
     switch (m->path_specifier_case) {
     case ROUTE__ROUTE_MATCH__PATH_SPECIFIER_PREFIX:
         return set_text(c, r, PATH_MATCH_PREFIX, m->prefix);
@@ -60,7 +64,8 @@ static bool compile_path(struct route_compile *c, const Route__RouteMatch *m, st
     }
 }
 
-static void compile_tls(const Route__RouteMatch__TlsContextMatchOptions *m, struct route_conditions *k) {
+static void compile_tls(const Route__RouteMatch__TlsContextMatchOptions *m,
+                        struct route_conditions *k) {
     k->has_presented = m->presented != NULL;
     k->presented = m->presented && m->presented->value;
     k->has_validated = m->validated != NULL;
@@ -68,11 +73,12 @@ static void compile_tls(const Route__RouteMatch__TlsContextMatchOptions *m, stru
 }
 
 static bool has_conditions(const Route__RouteMatch *m) {
-    return m->runtime_fraction || m->n_headers || m->n_query_parameters || m->n_cookies || m->grpc || m->tls_context ||
-           m->n_dynamic_metadata || m->n_filter_state;
+    return m->runtime_fraction || m->n_headers || m->n_query_parameters || m->n_cookies ||
+           m->grpc || m->tls_context || m->n_dynamic_metadata || m->n_filter_state;
 }
 
-static void compile_conditions(struct route_compile *c, const Route__RouteMatch *m, struct route_conditions *k) {
+static void compile_conditions(struct route_compile *c, const Route__RouteMatch *m,
+                               struct route_conditions *k) {
     struct compile_ctx *ctx = c->ctx;
     if (m->runtime_fraction) {
         DIAG_FIELD(ctx->diag, "runtime_fraction");
@@ -88,7 +94,8 @@ static void compile_conditions(struct route_compile *c, const Route__RouteMatch 
     }
     if (m->n_query_parameters) {
         DIAG_FIELD(ctx->diag, "query_parameters");
-        k->query = query_matchers_compile(ctx, (const void *const *)m->query_parameters, m->n_query_parameters);
+        k->query = query_matchers_compile(ctx, (const void *const *)m->query_parameters,
+                                          m->n_query_parameters);
     }
     if (m->n_cookies) {
         DIAG_FIELD(ctx->diag, "cookies");
@@ -96,11 +103,13 @@ static void compile_conditions(struct route_compile *c, const Route__RouteMatch 
     }
     if (m->n_dynamic_metadata) {
         DIAG_FIELD(ctx->diag, "dynamic_metadata");
-        k->metadata = metadata_matchers_compile(ctx, (const void *const *)m->dynamic_metadata, m->n_dynamic_metadata);
+        k->metadata = metadata_matchers_compile(ctx, (const void *const *)m->dynamic_metadata,
+                                                m->n_dynamic_metadata);
     }
     if (m->n_filter_state) {
         DIAG_FIELD(ctx->diag, "filter_state");
-        k->filter_state = filter_state_matchers_compile(ctx, (const void *const *)m->filter_state, m->n_filter_state);
+        k->filter_state = filter_state_matchers_compile(ctx, (const void *const *)m->filter_state,
+                                                        m->n_filter_state);
     }
 }
 

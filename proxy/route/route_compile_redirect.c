@@ -6,8 +6,10 @@
 #include "proxy/observe/formatter.h"
 #include "proxy/route/route_private.h"
 
-bool route_compile_regex_rewrite(struct compile_ctx *ctx, const void *msg, struct regex_rewrite *out) {
-    const TypeMatcher__RegexMatchAndSubstitute *m = (const TypeMatcher__RegexMatchAndSubstitute *)msg;
+bool route_compile_regex_rewrite(struct compile_ctx *ctx, const void *msg,
+                                 struct regex_rewrite *out) {
+    const TypeMatcher__RegexMatchAndSubstitute *m =
+        (const TypeMatcher__RegexMatchAndSubstitute *)msg;
     *out = (struct regex_rewrite){.regex = NULL};
     if (!m->pattern) {
         return diag_error(ctx->diag, "pattern: value is required");
@@ -40,7 +42,8 @@ static bool compile_code(struct compile_ctx *ctx, int code, struct redirect_acti
     }
 }
 
-static bool compile_scheme(struct compile_ctx *ctx, const Route__RedirectAction *m, struct redirect_action *a) {
+static bool compile_scheme(struct compile_ctx *ctx, const Route__RedirectAction *m,
+                           struct redirect_action *a) {
     switch (m->scheme_rewrite_specifier_case) {
     case ROUTE__REDIRECT_ACTION__SCHEME_REWRITE_SPECIFIER__NOT_SET:
         return true;
@@ -55,7 +58,8 @@ static bool compile_scheme(struct compile_ctx *ctx, const Route__RedirectAction 
     }
 }
 
-static bool compile_path(struct compile_ctx *ctx, const Route__RedirectAction *m, struct redirect_action *a) {
+static bool compile_path(struct compile_ctx *ctx, const Route__RedirectAction *m,
+                         struct redirect_action *a) {
     switch (m->path_rewrite_specifier_case) {
     case ROUTE__REDIRECT_ACTION__PATH_REWRITE_SPECIFIER__NOT_SET:
         return true;
@@ -81,7 +85,8 @@ static bool compile_path(struct compile_ctx *ctx, const Route__RedirectAction *m
     }
 }
 
-bool route_compile_redirect(struct route_compile *c, const void *redirect_msg, struct route_entry *r) {
+bool route_compile_redirect(struct route_compile *c, const void *redirect_msg,
+                            struct route_entry *r) {
     const Route__RedirectAction *m = (const Route__RedirectAction *)redirect_msg;
     struct compile_ctx *ctx = c->ctx;
     DIAG_FIELD(ctx->diag, "redirect");

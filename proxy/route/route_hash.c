@@ -1,5 +1,7 @@
-/* The hash that ring-hash and Maglev pick by, as Envoy computes it (XXH64 of each source, combined by rotation and XOR).
- * Threads: worker-local calls; allocates only in the request's arena. Spec: config.route.v3.RouteAction.HashPolicy. */
+/* The hash that ring-hash and Maglev pick by, as Envoy computes it (XXH64 of each source, combined
+ * by rotation and XOR).
+ * Threads: worker-local calls; allocates only in the request's arena. Spec:
+ * config.route.v3.RouteAction.HashPolicy. */
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -9,14 +11,16 @@
 #include "proxy/observe/filter_state.h"
 #include "proxy/route/route_private.h"
 
-/* Values of one header that count; further ones are left out (a request has at most HEADERS_MAX). */
+/* Values of one header that count; further ones are left out (a request has at most
+ * HEADERS_MAX). */
 #define HASH_VALUES_MAX 64
 
 static uint64_t xxh(sv s) { return XXH64(s.p, s.n, 0); }
 
 static sv rewritten(const struct hash_policy *p, sv value, struct arena *a) {
     size_t n = 0;
-    char *out = regex_replace_all(p->rewrite, value.p, value.n, p->substitution.p, p->substitution.n, &n);
+    char *out =
+        regex_replace_all(p->rewrite, value.p, value.n, p->substitution.p, p->substitution.n, &n);
     if (!out) {
         return value;
     }
@@ -33,13 +37,15 @@ static void insert_sorted(sv *v, unsigned n, sv value) {
     v[n] = value;
 }
 
-static bool hash_header(const struct hash_policy *p, const struct route_match_input *in, uint64_t *hash) {
+static bool hash_header(const struct hash_policy *p, const struct route_match_input *in,
+                        uint64_t *hash) {
     sv values[HASH_VALUES_MAX];
     unsigned n = 0;
-    HEADERS_FOREACH(it, in->headers) {
+    HEADERS_FOREACH (it, in->headers) {
         bool is_it = p->header_id != HDR_OTHER ? it->id == p->header_id : sv_eq(it->name, p->name);
         if (is_it && n < HASH_VALUES_MAX) {
-            insert_sorted(values, n++, p->rewrite ? rewritten(p, it->value, in->scratch) : it->value);
+            insert_sorted(values, n++,
+                          p->rewrite ? rewritten(p, it->value, in->scratch) : it->value);
         }
     }
     *hash = 0;
@@ -49,11 +55,14 @@ static bool hash_header(const struct hash_policy *p, const struct route_match_in
     return n > 0;
 }
 
-/* The same for all requests of a connection, so that streams racing for their first cookie get one value. */
-static sv make_cookie(const struct hash_policy *p, const struct route_match_input *in, sv *set_cookie) {
+/* The same for all requests of a connection, so that streams racing for their first cookie get one
+ * value. */
+static sv make_cookie(const struct hash_policy *p, const struct route_match_input *in,
+                      sv *set_cookie) {
     sv ends = SV("");
     if (in->cx) {
-        sv remote = addr_arena_str(&in->cx->remote, in->scratch), local = addr_arena_str(&in->cx->local, in->scratch);
+        sv remote = addr_arena_str(&in->cx->remote, in->scratch),
+           local = addr_arena_str(&in->cx->local, in->scratch);
         ends = arena_printf(in->scratch, "%.*s%.*s", SV_ARG(remote), SV_ARG(local));
     }
     sv value = arena_printf(in->scratch, "%016llx", (unsigned long long)xxh(ends));
@@ -61,14 +70,15 @@ static sv make_cookie(const struct hash_policy *p, const struct route_match_inpu
         return value;
     }
     sv age = p->cookie_ttl_s ? arena_printf(in->scratch, "; Max-Age=%u", p->cookie_ttl_s) : SV("");
-    *set_cookie = arena_printf(in->scratch, "%.*s=\"%.*s\"%.*s%s%.*s%.*s; HttpOnly", SV_ARG(p->name), SV_ARG(value),
-                               SV_ARG(age), p->cookie_path.n ? "; Path=" : "", SV_ARG(p->cookie_path),
-                               SV_ARG(p->cookie_attributes));
+    *set_cookie =
+        arena_printf(in->scratch, "%.*s=\"%.*s\"%.*s%s%.*s%.*s; HttpOnly", SV_ARG(p->name),
+                     SV_ARG(value), SV_ARG(age), p->cookie_path.n ? "; Path=" : "",
+                     SV_ARG(p->cookie_path), SV_ARG(p->cookie_attributes));
     return value;
 }
 
-static bool hash_cookie(const struct hash_policy *p, const struct route_match_input *in, sv *set_cookie,
-                        uint64_t *hash) {
+static bool hash_cookie(const struct hash_policy *p, const struct route_match_input *in,
+                        sv *set_cookie, uint64_t *hash) {
     sv value = cookie_get(in->headers, p->name);
     if (value.n == 0 && p->generate_cookie) {
         value = make_cookie(p, in, set_cookie);
@@ -87,19 +97,22 @@ static bool hash_source_ip(const struct route_match_input *in, uint64_t *hash) {
     return n > 0;
 }
 
-static bool hash_query(const struct hash_policy *p, const struct route_match_input *in, uint64_t *hash) {
+static bool hash_query(const struct hash_policy *p, const struct route_match_input *in,
+                       uint64_t *hash) {
     sv value = query_get(path_query(headers_get(in->headers, HDR_path)), p->name);
     *hash = xxh(value);
     return value.p != NULL;
 }
 
-static bool hash_filter_state(const struct hash_policy *p, const struct route_match_input *in, uint64_t *hash) {
+static bool hash_filter_state(const struct hash_policy *p, const struct route_match_input *in,
+                              uint64_t *hash) {
     sv text = in->si ? filter_state_text(in->si->filter_state, p->name) : SV_NULL;
     *hash = xxh(text);
     return text.p != NULL;
 }
 
-static bool evaluate(const struct hash_policy *p, const struct route_match_input *in, sv *set_cookie, uint64_t *hash) {
+static bool evaluate(const struct hash_policy *p, const struct route_match_input *in,
+                     sv *set_cookie, uint64_t *hash) {
     switch (p->source) {
     case HASH_HEADER:
         return hash_header(p, in, hash);
@@ -115,7 +128,8 @@ static bool evaluate(const struct hash_policy *p, const struct route_match_input
     return false;
 }
 
-uint64_t route_hash(const struct route_entry *r, const struct route_match_input *in, bool *has, sv *set_cookie) {
+uint64_t route_hash(const struct route_entry *r, const struct route_match_input *in, bool *has,
+                    sv *set_cookie) {
     uint64_t hash = 0;
     *has = false;
     for (unsigned i = 0; i < r->hash_n; i++) {

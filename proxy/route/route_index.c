@@ -1,6 +1,8 @@
-/* First-match order without a walk: routes of a virtual host by exact path and by prefix, in two hash tables.
- * Threads: built on the config thread, immutable. A lookup costs one hash pass over the path and one probe for each
- * distinct prefix length. Not here: whether a candidate's conditions hold (route_match.c). */
+/* First-match order without a walk: routes of a virtual host by exact path and by prefix, in two
+ * hash tables.
+ * Threads: built on the config thread, immutable. A lookup costs one hash pass over the path and
+ * one probe for each distinct prefix length. Not here: whether a candidate's conditions hold
+ * (route_match.c). */
 #include "proxy/route/route_private.h"
 
 /* Not keyed: only the config can put something in, and equal hashes cost one comparison more. */
@@ -19,7 +21,8 @@ static uint64_t hash_more(uint64_t h, const char *p, size_t n) {
     return h ^ h >> 32;
 }
 
-/* A prefix is hashed in the steps that the list of lengths gives, so that one pass over a path yields all of them. */
+/* A prefix is hashed in the steps that the list of lengths gives, so that one pass over a path
+ * yields all of them. */
 static uint32_t hash_prefix(const struct path_index *x, sv prefix) {
     uint64_t h = 0;
     uint32_t done = 0;
@@ -32,10 +35,13 @@ static uint32_t hash_prefix(const struct path_index *x, sv prefix) {
 
 static uint32_t hash_exact(sv path) { return (uint32_t)hash_more(0, path.p, path.n); }
 
-static bool is_exact(const struct route_entry *r) { return r->match_kind == PATH_MATCH_EXACT && !r->case_insensitive; }
+static bool is_exact(const struct route_entry *r) {
+    return r->match_kind == PATH_MATCH_EXACT && !r->case_insensitive;
+}
 
 static bool is_prefix(const struct route_entry *r) {
-    return (r->match_kind == PATH_MATCH_PREFIX || r->match_kind == PATH_MATCH_SEPARATED_PREFIX) && !r->case_insensitive;
+    return (r->match_kind == PATH_MATCH_PREFIX || r->match_kind == PATH_MATCH_SEPARATED_PREFIX) &&
+           !r->case_insensitive;
 }
 
 static bool has_length(const struct path_index *x, size_t n) {
@@ -71,10 +77,11 @@ static struct path_bucket *table_new(struct arena *a, unsigned n, uint32_t *mask
     return t;
 }
 
-static struct path_bucket *find(struct path_bucket *t, uint32_t mask, uint32_t hash, const struct route_entry *v,
-                                sv text) {
+static struct path_bucket *find(struct path_bucket *t, uint32_t mask, uint32_t hash,
+                                const struct route_entry *v, sv text) {
     for (uint32_t i = hash & mask;; i = (i + 1) & mask) {
-        if (t[i].first == ROUTE_INDEX_END || (t[i].hash == hash && sv_eq(v[t[i].first].match_path, text))) {
+        if (t[i].first == ROUTE_INDEX_END ||
+            (t[i].hash == hash && sv_eq(v[t[i].first].match_path, text))) {
             return &t[i];
         }
     }
@@ -86,7 +93,8 @@ static void add(struct path_bucket *b, uint32_t hash, uint32_t *next, uint32_t r
     *b = (struct path_bucket){hash, route};
 }
 
-const struct path_index *path_index_build(struct arena *a, const struct route_entry *v, unsigned n) {
+const struct path_index *path_index_build(struct arena *a, const struct route_entry *v,
+                                          unsigned n) {
     if (n < PATH_INDEX_MIN_ROUTES) {
         return NULL;
     }
@@ -122,7 +130,8 @@ const struct path_index *path_index_build(struct arena *a, const struct route_en
     return x;
 }
 
-void path_candidates_begin(struct path_candidates *c, const struct path_index *x, const struct route_entry *v, sv path) {
+void path_candidates_begin(struct path_candidates *c, const struct path_index *x,
+                           const struct route_entry *v, sv path) {
     c->index = x;
     c->heads_n = c->others_at = 0;
     if (!path.p) {

@@ -1,4 +1,5 @@
-/* Which route a request takes: virtual host, TLS requirement, then the first route whose path and conditions match.
+/* Which route a request takes: virtual host, TLS requirement, then the first route whose path and
+ * conditions match.
  * Threads: worker-local calls on an immutable table; allocates only in the request's arena.
  * Spec: config.route.v3.RouteMatch, VirtualHost.require_tls, WeightedCluster; Envoy's RouteMatcher.
  * Not here: rewriting (route_rewrite.c), hashing (route_hash.c). */
@@ -24,7 +25,8 @@ sv route_match_path(sv path, bool ignore_parameters) {
 }
 
 static bool starts(const struct route_entry *r, sv path) {
-    return r->case_insensitive ? sv_starts_nocase(path, r->match_path) : sv_starts(path, r->match_path);
+    return r->case_insensitive ? sv_starts_nocase(path, r->match_path)
+                               : sv_starts(path, r->match_path);
 }
 
 static bool is_separated(const struct route_entry *r, sv path) {
@@ -67,7 +69,8 @@ static bool tls_matches(const struct route_conditions *c, const struct conn_info
     const struct ssl_info *ssl = cx && cx->conn ? conn_ssl(cx->conn) : NULL;
     bool presented = ssl && ssl_info_has_peer_cert(ssl);
     bool validated = ssl && ssl_info_is_validated(ssl);
-    return (!c->has_presented || c->presented == presented) && (!c->has_validated || c->validated == validated);
+    return (!c->has_presented || c->presented == presented) &&
+           (!c->has_validated || c->validated == validated);
 }
 
 static bool conditions_hold(const struct route_conditions *c, const struct route_match_input *in) {
@@ -80,7 +83,8 @@ static bool conditions_hold(const struct route_conditions *c, const struct route
     if (c->headers && !header_matchers_match(c->headers, in->headers, in->scratch)) {
         return false;
     }
-    if (c->query && !query_matchers_match(c->query, headers_get(in->headers, HDR_path), in->scratch)) {
+    if (c->query &&
+        !query_matchers_match(c->query, headers_get(in->headers, HDR_path), in->scratch)) {
         return false;
     }
     if (c->cookies && !cookie_matchers_match(c->cookies, in->headers)) {
@@ -92,7 +96,8 @@ static bool conditions_hold(const struct route_conditions *c, const struct route
     if (c->metadata && !metadata_matchers_match(c->metadata, in->si ? in->si->metadata : NULL)) {
         return false;
     }
-    return !c->filter_state || filter_state_matchers_match(c->filter_state, in->si ? in->si->filter_state : NULL);
+    return !c->filter_state ||
+           filter_state_matchers_match(c->filter_state, in->si ? in->si->filter_state : NULL);
 }
 
 static bool holds(const struct vhost_routes *rs, uint32_t i, const struct route_match_input *in) {
@@ -128,26 +133,29 @@ static const struct route_entry *look_up(const struct vhost_routes *rs, sv path,
 
 /* --- table --- */
 
-static const struct vhost *find_vhost(const struct route_table *t, const struct route_match_input *in) {
+static const struct vhost *find_vhost(const struct route_table *t,
+                                      const struct route_match_input *in) {
     const struct route_table_private *p = t->priv_;
     sv host = in->vhost_host;
     if (!host.n) {
-        host = !p->vhost_header.n ? headers_get(in->headers, HDR_authority)
-               : p->vhost_header_id != HDR_OTHER
-                   ? headers_get(in->headers, p->vhost_header_id)
-                   : headers_get_name(in->headers, p->vhost_header);
+        host = !p->vhost_header.n                ? headers_get(in->headers, HDR_authority)
+               : p->vhost_header_id != HDR_OTHER ? headers_get(in->headers, p->vhost_header_id)
+                                                 : headers_get_name(in->headers, p->vhost_header);
     }
     return host_index_find(&p->hosts, host, t->ignore_port_in_host, in->scratch);
 }
 
 static bool wants_tls(const struct vhost *v, const struct headers *h) {
-    if (v->require_tls == TLS_REQUIRE_NONE || sv_eq(headers_get(h, HDR_x_forwarded_proto), SV("https"))) {
+    if (v->require_tls == TLS_REQUIRE_NONE ||
+        sv_eq(headers_get(h, HDR_x_forwarded_proto), SV("https"))) {
         return false;
     }
-    return v->require_tls == TLS_REQUIRE_ALL || !sv_eq(headers_get(h, HDR_x_envoy_internal), SV("true"));
+    return v->require_tls == TLS_REQUIRE_ALL ||
+           !sv_eq(headers_get(h, HDR_x_envoy_internal), SV("true"));
 }
 
-const struct route_entry *route_table_match(const struct route_table *t, const struct route_match_input *in,
+const struct route_entry *route_table_match(const struct route_table *t,
+                                            const struct route_match_input *in,
                                             const struct vhost **vhost, enum route_miss *why) {
     const struct vhost *v = find_vhost(t, in);
     *vhost = v;
@@ -163,7 +171,8 @@ const struct route_entry *route_table_match(const struct route_table *t, const s
     sv path = route_match_path(target, t->ignore_path_parameters);
     sv full = t->ignore_path_parameters ? route_match_path(target, false) : path;
     const struct vhost_routes *rs = v->routes_;
-    const struct route_entry *r = rs->index ? look_up(rs, path, full, in) : scan(rs, path, full, in);
+    const struct route_entry *r =
+        rs->index ? look_up(rs, path, full, in) : scan(rs, path, full, in);
     *why = r ? ROUTE_FOUND : ROUTE_NO_ROUTE;
     return r;
 }
@@ -182,7 +191,7 @@ uint64_t route_weighted_random(const struct route_entry *r, const struct route_m
     /* More than one value would pick differently on the way: then none counts. */
     uint64_t value = 0, parsed;
     unsigned n = 0;
-    HEADERS_FOREACH(it, in->headers) {
+    HEADERS_FOREACH (it, in->headers) {
         if (sv_eq(it->name, r->random_value_header)) {
             n++;
             value = sv_to_u64(sv_trim(it->value), &parsed) ? parsed : value;
@@ -222,7 +231,8 @@ const struct weighted_cluster *route_pick_weighted(const struct route_entry *r, 
 
 /* --- per-route filter configs, virtual clusters --- */
 
-static const struct filter_override *find_override(const struct filter_overrides *o, uint32_t name_id) {
+static const struct filter_override *find_override(const struct filter_overrides *o,
+                                                   uint32_t name_id) {
     for (unsigned i = 0; i < o->n; i++) {
         if (o->v[i].name_id == name_id) {
             return &o->v[i];
@@ -231,7 +241,8 @@ static const struct filter_override *find_override(const struct filter_overrides
     return NULL;
 }
 
-const struct filter_override *route_override(const struct route_table *t, const struct route_entry *r,
+const struct filter_override *route_override(const struct route_table *t,
+                                             const struct route_entry *r,
                                              const struct weighted_cluster *wc, uint32_t name_id) {
     const struct filter_override *o = wc ? find_override(&wc->overrides, name_id) : NULL;
     if (!o && r) {

@@ -9,7 +9,8 @@ struct kv_metadata;
 struct metadata_match;
 /* msg: core.v3.Metadata, may be NULL (→ NULL). */
 const struct kv_metadata *route_metadata_compile(struct compile_ctx *ctx, const void *msg);
-/* The "envoy.lb" part of a Metadata as match criteria, on top of `parent`'s (may be NULL). NULL: none at all. */
+/* The "envoy.lb" part of a Metadata as match criteria, on top of `parent`'s (may be NULL). NULL:
+ * none at all. */
 const struct metadata_match *route_metadata_match(struct compile_ctx *ctx, const void *msg,
                                                   const struct metadata_match *parent);
 

@@ -1,5 +1,7 @@
-/* typed_per_filter_config: per-route configs of HTTP filters, by the name the filter has in the connection manager.
- * Threads: config thread; filter_name_id from any thread. Spec: config.route.v3.FilterConfig and Envoy's PerFilterConfigs. */
+/* typed_per_filter_config: per-route configs of HTTP filters, by the name the filter has in the
+ * connection manager.
+ * Threads: config thread; filter_name_id from any thread. Spec: config.route.v3.FilterConfig and
+ * Envoy's PerFilterConfigs. */
 #include <pthread.h>
 
 #include "protos/any.h"
@@ -30,7 +32,6 @@ uint32_t filter_name_id(sv name) {
 
 /* --- compile (all generated map entries of string to Any have one shape) --- */
 
-
 /* Is the inner type one that this filter takes per route? */
 static bool is_route_type(const struct http_filter_type *t, const char *type) {
     const char *wanted = t->route_type_url ? t->route_type_url : t->type_url;
@@ -43,17 +44,21 @@ static bool compile_config(struct compile_ctx *ctx, sv name, const Pb__Any *any,
     const struct http_filter_type *t = registry_http_filter(ctx->registry, name, type_name);
     if (!t) {
         if (is_optional) {
-            diag_warn(ctx->diag, "no filter '%.*s' with type URL '%.*s', its optional config is passed over", SV_ARG(name),
-                      SV_ARG(type_name));
+            diag_warn(ctx->diag,
+                      "no filter '%.*s' with type URL '%.*s', its optional config is passed over",
+                      SV_ARG(name), SV_ARG(type_name));
             return true;
         }
-        return diag_error(ctx->diag, "Didn't find a registered implementation for '%.*s' with type URL: '%.*s'",
-                          SV_ARG(name), SV_ARG(type_name));
+        return diag_error(
+            ctx->diag, "Didn't find a registered implementation for '%.*s' with type URL: '%.*s'",
+            SV_ARG(name), SV_ARG(type_name));
     }
     if (!t->compile_route) {
-        return is_optional || diag_error(ctx->diag,
-                                         "The filter %.*s doesn't support virtual host or route specific configurations",
-                                         SV_ARG(name));
+        return is_optional ||
+               diag_error(
+                   ctx->diag,
+                   "The filter %.*s doesn't support virtual host or route specific configurations",
+                   SV_ARG(name));
     }
     const char *type = NULL;
     const void *msg = compile_any(ctx, name, any, NULL, &type);
@@ -61,17 +66,19 @@ static bool compile_config(struct compile_ctx *ctx, sv name, const Pb__Any *any,
         return false;
     }
     if (!is_route_type(t, type)) {
-        return diag_error(ctx->diag, "Unable to unpack as %s: [%s]", t->route_type_url ? t->route_type_url : t->type_url,
-                          type);
+        return diag_error(ctx->diag, "Unable to unpack as %s: [%s]",
+                          t->route_type_url ? t->route_type_url : t->type_url, type);
     }
     o->type = t;
     o->config = t->compile_route(ctx, msg, type);
     return o->config != NULL;
 }
 
-static bool compile_filter_config(struct compile_ctx *ctx, sv name, const Pb__Any *any, struct filter_override *o) {
+static bool compile_filter_config(struct compile_ctx *ctx, sv name, const Pb__Any *any,
+                                  struct filter_override *o) {
     const char *type = NULL;
-    const Route__FilterConfig *m = (const Route__FilterConfig *)compile_any(ctx, name, any, FILTER_CONFIG, &type);
+    const Route__FilterConfig *m =
+        (const Route__FilterConfig *)compile_any(ctx, name, any, FILTER_CONFIG, &type);
     if (!m) {
         return false;
     }
@@ -80,7 +87,9 @@ static bool compile_filter_config(struct compile_ctx *ctx, sv name, const Pb__An
         return true; /* its config does not count */
     }
     if (!m->config) {
-        return diag_error(ctx->diag, "Empty route/virtual host per filter configuration for %.*s filter", SV_ARG(name));
+        return diag_error(ctx->diag,
+                          "Empty route/virtual host per filter configuration for %.*s filter",
+                          SV_ARG(name));
     }
     if (!m->config->type_url[0]) {
         return true; /* enabled, nothing more */
@@ -89,7 +98,8 @@ static bool compile_filter_config(struct compile_ctx *ctx, sv name, const Pb__An
     return compile_config(ctx, name, m->config, m->is_optional, o);
 }
 
-static bool compile_entry(struct compile_ctx *ctx, const Route__Route__TypedPerFilterConfigEntry *e, struct filter_override *o) {
+static bool compile_entry(struct compile_ctx *ctx, const Route__Route__TypedPerFilterConfigEntry *e,
+                          struct filter_override *o) {
     static const Pb__Any empty = PB__ANY__INIT;
     sv name = sv_cstr(e->key);
     const Pb__Any *any = e->value ? e->value : &empty;
@@ -108,7 +118,8 @@ bool route_compile_overrides(struct compile_ctx *ctx, const void *const *entries
     struct filter_override *v = arena_new_array(ctx->arena, struct filter_override, n);
     bool ok = true;
     for (size_t i = 0; i < n; i++) {
-        const Route__Route__TypedPerFilterConfigEntry *e = (const Route__Route__TypedPerFilterConfigEntry *)entries[i];
+        const Route__Route__TypedPerFilterConfigEntry *e =
+            (const Route__Route__TypedPerFilterConfigEntry *)entries[i];
         DIAG_FIELD(ctx->diag, "[%s]", e->key);
         ok &= compile_entry(ctx, e, &v[i]);
     }
@@ -116,8 +127,10 @@ bool route_compile_overrides(struct compile_ctx *ctx, const void *const *entries
     return ok;
 }
 
-bool route_compile_legacy_cors(struct compile_ctx *ctx, const void *cors, struct filter_overrides *o) {
-    const struct http_filter_type *t = cors ? registry_http_filter(ctx->registry, SV(CORS_FILTER), SV_NULL) : NULL;
+bool route_compile_legacy_cors(struct compile_ctx *ctx, const void *cors,
+                               struct filter_overrides *o) {
+    const struct http_filter_type *t =
+        cors ? registry_http_filter(ctx->registry, SV(CORS_FILTER), SV_NULL) : NULL;
     if (!cors) {
         return true;
     }
@@ -135,7 +148,8 @@ bool route_compile_legacy_cors(struct compile_ctx *ctx, const void *cors, struct
     for (unsigned i = 0; i < o->n; i++) {
         v[i] = o->v[i];
     }
-    v[o->n] = (struct filter_override){.name_id = id, .type = t, .config = t->compile_route(ctx, cors, LEGACY_CORS)};
+    v[o->n] = (struct filter_override){
+        .name_id = id, .type = t, .config = t->compile_route(ctx, cors, LEGACY_CORS)};
     bool ok = v[o->n].config != NULL;
     *o = (struct filter_overrides){v, o->n + 1};
     return ok;

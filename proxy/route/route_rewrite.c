@@ -48,7 +48,9 @@ static size_t matched_bytes(const struct route_entry *r, sv target) {
     return without_query(target).n;
 }
 
-static sv replace_path(sv target, sv path, struct arena *a) { return join(a, path, sv_skip(target, without_query(target).n)); }
+static sv replace_path(sv target, sv path, struct arena *a) {
+    return join(a, path, sv_skip(target, without_query(target).n));
+}
 
 static sv format(const struct formatter *f, const struct stream_info *si, struct arena *a) {
     struct buf out;
@@ -59,7 +61,8 @@ static sv format(const struct formatter *f, const struct stream_info *si, struct
     return s;
 }
 
-/* Formatted text may hold anything that metadata or headers hold: a target needs visible characters only. */
+/* Formatted text may hold anything that metadata or headers hold: a target needs visible characters
+ * only. */
 static bool is_target(sv s) {
     for (size_t i = 0; i < s.n; i++) {
         if ((unsigned char)s.p[i] <= ' ' || s.p[i] == 0x7f) {
@@ -70,7 +73,8 @@ static bool is_target(sv s) {
 }
 
 /* The new :path; p NULL when it stays as it is. */
-static sv new_path(const struct route_entry *r, sv target, const struct stream_info *si, struct arena *a) {
+static sv new_path(const struct route_entry *r, sv target, const struct stream_info *si,
+                   struct arena *a) {
     if (r->has_prefix_rewrite) {
         return join(a, r->prefix_rewrite, sv_skip(target, matched_bytes(r, target)));
     }
@@ -116,7 +120,8 @@ static void set_host(const struct route_entry *r, struct headers *h, sv host, bo
     headers_set(h, HDR_authority, host);
 }
 
-static sv new_host(const struct route_entry *r, const struct headers *h, const struct stream_info *si) {
+static sv new_host(const struct route_entry *r, const struct headers *h,
+                   const struct stream_info *si) {
     if (r->host_rewrite.n) {
         return r->host_rewrite;
     }
@@ -125,7 +130,8 @@ static sv new_host(const struct route_entry *r, const struct headers *h, const s
                                                       : headers_get_name(h, r->host_rewrite_header);
     }
     if (r->host_rewrite_path_regex.regex) {
-        return replace_all(&r->host_rewrite_path_regex, without_query(headers_get(h, HDR_path)), h->arena);
+        return replace_all(&r->host_rewrite_path_regex, without_query(headers_get(h, HDR_path)),
+                           h->arena);
     }
     if (r->host_rewrite_formatter && si) {
         sv host = format(r->host_rewrite_formatter, si, h->arena);
@@ -134,15 +140,16 @@ static sv new_host(const struct route_entry *r, const struct headers *h, const s
     return SV_NULL;
 }
 
-void route_rewrite_auto_host(const struct route_entry *r, struct headers *request, bool set_original_host,
-                             sv upstream_hostname) {
+void route_rewrite_auto_host(const struct route_entry *r, struct headers *request,
+                             bool set_original_host, sv upstream_hostname) {
     if (r->auto_host_rewrite && upstream_hostname.n) {
         set_host(r, request, upstream_hostname, set_original_host);
     }
 }
 
-void route_rewrite(const struct route_entry *r, const struct weighted_cluster *wc, struct headers *request,
-                   const struct stream_info *si, bool set_original_path, sv upstream_hostname) {
+void route_rewrite(const struct route_entry *r, const struct weighted_cluster *wc,
+                   struct headers *request, const struct stream_info *si, bool set_original_path,
+                   sv upstream_hostname) {
     if (wc && wc->host_rewrite.n) {
         headers_set(request, HDR_authority, wc->host_rewrite);
     }
@@ -165,7 +172,8 @@ void route_rewrite(const struct route_entry *r, const struct weighted_cluster *w
 /* --- redirects --- */
 
 /* :path as the redirect's prefix_rewrite, regex or path_rewrite make it, with its query. */
-static sv redirect_target(const struct route_entry *r, sv target, const struct stream_info *si, struct arena *a) {
+static sv redirect_target(const struct route_entry *r, sv target, const struct stream_info *si,
+                          struct arena *a) {
     const struct redirect_action *d = r->redirect;
     if (d->regex.regex) {
         return replace_path(target, replace_all(&d->regex, without_query(target), a), a);
@@ -183,7 +191,8 @@ static sv redirect_target(const struct route_entry *r, sv target, const struct s
 }
 
 /* path_redirect with the request's query, unless it brings one of its own. */
-static sv redirect_path(const struct route_entry *r, sv target, const struct stream_info *si, struct arena *a) {
+static sv redirect_path(const struct route_entry *r, sv target, const struct stream_info *si,
+                        struct arena *a) {
     const struct redirect_action *d = r->redirect;
     target = redirect_target(r, target, si, a);
     bool has_own_query = sv_find(d->path, '?') != SIZE_MAX;
@@ -192,7 +201,8 @@ static sv redirect_path(const struct route_entry *r, sv target, const struct str
         target = query == SIZE_MAX ? d->path : join(a, d->path, sv_skip(target, query));
     }
     size_t query = sv_find(target, '?');
-    return d->strip_query && !has_own_query && query != SIZE_MAX ? sv_sub(target, 0, query) : target;
+    return d->strip_query && !has_own_query && query != SIZE_MAX ? sv_sub(target, 0, query)
+                                                                 : target;
 }
 
 /* Where the port of an authority begins, with its colon; host.n when there is none. */
@@ -222,8 +232,8 @@ static sv redirect_host(const struct route_entry *r, const struct headers *reque
     return drop ? sv_sub(host, 0, at) : host;
 }
 
-sv route_redirect_location_for(const struct route_entry *r, const struct headers *request, bool is_tls,
-                               const struct stream_info *si, struct arena *a) {
+sv route_redirect_location_for(const struct route_entry *r, const struct headers *request,
+                               bool is_tls, const struct stream_info *si, struct arena *a) {
     const struct redirect_action *d = r->redirect;
     sv scheme = d->scheme;
     if (!scheme.n) {
@@ -236,10 +246,12 @@ sv route_redirect_location_for(const struct route_entry *r, const struct headers
     return join(a, join(a, join(a, join(a, scheme, SV("://")), host), port), path);
 }
 
-sv route_redirect_location(const struct route_entry *r, const struct headers *request, bool is_tls, struct arena *a) {
+sv route_redirect_location(const struct route_entry *r, const struct headers *request, bool is_tls,
+                           struct arena *a) {
     return route_redirect_location_for(r, request, is_tls, NULL, a);
 }
 
 sv route_tls_redirect_location(const struct headers *request, struct arena *a) {
-    return join(a, join(a, SV("https://"), headers_get(request, HDR_authority)), headers_get(request, HDR_path));
+    return join(a, join(a, SV("https://"), headers_get(request, HDR_authority)),
+                headers_get(request, HDR_path));
 }

@@ -1,5 +1,7 @@
-/* Templates become one anchored RE2 pattern; a variable is a group, a rewrite a list of literals and group numbers.
- * Threads: compiled on the config thread, immutable afterwards. Spec: extensions.path.{match,rewrite}.uri_template.v3. */
+/* Templates become one anchored RE2 pattern; a variable is a group, a rewrite a list of literals
+ * and group numbers.
+ * Threads: compiled on the config thread, immutable afterwards. Spec:
+ * extensions.path.{match,rewrite}.uri_template.v3. */
 #include "proxy/route/uri_template.h"
 
 #include "proxy/base/buf.h"
@@ -38,8 +40,11 @@ static bool fail(struct parse *p, const char *why) {
     return false;
 }
 
-/* A `*` in the middle of a literal is refused: it would be taken for an operator by half of the readers. */
-static bool is_literal_char(char c) { return ascii_isalnum(c) || (c && strchr("-._~%!$&'()+,;:@=", c) != NULL); }
+/* A `*` in the middle of a literal is refused: it would be taken for an operator by half of the
+ * readers. */
+static bool is_literal_char(char c) {
+    return ascii_isalnum(c) || (c && strchr("-._~%!$&'()+,;:@=", c) != NULL);
+}
 
 static void free_regex(void *r) { regex_free((struct regex *)r); }
 
@@ -151,7 +156,8 @@ static bool eat_variable(struct parse *p, sv *s) {
         return false;
     }
     buf_lit(&p->out, "(");
-    bool ok = eq == SIZE_MAX ? put_glob(p, false) : put_variable_pattern(p, sv_skip(inside, eq + 1));
+    bool ok =
+        eq == SIZE_MAX ? put_glob(p, false) : put_variable_pattern(p, sv_skip(inside, eq + 1));
     buf_lit(&p->out, ")");
     return ok;
 }
@@ -201,7 +207,8 @@ static bool parse_pattern(struct parse *p) {
 }
 
 struct uri_template *uri_template_compile(struct compile_ctx *ctx, sv pattern) {
-    struct parse p = {.t = arena_new(ctx->arena, struct uri_template), .rest = arena_sv(ctx->arena, pattern)};
+    struct parse p = {.t = arena_new(ctx->arena, struct uri_template),
+                      .rest = arena_sv(ctx->arena, pattern)};
     buf_init(&p.out);
     struct regex *r = NULL;
     char err[256];
@@ -211,7 +218,8 @@ struct uri_template *uri_template_compile(struct compile_ctx *ctx, sv pattern) {
         p.error = r ? NULL : err;
     }
     if (!r) {
-        diag_error(ctx->diag, "path_match_policy.path_template %.*s is invalid: %s", SV_ARG(pattern), p.error);
+        diag_error(ctx->diag, "path_match_policy.path_template %.*s is invalid: %s",
+                   SV_ARG(pattern), p.error);
     }
     buf_fini(&p.out);
     if (!r) {
@@ -222,7 +230,9 @@ struct uri_template *uri_template_compile(struct compile_ctx *ctx, sv pattern) {
     return p.t;
 }
 
-bool uri_template_match(const struct uri_template *t, sv path) { return regex_full_match(t->regex, path.p, path.n); }
+bool uri_template_match(const struct uri_template *t, sv path) {
+    return regex_full_match(t->regex, path.p, path.n);
+}
 
 /* --- rewriting --- */
 
@@ -245,8 +255,8 @@ static const char *check_literal(sv literal) {
 }
 
 /* Cut `pattern` into parts; returns what is wrong with it, or NULL. */
-static const char *parse_rewrite(struct uri_template *t, const struct uri_template *match, sv pattern,
-                                 struct rewrite_part *parts) {
+static const char *parse_rewrite(struct uri_template *t, const struct uri_template *match,
+                                 sv pattern, struct rewrite_part *parts) {
     if (!sv_starts(pattern, SV("/"))) {
         return "invalid rewrite variable placement";
     }
@@ -281,14 +291,16 @@ static const char *parse_rewrite(struct uri_template *t, const struct uri_templa
     return NULL;
 }
 
-struct uri_template *uri_template_rewrite_compile(struct compile_ctx *ctx, sv pattern, const struct uri_template *match) {
+struct uri_template *uri_template_rewrite_compile(struct compile_ctx *ctx, sv pattern,
+                                                  const struct uri_template *match) {
     struct uri_template *t = arena_new(ctx->arena, struct uri_template);
     sv text = arena_sv(ctx->arena, pattern);
     /* At most one part for each byte. */
     struct rewrite_part *parts = arena_new_array(ctx->arena, struct rewrite_part, text.n + 1);
     const char *why = parse_rewrite(t, match, text, parts);
     if (why) {
-        diag_error(ctx->diag, "path_rewrite_policy.path_template_rewrite %.*s is invalid: %s", SV_ARG(pattern), why);
+        diag_error(ctx->diag, "path_rewrite_policy.path_template_rewrite %.*s is invalid: %s",
+                   SV_ARG(pattern), why);
         return NULL;
     }
     t->regex = match->regex;
@@ -305,7 +317,8 @@ sv uri_template_rewrite(const struct uri_template *rewrite, sv path, struct aren
     }
     size_t n = 0;
     for (unsigned i = 0; i < rewrite->parts_n; i++) {
-        n += rewrite->parts[i].group ? caps[rewrite->parts[i].group].n : rewrite->parts[i].literal.n;
+        n +=
+            rewrite->parts[i].group ? caps[rewrite->parts[i].group].n : rewrite->parts[i].literal.n;
     }
     char *out = (char *)arena_alloc(a, n + 1), *to = out;
     for (unsigned i = 0; i < rewrite->parts_n; i++) {

@@ -1,5 +1,6 @@
-/* Costs of route tables: compiling 10,000 virtual hosts, compiling them again with one changed, and one match among
- * 5,000 virtual hosts of 200 prefixes. Prints one line for each; a budget that is missed makes the exit status 1.
+/* Costs of route tables: compiling 10,000 virtual hosts, compiling them again with one changed, and
+ * one match among 5,000 virtual hosts of 200 prefixes. Prints one line for each; a budget that is
+ * missed makes the exit status 1.
  *     bench_route [virtual hosts [routes]] */
 #include <stdio.h>
 #include <time.h>
@@ -38,14 +39,20 @@ static void put_field(struct buf *b, unsigned number, sv body) {
 static sv vhost_wire(unsigned i, unsigned routes, const char *cluster) {
     struct buf text;
     buf_init(&text);
-    buf_printf(&text, "name: 'service-%u' domains: 'service-%u.example.com' domains: 'service-%u' ", i, i, i);
+    buf_printf(&text, "name: 'service-%u' domains: 'service-%u.example.com' domains: 'service-%u' ",
+               i, i, i);
     for (unsigned r = 0; r + 1 < routes; r++) {
-        buf_printf(&text, "routes { name: 'r%u' match { prefix: '/api/v%u/resource-%u/' } route { cluster: '%s' } } ", r, r % 3, r, cluster);
+        buf_printf(&text,
+                   "routes { name: 'r%u' match { prefix: '/api/v%u/resource-%u/' } route { "
+                   "cluster: '%s' } } ",
+                   r, r % 3, r, cluster);
     }
-    buf_printf(&text, "routes { name: 'last' match { prefix: '/' } route { cluster: '%s' } }", cluster);
+    buf_printf(&text, "routes { name: 'last' match { prefix: '/' } route { cluster: '%s' } }",
+               cluster);
     char *s = buf_dup_str(&text);
     arena_reset(&f.msgs);
-    sv wire = proto_pack((ProtobufCMessage *)fake_msg(&f, "envoy.config.route.v3.VirtualHost", s), &f.msgs);
+    sv wire = proto_pack((ProtobufCMessage *)fake_msg(&f, "envoy.config.route.v3.VirtualHost", s),
+                         &f.msgs);
     xfree(s);
     buf_fini(&text);
     return wire;
@@ -61,7 +68,8 @@ static sv table_wire(struct buf *b, unsigned vhosts, unsigned routes, unsigned c
 
 static bool bench_compile(void) {
     struct buf a, b;
-    sv first = table_wire(&a, COMPILE_VHOSTS, 1, UINT32_MAX), second = table_wire(&b, COMPILE_VHOSTS, 1, COMPILE_VHOSTS / 2);
+    sv first = table_wire(&a, COMPILE_VHOSTS, 1, UINT32_MAX),
+       second = table_wire(&b, COMPILE_VHOSTS, 1, COMPILE_VHOSTS / 2);
     double t0 = now_ms();
     struct route_table *one = route_table_compile(&f.ctx, first, NULL);
     double t1 = now_ms();
@@ -95,7 +103,8 @@ static void bench_match(unsigned vhosts, unsigned routes) {
     double spent = 0;
     char host[64], path[64];
     for (unsigned i = 0; i < MATCHES; i++) {
-        int n = snprintf(host, sizeof(host), "service-%u.example.com", (unsigned)rng_below(&g, vhosts));
+        int n =
+            snprintf(host, sizeof(host), "service-%u.example.com", (unsigned)rng_below(&g, vhosts));
         headers_set(&h, HDR_authority, sv_from(host, (size_t)n));
         unsigned r = (unsigned)rng_below(&g, routes);
         n = snprintf(path, sizeof(path), "/api/v%u/resource-%u/item/42?q=1", r % 3, r);
@@ -113,7 +122,8 @@ static void bench_match(unsigned vhosts, unsigned routes) {
             spent += (double)(z.tv_sec - a.tv_sec) * 1e9 + (double)(z.tv_nsec - a.tv_nsec);
         }
     }
-    printf("match_%ux%u_random_ns %.0f (clock included; %llu found)\n", vhosts, routes, spent / (MATCHES / 16), (unsigned long long)found);
+    printf("match_%ux%u_random_ns %.0f (clock included; %llu found)\n", vhosts, routes,
+           spent / (MATCHES / 16), (unsigned long long)found);
     headers_set(&h, HDR_authority, SV("service-7.example.com"));
     headers_set(&h, HDR_path, SV("/api/v1/resource-100/item/42?q=1"));
     double t2 = now_ms();
@@ -132,7 +142,8 @@ static void bench_match(unsigned vhosts, unsigned routes) {
 int main(int argc, char **argv) {
     fake_compile_init(&f, NULL);
     bool ok = bench_compile();
-    bench_match(argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 5000, argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : 200);
+    bench_match(argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 5000,
+                argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : 200);
     printf("route_entry_bytes %zu\n", sizeof(struct route_entry));
     fake_compile_fini(&f);
     return ok ? 0 : 1;

@@ -1,8 +1,10 @@
-/* The functions of proxy/api/compile.h without a configuration: for tests of one compile function or filter.
- * Include it in one test source: it defines compile_cluster_ref() and its like there, so that the library's own are not
- * linked. A test that needs the real ones (config/) must not include it.
- *     struct fake_compile f;  fake_compile_init(&f, registry);  … foo_compile(&f.ctx, msg) …  fake_compile_fini(&f);
- * Every cluster name gets a slot; a reference that must exist fails for names that begin with "nope". */
+/* The functions of proxy/api/compile.h without a configuration: for tests of one compile function
+ * or filter. Include it in one test source: it defines compile_cluster_ref() and its like there, so
+ * that the library's own are not linked. A test that needs the real ones (config/) must not include
+ * it.
+ *     struct fake_compile f;  fake_compile_init(&f, registry);  … foo_compile(&f.ctx, msg) …
+ * fake_compile_fini(&f); Every cluster name gets a slot; a reference that must exist fails for
+ * names that begin with "nope". */
 #ifndef SLUICE_TESTS_SUPPORT_FAKE_COMPILE_H
 #define SLUICE_TESTS_SUPPORT_FAKE_COMPILE_H
 
@@ -106,8 +108,8 @@ slot_t compile_transport_socket(struct compile_ctx *ctx, const void *transport_s
     return 0;
 }
 
-const void *compile_any(struct compile_ctx *ctx, sv name, const void *any_msg, const char *want_type,
-                        const char **type_out) {
+const void *compile_any(struct compile_ctx *ctx, sv name, const void *any_msg,
+                        const char *want_type, const char **type_out) {
     ProtobufCMessage *m = any_unpack((const Pb__Any *)any_msg, name, ctx->arena, ctx->diag);
     if (!m || !pb_rules_check(m, ctx->diag)) {
         return NULL;
@@ -144,7 +146,8 @@ bool compile_data_source(struct compile_ctx *ctx, const void *data_source_msg, s
     }
 }
 
-bool compile_duration_ms(struct compile_ctx *ctx, const void *duration_msg, uint32_t dflt, uint32_t *out) {
+bool compile_duration_ms(struct compile_ctx *ctx, const void *duration_msg, uint32_t dflt,
+                         uint32_t *out) {
     const Pb__Duration *d = (const Pb__Duration *)duration_msg;
     *out = dflt;
     if (!d) {
@@ -164,7 +167,8 @@ bool compile_address(struct compile_ctx *ctx, const void *address_msg, struct ad
     return diag_error(ctx->diag, "no addresses in tests of one compile function");
 }
 
-bool compile_socket_address(struct compile_ctx *ctx, const void *socket_address_msg, struct addr *out) {
+bool compile_socket_address(struct compile_ctx *ctx, const void *socket_address_msg,
+                            struct addr *out) {
     return compile_address(ctx, socket_address_msg, out);
 }
 

@@ -26,8 +26,8 @@ static inline struct route_table *route_table_must(struct fake_compile *f, const
 }
 
 /* "authority path [name: value|…]": `more` holds lines "name: value" parted by '\n'; NULL: none. */
-static inline void request_make(struct headers *h, struct arena *a, const char *host, const char *path,
-                                const char *more) {
+static inline void request_make(struct headers *h, struct arena *a, const char *host,
+                                const char *path, const char *more) {
     headers_init(h, a);
     headers_add_copy(h, SV(":method"), SV("GET"));
     headers_add_copy(h, SV(":scheme"), SV("http"));

@@ -1,4 +1,5 @@
-/* String, header, query, cookie, path, value and metadata matchers, fractions: what matches and what is refused. */
+/* String, header, query, cookie, path, value and metadata matchers, fractions: what matches and
+ * what is refused. */
 #include "proxy/base/runtime.h"
 #include "proxy/observe/filter_state.h"
 #include "proxy/observe/metadata.h"
@@ -67,7 +68,8 @@ static const struct string_case {
     /* bytes that are no UTF-8 fail closed, without fuss */
     {"safe_regex { regex: '.*' }", SV_INIT("a\xff\xfe"), false},
     {"exact: 'a'", SV_INIT("a\xff"), false},
-    {"safe_regex { regex: '[a-z]+' google_re2 { max_program_size { value: 1000 } } }", SV_INIT("abc"), true},
+    {"safe_regex { regex: '[a-z]+' google_re2 { max_program_size { value: 1000 } } }",
+     SV_INIT("abc"), true},
 };
 
 static void strings(void **state) {
@@ -91,7 +93,8 @@ static void refused_strings(void **state) {
         {"safe_regex { regex: 'a**' }", "safe_regex: bad repetition operator: **"},
         {"safe_regex { regex: 'a' } ignore_case: true", "ignore_case has no effect for safe_regex"},
         {"custom { name: 'x' typed_config { type_url: 'type.googleapis.com/a.B' } }",
-         "Didn't find a registered implementation for 'x' with type URL: 'type.googleapis.com/a.B'"},
+         "Didn't find a registered implementation for 'x' with type URL: "
+         "'type.googleapis.com/a.B'"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct string_matcher m;
@@ -100,7 +103,9 @@ static void refused_strings(void **state) {
     }
     struct string_matcher m;
     assert_false(string_matcher_compile(
-        &f.ctx, fake_msg(&f, STRING, "safe_regex { regex: '[a-z]{50}' google_re2 { max_program_size { value: 3 } } }"),
+        &f.ctx,
+        fake_msg(&f, STRING,
+                 "safe_regex { regex: '[a-z]{50}' google_re2 { max_program_size { value: 3 } } }"),
         &m));
     assert_true(sv_contains(fake_errors(&f), SV("max program size of 3")));
 }
@@ -117,11 +122,13 @@ static void lists_and_paths(void **state) {
     assert_false(string_matchers_any(&list, SV("")));
 
     struct string_matcher p;
-    assert_true(path_matcher_compile(&f.ctx, fake_msg(&f, "envoy.type.matcher.v3.PathMatcher", "path { exact: '/a' }"), &p));
+    assert_true(path_matcher_compile(
+        &f.ctx, fake_msg(&f, "envoy.type.matcher.v3.PathMatcher", "path { exact: '/a' }"), &p));
     assert_true(path_matcher_match(&p, SV("/a?x=1")));
     assert_true(path_matcher_match(&p, SV("/a#f")));
     assert_false(path_matcher_match(&p, SV("/a/")));
-    assert_false(path_matcher_compile(&f.ctx, fake_msg(&f, "envoy.type.matcher.v3.PathMatcher", ""), &p));
+    assert_false(
+        path_matcher_compile(&f.ctx, fake_msg(&f, "envoy.type.matcher.v3.PathMatcher", ""), &p));
 }
 
 /* --- headers --- */
@@ -162,9 +169,15 @@ static const struct header_case {
     {"name: 'x' string_match { exact: 'a' } invert_match: true", {{"y", "b"}}, false},
     {"name: 'x' safe_regex_match { regex: 'a+' } invert_match: true", {{"y", "b"}}, false},
     {"name: 'x' range_match { start: 1 end: 2 } invert_match: true", {{"y", "b"}}, false},
-    {"name: 'x' exact_match: 'a' invert_match: true treat_missing_header_as_empty: true", {{"y", "b"}}, true},
-    {"name: 'x' string_match { exact: '' } treat_missing_header_as_empty: true", {{"y", "b"}}, true},
-    {"name: 'x' string_match { exact: 'a' } treat_missing_header_as_empty: true", {{"y", "b"}}, false},
+    {"name: 'x' exact_match: 'a' invert_match: true treat_missing_header_as_empty: true",
+     {{"y", "b"}},
+     true},
+    {"name: 'x' string_match { exact: '' } treat_missing_header_as_empty: true",
+     {{"y", "b"}},
+     true},
+    {"name: 'x' string_match { exact: 'a' } treat_missing_header_as_empty: true",
+     {{"y", "b"}},
+     false},
     {"name: 'x' string_match { exact: '' }", {{"x", ""}}, true},
     {"name: 'x' string_match { exact: '' }", {{"x", "a"}}, false},
     {"name: 'x' string_match { exact: 'A' ignore_case: true }", {{"x", "a"}}, true},
@@ -200,15 +213,25 @@ static const struct header_case {
     {"name: 'x' range_match { start: 1 end: 3 }", {{"x", "5"}, {"x", "1"}}, true},
     {"name: 'x' present_match: false", {{"x", "a"}, {"x", "b"}}, false},
     /* known headers are one value */
-    {"name: 'user-agent' string_match { exact: 'a,b' }", {{"user-agent", "a"}, {"user-agent", "b"}}, true},
-    {"name: 'user-agent' string_match { exact: 'a' }", {{"user-agent", "a"}, {"user-agent", "b"}}, false},
-    {"name: 'x-forwarded-for' string_match { exact: 'a,b' }", {{"x-forwarded-for", "a"}, {"x-forwarded-for", "b"}}, true},
+    {"name: 'user-agent' string_match { exact: 'a,b' }",
+     {{"user-agent", "a"}, {"user-agent", "b"}},
+     true},
+    {"name: 'user-agent' string_match { exact: 'a' }",
+     {{"user-agent", "a"}, {"user-agent", "b"}},
+     false},
+    {"name: 'x-forwarded-for' string_match { exact: 'a,b' }",
+     {{"x-forwarded-for", "a"}, {"x-forwarded-for", "b"}},
+     true},
     /* pseudo headers; host is :authority */
     {"name: ':method' string_match { exact: 'GET' }", {{":method", "GET"}}, true},
     {"name: ':authority' string_match { exact: 'h' }", {{":authority", "h"}}, true},
     {"name: 'Host' string_match { exact: 'h' }", {{":authority", "h"}}, true},
-    {"name: 'content-type' string_match { prefix: 'text/' }", {{"content-type", "text/html"}}, true},
-    {"name: 'cookie' string_match { exact: 'a=1,b=2' }", {{"cookie", "a=1"}, {"cookie", "b=2"}}, false},
+    {"name: 'content-type' string_match { prefix: 'text/' }",
+     {{"content-type", "text/html"}},
+     true},
+    {"name: 'cookie' string_match { exact: 'a=1,b=2' }",
+     {{"cookie", "a=1"}, {"cookie", "b=2"}},
+     false},
     {"name: 'cookie' string_match { exact: 'b=2' }", {{"cookie", "a=1"}, {"cookie", "b=2"}}, true},
 };
 
@@ -224,7 +247,8 @@ static void header_values(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(header_cases); i++) {
         struct headers h;
         fill(&h, &header_cases[i]);
-        struct header_matcher *m = header_matcher_compile(&f.ctx, fake_msg(&f, HEADER, header_cases[i].matcher));
+        struct header_matcher *m =
+            header_matcher_compile(&f.ctx, fake_msg(&f, HEADER, header_cases[i].matcher));
         assert_row(m != NULL, i);
         assert_row(header_matcher_match(m, &h, &f.msgs) == header_cases[i].want, i);
     }
@@ -236,19 +260,26 @@ static void header_lists(void **state) {
     headers_init(&h, &f.msgs);
     headers_add_copy(&h, SV("a"), SV("1"));
     headers_add_copy(&h, SV("b"), SV("2"));
-    const void *both[] = {fake_msg(&f, HEADER, "name: 'a' exact_match: '1'"), fake_msg(&f, HEADER, "name: 'b' exact_match: '2'")};
-    const void *one[] = {fake_msg(&f, HEADER, "name: 'a' exact_match: '1'"), fake_msg(&f, HEADER, "name: 'b' exact_match: '3'")};
+    const void *both[] = {fake_msg(&f, HEADER, "name: 'a' exact_match: '1'"),
+                          fake_msg(&f, HEADER, "name: 'b' exact_match: '2'")};
+    const void *one[] = {fake_msg(&f, HEADER, "name: 'a' exact_match: '1'"),
+                         fake_msg(&f, HEADER, "name: 'b' exact_match: '3'")};
     assert_true(header_matchers_match(header_matchers_compile(&f.ctx, both, 2), &h, &f.msgs));
     assert_false(header_matchers_match(header_matchers_compile(&f.ctx, one, 2), &h, &f.msgs));
-    assert_true(header_matchers_any_match(header_matchers_any_compile(&f.ctx, one, 2), &h, &f.msgs));
-    assert_false(header_matchers_any_match(header_matchers_any_compile(&f.ctx, one + 1, 1), &h, &f.msgs));
+    assert_true(
+        header_matchers_any_match(header_matchers_any_compile(&f.ctx, one, 2), &h, &f.msgs));
+    assert_false(
+        header_matchers_any_match(header_matchers_any_compile(&f.ctx, one + 1, 1), &h, &f.msgs));
     assert_null(header_matchers_compile(&f.ctx, NULL, 0));
     assert_true(header_matchers_match(NULL, &h, &f.msgs));
     assert_null(header_matchers_any_compile(&f.ctx, NULL, 0));
     assert_false(header_matchers_any_match(NULL, &h, &f.msgs));
-    const void *bad[] = {fake_msg(&f, HEADER, "name: 'a' safe_regex_match { regex: '[' }"), fake_msg(&f, HEADER, "")};
+    const void *bad[] = {fake_msg(&f, HEADER, "name: 'a' safe_regex_match { regex: '[' }"),
+                         fake_msg(&f, HEADER, "")};
     assert_null(header_matchers_compile(&f.ctx, bad, 2));
-    assert_sv_is(fake_errors(&f), "[0].safe_regex_match: missing ]: [; [1].name: value length must be at least 1 characters");
+    assert_sv_is(
+        fake_errors(&f),
+        "[0].safe_regex_match: missing ]: [; [1].name: value length must be at least 1 characters");
 }
 
 /* --- query parameters --- */
@@ -289,7 +320,9 @@ static void query_parameters(void **state) {
         const void *msg = fake_msg(&f, QUERY, query_cases[i].matcher);
         struct query_matchers *m = query_matchers_compile(&f.ctx, &msg, 1);
         assert_row(m != NULL, i);
-        assert_row(query_matchers_match(m, sv_cstr(query_cases[i].path), &f.msgs) == query_cases[i].want, i);
+        assert_row(query_matchers_match(m, sv_cstr(query_cases[i].path), &f.msgs) ==
+                       query_cases[i].want,
+                   i);
     }
     assert_true(query_matchers_match(query_matchers_compile(&f.ctx, NULL, 0), SV("/"), &f.msgs));
 }
@@ -340,15 +373,16 @@ static void cookies(void **state) {
 
 /* --- metadata --- */
 
-static const char metadata_text[] =
-    "filter_metadata { key: 'ns' value {"
-    "  fields { key: 's' value { string_value: 'text' } }"
-    "  fields { key: 'n' value { number_value: 5 } }"
-    "  fields { key: 't' value { bool_value: true } }"
-    "  fields { key: 'z' value { null_value: NULL_VALUE } }"
-    "  fields { key: 'l' value { list_value { values { string_value: 'a' } values { number_value: 7 } } } }"
-    "  fields { key: 'd' value { struct_value { fields { key: 'deep' value { string_value: 'x' } } } } }"
-    "} }";
+static const char metadata_text[] = "filter_metadata { key: 'ns' value {"
+                                    "  fields { key: 's' value { string_value: 'text' } }"
+                                    "  fields { key: 'n' value { number_value: 5 } }"
+                                    "  fields { key: 't' value { bool_value: true } }"
+                                    "  fields { key: 'z' value { null_value: NULL_VALUE } }"
+                                    "  fields { key: 'l' value { list_value { values { "
+                                    "string_value: 'a' } values { number_value: 7 } } } }"
+                                    "  fields { key: 'd' value { struct_value { fields { key: "
+                                    "'deep' value { string_value: 'x' } } } } }"
+                                    "} }";
 
 static const struct {
     const char *matcher;
@@ -370,12 +404,21 @@ static const struct {
     {"filter: 'ns' path { key: 'gone' } value { present_match: true }", false},
     {"filter: 'ns' path { key: 'gone' } value { present_match: false }", true},
     {"filter: 'other' path { key: 's' } value { present_match: true }", false},
-    {"filter: 'ns' path { key: 'l' } value { list_match { one_of { string_match { exact: 'a' } } } }", true},
-    {"filter: 'ns' path { key: 'l' } value { list_match { one_of { double_match { exact: 7 } } } }", true},
-    {"filter: 'ns' path { key: 'l' } value { list_match { one_of { string_match { exact: 'b' } } } }", false},
-    {"filter: 'ns' path { key: 's' } value { list_match { one_of { string_match { exact: 'text' } } } }", false},
-    {"filter: 'ns' path { key: 'd' } path { key: 'deep' } value { string_match { exact: 'x' } }", true},
-    {"filter: 'ns' path { key: 's' } path { key: 'deep' } value { string_match { exact: 'x' } }", false},
+    {"filter: 'ns' path { key: 'l' } value { list_match { one_of { string_match { exact: 'a' } } } "
+     "}",
+     true},
+    {"filter: 'ns' path { key: 'l' } value { list_match { one_of { double_match { exact: 7 } } } }",
+     true},
+    {"filter: 'ns' path { key: 'l' } value { list_match { one_of { string_match { exact: 'b' } } } "
+     "}",
+     false},
+    {"filter: 'ns' path { key: 's' } value { list_match { one_of { string_match { exact: 'text' } "
+     "} } }",
+     false},
+    {"filter: 'ns' path { key: 'd' } path { key: 'deep' } value { string_match { exact: 'x' } }",
+     true},
+    {"filter: 'ns' path { key: 's' } path { key: 'deep' } value { string_match { exact: 'x' } }",
+     false},
     {"filter: 'ns' path { key: 's' } value { or_match { value_matchers { bool_match: true } "
      "value_matchers { string_match { prefix: 'te' } } } }",
      true},
@@ -389,16 +432,19 @@ static void metadata(void **state) {
     struct kv_metadata *md =
         kv_metadata_from(fake_msg(&f, "envoy.config.core.v3.Metadata", metadata_text), &f.msgs);
     for (size_t i = 0; i < ARRAY_LEN(metadata_cases); i++) {
-        struct metadata_matcher *m = metadata_matcher_compile(&f.ctx, fake_msg(&f, METADATA, metadata_cases[i].matcher));
+        struct metadata_matcher *m =
+            metadata_matcher_compile(&f.ctx, fake_msg(&f, METADATA, metadata_cases[i].matcher));
         assert_row(m != NULL, i);
         assert_row(metadata_matcher_match(m, md) == metadata_cases[i].want, i);
     }
     struct metadata_matcher *m = metadata_matcher_compile(
-        &f.ctx, fake_msg(&f, METADATA, "filter: 'ns' path { key: 's' } value { present_match: true }"));
+        &f.ctx,
+        fake_msg(&f, METADATA, "filter: 'ns' path { key: 's' } value { present_match: true }"));
     assert_false(metadata_matcher_match(m, NULL));
     assert_null(metadata_matcher_compile(&f.ctx, fake_msg(&f, METADATA, "filter: 'ns'")));
     assert_sv_is(fake_errors(&f), "value: value is required");
-    assert_null(metadata_matcher_compile(&f.ctx, fake_msg(&f, METADATA, "filter: 'ns' path {} value { present_match: true }")));
+    assert_null(metadata_matcher_compile(
+        &f.ctx, fake_msg(&f, METADATA, "filter: 'ns' path {} value { present_match: true }")));
     assert_sv_is(fake_errors(&f), "path[0].segment: value is required");
 }
 
@@ -411,9 +457,14 @@ static void filter_state(void **state) {
         {"key: 'k' string_match { exact: 'v' }", true},
         {"key: 'k' string_match { exact: 'w' }", false},
         {"key: 'gone' string_match { exact: '' }", false},
-        {"key: 'ip' address_match { ranges { address_prefix: '10.0.0.0' prefix_len { value: 8 } } }", true},
-        {"key: 'ip' address_match { ranges { address_prefix: '11.0.0.0' prefix_len { value: 8 } } }", false},
-        {"key: 'k' address_match { ranges { address_prefix: '10.0.0.0' prefix_len { value: 8 } } }", false},
+        {"key: 'ip' address_match { ranges { address_prefix: '10.0.0.0' prefix_len { value: 8 } } "
+         "}",
+         true},
+        {"key: 'ip' address_match { ranges { address_prefix: '11.0.0.0' prefix_len { value: 8 } } "
+         "}",
+         false},
+        {"key: 'k' address_match { ranges { address_prefix: '10.0.0.0' prefix_len { value: 8 } } }",
+         false},
     };
     struct filter_state *fs = filter_state_new(&f.msgs, NULL);
     filter_state_set(fs, SV("k"), SV("v"), NULL, true, FILTER_STATE_LOCAL);
@@ -454,14 +505,18 @@ static void fractions(void **state) {
         assert_row(fraction_holds(&fr, cases[i].random) == cases[i].want, i);
     }
     struct fraction fr;
-    assert_false(fraction_compile(&f.ctx, fake_msg(&f, FRACTION, "default_value { numerator: 1 denominator: 9 }"), &fr));
+    assert_false(fraction_compile(
+        &f.ctx, fake_msg(&f, FRACTION, "default_value { numerator: 1 denominator: 9 }"), &fr));
 }
 
 static void runtime_fractions(void **state) {
     (void)state;
     struct fraction set, unset;
-    assert_true(fraction_compile(&f.ctx, fake_msg(&f, FRACTION, "default_value { numerator: 0 } runtime_key: 'set'"), &set));
-    assert_true(fraction_compile(&f.ctx, fake_msg(&f, FRACTION, "default_value { numerator: 0 } runtime_key: 'no'"), &unset));
+    assert_true(fraction_compile(
+        &f.ctx, fake_msg(&f, FRACTION, "default_value { numerator: 0 } runtime_key: 'set'"), &set));
+    assert_true(fraction_compile(
+        &f.ctx, fake_msg(&f, FRACTION, "default_value { numerator: 0 } runtime_key: 'no'"),
+        &unset));
     assert_false(fraction_holds(&set, 1));
     struct runtime_layer *layer = runtime_layer_new(SV("test"));
     runtime_layer_set(layer, SV("set"), SV("100"));
@@ -475,8 +530,9 @@ static void runtime_fractions(void **state) {
 int main(void) {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, start, end)
     const struct CMUnitTest tests[] = {
-        TEST(strings), TEST(refused_strings), TEST(lists_and_paths), TEST(header_values), TEST(header_lists),
-        TEST(query_parameters), TEST(cookies), TEST(metadata), TEST(filter_state), TEST(fractions), TEST(runtime_fractions),
+        TEST(strings),      TEST(refused_strings),  TEST(lists_and_paths),   TEST(header_values),
+        TEST(header_lists), TEST(query_parameters), TEST(cookies),           TEST(metadata),
+        TEST(filter_state), TEST(fractions),        TEST(runtime_fractions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,13 +21,18 @@ static int end(void **state) {
 
 static const struct route_entry *route_of(struct route_table **t, const char *policies) {
     char text[2048];
-    snprintf(text, sizeof(text), "virtual_hosts { name: 'v' domains: '*' routes { match { prefix: '/' } route { cluster: 'c' %s } } }", policies);
+    snprintf(text, sizeof(text),
+             "virtual_hosts { name: 'v' domains: '*' routes { match { prefix: '/' } route { "
+             "cluster: 'c' %s } } }",
+             policies);
     *t = route_table_must(&f, text);
     return (*t)->priv_->vhosts[0]->routes_->v;
 }
 
 static uint64_t xxh(const char *s) { return XXH64(s, strlen(s), 0); }
-static uint64_t combined(uint64_t first, uint64_t then) { return (first << 1 | first >> 63) ^ then; }
+static uint64_t combined(uint64_t first, uint64_t then) {
+    return (first << 1 | first >> 63) ^ then;
+}
 
 /* XXH64 with seed 0 of well-known inputs, so that the library under us cannot drift. */
 static void known_values(void **state) {
@@ -72,10 +77,13 @@ static void sources(void **state) {
         {"hash_policy { header { header_name: ':path' } }", "/p?q", NULL, true, xxh("/p?q")},
         {"hash_policy { header { header_name: 'host' } }", "/", NULL, true, xxh("h.com")},
         /* values are sorted, each seeded by the one before */
-        {"hash_policy { header { header_name: 'x' } }", "/", "x: b\nx: a", true, XXH64("b", 1, xxh("a"))},
-        {"hash_policy { header { header_name: 'x' } }", "/", "x: a\nx: b", true, XXH64("b", 1, xxh("a"))},
-        {"hash_policy { header { header_name: 'x' regex_rewrite { pattern { regex: '^/(\\\\w+).*$' } substitution: '\\\\1' } } }", "/",
-         "x: /foo/bar", true, xxh("foo")},
+        {"hash_policy { header { header_name: 'x' } }", "/", "x: b\nx: a", true,
+         XXH64("b", 1, xxh("a"))},
+        {"hash_policy { header { header_name: 'x' } }", "/", "x: a\nx: b", true,
+         XXH64("b", 1, xxh("a"))},
+        {"hash_policy { header { header_name: 'x' regex_rewrite { pattern { regex: '^/(\\\\w+).*$' "
+         "} substitution: '\\\\1' } } }",
+         "/", "x: /foo/bar", true, xxh("foo")},
         {"hash_policy { query_parameter { name: 'a' } }", "/?a=foo", NULL, true, xxh("foo")},
         {"hash_policy { query_parameter { name: 'a' } }", "/?a=foo&a=bar", NULL, true, xxh("foo")},
         {"hash_policy { query_parameter { name: 'a' } }", "/?a", NULL, true, xxh("")},
@@ -85,7 +93,8 @@ static void sources(void **state) {
         {"hash_policy { cookie { name: 'c' } }", "/", "cookie: c=\"foo\"", true, xxh("foo")},
         {"hash_policy { cookie { name: 'c' } }", "/", "cookie: d=foo", false, 0},
         {"hash_policy { cookie { name: 'c' } }", "/", "cookie: c=", false, 0},
-        {"hash_policy { connection_properties { source_ip: true } }", "/", NULL, true, xxh("10.0.0.1")},
+        {"hash_policy { connection_properties { source_ip: true } }", "/", NULL, true,
+         xxh("10.0.0.1")},
         {"hash_policy { connection_properties { source_ip: false } }", "/", NULL, false, 0},
         {"hash_policy { connection_properties {} }", "/", NULL, false, 0},
         {"hash_policy { filter_state { key: 'key' } }", "/", NULL, true, xxh("value")},
@@ -107,7 +116,8 @@ static void combinations(void **state) {
         {X Y, "/", "x: foo", true, xxh("foo")},
         {X_TERMINAL Y, "/", "x: foo\ny: bar", true, xxh("foo")},
         {X_TERMINAL Y, "/", "y: bar", true, xxh("bar")},
-        /* a terminal policy that found nothing ends the list all the same when an earlier one did */
+        /* a terminal policy that found nothing ends the list all the same when an earlier one
+         * did */
         {Y X_TERMINAL Y, "/", "y: bar", true, xxh("bar")},
     };
     check(cases, ARRAY_LEN(cases));
@@ -116,7 +126,8 @@ static void combinations(void **state) {
 static void no_address(void **state) {
     (void)state;
     struct route_table *t;
-    const struct route_entry *r = route_of(&t, "hash_policy { connection_properties { source_ip: true } }");
+    const struct route_entry *r =
+        route_of(&t, "hash_policy { connection_properties { source_ip: true } }");
     struct headers h;
     request_make(&h, &f.msgs, "h", "/", NULL);
     struct conn_info pipe = {.remote = {.family = AF_UNIX, .path = "/x"}};
@@ -138,7 +149,8 @@ static void made_cookies(void **state) {
         {"name: 'c' ttl {}", "c=\"%s\"; HttpOnly"},
         {"name: 'c' ttl { seconds: 60 }", "c=\"%s\"; Max-Age=60; HttpOnly"},
         {"name: 'c' ttl { seconds: 60 } path: '/p'", "c=\"%s\"; Max-Age=60; Path=/p; HttpOnly"},
-        {"name: 'c' ttl {} attributes { name: 'SameSite' value: 'Strict' } attributes { name: 'Secure' }",
+        {"name: 'c' ttl {} attributes { name: 'SameSite' value: 'Strict' } attributes { name: "
+         "'Secure' }",
          "c=\"%s\"; SameSite=Strict; Secure; HttpOnly"},
     };
     char value[17];
@@ -159,7 +171,8 @@ static void made_cookies(void **state) {
         assert_true(has);
         assert_true(hash == xxh(value));
         const char *at = strstr(cases[i].want, "%s");
-        sv want = arena_printf(&f.msgs, "%.*s%s%s", (int)(at - cases[i].want), cases[i].want, value, at + 2);
+        sv want = arena_printf(&f.msgs, "%.*s%s%s", (int)(at - cases[i].want), cases[i].want, value,
+                               at + 2);
         assert_sv(cookie, want);
         /* a request that has it gets no other */
         char more[64];
@@ -176,8 +189,10 @@ static void weighted_by_hash(void **state) {
     (void)state;
     struct route_table *t = route_table_must(
         &f, "virtual_hosts { name: 'v' domains: '*' routes { match { prefix: '/' } route { "
-            "hash_policy { header { header_name: 'x' } } weighted_clusters { use_hash_policy { value: true } "
-            "clusters { name: 'a' weight { value: 1 } } clusters { name: 'b' weight { value: 1 } } } } } }");
+            "hash_policy { header { header_name: 'x' } } weighted_clusters { use_hash_policy { "
+            "value: true } "
+            "clusters { name: 'a' weight { value: 1 } } clusters { name: 'b' weight { value: 1 } } "
+            "} } } }");
     const struct route_entry *r = t->priv_->vhosts[0]->routes_->v;
     struct headers h;
     request_make(&h, &f.msgs, "h", "/", "x: foo");
@@ -191,7 +206,8 @@ static void weighted_by_hash(void **state) {
 int main(void) {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, start, end)
     const struct CMUnitTest tests[] = {
-        TEST(known_values), TEST(sources), TEST(combinations), TEST(no_address), TEST(made_cookies), TEST(weighted_by_hash),
+        TEST(known_values), TEST(sources),      TEST(combinations),
+        TEST(no_address),   TEST(made_cookies), TEST(weighted_by_hash),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

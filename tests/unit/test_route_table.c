@@ -1,9 +1,10 @@
-/* Route tables: hosts, first match, conditions, sharing of unchanged virtual hosts, and what is refused. */
+/* Route tables: hosts, first match, conditions, sharing of unchanged virtual hosts, and what is
+ * refused. */
+#include "proxy/api/registry.h"
 #include "proxy/base/rand.h"
 #include "proxy/http/path.h"
 #include "proxy/observe/filter_state.h"
 #include "proxy/observe/metadata.h"
-#include "proxy/api/registry.h"
 #include "proxy/route/route_private.h"
 #include "tests/support/route.h"
 
@@ -21,12 +22,13 @@ static int end(void **state) {
     return 0;
 }
 
-static const char *found_name(const struct route_table *t, const char *host, const char *path, const char *more,
-                              uint64_t random, bool is_connect) {
+static const char *found_name(const struct route_table *t, const char *host, const char *path,
+                              const char *more, uint64_t random, bool is_connect) {
     static char name[64];
     struct headers h;
     request_make(&h, &f.msgs, host, path, more);
-    struct route_match_input in = {.headers = &h, .random = random, .scratch = &f.msgs, .is_connect = is_connect};
+    struct route_match_input in = {
+        .headers = &h, .random = random, .scratch = &f.msgs, .is_connect = is_connect};
     const struct vhost *v;
     enum route_miss why;
     const struct route_entry *r = route_table_match(t, &in, &v, &why);
@@ -53,8 +55,8 @@ static const char hosts_text[] =
     "  routes { name: 'prefix' match { prefix: '/' } route { cluster: 'c' } } } "
     "virtual_hosts { name: 'longprefix' domains: 'pre.long.*' domains: 'api-*' "
     "  routes { name: 'longprefix' match { prefix: '/' } route { cluster: 'c' } } } ";
-static const char any_text[] =
-    "virtual_hosts { name: 'any' domains: '*' routes { name: 'any' match { prefix: '/' } route { cluster: 'c' } } } ";
+static const char any_text[] = "virtual_hosts { name: 'any' domains: '*' routes { name: 'any' "
+                               "match { prefix: '/' } route { cluster: 'c' } } } ";
 
 static const struct {
     const char *host, *want, *want_any;
@@ -94,8 +96,12 @@ static void hosts(void **state) {
     snprintf(all_text, sizeof(all_text), "%s%s", hosts_text, any_text);
     struct route_table *all = route_table_must(&f, all_text);
     for (size_t i = 0; i < ARRAY_LEN(host_cases); i++) {
-        assert_row(strcmp(found_name(some, host_cases[i].host, "/", NULL, 0, false), host_cases[i].want) == 0, i);
-        assert_row(strcmp(found_name(all, host_cases[i].host, "/", NULL, 0, false), host_cases[i].want_any) == 0, i);
+        assert_row(strcmp(found_name(some, host_cases[i].host, "/", NULL, 0, false),
+                          host_cases[i].want) == 0,
+                   i);
+        assert_row(strcmp(found_name(all, host_cases[i].host, "/", NULL, 0, false),
+                          host_cases[i].want_any) == 0,
+                   i);
     }
     shared_unref(&some->shared);
     shared_unref(&all->shared);
@@ -121,18 +127,26 @@ static void long_host(void **state) {
 
 static void ports_and_headers_of_hosts(void **state) {
     (void)state;
-    struct route_table *t = route_table_must(
-        &f, "ignore_port_in_host_matching: true "
-            "virtual_hosts { name: 'v' domains: 'a.com' domains: '[::1]' routes { name: 'v' match { prefix: '/' } route { cluster: 'c' } } }");
+    struct route_table *t =
+        route_table_must(&f, "ignore_port_in_host_matching: true "
+                             "virtual_hosts { name: 'v' domains: 'a.com' domains: '[::1]' routes { "
+                             "name: 'v' match { prefix: '/' } route { cluster: 'c' } } }");
     static const struct {
         const char *host, *want;
-    } cases[] = {{"a.com", "v"},    {"a.com:80", "v"}, {"a.com:", "v"},         {"[::1]:80", "v"},
-                 {"[::1]", "v"},    {"b.com", "no vhost"}, {"a.com:80:80", "no vhost"}};
+    } cases[] = {{"a.com", "v"},
+                 {"a.com:80", "v"},
+                 {"a.com:", "v"},
+                 {"[::1]:80", "v"},
+                 {"[::1]", "v"},
+                 {"b.com", "no vhost"},
+                 {"a.com:80:80", "no vhost"}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        assert_row(strcmp(found_name(t, cases[i].host, "/", NULL, 0, false), cases[i].want) == 0, i);
+        assert_row(strcmp(found_name(t, cases[i].host, "/", NULL, 0, false), cases[i].want) == 0,
+                   i);
     }
     shared_unref(&t->shared);
-    t = route_table_must(&f, "vhost_header: 'X-Host' virtual_hosts { name: 'v' domains: 'a.com' routes { name: 'v' match { "
+    t = route_table_must(&f, "vhost_header: 'X-Host' virtual_hosts { name: 'v' domains: 'a.com' "
+                             "routes { name: 'v' match { "
                              "prefix: '/' } route { cluster: 'c' } } }");
     assert_string_equal(found_name(t, "b.com", "/", "x-host: A.com", 0, false), "v");
     assert_string_equal(found_name(t, "a.com", "/", NULL, 0, false), "no vhost");
@@ -144,59 +158,43 @@ static void ports_and_headers_of_hosts(void **state) {
 static const char paths_text[] =
     "virtual_hosts { name: 'v' domains: '*' "
     "  routes { name: 'exact' match { path: '/exact' } route { cluster: 'c' } }"
-    "  routes { name: 'nocase' match { path: '/NoCase' case_sensitive { value: false } } route { cluster: 'c' } }"
+    "  routes { name: 'nocase' match { path: '/NoCase' case_sensitive { value: false } } route { "
+    "cluster: 'c' } }"
     "  routes { name: 'sep' match { path_separated_prefix: '/api/dev' } route { cluster: 'c' } }"
-    "  routes { name: 'sepnocase' match { path_separated_prefix: '/Sep' case_sensitive { value: false } } route { cluster: 'c' } }"
+    "  routes { name: 'sepnocase' match { path_separated_prefix: '/Sep' case_sensitive { value: "
+    "false } } route { cluster: 'c' } }"
     "  routes { name: 'regex' match { safe_regex { regex: '/re/[0-9]+' } } route { cluster: 'c' } }"
     "  routes { name: 'connect' match { connect_matcher {} } route { cluster: 'c' } }"
     "  routes { name: 'long' match { prefix: '/p/long' } route { cluster: 'c' } }"
     "  routes { name: 'prefix' match { prefix: '/p' } route { cluster: 'c' } }"
     "  routes { name: 'never' match { prefix: '/p/longer' } route { cluster: 'c' } }"
-    "  routes { name: 'preNoCase' match { prefix: '/Qq' case_sensitive { value: false } } route { cluster: 'c' } }"
+    "  routes { name: 'preNoCase' match { prefix: '/Qq' case_sensitive { value: false } } route { "
+    "cluster: 'c' } }"
     "  routes { name: 'escaped' match { path: '/a%2Fb' } route { cluster: 'c' } } }";
 
 static const struct {
     const char *path, *want;
     bool is_connect;
 } path_cases[] = {
-    {"/exact", "exact", false},
-    {"/exact?x=1", "exact", false},
-    {"/exact#f", "exact", false},
-    {"/exact/", "no route", false},
-    {"/Exact", "no route", false},
-    {"/exac", "no route", false},
-    {"/nocase", "nocase", false},
-    {"/NOCASE?q", "nocase", false},
-    {"/nocases", "no route", false},
-    {"/api/dev", "sep", false},
-    {"/api/dev?x", "sep", false},
-    {"/api/dev/", "sep", false},
-    {"/api/dev/v1", "sep", false},
-    {"/api/developer", "no route", false},
-    {"/api/de", "no route", false},
-    {"/sep/x", "sepnocase", false},
-    {"/SEP", "sepnocase", false},
-    {"/separated", "no route", false},
-    {"/re/1", "regex", false},
-    {"/re/12?x=/re/", "regex", false},
-    {"/re/x", "no route", false},
-    {"/re/1/", "no route", false},
-    {"/p", "prefix", false},
-    {"/p/x", "prefix", false},
-    {"/pq", "prefix", false},
-    {"/p/long", "long", false},
-    {"/p/longer", "long", false},
-    {"/p/lon", "prefix", false},
-    {"/qQ/x", "preNoCase", false},
-    {"/q", "no route", false},
-    {"/a%2Fb", "escaped", false},
-    {"/a/b", "no route", false},
-    {"/a%2fb", "no route", false},
-    {"", "no route", false},
-    {"*", "no route", false},
-    {NULL, "no route", false},
-    {NULL, "connect", true},
-    {"/x", "connect", true},
+    {"/exact", "exact", false},      {"/exact?x=1", "exact", false},
+    {"/exact#f", "exact", false},    {"/exact/", "no route", false},
+    {"/Exact", "no route", false},   {"/exac", "no route", false},
+    {"/nocase", "nocase", false},    {"/NOCASE?q", "nocase", false},
+    {"/nocases", "no route", false}, {"/api/dev", "sep", false},
+    {"/api/dev?x", "sep", false},    {"/api/dev/", "sep", false},
+    {"/api/dev/v1", "sep", false},   {"/api/developer", "no route", false},
+    {"/api/de", "no route", false},  {"/sep/x", "sepnocase", false},
+    {"/SEP", "sepnocase", false},    {"/separated", "no route", false},
+    {"/re/1", "regex", false},       {"/re/12?x=/re/", "regex", false},
+    {"/re/x", "no route", false},    {"/re/1/", "no route", false},
+    {"/p", "prefix", false},         {"/p/x", "prefix", false},
+    {"/pq", "prefix", false},        {"/p/long", "long", false},
+    {"/p/longer", "long", false},    {"/p/lon", "prefix", false},
+    {"/qQ/x", "preNoCase", false},   {"/q", "no route", false},
+    {"/a%2Fb", "escaped", false},    {"/a/b", "no route", false},
+    {"/a%2fb", "no route", false},   {"", "no route", false},
+    {"*", "no route", false},        {NULL, "no route", false},
+    {NULL, "connect", true},         {"/x", "connect", true},
     {"/exact", "exact", true},
 };
 
@@ -208,7 +206,8 @@ static void paths(void **state) {
     struct vhost_routes scanned = *many->priv_->vhosts[0]->routes_;
     for (size_t i = 0; i < ARRAY_LEN(path_cases); i++) {
         for (int pass = 0; pass < 2; pass++) {
-            const char *got = found_name(many, "h", path_cases[i].path, NULL, 0, path_cases[i].is_connect);
+            const char *got =
+                found_name(many, "h", path_cases[i].path, NULL, 0, path_cases[i].is_connect);
             assert_row(strcmp(got, path_cases[i].want) == 0, i);
             struct vhost_routes *rs = many->priv_->vhosts[0]->routes_;
             rs->index = pass == 0 ? NULL : scanned.index;
@@ -219,8 +218,10 @@ static void paths(void **state) {
 
 static void path_parameters(void **state) {
     (void)state;
-    static const char routes[] = "virtual_hosts { name: 'v' domains: '*' routes { name: 'e' match { path: '/a' } route { "
-                                 "cluster: 'c' } } routes { name: 's' match { path_separated_prefix: '/s' } route { cluster: 'c' } } }";
+    static const char routes[] =
+        "virtual_hosts { name: 'v' domains: '*' routes { name: 'e' match { path: '/a' } route { "
+        "cluster: 'c' } } routes { name: 's' match { path_separated_prefix: '/s' } route { "
+        "cluster: 'c' } } }";
     char text[1024];
     snprintf(text, sizeof(text), "ignore_path_parameters_in_path_matching: true %s", routes);
     struct route_table *t = route_table_must(&f, text), *plain = route_table_must(&f, routes);
@@ -232,12 +233,14 @@ static void path_parameters(void **state) {
     shared_unref(&plain->shared);
 }
 
-static const char template_any[] = "type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig";
+static const char template_any[] =
+    "type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig";
 
 static char *template_route(const char *pattern) {
     static char text[1024];
     snprintf(text, sizeof(text),
-             "virtual_hosts { name: 'v' domains: '*' routes { name: 't' match { path_match_policy { name: 'm' typed_config { "
+             "virtual_hosts { name: 'v' domains: '*' routes { name: 't' match { path_match_policy "
+             "{ name: 'm' typed_config { "
              "[%s] { path_template: '%s' } } } } route { cluster: 'c' } } }",
              template_any, pattern);
     return text;
@@ -285,9 +288,24 @@ static void templates(void **state) {
         assert_row(strcmp(got, cases[i].want ? "t" : "no route") == 0, i);
         shared_unref(&t->shared);
     }
-    static const char *const bad[] = {"a",        "/{",          "/{x",   "/{1x}",   "/{x=}",  "/{x}/{x}", "/**/*", "/**/{x}",
-                                      "/{x=**}/*", "/a{x}{y}/c", "/a{x}b{y}", "/*b/c", "/a*b",   "//",    "/a b",    "/{x=a//b}",
-                                      "/{a}/{b}/{c}/{d}/{e}/{f}", "/{abcdefghijklmnopq}"};
+    static const char *const bad[] = {"a",
+                                      "/{",
+                                      "/{x",
+                                      "/{1x}",
+                                      "/{x=}",
+                                      "/{x}/{x}",
+                                      "/**/*",
+                                      "/**/{x}",
+                                      "/{x=**}/*",
+                                      "/a{x}{y}/c",
+                                      "/a{x}b{y}",
+                                      "/*b/c",
+                                      "/a*b",
+                                      "//",
+                                      "/a b",
+                                      "/{x=a//b}",
+                                      "/{a}/{b}/{c}/{d}/{e}/{f}",
+                                      "/{abcdefghijklmnopq}"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         assert_row(route_table_from(&f, template_route(bad[i]), NULL) == NULL, i);
         assert_row(sv_contains(fake_errors(&f), SV("is invalid")), i);
@@ -323,14 +341,18 @@ static void conditions(void **state) {
         {"tls_context { presented { value: false } }", "/", NULL, 0, true},
         {"tls_context { validated { value: true } }", "/", NULL, 0, false},
         {"tls_context { validated { value: false } }", "/", NULL, 0, true},
-        {"dynamic_metadata { filter: 'n' path { key: 'k' } value { present_match: true } }", "/", NULL, 0, false},
-        {"dynamic_metadata { filter: 'n' path { key: 'k' } value { present_match: true } invert: true }", "/", NULL, 0, true},
+        {"dynamic_metadata { filter: 'n' path { key: 'k' } value { present_match: true } }", "/",
+         NULL, 0, false},
+        {"dynamic_metadata { filter: 'n' path { key: 'k' } value { present_match: true } invert: "
+         "true }",
+         "/", NULL, 0, true},
         {"filter_state { key: 'k' string_match { exact: '' } }", "/", NULL, 0, false},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         char text[1024];
         snprintf(text, sizeof(text),
-                 "virtual_hosts { name: 'v' domains: '*' routes { name: 'with' match { prefix: '/' %s } route { cluster: 'c' } } "
+                 "virtual_hosts { name: 'v' domains: '*' routes { name: 'with' match { prefix: '/' "
+                 "%s } route { cluster: 'c' } } "
                  "routes { name: 'without' match { prefix: '/' } route { cluster: 'c' } } }",
                  cases[i].match);
         struct route_table *t = route_table_must(&f, text);
@@ -346,7 +368,8 @@ static void conditions_on_stream_info(void **state) {
         &f, "virtual_hosts { name: 'v' domains: '*' routes { name: 'r' match { prefix: '/' "
             "dynamic_metadata { filter: 'n' path { key: 'k' } value { bool_match: true } } "
             "filter_state { key: 'fs' string_match { exact: 'v' } } } route { cluster: 'c' } } }");
-    struct stream_info si = {.metadata = kv_metadata_new(&f.msgs), .filter_state = filter_state_new(&f.msgs, NULL)};
+    struct stream_info si = {.metadata = kv_metadata_new(&f.msgs),
+                             .filter_state = filter_state_new(&f.msgs, NULL)};
     struct headers h;
     request_make(&h, &f.msgs, "h", "/", NULL);
     struct route_match_input in = {.headers = &h, .scratch = &f.msgs, .si = &si};
@@ -378,7 +401,8 @@ static void tls_requirement(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         char text[512];
         snprintf(text, sizeof(text),
-                 "virtual_hosts { name: 'v' domains: '*' require_tls: %s routes { name: 'r' match { prefix: '/' } route { "
+                 "virtual_hosts { name: 'v' domains: '*' require_tls: %s routes { name: 'r' match "
+                 "{ prefix: '/' } route { "
                  "cluster: 'c' } } }",
                  cases[i].require);
         struct route_table *t = route_table_must(&f, text);
@@ -401,69 +425,100 @@ static const struct {
      "Only unique values for domains are permitted. Duplicate entry of domain x in route r"},
     {"virtual_hosts { name: 'a' domains: '*.x' domains: '*.x' } name: 'r'",
      "Only unique values for domains are permitted. Duplicate entry of domain *.x in route r"},
-    {"virtual_hosts { name: 'a' domains: 'x.*' domains: 'x.*' } name: 'r'", "Duplicate entry of domain x.* in route r"},
+    {"virtual_hosts { name: 'a' domains: 'x.*' domains: 'x.*' } name: 'r'",
+     "Duplicate entry of domain x.* in route r"},
     {"virtual_hosts { name: 'a' domains: '*' } virtual_hosts { name: 'b' domains: '*' } name: 'r'",
      "Only a single wildcard domain is permitted in route r"},
-    {"virtual_hosts { domains: '*' }", "virtual_hosts[0].name: value length must be at least 1 characters"},
+    {"virtual_hosts { domains: '*' }",
+     "virtual_hosts[0].name: value length must be at least 1 characters"},
     {"virtual_hosts { name: 'a' }", "virtual_hosts[0].domains"},
     {"vhds {}", "vhds"},
-    {"cluster_specifier_plugins { extension { name: 'p' typed_config {} } }", "cluster specifier plugins are not supported"},
-    {VHOST("matcher { on_no_match { action { name: 'a' typed_config {} } } }"), "matcher trees are not supported"},
+    {"cluster_specifier_plugins { extension { name: 'p' typed_config {} } }",
+     "cluster specifier plugins are not supported"},
+    {VHOST("matcher { on_no_match { action { name: 'a' typed_config {} } } }"),
+     "matcher trees are not supported"},
     {VHOST("routes {}"), "match: value is required"},
     {VHOST("routes { match { prefix: '/' } }"), "action"},
     {VHOST("routes { match {} route { cluster: 'c' } }"), "path_specifier"},
-    {MATCH("safe_regex { regex: '(' }"), "virtual_hosts[0].routes[0].match.safe_regex: missing ): ("},
+    {MATCH("safe_regex { regex: '(' }"),
+     "virtual_hosts[0].routes[0].match.safe_regex: missing ): ("},
     {MATCH("path_separated_prefix: '/a/'"), "path_separated_prefix"},
     {MATCH("path_separated_prefix: '/a?b'"), "path_separated_prefix"},
-    {MATCH("prefix: '/' headers { name: 'x' safe_regex_match { regex: '[' } }"), "match.headers[0].safe_regex_match: missing ]: ["},
+    {MATCH("prefix: '/' headers { name: 'x' safe_regex_match { regex: '[' } }"),
+     "match.headers[0].safe_regex_match: missing ]: ["},
     {MATCH("prefix: '/' query_parameters { name: 'x' string_match {} }"), "match_pattern"},
     {ROUTE("route {}"), "cluster_specifier"},
     {ROUTE("route { cluster: '' }"), "cluster: value length must be at least 1 characters"},
-    {ROUTE("route { cluster_specifier_plugin: 'p' }"), "cluster specifier plugins are not supported"},
+    {ROUTE("route { cluster_specifier_plugin: 'p' }"),
+     "cluster specifier plugins are not supported"},
     {ROUTE("route { inline_cluster_specifier_plugin { extension { name: 'p' typed_config {} } } }"),
      "cluster specifier plugins are not supported"},
     {ROUTE("filter_action {}"), "filter_action is not supported"},
     {ROUTE("direct_response { status: 42 }"), "status: value must be inside range [200, 600)"},
     {ROUTE("direct_response { status: 700 }"), "status: value must be inside range [200, 600)"},
-    {"max_direct_response_body_size_bytes { value: 3 } " ROUTE("direct_response { status: 200 body { inline_string: 'long' } }"),
+    {"max_direct_response_body_size_bytes { value: 3 } " ROUTE(
+         "direct_response { status: 200 body { inline_string: 'long' } }"),
      "response body size is 4 bytes; maximum is 3"},
     {ROUTE("redirect { response_code: 9 }"), "response_code"},
-    {ROUTE("redirect { regex_rewrite { pattern { regex: '(' } } }"), "redirect.regex_rewrite.pattern: missing ): ("},
+    {ROUTE("redirect { regex_rewrite { pattern { regex: '(' } } }"),
+     "redirect.regex_rewrite.pattern: missing ): ("},
     {ACTION("timeout { seconds: -1 }"), "timeout"},
-    {ACTION("prefix_rewrite: '/a' regex_rewrite { pattern { regex: 'a' } substitution: 'b' }"), "Specify only one of prefix_rewrite"},
+    {ACTION("prefix_rewrite: '/a' regex_rewrite { pattern { regex: 'a' } substitution: 'b' }"),
+     "Specify only one of prefix_rewrite"},
     {ACTION("regex_rewrite { substitution: 'b' }"), "pattern"},
-    {ACTION("retry_policy { retry_back_off { base_interval { seconds: 2 } max_interval { seconds: 1 } } }"),
+    {ACTION("retry_policy { retry_back_off { base_interval { seconds: 2 } max_interval { seconds: "
+            "1 } } }"),
      "retry_policy.max_interval must greater than or equal to the base_interval"},
     {ACTION("retry_policy { retry_back_off { } }"), "base_interval"},
-    {ACTION("retry_policy { retry_options_predicates { name: 'p' typed_config {} } }"), "Didn't find a registered implementation for 'p'"},
+    {ACTION("retry_policy { retry_options_predicates { name: 'p' typed_config {} } }"),
+     "Didn't find a registered implementation for 'p'"},
     {ACTION("retry_policy_typed_config {}"), "retry policy extensions are not supported"},
-    {ACTION("upgrade_configs { upgrade_type: 'websocket' } upgrade_configs { upgrade_type: 'WebSocket' }"), "Duplicate upgrade WebSocket"},
-    {ACTION("upgrade_configs { upgrade_type: 'websocket' connect_config {} }"), "Non-CONNECT upgrade type websocket has ConnectConfig"},
+    {ACTION("upgrade_configs { upgrade_type: 'websocket' } upgrade_configs { upgrade_type: "
+            "'WebSocket' }"),
+     "Duplicate upgrade WebSocket"},
+    {ACTION("upgrade_configs { upgrade_type: 'websocket' connect_config {} }"),
+     "Non-CONNECT upgrade type websocket has ConnectConfig"},
     {ACTION("hash_policy {}"), "policy_specifier"},
-    {ACTION("hash_policy { header { header_name: 'x' regex_rewrite { pattern { regex: '(' } } } }"), "hash_policy[0].header.regex_rewrite.pattern: missing ): ("},
-    {ACTION("request_mirror_policies {}"), "Exactly one of cluster or cluster_header in request mirror policy need to be specified"},
-    {ACTION("request_mirror_policies { cluster: 'a' cluster_header: 'b' }"), "Only one of cluster 'a' or cluster_header 'b'"},
-    {ACTION("internal_redirect_policy { response_headers_to_copy: ':path' }"), ":-prefixed headers or Hosts may not be specified here."},
+    {ACTION("hash_policy { header { header_name: 'x' regex_rewrite { pattern { regex: '(' } } } }"),
+     "hash_policy[0].header.regex_rewrite.pattern: missing ): ("},
+    {ACTION("request_mirror_policies {}"),
+     "Exactly one of cluster or cluster_header in request mirror policy need to be specified"},
+    {ACTION("request_mirror_policies { cluster: 'a' cluster_header: 'b' }"),
+     "Only one of cluster 'a' or cluster_header 'b'"},
+    {ACTION("internal_redirect_policy { response_headers_to_copy: ':path' }"),
+     ":-prefixed headers or Hosts may not be specified here."},
     {ROUTE("route { weighted_clusters {} }"), "weighted_clusters.clusters"},
-    {ROUTE("route { weighted_clusters { clusters { weight { value: 1 } } } }"), "At least one of name or cluster_header need to be specified"},
-    {ROUTE("route { weighted_clusters { clusters { name: 'a' cluster_header: 'b' weight { value: 1 } } } }"),
+    {ROUTE("route { weighted_clusters { clusters { weight { value: 1 } } } }"),
+     "At least one of name or cluster_header need to be specified"},
+    {ROUTE("route { weighted_clusters { clusters { name: 'a' cluster_header: 'b' weight { value: 1 "
+           "} } } }"),
      "Only one of name or cluster_header can be specified"},
     {ROUTE("route { weighted_clusters { clusters { name: 'a' weight { value: 0 } } } }"),
      "Sum of weights in the weighted_cluster must be greater than 0."},
-    {ROUTE("route { weighted_clusters { clusters { name: 'a' weight { value: 4294967295 } } clusters { name: 'b' weight { value: 1 } } } }"),
+    {ROUTE("route { weighted_clusters { clusters { name: 'a' weight { value: 4294967295 } } "
+           "clusters { name: 'b' weight { value: 1 } } } }"),
      "exceeds 4294967295"},
-    {ROUTE("route { cluster: 'c' } request_headers_to_add { header { key: ':path' value: 'x' } }"), ":-prefixed or host headers may not be modified"},
-    {ROUTE("route { cluster: 'c' } request_headers_to_remove: 'Host'"), ":-prefixed or host headers may not be removed"},
-    {ROUTE("route { cluster: 'c' } request_headers_to_add { append { value: true } append_action: ADD_IF_ABSENT header { key: 'x' value: 'x' } }"),
+    {ROUTE("route { cluster: 'c' } request_headers_to_add { header { key: ':path' value: 'x' } }"),
+     ":-prefixed or host headers may not be modified"},
+    {ROUTE("route { cluster: 'c' } request_headers_to_remove: 'Host'"),
+     ":-prefixed or host headers may not be removed"},
+    {ROUTE("route { cluster: 'c' } request_headers_to_add { append { value: true } append_action: "
+           "ADD_IF_ABSENT header { key: 'x' value: 'x' } }"),
      "Both append and append_action are set and it's not allowed"},
     {VHOST("virtual_clusters { name: 'x' }"), "virtual clusters must define 'headers'"},
-    {"validate_clusters { value: true } " ROUTE("route { cluster: 'nope' }"), "unknown cluster 'nope'"},
-    {"validate_clusters { value: true } " ROUTE("route { weighted_clusters { clusters { name: 'nope' weight { value: 1 } } } }"),
+    {"validate_clusters { value: true } " ROUTE("route { cluster: 'nope' }"),
      "unknown cluster 'nope'"},
-    {"validate_clusters { value: true } " ACTION("request_mirror_policies { cluster: 'nope' }"), "unknown cluster 'nope'"},
-    {ROUTE("route { cluster: 'c' } typed_per_filter_config { key: 'zz' value { [type.googleapis.com/google.protobuf.StringValue] {} } }"),
-     "Didn't find a registered implementation for 'zz' with type URL: 'google.protobuf.StringValue'"},
-    {ROUTE("route { cluster: 'c' } typed_per_filter_config { key: 'zz' value { [type.googleapis.com/envoy.config.route.v3.FilterConfig] {} } }"),
+    {"validate_clusters { value: true } " ROUTE(
+         "route { weighted_clusters { clusters { name: 'nope' weight { value: 1 } } } }"),
+     "unknown cluster 'nope'"},
+    {"validate_clusters { value: true } " ACTION("request_mirror_policies { cluster: 'nope' }"),
+     "unknown cluster 'nope'"},
+    {ROUTE("route { cluster: 'c' } typed_per_filter_config { key: 'zz' value { "
+           "[type.googleapis.com/google.protobuf.StringValue] {} } }"),
+     "Didn't find a registered implementation for 'zz' with type URL: "
+     "'google.protobuf.StringValue'"},
+    {ROUTE("route { cluster: 'c' } typed_per_filter_config { key: 'zz' value { "
+           "[type.googleapis.com/envoy.config.route.v3.FilterConfig] {} } }"),
      "Empty route/virtual host per filter configuration for zz filter"},
 };
 
@@ -483,8 +538,19 @@ static void refused(void **state) {
 static void malformed(void **state) {
     (void)state;
     static const sv wires[] = {
-        SV_INIT("\x12"), SV_INIT("\x12\xff"), SV_INIT("\x12\x05" "ab"), SV_INIT("\x0b\x0c"), SV_INIT("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
-        SV_INIT("\x0a\x02\xff\xfe"), SV_INIT("\x12\x03\x0a\x01\xff"), SV_INIT("\x08"), SV_INIT("\x09" "abc"), SV_INIT("\x0d" "abc"),
+        SV_INIT("\x12"),
+        SV_INIT("\x12\xff"),
+        SV_INIT("\x12\x05"
+                "ab"),
+        SV_INIT("\x0b\x0c"),
+        SV_INIT("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
+        SV_INIT("\x0a\x02\xff\xfe"),
+        SV_INIT("\x12\x03\x0a\x01\xff"),
+        SV_INIT("\x08"),
+        SV_INIT("\x09"
+                "abc"),
+        SV_INIT("\x0d"
+                "abc"),
     };
     for (size_t i = 0; i < ARRAY_LEN(wires); i++) {
         assert_row(route_table_compile(&f.ctx, wires[i], NULL) == NULL, i);
@@ -498,9 +564,12 @@ static void optional_filters(void **state) {
     f.ctx.registry = &none;
     struct route_table *t = route_table_must(
         &f, ROUTE("route { cluster: 'c' } "
-                  "typed_per_filter_config { key: 'a' value { [type.googleapis.com/envoy.config.route.v3.FilterConfig] { disabled: true } } } "
-                  "typed_per_filter_config { key: 'b' value { [type.googleapis.com/envoy.config.route.v3.FilterConfig] { config {} } } } "
-                  "typed_per_filter_config { key: 'c' value { [type.googleapis.com/envoy.config.route.v3.FilterConfig] { is_optional: true "
+                  "typed_per_filter_config { key: 'a' value { "
+                  "[type.googleapis.com/envoy.config.route.v3.FilterConfig] { disabled: true } } } "
+                  "typed_per_filter_config { key: 'b' value { "
+                  "[type.googleapis.com/envoy.config.route.v3.FilterConfig] { config {} } } } "
+                  "typed_per_filter_config { key: 'c' value { "
+                  "[type.googleapis.com/envoy.config.route.v3.FilterConfig] { is_optional: true "
                   "  config { [type.googleapis.com/google.protobuf.StringValue] {} } } } }"));
     const struct route_entry *r = &t->priv_->vhosts[0]->routes_->v[0];
     assert_true(route_override(t, r, NULL, filter_name_id(SV("a")))->is_disabled);
@@ -515,7 +584,9 @@ static void optional_filters(void **state) {
 
 /* --- fields --- */
 
-static const struct route_entry *only_route(const struct route_table *t) { return &t->priv_->vhosts[0]->routes_->v[0]; }
+static const struct route_entry *only_route(const struct route_table *t) {
+    return &t->priv_->vhosts[0]->routes_->v[0];
+}
 
 static void defaults(void **state) {
     (void)state;
@@ -540,22 +611,35 @@ static void defaults(void **state) {
 static void action_fields(void **state) {
     (void)state;
     struct route_table *t = route_table_must(
-        &f, ACTION("timeout { seconds: 0 } idle_timeout { seconds: 2 nanos: 500000000 } "
-                   "max_stream_duration { max_stream_duration { seconds: 3 } grpc_timeout_header_max { seconds: 4 } } "
-                   "cluster_not_found_response_code: NOT_FOUND priority: HIGH "
-                   "retry_policy { retry_on: 'connect-failure, unavailable,bogus' num_retries { value: 0 } "
-                   "  per_try_timeout { seconds: 1 } retriable_status_codes: 503 retriable_status_codes: 5000 "
-                   "  retry_back_off { base_interval { nanos: 100 } } "
-                   "  rate_limited_retry_back_off { reset_headers { name: 'Retry-After' format: UNIX_TIMESTAMP } } "
-                   "  retry_host_predicate { name: 'p' typed_config { "
-                   "  [type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate] {} } } } "
-                   "upgrade_configs { upgrade_type: 'CONNECT' connect_config { allow_post: true } } "
-                   "upgrade_configs { upgrade_type: 'websocket' enabled { value: false } } "
-                   "internal_redirect_policy { max_internal_redirects { value: 2 } redirect_response_codes: 307 "
-                   "  redirect_response_codes: 200 predicates { name: 'x' typed_config { "
-                   "  [type.googleapis.com/envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig] {} } } } "
-                   "metadata_match { filter_metadata { key: 'envoy.lb' value { fields { key: 'v' value { string_value: '1' } } } } } "
-                   "request_mirror_policies { cluster: 'm' runtime_fraction { default_value { numerator: 5 } } }"));
+        &f,
+        ACTION(
+            "timeout { seconds: 0 } idle_timeout { seconds: 2 nanos: 500000000 } "
+            "max_stream_duration { max_stream_duration { seconds: 3 } grpc_timeout_header_max { "
+            "seconds: 4 } } "
+            "cluster_not_found_response_code: NOT_FOUND priority: HIGH "
+            "retry_policy { retry_on: 'connect-failure, unavailable,bogus' num_retries { value: 0 "
+            "} "
+            "  per_try_timeout { seconds: 1 } retriable_status_codes: 503 retriable_status_codes: "
+            "5000 "
+            "  retry_back_off { base_interval { nanos: 100 } } "
+            "  rate_limited_retry_back_off { reset_headers { name: 'Retry-After' format: "
+            "UNIX_TIMESTAMP } } "
+            "  retry_host_predicate { name: 'p' typed_config { "
+            "  "
+            "[type.googleapis.com/"
+            "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate] {} } } } "
+            "upgrade_configs { upgrade_type: 'CONNECT' connect_config { allow_post: true } } "
+            "upgrade_configs { upgrade_type: 'websocket' enabled { value: false } } "
+            "internal_redirect_policy { max_internal_redirects { value: 2 } "
+            "redirect_response_codes: 307 "
+            "  redirect_response_codes: 200 predicates { name: 'x' typed_config { "
+            "  "
+            "[type.googleapis.com/"
+            "envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig] {} } } } "
+            "metadata_match { filter_metadata { key: 'envoy.lb' value { fields { key: 'v' value { "
+            "string_value: '1' } } } } } "
+            "request_mirror_policies { cluster: 'm' runtime_fraction { default_value { numerator: "
+            "5 } } }"));
     const struct route_entry *r = only_route(t);
     assert_int_equal(r->timeout_ms, 0);
     assert_int_equal(r->idle_timeout_ms, 2500);
@@ -591,14 +675,18 @@ static void inheritance(void **state) {
     (void)state;
     struct route_table *t = route_table_must(
         &f, "name: 'r' request_mirror_policies { cluster: 'table' } "
-            "virtual_hosts { name: 'a' domains: 'a' retry_policy { num_retries { value: 7 } } per_request_buffer_limit_bytes { value: 9 } "
+            "virtual_hosts { name: 'a' domains: 'a' retry_policy { num_retries { value: 7 } } "
+            "per_request_buffer_limit_bytes { value: 9 } "
             "  routes { match { path: '/1' } route { cluster: 'c' } } "
-            "  routes { match { path: '/2' } route { cluster: 'c' retry_policy { num_retries { value: 3 } } } "
+            "  routes { match { path: '/2' } route { cluster: 'c' retry_policy { num_retries { "
+            "value: 3 } } } "
             "    request_body_buffer_limit { value: 5 } } } "
             "virtual_hosts { name: 'b' domains: 'b' request_mirror_policies { cluster: 'vhost' } "
             "  routes { match { path: '/1' } route { cluster: 'c' } } "
-            "  routes { match { path: '/2' } route { cluster: 'c' request_mirror_policies { cluster: 'route' } } } } ");
-    const struct route_entry *a = t->priv_->vhosts[0]->routes_->v, *b = t->priv_->vhosts[1]->routes_->v;
+            "  routes { match { path: '/2' } route { cluster: 'c' request_mirror_policies { "
+            "cluster: 'route' } } } } ");
+    const struct route_entry *a = t->priv_->vhosts[0]->routes_->v,
+                             *b = t->priv_->vhosts[1]->routes_->v;
     assert_int_equal(a[0].retry->num_retries, 7);
     assert_int_equal(a[1].retry->num_retries, 3);
     assert_int_equal(a[0].request_body_buffer_limit, 9);
@@ -613,7 +701,8 @@ static void inheritance(void **state) {
 static void weights(void **state) {
     (void)state;
     struct route_table *t = route_table_must(
-        &f, ROUTE("route { weighted_clusters { clusters { name: 'a' weight { value: 1 } } clusters { name: 'z' weight { value: 0 } } "
+        &f, ROUTE("route { weighted_clusters { clusters { name: 'a' weight { value: 1 } } clusters "
+                  "{ name: 'z' weight { value: 0 } } "
                   "clusters { name: 'b' weight { value: 3 } } header_name: 'X-Random' } }"));
     const struct route_entry *r = only_route(t);
     static const char *const want[] = {"a", "b", "b", "b"};
@@ -623,7 +712,9 @@ static void weights(void **state) {
     static const struct {
         const char *more;
         uint64_t want;
-    } cases[] = {{NULL, 99}, {"x-random: 7", 7}, {"x-random: x", 99}, {"x-random: 1\nx-random: 2", 99}, {"x-random: -1", 99}, {"x-random: ", 99}};
+    } cases[] = {{NULL, 99},           {"x-random: 7", 7},
+                 {"x-random: x", 99},  {"x-random: 1\nx-random: 2", 99},
+                 {"x-random: -1", 99}, {"x-random: ", 99}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct headers h;
         request_make(&h, &f.msgs, "h", "/", cases[i].more);
@@ -635,10 +726,12 @@ static void weights(void **state) {
 
 static void virtual_clusters(void **state) {
     (void)state;
-    struct route_table *t = route_table_must(
-        &f, VHOST("virtual_clusters { name: 'first' headers { name: ':path' string_match { prefix: '/a' } } } "
-                  "virtual_clusters { name: 'second' headers { name: ':method' string_match { exact: 'GET' } } "
-                  "headers { name: ':path' string_match { prefix: '/b' } } }"));
+    struct route_table *t =
+        route_table_must(&f, VHOST("virtual_clusters { name: 'first' headers { name: ':path' "
+                                   "string_match { prefix: '/a' } } } "
+                                   "virtual_clusters { name: 'second' headers { name: ':method' "
+                                   "string_match { exact: 'GET' } } "
+                                   "headers { name: ':path' string_match { prefix: '/b' } } }"));
     const struct vhost *v = t->priv_->vhosts[0];
     static const char *const cases[][2] = {{"/a", "first"}, {"/b", "second"}, {"/c", "other"}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -665,7 +758,8 @@ static void retry_words(void **state) {
         {"5XX", 0, false},
         {"bogus,reset-before-request", RETRY_RESET_BEFORE_REQUEST, false},
         {"cancelled,deadline-exceeded,internal,resource-exhausted,unavailable",
-         RETRY_GRPC_CANCELLED | RETRY_GRPC_DEADLINE_EXCEEDED | RETRY_GRPC_INTERNAL | RETRY_GRPC_RESOURCE_EXHAUSTED | RETRY_GRPC_UNAVAILABLE,
+         RETRY_GRPC_CANCELLED | RETRY_GRPC_DEADLINE_EXCEEDED | RETRY_GRPC_INTERNAL |
+             RETRY_GRPC_RESOURCE_EXHAUSTED | RETRY_GRPC_UNAVAILABLE,
          true},
         {",", 0, false},
     };
@@ -678,7 +772,8 @@ static void retry_words(void **state) {
 
 static void unhonoured(void **state) {
     (void)state;
-    struct route_table *t = route_table_must(&f, ACTION("hedge_policy { hedge_on_per_try_timeout: true }"));
+    struct route_table *t =
+        route_table_must(&f, ACTION("hedge_policy { hedge_on_per_try_timeout: true }"));
     assert_int_equal(fake.unhonoured_n, 1);
     assert_string_equal(fake.unhonoured[0], "hedge_policy");
     shared_unref(&t->shared);
@@ -686,18 +781,22 @@ static void unhonoured(void **state) {
 
 /* --- sharing --- */
 
-#define SHARED_VHOST(name, cluster)                                                                                     \
-    "virtual_hosts { name: '" name "' domains: '" name "' routes { match { prefix: '/' } route { cluster: '" cluster "' } } } "
+#define SHARED_VHOST(name, cluster)                    \
+    "virtual_hosts { name: '" name "' domains: '" name \
+    "' routes { match { prefix: '/' } route { cluster: '" cluster "' } } } "
 
 static void sharing(void **state) {
     (void)state;
-    struct route_table *one = route_table_must(&f, "name: 'r' " SHARED_VHOST("a", "x") SHARED_VHOST("b", "x"));
-    struct route_table *two = route_table_from(&f, "name: 'r' " SHARED_VHOST("a", "x") SHARED_VHOST("b", "y"), one);
+    struct route_table *one =
+        route_table_must(&f, "name: 'r' " SHARED_VHOST("a", "x") SHARED_VHOST("b", "x"));
+    struct route_table *two =
+        route_table_from(&f, "name: 'r' " SHARED_VHOST("a", "x") SHARED_VHOST("b", "y"), one);
     assert_ptr_equal(one->priv_->vhosts[0], two->priv_->vhosts[0]);
     assert_ptr_not_equal(one->priv_->vhosts[1], two->priv_->vhosts[1]);
     /* moved, and another in between */
-    struct route_table *three =
-        route_table_from(&f, "name: 'r2' " SHARED_VHOST("n", "x") SHARED_VHOST("b", "y") SHARED_VHOST("a", "x"), two);
+    struct route_table *three = route_table_from(
+        &f, "name: 'r2' " SHARED_VHOST("n", "x") SHARED_VHOST("b", "y") SHARED_VHOST("a", "x"),
+        two);
     assert_ptr_equal(three->priv_->vhosts[1], two->priv_->vhosts[1]);
     assert_ptr_equal(three->priv_->vhosts[2], one->priv_->vhosts[0]);
     shared_unref(&one->shared);
@@ -709,8 +808,10 @@ static void sharing(void **state) {
     assert_ptr_not_equal(four->priv_->vhosts[0], three->priv_->vhosts[0]);
     assert_int_equal(only_route(four)->mirrors_n, 1);
     /* clusters that must exist are looked at again */
-    struct route_table *five = route_table_from(&f, "validate_clusters { value: true } " SHARED_VHOST("n", "x"), three);
-    struct route_table *six = route_table_from(&f, "validate_clusters { value: true } " SHARED_VHOST("n", "x"), five);
+    struct route_table *five =
+        route_table_from(&f, "validate_clusters { value: true } " SHARED_VHOST("n", "x"), three);
+    struct route_table *six =
+        route_table_from(&f, "validate_clusters { value: true } " SHARED_VHOST("n", "x"), five);
     assert_ptr_not_equal(five->priv_->vhosts[0], six->priv_->vhosts[0]);
     shared_unref(&three->shared);
     shared_unref(&four->shared);
@@ -724,13 +825,15 @@ static void sharing(void **state) {
 #define RANDOM_PATHS 60
 
 static void random_path(struct rng *g, char *out, size_t size) {
-    static const char *const parts[] = {"a", "b", "ab", "A", "abc", "", "x%2Fy", "0123456789", "0123456789abcdef0"};
+    static const char *const parts[] = {
+        "a", "b", "ab", "A", "abc", "", "x%2Fy", "0123456789", "0123456789abcdef0"};
     size_t n = 0;
     unsigned k = (unsigned)rng_below(g, 4);
     out[n++] = '/';
     for (unsigned i = 0; i < k; i++) {
         const char *p = parts[rng_below(g, ARRAY_LEN(parts))];
-        n += (size_t)snprintf(out + n, size - n, "%s%s", p, i + 1 < k || rng_below(g, 3) == 0 ? "/" : "");
+        n += (size_t)snprintf(out + n, size - n, "%s%s", p,
+                              i + 1 < k || rng_below(g, 3) == 0 ? "/" : "");
     }
     out[n] = '\0';
 }
@@ -747,7 +850,8 @@ static void random_route(struct rng *g, struct buf *text, unsigned i) {
         buf_printf(text, "safe_regex { regex: '%s.*' } ", path);
         break;
     case 2:
-        buf_printf(text, "path_separated_prefix: '%s' ", strlen(path) > 1 && path[strlen(path) - 1] != '/' ? path : "/a");
+        buf_printf(text, "path_separated_prefix: '%s' ",
+                   strlen(path) > 1 && path[strlen(path) - 1] != '/' ? path : "/a");
         break;
     case 3:
         buf_printf(text, "connect_matcher {} ");
@@ -817,7 +921,8 @@ static void many_prefix_lengths(void **state) {
     for (unsigned i = 150; i > 0; i--) {
         memset(path + 1, 'a', i);
         path[i + 1] = '\0';
-        buf_printf(&text, "routes { name: '%u' match { prefix: '%s' } route { cluster: 'c' } } ", i, path);
+        buf_printf(&text, "routes { name: '%u' match { prefix: '%s' } route { cluster: 'c' } } ", i,
+                   path);
     }
     buf_lit(&text, "}");
     char *s = buf_dup_str(&text);
@@ -837,10 +942,29 @@ static void many_prefix_lengths(void **state) {
 int main(void) {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, start, end)
     const struct CMUnitTest tests[] = {
-        TEST(hosts), TEST(only_any_host), TEST(long_host), TEST(ports_and_headers_of_hosts), TEST(paths), TEST(path_parameters),
-        TEST(templates), TEST(conditions), TEST(conditions_on_stream_info), TEST(tls_requirement), TEST(refused), TEST(malformed),
-        TEST(optional_filters), TEST(defaults), TEST(action_fields), TEST(inheritance), TEST(weights), TEST(virtual_clusters),
-        TEST(retry_words), TEST(unhonoured), TEST(sharing), TEST(lookup_finds_what_a_walk_finds), TEST(many_prefix_lengths),
+        TEST(hosts),
+        TEST(only_any_host),
+        TEST(long_host),
+        TEST(ports_and_headers_of_hosts),
+        TEST(paths),
+        TEST(path_parameters),
+        TEST(templates),
+        TEST(conditions),
+        TEST(conditions_on_stream_info),
+        TEST(tls_requirement),
+        TEST(refused),
+        TEST(malformed),
+        TEST(optional_filters),
+        TEST(defaults),
+        TEST(action_fields),
+        TEST(inheritance),
+        TEST(weights),
+        TEST(virtual_clusters),
+        TEST(retry_words),
+        TEST(unhonoured),
+        TEST(sharing),
+        TEST(lookup_finds_what_a_walk_finds),
+        TEST(many_prefix_lengths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
