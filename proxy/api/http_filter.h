@@ -1,5 +1,7 @@
-/* HTTP filters: a chain on each request, decode in order, encode in reverse; the router is the terminal one.
- * Spec: HttpFilter, Envoy's Http::StreamFilter semantics. Threads: config on the config thread, streams worker-local. */
+/* HTTP filters: a chain on each request, decode in order, encode in reverse; the router is the
+ * terminal one.
+ * Spec: HttpFilter, Envoy's Http::StreamFilter semantics. Threads: config on the config thread,
+ * streams worker-local. */
 #ifndef SLUICE_API_HTTP_FILTER_H
 #define SLUICE_API_HTTP_FILTER_H
 
@@ -15,65 +17,79 @@
 
 enum filter_headers_status {
     FILTER_HEADERS_CONTINUE,
-    FILTER_HEADERS_STOP,                   /* stop headers; data keeps coming to this filter */
-    FILTER_HEADERS_CONTINUE_NO_END,        /* continue, but end_stream is withdrawn: this filter will add a body */
-    FILTER_HEADERS_STOP_ALL_BUFFER,        /* nothing more until continued; data is buffered, over limit: 413/500 */
-    FILTER_HEADERS_STOP_ALL_WATERMARK,     /* same, but the limit applies back-pressure */
+    FILTER_HEADERS_STOP, /* stop headers; data keeps coming to this filter */
+    /* continue, but end_stream is withdrawn: this filter will add a body */
+    FILTER_HEADERS_CONTINUE_NO_END,
+    /* nothing more until continued; data is buffered, over limit: 413/500 */
+    FILTER_HEADERS_STOP_ALL_BUFFER,
+    FILTER_HEADERS_STOP_ALL_WATERMARK, /* same, but the limit applies back-pressure */
 };
 enum filter_data_status {
     FILTER_DATA_CONTINUE,
-    FILTER_DATA_STOP_BUFFER,               /* keep in the stream's buffer; over limit: 413 / 500 */
-    FILTER_DATA_STOP_WATERMARK,            /* keep; over limit: back-pressure */
-    FILTER_DATA_STOP_NO_BUFFER,            /* the filter took it */
+    FILTER_DATA_STOP_BUFFER,    /* keep in the stream's buffer; over limit: 413 / 500 */
+    FILTER_DATA_STOP_WATERMARK, /* keep; over limit: back-pressure */
+    FILTER_DATA_STOP_NO_BUFFER, /* the filter took it */
 };
 enum filter_trailers_status { FILTER_TRAILERS_CONTINUE, FILTER_TRAILERS_STOP };
 
 struct stream;
 struct worker;
 
-/* An instance on one stream; embedded first in the filter's own struct (type->stream_size bytes, zeroed, stream's arena). */
+/* An instance on one stream; embedded first in the filter's own struct (type->stream_size bytes,
+ * zeroed, stream's arena). */
 struct http_filter {
     const struct http_filter_type *type;
     struct stream *stream;
-    const void *config;       /* from compile; pinned by the stream */
+    const void *config; /* from compile; pinned by the stream */
     uint8_t index_;
 };
 
 struct http_filter_type {
-    const char *name;         /* "envoy.filters.http.cors": by which istio and route configs know it */
-    const char *type_url;     /* full proto name of the config message */
-    const char *route_type_url; /* of the per-route config message; NULL: same as type_url; "" : none allowed */
+    /* "envoy.filters.http.cors": by which istio and route configs know it */
+    const char *name;
+    const char *type_url; /* full proto name of the config message */
+    /* of the per-route config message; NULL: same as type_url; "" : none allowed */
+    const char *route_type_url;
     bool is_terminal;
     size_t stream_size;
-    void *(*compile)(struct compile_ctx *ctx, const void *msg);       /* arena memory; NULL: errors are in diag */
-    void *(*compile_route)(struct compile_ctx *ctx, const void *msg, const char *type); /* NULL fn: per-route refused */
+    /* arena memory; NULL: errors are in diag */
+    void *(*compile)(struct compile_ctx *ctx, const void *msg);
+    /* NULL fn: per-route refused */
+    void *(*compile_route)(struct compile_ctx *ctx, const void *msg, const char *type);
     /* Any of these may be NULL: passes through. */
     void (*init)(struct http_filter *f);
-    enum filter_headers_status (*decode_headers)(struct http_filter *f, struct headers *h, bool end_stream);
-    enum filter_data_status (*decode_data)(struct http_filter *f, struct buf *data, bool end_stream);
+    enum filter_headers_status (*decode_headers)(struct http_filter *f, struct headers *h,
+                                                 bool end_stream);
+    enum filter_data_status (*decode_data)(struct http_filter *f, struct buf *data,
+                                           bool end_stream);
     enum filter_trailers_status (*decode_trailers)(struct http_filter *f, struct headers *t);
     enum filter_headers_status (*encode_1xx)(struct http_filter *f, struct headers *h);
-    enum filter_headers_status (*encode_headers)(struct http_filter *f, struct headers *h, bool end_stream);
-    enum filter_data_status (*encode_data)(struct http_filter *f, struct buf *data, bool end_stream);
+    enum filter_headers_status (*encode_headers)(struct http_filter *f, struct headers *h,
+                                                 bool end_stream);
+    enum filter_data_status (*encode_data)(struct http_filter *f, struct buf *data,
+                                           bool end_stream);
     enum filter_trailers_status (*encode_trailers)(struct http_filter *f, struct headers *t);
-    /* The downstream's send buffer is above/below its watermark (decode-side filters that produce: router). */
+    /* The downstream's send buffer is above/below its watermark (decode-side filters that produce:
+     * router). */
     void (*on_downstream_above_high)(struct http_filter *f);
     void (*on_downstream_below_low)(struct http_filter *f);
-    void (*on_log)(struct http_filter *f);    /* just before access logs */
-    void (*destroy)(struct http_filter *f);   /* always called, last; cancel everything started */
+    void (*on_log)(struct http_filter *f);  /* just before access logs */
+    void (*destroy)(struct http_filter *f); /* always called, last; cancel everything started */
 };
 
 /* --- what a filter may ask of its stream (request/stream.c) --- */
 void http_continue_decoding(struct http_filter *f);
 void http_continue_encoding(struct http_filter *f);
-/* Data that follows filters see, from inside decode_trailers/decode_headers/decode_data of this filter or later. */
+/* Data that follows filters see, from inside decode_trailers/decode_headers/decode_data of this
+ * filter or later. */
 void http_add_decoded_data(struct http_filter *f, struct buf *data, bool streaming);
 void http_add_encoded_data(struct http_filter *f, struct buf *data, bool streaming);
 /* Body kept by FILTER_DATA_STOP_BUFFER so far. */
 struct buf *http_decoding_buffer(struct http_filter *f);
 struct buf *http_encoding_buffer(struct http_filter *f);
-/* Answer from here: encode filters run on it. body may be empty; details is static or stream-arena text. `modify` (may be
- * NULL) edits the response headers before filters see them. If response headers were already sent, the stream is reset. */
+/* Answer from here: encode filters run on it. body may be empty; details is static or stream-arena
+ * text. `modify` (may be NULL) edits the response headers before filters see them. If response
+ * headers were already sent, the stream is reset. */
 void http_local_reply(struct http_filter *f, unsigned status, sv body, uint64_t flags, sv details,
                       void (*modify)(struct headers *h, void *arg), void *arg);
 /* Terminal filter and others that produce a response: */
@@ -81,8 +97,9 @@ void http_encode_1xx(struct http_filter *f, struct headers *h);
 void http_encode_headers(struct http_filter *f, struct headers *h, bool end_stream, sv details);
 void http_encode_data(struct http_filter *f, struct buf *data, bool end_stream);
 void http_encode_trailers(struct http_filter *f, struct headers *t);
-void http_reset_stream(struct http_filter *f);          /* abort downstream: reset or close */
-void http_read_disable(struct http_filter *f, bool disable); /* back-pressure on the request body, nestable */
+void http_reset_stream(struct http_filter *f); /* abort downstream: reset or close */
+/* back-pressure on the request body, nestable */
+void http_read_disable(struct http_filter *f, bool disable);
 
 struct headers *http_request_headers(struct http_filter *f);
 struct headers *http_request_trailers(struct http_filter *f); /* NULL until there */
@@ -97,11 +114,13 @@ const struct route_entry *http_route(struct http_filter *f);
 void http_clear_route_cache(struct http_filter *f);
 /* Does the route forward to a cluster (and not redirect or answer by itself)? */
 bool http_route_forwards(struct http_filter *f);
-/* Name of the cluster that the route leads to (the weighted one for this request); empty: none. request/stream_route.c */
+/* Name of the cluster that the route leads to (the weighted one for this request); empty: none.
+ * request/stream_route.c */
 sv http_route_cluster(struct http_filter *f);
 /* The same cluster's name in stats; empty when there is no such cluster now. */
 sv http_route_cluster_stat_name(struct http_filter *f);
-/* Most specific per-route config of this filter (route, then virtual host, then route table); NULL: none. */
+/* Most specific per-route config of this filter (route, then virtual host, then route table); NULL:
+ * none. */
 const void *http_route_config(struct http_filter *f);
 /* All of them from least to most specific: returns the count (≤ 4; weighted cluster included). */
 unsigned http_route_configs(struct http_filter *f, const void *out[4]);

@@ -73,23 +73,8 @@ static bool tls_matches(const struct route_conditions *c, const struct conn_info
            (!c->has_validated || c->validated == validated);
 }
 
-static bool conditions_hold(const struct route_conditions *c, const struct route_match_input *in) {
-    if (c->has_fraction && !fraction_holds(&c->fraction, in->random)) {
-        return false;
-    }
-    if (c->is_grpc && !is_grpc(in->headers)) {
-        return false;
-    }
-    if (c->headers && !header_matchers_match(c->headers, in->headers, in->scratch)) {
-        return false;
-    }
-    if (c->query &&
-        !query_matchers_match(c->query, headers_get(in->headers, HDR_path), in->scratch)) {
-        return false;
-    }
-    if (c->cookies && !cookie_matchers_match(c->cookies, in->headers)) {
-        return false;
-    }
+/* What the stream knows beside its headers. */
+static bool facts_hold(const struct route_conditions *c, const struct route_match_input *in) {
     if ((c->has_presented || c->has_validated) && !tls_matches(c, in->cx)) {
         return false;
     }
@@ -98,6 +83,23 @@ static bool conditions_hold(const struct route_conditions *c, const struct route
     }
     return !c->filter_state ||
            filter_state_matchers_match(c->filter_state, in->si ? in->si->filter_state : NULL);
+}
+
+static bool conditions_hold(const struct route_conditions *c, const struct route_match_input *in) {
+    if (c->has_fraction && !fraction_holds(&c->fraction, in->random)) {
+        return false;
+    }
+    if (c->is_grpc && !is_grpc(in->headers)) {
+        return false;
+    }
+    if (!header_matchers_match(c->headers, in->headers, in->scratch)) {
+        return false;
+    }
+    if (c->query &&
+        !query_matchers_match(c->query, headers_get(in->headers, HDR_path), in->scratch)) {
+        return false;
+    }
+    return cookie_matchers_match(c->cookies, in->headers) && facts_hold(c, in);
 }
 
 static bool holds(const struct vhost_routes *rs, uint32_t i, const struct route_match_input *in) {

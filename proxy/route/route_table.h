@@ -10,6 +10,7 @@
 #include "proxy/base/shared.h"
 #include "proxy/route/header_mutation.h"
 #include "proxy/route/matcher.h"
+#include "proxy/route/retry_policy.h"
 
 /* Per-route filter configs are keyed by an interned id of the filter's name in the HCM. */
 uint32_t filter_name_id(sv name); /* any thread, cold; ids are small and never reused */
@@ -22,53 +23,6 @@ struct filter_override {
 struct filter_overrides {
     const struct filter_override *v;
     unsigned n;
-};
-
-enum retry_on {
-    RETRY_5XX = 1 << 0,
-    RETRY_GATEWAY_ERROR = 1 << 1,
-    RETRY_RESET = 1 << 2,
-    RETRY_CONNECT_FAILURE = 1 << 3,
-    RETRY_ENVOY_RATELIMITED = 1 << 4,
-    RETRY_RETRIABLE_4XX = 1 << 5,
-    RETRY_REFUSED_STREAM = 1 << 6,
-    RETRY_RETRIABLE_STATUS_CODES = 1 << 7,
-    RETRY_RETRIABLE_HEADERS = 1 << 8,
-    RETRY_RESET_BEFORE_REQUEST = 1 << 9,
-    RETRY_HTTP3_POST_CONNECT_FAILURE = 1 << 10,
-    RETRY_GRPC_CANCELLED = 1 << 11,
-    RETRY_GRPC_DEADLINE_EXCEEDED = 1 << 12,
-    RETRY_GRPC_INTERNAL = 1 << 13,
-    RETRY_GRPC_RESOURCE_EXHAUSTED = 1 << 14,
-    RETRY_GRPC_UNAVAILABLE = 1 << 15,
-};
-/* Comma-separated words of x-envoy-retry-on / x-envoy-retry-grpc-on; unknown words are skipped
- * (*all_known false). */
-uint32_t retry_on_parse(sv words, bool *all_known);
-
-struct retry_policy {
-    uint32_t retry_on;           /* RETRY_* */
-    uint32_t num_retries;        /* default 1 */
-    uint32_t per_try_timeout_ms; /* 0: route timeout */
-    uint32_t per_try_idle_timeout_ms;
-    uint32_t base_interval_ms, max_interval_ms; /* 25, 250 */
-    uint32_t host_selection_retry_max_attempts; /* 1 */
-    const uint16_t *status_codes;
-    unsigned status_codes_n;
-    /* any of them; NULL: none */
-    const struct header_matchers_any *retriable_headers, *retriable_request_headers;
-    bool avoid_previous_hosts, omit_canary_hosts;
-    /* hosts whose envoy.lb metadata has all of it; NULL: none */
-    const struct metadata_match *omit_host_metadata;
-    uint32_t previous_priorities_update_frequency; /* 0: not configured */
-    /* rate-limited back-off: reset headers in order; 0: off */
-    const struct retry_reset_header {
-        enum header_id id;
-        sv name;
-        bool is_unix_time;
-    } * reset_headers;
-    unsigned reset_headers_n;
-    uint32_t reset_max_interval_ms;
 };
 
 enum hash_source { HASH_HEADER, HASH_COOKIE, HASH_SOURCE_IP, HASH_QUERY, HASH_FILTER_STATE };

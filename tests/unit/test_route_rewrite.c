@@ -59,8 +59,8 @@ static const struct {
      "/service/foo/v1/api?x=1", "/v1/api/instance/foo?x=1"},
     {"prefix: '/'", TO("regex_rewrite { pattern { regex: 'zzz' } substitution: 'y' }"), "/abc",
      "/abc"},
-    {"prefix: '/'", TO("regex_rewrite { pattern { regex: '(?i)/XXX/' } substitution: '/yyy/' }"),
-     "/aaa/XxX/bbb", "/aaa/yyy/bbb"},
+    {"prefix: '/'", TO("regex_rewrite { pattern { regex: '(?i)/ABC/' } substitution: '/yyy/' }"),
+     "/aaa/AbC/bbb", "/aaa/yyy/bbb"},
     {TEMPLATE("/a/{x}/{y=**}"), TEMPLATE_TO("/{y}/{x}"), "/a/1/2/3?q", "/2/3/1?q"},
     {TEMPLATE("/a/{x}"), TEMPLATE_TO("/fixed"), "/a/1", "/fixed"},
     {TEMPLATE("/a/{x}"), TEMPLATE_TO("/{x}"), "/b/1", "/b/1"}, /* no longer matches */
