@@ -1,8 +1,8 @@
 /* One conversation with a control plane: an aggregated stream, a per-type stream, or a watched file. It knows names, versions
  * and nonces, and no resource proto; what a response means is decided by its sink (xds/store.c).
  * Threads: the config thread. Spec: service.discovery.v3, xDS protocol (SotW and delta).
- * Files: sotw.c, delta.c (pure state machines: events in, requests out), ads.c (gRPC-C stream and back-off), dial.c (the fd
- * under it), file_source.c. */
+ * Files: mux.c (what both kinds share), stream_mux.c (streams: back-off, pacing), sotw.c, delta.c (pure state machines: events
+ * in, requests out), discovery_wire.c (bytes), ads.c (gRPC-C stream), dial.c (the fd under it), file_source.c. */
 #ifndef SLUICE_XDS_MUX_H
 #define SLUICE_XDS_MUX_H
 
@@ -32,10 +32,13 @@ struct xds_verdict {
     struct buf *error;       /* NACK text, at most 64 KB */
 };
 struct xds_sink {
+    /* Must not free the mux. */
     void (*on_update)(void *user, const struct xds_update *u, struct xds_verdict *v);
     /* A stream became usable / was lost (stats, logs; last good config serves on). */
     void (*on_connected)(void *user, bool is_connected);
-    /* SotW: a response for an explicitly named subscription did not list this name (not gone: unknown to the server). */
+    /* An update of a watched type did not come: the stream could not be had or was lost, the file could not be read.
+     * May be NULL. */
+    void (*on_failure)(void *user, enum resource_type t);
     void *user;
 };
 
@@ -56,9 +59,10 @@ struct xds_mux_options {
     uint32_t keepalive_ms, keepalive_timeout_ms; /* 0: gRPC's default off */
     uint32_t request_rate_max_tokens; double request_rate_fill; /* rate_limit_settings; 0: off */
     struct xds_dialer *dialer;
-    struct stats_scope *control_plane_stats;  /* control_plane. */
+    struct stats_scope *control_plane_stats;  /* control_plane.; the ref is taken over. May be NULL */
 };
-/* The mux connects when the first name is watched. */
+/* The mux connects when the first name is watched. Options are copied; the dialer must outlive the mux. Sink callbacks come
+ * from the loop, never from inside these functions. */
 struct xds_mux *xds_mux_new(struct loop *l, const struct xds_mux_options *o, const struct xds_sink *sink);
 struct xds_mux *file_source_new(struct loop *l, const struct config_source *src, enum resource_type type,
                                 const struct xds_sink *sink);
