@@ -296,8 +296,10 @@ const struct lb_policy_type ring_hash_lb_policy = {
 /* ---- Maglev ---- */
 
 struct maglev_host {
+    sv key;
+    uint32_t host; /* index into the list */
     uint64_t offset, skip, next;
-    double target;
+    double share, target;
 };
 
 static uint32_t slot_of(const struct maglev_host *h, uint32_t size) { return (uint32_t)((h->offset + h->skip * h->next) % size); }
@@ -307,7 +309,7 @@ static void maglev_fill(struct lb_maglev *t, struct maglev_host *v, const struct
     for (uint32_t round = 1; filled < t->n; round++) {
         for (uint32_t i = 0; i < hosts->n && filled < t->n; i++) {
             /* A host of half the greatest share takes a slot every other round. */
-            if (round * hosts->share[i] < v[i].target) {
+            if (round * v[i].share < v[i].target) {
                 continue;
             }
             v[i].target += hosts->share_max;
@@ -316,11 +318,17 @@ static void maglev_fill(struct lb_maglev *t, struct maglev_host *v, const struct
                 v[i].next++;
                 slot = slot_of(&v[i], t->n);
             }
-            t->v[slot] = i;
+            t->v[slot] = v[i].host;
             v[i].next++;
             filled++;
         }
     }
+}
+
+static int cmp_maglev_hosts(const void *a, const void *b) {
+    const struct maglev_host *x = a, *y = b;
+    int rc = sv_cmp(x->key, y->key);
+    return rc ? rc : (x->host < y->host ? -1 : 1);
 }
 
 static void *maglev_build(const void *config, const struct host_list *hosts, struct arena *a) {
@@ -334,8 +342,12 @@ static void *maglev_build(const void *config, const struct host_list *hosts, str
         sv key = host_key(cfg, hosts->v[i]->host);
         v[i].offset = XXH64(key.p, key.n, 0) % t->n;
         v[i].skip = XXH64(key.p, key.n, 1) % (t->n - 1) + 1;
-        v[i].target = hosts->share[i];
+        v[i].key = key;
+        v[i].host = i;
+        v[i].share = hosts->share[i];
     }
+    /* Hosts take turns by name, so that the order they came in does not matter. */
+    qsort(v, hosts->n, sizeof(*v), cmp_maglev_hosts);
     maglev_fill(t, v, hosts);
     xfree(v);
     return t;

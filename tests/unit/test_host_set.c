@@ -12,7 +12,7 @@ struct level {
 };
 static struct host_set *levels(struct fixture_cluster *f, const struct level *v, unsigned n) {
     static struct fixture_host hosts[512];
-    static char text[512][24];
+    static char text[512][40];
     unsigned k = 0;
     for (unsigned p = 0; p < n; p++) {
         for (unsigned i = 0; i < v[p].n; i++, k++) {

@@ -148,7 +148,7 @@ static void test_few_keys_move(void **state) {
     (void)state;
     static const struct lb_policy_type *const types[] = {&ring_hash_lb_policy, &maglev_lb_policy};
     struct fixture_host v[12] = {{0}};
-    char text[11][16];
+    char text[11][32];
     for (unsigned i = 0; i < 11; i++) {
         snprintf(text[i], sizeof(text[i]), "10.0.0.%u:80", i + 1);
     }
@@ -234,6 +234,58 @@ static void test_maglev_weights(void **state) {
     fixture_fini(&f);
 }
 
+/* ---- what Envoy 1.40 answered for the keys "key-0" … "key-199" with these hosts and weights ---- */
+
+static const struct fixture_host envoys[] = {
+    {.address = "127.0.0.1:32959", .weight = 1},
+    {.address = "127.0.0.1:38597", .weight = 3},
+    {.address = "127.0.0.1:34927", .weight = 2},
+    {.address = "127.0.0.1:33903", .weight = 1},
+    {.address = "127.0.0.1:38135", .weight = 5},
+    {0}};
+
+static void test_as_envoy(void **state) {
+    (void)state;
+    static const struct {
+        const struct lb_policy_type *type;
+        const char *message, *config, *hosts;
+    } rows[] = {
+        {&ring_hash_lb_policy, "ring_hash.v3.RingHash", "hash_function: XX_HASH",
+     "4404322444244114324244412414232241134144144414324411422442121141223214201442113244441124240144221421"
+     "4144222142442041424244343041323111441032111404133412142410244144412342444140220241143124442441404114"},
+        {&ring_hash_lb_policy, "ring_hash.v3.RingHash",
+         "hash_function: XX_HASH minimum_ring_size { value: 50 } maximum_ring_size { value: 50 }",
+     "1401330142214312411334441403001141144144013144314102141414414444444444113041103421440444443102144011"
+     "4411420414444410034214044414131001244040113211412142044414244140014444142143121114443124143040111131"},
+        {&ring_hash_lb_policy, "ring_hash.v3.RingHash", "hash_function: MURMUR_HASH_2 minimum_ring_size { value: 2000 }",
+     "4131444241421104421442321341242221341444012244414141141444313211334342210101444244243441444212214414"
+     "1434443324112244142023442144421241144443434422104444421141411314333114411441142210424414412112342431"},
+        {&maglev_lb_policy, "maglev.v3.Maglev", "",
+     "1234124110334014141444433134413143444404411124110244141414224224244442444124133444104401441244114111"
+     "1012132402321412441243341441420442313414141440444442213202144414132442443241342244312144142430111304"},
+        {&maglev_lb_policy, "maglev.v3.Maglev", "table_size { value: 211 }",
+     "3304144442440423444204411421444111121323444104410144104210402414444412021012011441424124421223022444"
+     "4244413011201424434114212131410424044340441441244222131414112142344414442441234214142113014024141143"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct fixture_cluster f;
+        struct fake_compile fc;
+        char type[128];
+        fixture_init(&f, rows[i].type);
+        fake_compile_init(&fc, NULL);
+        snprintf(type, sizeof(type), "envoy.extensions.load_balancing_policies.%s", rows[i].message);
+        f.cfg.lb_config = rows[i].type->compile(&fc.ctx, fake_msg(&fc, type, rows[i].config));
+        struct host_set *s = fixture_hosts(&f, envoys, NULL);
+        for (unsigned k = 0; k < 200; k++) {
+            const struct host_entry *e = pick_at(&f, s, key(k), 0, 0);
+            assert_row((int)(e - s->entries) == rows[i].hosts[k] - '0', i);
+        }
+        shared_unref(&s->shared);
+        fake_compile_fini(&fc);
+        fixture_fini(&f);
+    }
+}
+
 /* ---- bounded load ---- */
 
 static void test_bounded_load(void **state) {
@@ -305,6 +357,7 @@ int main(void) {
         cmocka_unit_test(test_locality_shares), cmocka_unit_test(test_hostname_key),
         cmocka_unit_test(test_few_keys_move), cmocka_unit_test(test_one_and_none),
         cmocka_unit_test(test_maglev_small_table), cmocka_unit_test(test_maglev_weights),
+        cmocka_unit_test(test_as_envoy),
         cmocka_unit_test(test_bounded_load),  cmocka_unit_test(test_bad_configs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -21,7 +21,7 @@ static void on_change(void *arg, struct host *h) {
 
 static void bench_init(struct bench *b, unsigned hosts, const char *config) {
     static struct fixture_host v[64];
-    static char text[64][16];
+    static char text[64][32];
     memset(b, 0, sizeof(*b));
     fixture_init(&b->f, &round_robin_lb_policy);
     fake_compile_init(&b->fc, NULL);
