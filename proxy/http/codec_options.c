@@ -16,7 +16,8 @@ static void set_u32(const Pb__UInt32Value *v, uint32_t *out) {
 
 /* --- HTTP/1 --- */
 
-static bool header_case(struct compile_ctx *ctx, const Core__Http1ProtocolOptions__HeaderKeyFormat *f,
+static bool header_case(struct compile_ctx *ctx,
+                        const Core__Http1ProtocolOptions__HeaderKeyFormat *f,
                         struct codec_options *o) {
     DIAG_FIELD(ctx->diag, "header_key_format");
     switch (f->header_format_case) {
@@ -26,7 +27,8 @@ static bool header_case(struct compile_ctx *ctx, const Core__Http1ProtocolOption
     case CORE__HTTP1_PROTOCOL_OPTIONS__HEADER_KEY_FORMAT__HEADER_FORMAT_STATEFUL_FORMATTER: {
         DIAG_FIELD(ctx->diag, "stateful_formatter");
         const Core__TypedExtensionConfig *e = f->stateful_formatter;
-        const char *want = "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig";
+        const char *want =
+            "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig";
         if (!compile_any(ctx, sv_cstr(e->name), e->typed_config, want, NULL)) {
             return false;
         }
@@ -40,7 +42,8 @@ static bool header_case(struct compile_ctx *ctx, const Core__Http1ProtocolOption
 
 static void free_regex(void *r) { regex_free(r); }
 
-static bool upgrade_regex(struct compile_ctx *ctx, const TypeMatcher__RegexMatcher *m, struct upgrade_match *out) {
+static bool upgrade_regex(struct compile_ctx *ctx, const TypeMatcher__RegexMatcher *m,
+                          struct upgrade_match *out) {
     char err[256];
     struct regex *r = regex_new(m->regex, strlen(m->regex), err, sizeof(err));
     if (!r) {
@@ -52,7 +55,8 @@ static bool upgrade_regex(struct compile_ctx *ctx, const TypeMatcher__RegexMatch
     return true;
 }
 
-static bool upgrade_matcher(struct compile_ctx *ctx, const TypeMatcher__StringMatcher *m, struct upgrade_match *out) {
+static bool upgrade_matcher(struct compile_ctx *ctx, const TypeMatcher__StringMatcher *m,
+                            struct upgrade_match *out) {
     out->ignore_case = m->ignore_case;
     switch (m->match_pattern_case) {
     case TYPE_MATCHER__STRING_MATCHER__MATCH_PATTERN_EXACT:
@@ -78,11 +82,13 @@ static bool upgrade_matcher(struct compile_ctx *ctx, const TypeMatcher__StringMa
     }
 }
 
-static bool ignored_upgrades(struct compile_ctx *ctx, const Core__Http1ProtocolOptions *m, struct codec_options *o) {
+static bool ignored_upgrades(struct compile_ctx *ctx, const Core__Http1ProtocolOptions *m,
+                             struct codec_options *o) {
     if (!m->n_ignore_http_11_upgrade) {
         return true;
     }
-    struct upgrade_match *v = arena_new_array(ctx->arena, struct upgrade_match, m->n_ignore_http_11_upgrade);
+    struct upgrade_match *v =
+        arena_new_array(ctx->arena, struct upgrade_match, m->n_ignore_http_11_upgrade);
     bool ok = true;
     for (size_t i = 0; i < m->n_ignore_http_11_upgrade; i++) {
         DIAG_FIELD(ctx->diag, "ignore_http_11_upgrade[%zu]", i);
@@ -93,7 +99,8 @@ static bool ignored_upgrades(struct compile_ctx *ctx, const Core__Http1ProtocolO
     return ok;
 }
 
-bool codec_options_http1(struct compile_ctx *ctx, const Core__Http1ProtocolOptions *m, struct codec_options *o) {
+bool codec_options_http1(struct compile_ctx *ctx, const Core__Http1ProtocolOptions *m,
+                         struct codec_options *o) {
     if (!m) {
         return true;
     }
@@ -104,7 +111,8 @@ bool codec_options_http1(struct compile_ctx *ctx, const Core__Http1ProtocolOptio
     o->h1.enable_trailers = m->enable_trailers;
     o->h1.allow_chunked_length = m->allow_chunked_length;
     o->h1.override_stream_error_on_invalid_http_message =
-        bool_or(m->override_stream_error_on_invalid_http_message, o->h1.override_stream_error_on_invalid_http_message);
+        bool_or(m->override_stream_error_on_invalid_http_message,
+                o->h1.override_stream_error_on_invalid_http_message);
     o->h1.send_fully_qualified_url = m->send_fully_qualified_url;
     o->h1.allow_custom_methods = m->allow_custom_methods;
     if (!authority_valid(o->h1.default_host_for_http_10)) {
@@ -124,13 +132,15 @@ bool codec_options_http1(struct compile_ctx *ctx, const Core__Http1ProtocolOptio
 /* Settings that have fields of their own, or that the codec decides. */
 static bool is_own_setting(uint32_t id) { return id >= 1 && id <= 8 && id != 5 && id != 6; }
 
-static bool custom_settings(struct compile_ctx *ctx, const Core__Http2ProtocolOptions *m, struct codec_options *o) {
+static bool custom_settings(struct compile_ctx *ctx, const Core__Http2ProtocolOptions *m,
+                            struct codec_options *o) {
     size_t n = m->n_custom_settings_parameters;
     if (!n) {
         return true;
     }
     if (n > SETTINGS_MAX) {
-        return diag_error(ctx->diag, "custom_settings_parameters: at most %u are supported", SETTINGS_MAX);
+        return diag_error(ctx->diag, "custom_settings_parameters: at most %u are supported",
+                          SETTINGS_MAX);
     }
     struct h2_setting *v = arena_new_array(ctx->arena, struct h2_setting, n);
     bool ok = true;
@@ -158,7 +168,8 @@ static bool custom_settings(struct compile_ctx *ctx, const Core__Http2ProtocolOp
     return ok;
 }
 
-static bool keepalive(struct compile_ctx *ctx, const Core__KeepaliveSettings *k, struct codec_options *o) {
+static bool keepalive(struct compile_ctx *ctx, const Core__KeepaliveSettings *k,
+                      struct codec_options *o) {
     DIAG_FIELD(ctx->diag, "connection_keepalive");
     bool ok = compile_duration_ms(ctx, k->interval, 0, &o->h2.keepalive_interval_ms);
     ok &= compile_duration_ms(ctx, k->timeout, 0, &o->h2.keepalive_timeout_ms);
@@ -168,7 +179,8 @@ static bool keepalive(struct compile_ctx *ctx, const Core__KeepaliveSettings *k,
     return ok;
 }
 
-bool codec_options_http2(struct compile_ctx *ctx, const Core__Http2ProtocolOptions *m, struct codec_options *o) {
+bool codec_options_http2(struct compile_ctx *ctx, const Core__Http2ProtocolOptions *m,
+                         struct codec_options *o) {
     if (!m) {
         return true;
     }
@@ -179,8 +191,10 @@ bool codec_options_http2(struct compile_ctx *ctx, const Core__Http2ProtocolOptio
     set_u32(m->initial_connection_window_size, &o->h2.initial_connection_window_bytes);
     set_u32(m->max_outbound_frames, &o->h2.max_outbound_frames);
     set_u32(m->max_outbound_control_frames, &o->h2.max_outbound_control_frames);
-    set_u32(m->max_consecutive_inbound_frames_with_empty_payload, &o->h2.max_consecutive_inbound_empty_frames);
-    set_u32(m->max_inbound_priority_frames_per_stream, &o->h2.max_inbound_priority_frames_per_stream);
+    set_u32(m->max_consecutive_inbound_frames_with_empty_payload,
+            &o->h2.max_consecutive_inbound_empty_frames);
+    set_u32(m->max_inbound_priority_frames_per_stream,
+            &o->h2.max_inbound_priority_frames_per_stream);
     set_u32(m->max_inbound_window_update_frames_per_data_frame_sent,
             &o->h2.max_inbound_window_update_frames_per_data_frame_sent);
     o->h2.allow_connect = m->allow_connect;
@@ -189,7 +203,8 @@ bool codec_options_http2(struct compile_ctx *ctx, const Core__Http2ProtocolOptio
     }
     o->h2.override_stream_error_on_invalid_http_message =
         bool_or(m->override_stream_error_on_invalid_http_message,
-                m->stream_error_on_invalid_http_messaging || o->h2.override_stream_error_on_invalid_http_message);
+                m->stream_error_on_invalid_http_messaging ||
+                    o->h2.override_stream_error_on_invalid_http_message);
     if (m->connection_keepalive) {
         ok &= keepalive(ctx, m->connection_keepalive, o);
     }
@@ -198,7 +213,8 @@ bool codec_options_http2(struct compile_ctx *ctx, const Core__Http2ProtocolOptio
 
 /* --- both --- */
 
-bool codec_options_common(struct compile_ctx *ctx, const Core__HttpProtocolOptions *m, struct codec_options *o) {
+bool codec_options_common(struct compile_ctx *ctx, const Core__HttpProtocolOptions *m,
+                          struct codec_options *o) {
     if (!m) {
         return true;
     }

@@ -7,9 +7,11 @@
 
 #include "proxy/base/mem.h"
 
-void h1_init(struct h1 *h1, const struct codec_vtable *vt, struct conn *c, const struct codec_options *o,
-             const struct codec_stats *st, const struct codec_ops *ops, void *user) {
-    h1->codec = (struct codec){.vt = vt, .ops = ops, .user = user, .conn = c, .opt = o, .protocol = HTTP_11};
+void h1_init(struct h1 *h1, const struct codec_vtable *vt, struct conn *c,
+             const struct codec_options *o, const struct codec_stats *st,
+             const struct codec_ops *ops, void *user) {
+    h1->codec = (struct codec){
+        .vt = vt, .ops = ops, .user = user, .conn = c, .opt = o, .protocol = HTTP_11};
     if (st) {
         h1->codec.stats = *st;
     }
@@ -229,7 +231,8 @@ static bool step_chunked(struct h1 *h1) {
         chunk_fault(h1);
         return false;
     }
-    if (h1->rx == H1_RX_TRAILERS && buf_len(h1->in) >= 2) { /* nearly always the end: one callback for both */
+    if (h1->rx == H1_RX_TRAILERS &&
+        buf_len(h1->in) >= 2) { /* nearly always the end: one callback for both */
         char end[2];
         buf_peek(h1->in, 0, end, 2);
         if (end[0] == '\r' && end[1] == '\n') {
@@ -245,7 +248,8 @@ static bool step_chunked(struct h1 *h1) {
 }
 
 static void scan_fault(struct h1 *h1, enum h1_scan_result r) {
-    fault(h1, (struct h1_fault){400, r == H1_SCAN_BAD_CHAR ? "http1.invalid_characters" : "http1.codec_error"});
+    fault(h1, (struct h1_fault){400, r == H1_SCAN_BAD_CHAR ? "http1.invalid_characters"
+                                                           : "http1.codec_error"});
 }
 
 static struct arena *message_arena(struct h1 *h1) {
@@ -312,33 +316,49 @@ static enum h1_scan_result first_line_verdict(struct h1 *h1, enum h1_scan_result
     char text[32];
     size_t n = buf_peek(h1->in, 0, text, sizeof(text));
     sv method = sv_sub(sv_from(text, n), 0, sv_find(sv_from(text, n), ' '));
-    return h1->scan.pos > method.n && method.n < n && h1_method_ok(h1, method) ? r : H1_SCAN_BAD_LINE;
+    return h1->scan.pos > method.n && method.n < n && h1_method_ok(h1, method) ? r
+                                                                               : H1_SCAN_BAD_LINE;
 }
 
-static bool step_head(struct h1 *h1) {
+/* Is a message beginning, or under way? False: not now. */
+static bool begin_message(struct h1 *h1) {
     if (h1->scan.pos == 0 && h1->codec.is_server) {
         skip_empty_lines(h1);
     }
     sv front = buf_front(h1->in);
-    if (!front.n || (front.n == 1 && front.p[0] == '\r' && buf_len(h1->in) == 1)) {
+    if (!front.n || (buf_len(h1->in) == 1 && front.p[0] == '\r')) {
         return false;
     }
-    if (!h1->has_stream || !h1->codec.is_server) {
-        if (!(h1->codec.is_server ? h1_server_begin : h1_client_begin)(h1)) {
-            return false;
-        }
+    if (h1->codec.is_server) {
+        return h1->has_stream || h1_server_begin(h1);
+    }
+    return h1_client_begin(h1);
+}
+
+/* The verdict on the part of a head that was looked at. */
+static struct h1_fault judge_head(struct h1 *h1, enum h1_scan_result r) {
+    const struct codec_options *o = h1->codec.opt;
+    if (r == H1_SCAN_BAD_CHAR || r == H1_SCAN_BAD_LINE) {
+        bool is_char = first_line_verdict(h1, r) == H1_SCAN_BAD_CHAR;
+        return (struct h1_fault){400, is_char ? "http1.invalid_characters" : "http1.codec_error"};
+    }
+    if (h1->scan.pos > o->max_headers_bytes) {
+        return (struct h1_fault){431, "http1.headers_too_large"};
+    }
+    if (h1->scan.lines > o->max_headers_count + 1) {
+        return (struct h1_fault){431, "http1.too_many_headers"};
+    }
+    return (struct h1_fault){0, NULL};
+}
+
+static bool step_head(struct h1 *h1) {
+    if (!begin_message(h1)) {
+        return false;
     }
     enum h1_scan_result r = h1_scan(&h1->scan, h1->in);
-    if (r == H1_SCAN_BAD_CHAR || r == H1_SCAN_BAD_LINE) {
-        scan_fault(h1, first_line_verdict(h1, r));
-        return false;
-    }
-    if (h1->scan.pos > h1->codec.opt->max_headers_bytes) {
-        fault(h1, (struct h1_fault){431, "http1.headers_too_large"});
-        return false;
-    }
-    if (h1->scan.lines > h1->codec.opt->max_headers_count + 1) {
-        fault(h1, (struct h1_fault){431, "http1.too_many_headers"});
+    struct h1_fault f = judge_head(h1, r);
+    if (f.status) {
+        fault(h1, f);
         return false;
     }
     if (r == H1_SCAN_MORE) {
@@ -346,7 +366,7 @@ static bool step_head(struct h1 *h1) {
     }
     size_t n = h1->scan.pos;
     h1->scan = (struct h1_scan){0};
-    return (h1->codec.is_server ? h1_server_head : h1_client_head)(h1, n);
+    return h1->codec.is_server ? h1_server_head(h1, n) : h1_client_head(h1, n);
 }
 
 /* --- dispatch --- */
@@ -386,7 +406,8 @@ static bool step(struct h1 *h1) {
 /* Bytes that may not be read yet wait in the connection, which stops reading: bounded by one read. */
 static void hold_back(struct h1 *h1) {
     bool waits = h1->rx == H1_RX_DONE || h1->rx == H1_RX_UPGRADE ||
-                 (h1->rx == H1_RX_HEAD && h1->codec.is_server && !h1->has_stream && conn_above_high(h1->codec.conn));
+                 (h1->rx == H1_RX_HEAD && h1->codec.is_server && !h1->has_stream &&
+                  conn_above_high(h1->codec.conn));
     if (waits) {
         h1_hold(h1, true);
     }
@@ -408,8 +429,7 @@ int h1_dispatch(struct codec *c, struct buf *in) {
     struct h1 *h1 = h1_of(c);
     h1->in = in;
     h1_enter(h1);
-    while (!buf_empty(in) && step(h1)) {
-    }
+    while (!buf_empty(in) && step(h1)) {}
     if (!h1->is_free_due && !buf_empty(in)) {
         hold_back(h1);
     }
@@ -491,7 +511,7 @@ void h1_abort(struct h1 *h1, enum reset_reason why, const char *error) {
 }
 
 void h1_goaway(struct codec *c, bool final) {
-    (void)final;
+    (void) final;
     h1_of(c)->close_after = true;
 }
 
@@ -518,7 +538,8 @@ bool h1_wants_close(const struct codec *c) {
 
 bool h1_is_idle_clean(const struct codec *c) {
     const struct h1 *h1 = h1_const(c);
-    return !h1_wants_close(c) && !h1->has_stream && h1->rx == H1_RX_HEAD && (!h1->in || buf_empty(h1->in));
+    return !h1_wants_close(c) && !h1->has_stream && h1->rx == H1_RX_HEAD &&
+           (!h1->in || buf_empty(h1->in));
 }
 
 void h1_free(struct codec *c) {
@@ -537,11 +558,17 @@ void h1_free(struct codec *c) {
 const char *h1_error(const struct codec *c) { return h1_const(c)->error; }
 
 void h1_dump(const struct codec *c, struct buf *out) {
-    static const char *const rx[] = {"head",     "length",   "close",    "chunk size", "chunk ext", "chunk size lf", "chunk data",
-                                     "chunk cr", "chunk lf", "trailers", "upgrade",    "raw",       "done",          "dead"};
-    static const char *const tx[] = {"head", "length", "chunked", "close", "no body", "upgrade", "raw", "done"};
+    static const char *const rx[] = {"head",      "length",        "close",      "chunk size",
+                                     "chunk ext", "chunk size lf", "chunk data", "chunk cr",
+                                     "chunk lf",  "trailers",      "upgrade",    "raw",
+                                     "done",      "dead"};
+    static const char *const tx[] = {"head",    "length",  "chunked", "close",
+                                     "no body", "upgrade", "raw",     "done"};
     const struct h1 *h1 = h1_const(c);
-    buf_printf(out, "h1 %s rx=%s tx=%s body_left=%llu stream=%d close_after=%d read_disabled=%u error=%s\n",
-               c->is_server ? "server" : "client", rx[h1->rx], tx[h1->tx], (unsigned long long)h1->body_left, h1->has_stream,
-               h1->close_after, h1->read_disabled, h1->error ? h1->error : "-");
+    buf_printf(
+        out,
+        "h1 %s rx=%s tx=%s body_left=%llu stream=%d close_after=%d read_disabled=%u error=%s\n",
+        c->is_server ? "server" : "client", rx[h1->rx], tx[h1->tx],
+        (unsigned long long)h1->body_left, h1->has_stream, h1->close_after, h1->read_disabled,
+        h1->error ? h1->error : "-");
 }

@@ -20,33 +20,33 @@ enum h1_rx {
     H1_RX_CHUNK_CR,
     H1_RX_CHUNK_LF,
     H1_RX_TRAILERS,
-    H1_RX_UPGRADE,    /* request read; what follows waits for the answer to the upgrade */
-    H1_RX_RAW,        /* upgraded: bytes pass */
-    H1_RX_DONE,       /* message read; what follows waits for the end of the exchange */
-    H1_RX_DEAD,       /* protocol error or reset: bytes are dropped */
+    H1_RX_UPGRADE, /* request read; what follows waits for the answer to the upgrade */
+    H1_RX_RAW,     /* upgraded: bytes pass */
+    H1_RX_DONE,    /* message read; what follows waits for the end of the exchange */
+    H1_RX_DEAD,    /* protocol error or reset: bytes are dropped */
 };
 enum h1_tx {
     H1_TX_HEAD,
-    H1_TX_LENGTH,     /* tx_left more bytes were announced */
+    H1_TX_LENGTH, /* tx_left more bytes were announced */
     H1_TX_CHUNKED,
-    H1_TX_CLOSE,      /* until we close */
-    H1_TX_NO_BODY,    /* HEAD, 204, 304: data is dropped */
-    H1_TX_UPGRADE,    /* client: request sent, no bytes before the answer */
+    H1_TX_CLOSE,   /* until we close */
+    H1_TX_NO_BODY, /* HEAD, 204, 304: data is dropped */
+    H1_TX_UPGRADE, /* client: request sent, no bytes before the answer */
     H1_TX_RAW,
     H1_TX_DONE,
 };
 
-#define H1_CHUNK_EXT_MAX 4096u    /* bytes of one chunk's extensions */
-#define H1_CHUNK_DIGITS_MAX 16u   /* of a chunk size, without leading zeros */
-#define H1_CHUNK_ZEROS_MAX 64u    /* leading zeros of a chunk size */
-#define H1_INTERIM_MAX 100u       /* 1xx responses before the final one */
+#define H1_CHUNK_EXT_MAX 4096u  /* bytes of one chunk's extensions */
+#define H1_CHUNK_DIGITS_MAX 16u /* of a chunk size, without leading zeros */
+#define H1_CHUNK_ZEROS_MAX 64u  /* leading zeros of a chunk size */
+#define H1_INTERIM_MAX 100u     /* 1xx responses before the final one */
 
 /* Search for the end of a header block, resumable as bytes arrive. */
 struct h1_scan {
-    uint32_t pos;      /* bytes looked at */
-    uint32_t line;     /* where the current line begins */
-    uint32_t lines;    /* complete lines */
-    bool is_cr;        /* the last byte was CR */
+    uint32_t pos;   /* bytes looked at */
+    uint32_t line;  /* where the current line begins */
+    uint32_t lines; /* complete lines */
+    bool is_cr;     /* the last byte was CR */
 };
 enum h1_scan_result { H1_SCAN_MORE, H1_SCAN_END, H1_SCAN_BAD_CHAR, H1_SCAN_BAD_LINE };
 /* Look on from scan->pos; END: the block is bytes [0, pos), its last line being empty. Only CRLF ends a line. */
@@ -75,21 +75,23 @@ struct h1 {
     uint64_t tx_left;
     struct h1_scan scan;
     uint32_t chunk_digits, chunk_extra;
-    uint16_t read_disabled;     /* by the stream */
-    uint16_t interim;           /* client: 1xx seen */
-    uint8_t rx, tx;             /* enum h1_rx, h1_tx */
-    uint8_t depth;              /* of dispatch: free waits */
+    uint16_t read_disabled; /* by the stream */
+    uint16_t interim;       /* client: 1xx seen */
+    uint8_t rx, tx;         /* enum h1_rx, h1_tx */
+    uint8_t depth;          /* of dispatch: free waits */
     bool has_stream, is_head, is_connect, is_upgrade;
-    bool wants_upgrade;         /* server: after the body comes RX_UPGRADE */
-    bool close_after;           /* this exchange is the connection's last */
+    bool wants_upgrade; /* server: after the body comes RX_UPGRADE */
+    bool close_after;   /* this exchange is the connection's last */
     bool response_started;
-    bool is_holding;            /* we keep reads off because bytes wait */
+    bool is_holding; /* we keep reads off because bytes wait */
     bool is_free_due;
-    bool is_10_keep_alive;      /* server: tell a 1.0 client that it may go on */
+    bool is_10_keep_alive; /* server: tell a 1.0 client that it may go on */
 };
 
 static inline struct h1 *h1_of(struct codec *c) { return (struct h1 *)c; }
-static inline struct h1 *h1_of_stream(const struct codec_stream *s) { return (struct h1 *)s->codec; }
+static inline struct h1 *h1_of_stream(const struct codec_stream *s) {
+    return (struct h1 *)s->codec;
+}
 static inline const struct h1 *h1_const(const struct codec *c) { return (const struct h1 *)c; }
 
 /* --- h1_head.c --- */
@@ -101,21 +103,28 @@ struct h1_fault h1_parse_request_line(struct h1 *h1, char **p, const char *end, 
 /* Status line; :status is added. */
 struct h1_fault h1_parse_status_line(struct h1 *h1, char **p, const char *end, struct headers *h);
 /* Header lines from p to the empty line. With f NULL they are trailers: framing and routing fields are left out. */
-struct h1_fault h1_parse_fields(struct h1 *h1, char *p, const char *end, struct headers *h, struct h1_framing *f);
+struct h1_fault h1_parse_fields(struct h1 *h1, char *p, const char *end, struct headers *h,
+                                struct h1_framing *f);
 /* Drop what Connection nominates as hop-by-hop; false: it nominates what it must not. */
 bool h1_sanitise_connection(struct headers *h);
 
 /* --- h1_encode.c --- */
-enum h1_coding { H1_CODE_NONE, H1_CODE_CHUNKED, H1_CODE_ZERO }; /* add nothing, transfer-encoding, content-length: 0 */
-void h1_encode_response_head(struct h1 *h1, const struct headers *h, unsigned status, enum h1_coding coding, bool is_10);
+enum h1_coding {
+    H1_CODE_NONE,
+    H1_CODE_CHUNKED,
+    H1_CODE_ZERO
+}; /* add nothing, transfer-encoding, content-length: 0 */
+void h1_encode_response_head(struct h1 *h1, const struct headers *h, unsigned status,
+                             enum h1_coding coding, bool is_10);
 void h1_encode_request_head(struct h1 *h1, const struct headers *h, enum h1_coding coding);
 void h1_encode_data(struct h1 *h1, struct buf *data, bool end_stream);
 void h1_encode_trailers(struct h1 *h1, const struct headers *h);
 
 /* --- h1.c --- */
 extern const struct codec_vtable h1_server_vtable, h1_client_vtable;
-void h1_init(struct h1 *h1, const struct codec_vtable *vt, struct conn *c, const struct codec_options *o,
-             const struct codec_stats *st, const struct codec_ops *ops, void *user);
+void h1_init(struct h1 *h1, const struct codec_vtable *vt, struct conn *c,
+             const struct codec_options *o, const struct codec_stats *st,
+             const struct codec_ops *ops, void *user);
 /* A complete head was parsed: h1_server.c, h1_client.c. False: stop for now. */
 bool h1_server_head(struct h1 *h1, size_t n);
 bool h1_client_head(struct h1 *h1, size_t n);

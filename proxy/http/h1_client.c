@@ -7,7 +7,8 @@
 
 struct h1_client {
     struct h1 h1; /* must be first */
-    struct buf held; /* bytes of a tunnel before the upgrade is accepted: never sent as if they were a request */
+    struct buf
+        held; /* bytes of a tunnel before the upgrade is accepted: never sent as if they were a request */
     bool is_above_high;
 };
 
@@ -28,7 +29,8 @@ bool h1_client_begin(struct h1 *h1) {
 
 /* --- responses --- */
 
-static struct h1_fault check_response(const struct h1 *h1, unsigned status, const struct h1_framing *f) {
+static struct h1_fault check_response(const struct h1 *h1, unsigned status,
+                                      const struct h1_framing *f) {
     if (status == 101 && !h1->is_upgrade) {
         return (struct h1_fault){400, "http1.codec_error"};
     }
@@ -66,7 +68,8 @@ static void set_response_body(struct h1 *h1, unsigned status, const struct h1_fr
         return;
     }
     h1->close_after |= f->is_close || h1->is_upgrade || h1->is_connect;
-    if (h1->tx == H1_TX_UPGRADE) { /* refused: what was meant for the tunnel must not become a request */
+    if (h1->tx ==
+        H1_TX_UPGRADE) { /* refused: what was meant for the tunnel must not become a request */
         h1->tx = H1_TX_DONE;
         buf_clear(&client_of(h1)->held);
     }
@@ -155,7 +158,8 @@ static void on_conn_end(struct codec *c, enum reset_reason why) {
 
 /* --- requests --- */
 
-static struct codec_stream *open_stream(struct codec *c, const struct codec_stream_ops *ops, void *user) {
+static struct codec_stream *open_stream(struct codec *c, const struct codec_stream_ops *ops,
+                                        void *user) {
     struct h1 *h1 = h1_of(c);
     if (h1->has_stream || h1_wants_close(c) || h1->rx != H1_RX_HEAD) {
         return NULL;
@@ -163,7 +167,8 @@ static struct codec_stream *open_stream(struct codec *c, const struct codec_stre
     h1->stream = (struct codec_stream){.codec = c, .ops = ops, .user = user};
     h1->has_stream = true;
     c->streams_active = 1;
-    h1->is_head = h1->is_connect = h1->is_upgrade = h1->wants_upgrade = h1->response_started = false;
+    h1->is_head = h1->is_connect = h1->is_upgrade = h1->wants_upgrade = h1->response_started =
+        false;
     h1->interim = 0;
     return &h1->stream;
 }
@@ -183,11 +188,12 @@ static bool asks_upgrade(const struct headers *h) {
 
 /* Methods whose requests without a body say nothing about a length. */
 static bool is_bodiless_method(sv m) {
-    return sv_eq(m, SV("GET")) || sv_eq(m, SV("HEAD")) || sv_eq(m, SV("DELETE")) || sv_eq(m, SV("TRACE")) ||
-           sv_eq(m, SV("OPTIONS")) || sv_eq(m, SV("CONNECT"));
+    return sv_eq(m, SV("GET")) || sv_eq(m, SV("HEAD")) || sv_eq(m, SV("DELETE")) ||
+           sv_eq(m, SV("TRACE")) || sv_eq(m, SV("OPTIONS")) || sv_eq(m, SV("CONNECT"));
 }
 
-static enum h1_coding choose_coding(struct h1 *h1, const struct headers *h, sv method, bool end_stream) {
+static enum h1_coding choose_coding(struct h1 *h1, const struct headers *h, sv method,
+                                    bool end_stream) {
     uint64_t length;
     sv cl = headers_get(h, HDR_content_length);
     if (h1->is_connect || (h1->is_upgrade && !cl.p)) {
@@ -215,7 +221,8 @@ static void send_headers(struct codec_stream *s, const struct headers *h, bool e
     }
     sv method = headers_get(h, HDR_method);
     h1->is_head = sv_eq(method, SV("HEAD"));
-    bool is_extended = headers_has(h, HDR_protocol); /* of an HTTP/2 client: here it is the upgrade it stands for */
+    bool is_extended = headers_has(
+        h, HDR_protocol); /* of an HTTP/2 client: here it is the upgrade it stands for */
     h1->is_connect = sv_eq(method, SV("CONNECT")) && !is_extended;
     h1->is_upgrade = is_extended || (!h1->is_connect && asks_upgrade(h));
     enum h1_coding coding = choose_coding(h1, h, method, end_stream);
@@ -279,8 +286,8 @@ const struct codec_vtable h1_client_vtable = {
     .dump = h1_dump,
 };
 
-struct codec *h1_client_new(struct conn *c, const struct codec_options *o, const struct codec_stats *st,
-                            const struct codec_ops *ops, void *user) {
+struct codec *h1_client_new(struct conn *c, const struct codec_options *o,
+                            const struct codec_stats *st, const struct codec_ops *ops, void *user) {
     struct h1_client *client = xnew(struct h1_client);
     buf_init(&client->held);
     h1_init(&client->h1, &h1_client_vtable, c, o, st, ops, user);

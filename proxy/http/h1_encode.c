@@ -91,7 +91,8 @@ static char *put_name(char *p, const struct header *it, enum h1_header_case how)
         return put(p, it->name);
     }
     if (how == H1_CASE_PRESERVE) {
-        return put(p, it->flags & HEADER_CASE_KEPT ? sv_from(it->name.p - it->name.n, it->name.n) : it->name);
+        return put(p, it->flags & HEADER_CASE_KEPT ? sv_from(it->name.p - it->name.n, it->name.n)
+                                                   : it->name);
     }
     char *end = put(p, it->name);
     proper_case(p, it->name.n);
@@ -124,14 +125,17 @@ static char *put_own(char *p, sv name, sv value, enum h1_header_case how) {
 }
 
 /* Room of the fields, each with ": " and CRLF. */
-static size_t fields_room(const struct headers *h) { return h->bytes + 4u * h->n + HEAD_EXTRA_BYTES; }
+static size_t fields_room(const struct headers *h) {
+    return h->bytes + 4u * h->n + HEAD_EXTRA_BYTES;
+}
 
 struct field_filter {
     bool skip_connection, skip_length;
 };
 
-static char *put_fields(char *p, const struct headers *h, struct field_filter skip, enum h1_header_case how) {
-    HEADERS_FOREACH(it, h) {
+static char *put_fields(char *p, const struct headers *h, struct field_filter skip,
+                        enum h1_header_case how) {
+    HEADERS_FOREACH (it, h) {
         switch (it->id) {
         case HDR_transfer_encoding:
         case HDR_host: /* :authority becomes host */
@@ -177,11 +181,13 @@ static char *put_status_line(char *p, unsigned status, bool is_10) {
     *p++ = (char)('0' + status / 10 % 10);
     *p++ = (char)('0' + status % 10);
     *p++ = ' ';
-    const char *reason = status < ARRAY_LEN(reasons) && reasons[status] ? reasons[status] : "Unknown";
+    const char *reason =
+        status < ARRAY_LEN(reasons) && reasons[status] ? reasons[status] : "Unknown";
     return PUT_LIT(put(p, sv_cstr(reason)), "\r\n");
 }
 
-void h1_encode_response_head(struct h1 *h1, const struct headers *h, unsigned status, enum h1_coding coding, bool is_10) {
+void h1_encode_response_head(struct h1 *h1, const struct headers *h, unsigned status,
+                             enum h1_coding coding, bool is_10) {
     enum h1_header_case how = h1->codec.opt->h1.header_case;
     struct buf *out = conn_out(h1->codec.conn);
     char *start = buf_reserve(out, fields_room(h));
@@ -189,7 +195,8 @@ void h1_encode_response_head(struct h1 *h1, const struct headers *h, unsigned st
     bool close = h1->close_after && !is_interim && !(h1->is_connect && status / 100 == 2);
     bool keep = is_10 && !close && h1->is_10_keep_alive;
     char *p = put_status_line(start, status, is_10);
-    struct field_filter skip = {.skip_connection = close || keep, .skip_length = is_interim || status == 204};
+    struct field_filter skip = {.skip_connection = close || keep,
+                                .skip_length = is_interim || status == 204};
     p = put_fields(p, h, skip, how);
     if (close) {
         p = put_own(p, SV("connection"), SV("close"), how);

@@ -28,7 +28,8 @@ static inline size_t next_stop(const char *p, size_t i, size_t n) {
     for (; i + 16 <= n; i += 16) {
         __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(p + i));
         __m128i ctl = _mm_cmpeq_epi8(_mm_min_epu8(x, low), x);
-        __m128i stop = _mm_or_si128(_mm_andnot_si128(_mm_cmpeq_epi8(x, tab), ctl), _mm_cmpeq_epi8(x, del));
+        __m128i stop =
+            _mm_or_si128(_mm_andnot_si128(_mm_cmpeq_epi8(x, tab), ctl), _mm_cmpeq_epi8(x, del));
         unsigned mask = (unsigned)_mm_movemask_epi8(stop);
         if (mask) {
             return i + (unsigned)__builtin_ctz(mask);
@@ -100,13 +101,15 @@ char *h1_copy_block(struct buf *in, size_t n, struct arena *a) {
 
 static bool is_known_method(sv m) {
     static const sv known[] = {
-        SV_INIT("GET"),       SV_INIT("POST"),      SV_INIT("PUT"),        SV_INIT("HEAD"),      SV_INIT("DELETE"),
-        SV_INIT("OPTIONS"),   SV_INIT("PATCH"),     SV_INIT("CONNECT"),    SV_INIT("TRACE"),     SV_INIT("ACL"),
-        SV_INIT("BIND"),      SV_INIT("CHECKOUT"),  SV_INIT("COPY"),       SV_INIT("LINK"),      SV_INIT("LOCK"),
-        SV_INIT("MERGE"),     SV_INIT("MKACTIVITY"), SV_INIT("MKCALENDAR"), SV_INIT("MKCOL"),    SV_INIT("MOVE"),
-        SV_INIT("MSEARCH"),   SV_INIT("NOTIFY"),    SV_INIT("PROPFIND"),   SV_INIT("PROPPATCH"), SV_INIT("PURGE"),
-        SV_INIT("QUERY"),     SV_INIT("REBIND"),    SV_INIT("REPORT"),     SV_INIT("SEARCH"),    SV_INIT("SOURCE"),
-        SV_INIT("SUBSCRIBE"), SV_INIT("UNBIND"),    SV_INIT("UNLINK"),     SV_INIT("UNLOCK"),    SV_INIT("UNSUBSCRIBE"),
+        SV_INIT("GET"),        SV_INIT("POST"),       SV_INIT("PUT"),         SV_INIT("HEAD"),
+        SV_INIT("DELETE"),     SV_INIT("OPTIONS"),    SV_INIT("PATCH"),       SV_INIT("CONNECT"),
+        SV_INIT("TRACE"),      SV_INIT("ACL"),        SV_INIT("BIND"),        SV_INIT("CHECKOUT"),
+        SV_INIT("COPY"),       SV_INIT("LINK"),       SV_INIT("LOCK"),        SV_INIT("MERGE"),
+        SV_INIT("MKACTIVITY"), SV_INIT("MKCALENDAR"), SV_INIT("MKCOL"),       SV_INIT("MOVE"),
+        SV_INIT("MSEARCH"),    SV_INIT("NOTIFY"),     SV_INIT("PROPFIND"),    SV_INIT("PROPPATCH"),
+        SV_INIT("PURGE"),      SV_INIT("QUERY"),      SV_INIT("REBIND"),      SV_INIT("REPORT"),
+        SV_INIT("SEARCH"),     SV_INIT("SOURCE"),     SV_INIT("SUBSCRIBE"),   SV_INIT("UNBIND"),
+        SV_INIT("UNLINK"),     SV_INIT("UNLOCK"),     SV_INIT("UNSUBSCRIBE"),
     };
     for (unsigned i = 0; i < ARRAY_LEN(known); i++) {
         if (sv_eq(m, known[i])) {
@@ -122,7 +125,8 @@ bool h1_method_ok(const struct h1 *h1, sv m) {
 
 /* "HTTP/d.d" → 10 * major + minor, or -1. */
 static int version_of(sv v) {
-    if (v.n != 8 || memcmp(v.p, "HTTP/", 5) != 0 || v.p[6] != '.' || !ascii_isdigit(v.p[5]) || !ascii_isdigit(v.p[7])) {
+    if (v.n != 8 || memcmp(v.p, "HTTP/", 5) != 0 || v.p[6] != '.' || !ascii_isdigit(v.p[5]) ||
+        !ascii_isdigit(v.p[7])) {
         return -1;
     }
     return (v.p[5] - '0') * 10 + (v.p[7] - '0');
@@ -150,7 +154,8 @@ static bool split_authority(sv *authority, bool needs_port) {
         return false;
     }
     if (host.n == authority->n) { /* no port: then no colon may be left outside an IPv6 literal */
-        return !needs_port && (host.p[0] == '[' ? sv_ends(host, SV("]")) : sv_find(host, ':') == SIZE_MAX);
+        return !needs_port &&
+               (host.p[0] == '[' ? sv_ends(host, SV("]")) : sv_find(host, ':') == SIZE_MAX);
     }
     return host_port(*authority, &port);
 }
@@ -207,7 +212,9 @@ static struct h1_fault parse_target(const struct h1 *h1, sv method, sv target, s
     return parse_absolute(target, h);
 }
 
-static const char *line_end(const char *p, const char *end) { return memchr(p, '\r', (size_t)(end - p)); }
+static const char *line_end(const char *p, const char *end) {
+    return memchr(p, '\r', (size_t)(end - p));
+}
 
 struct h1_fault h1_parse_request_line(struct h1 *h1, char **p, const char *end, struct headers *h) {
     sv line = sv_from(*p, (size_t)(line_end(*p, end) - *p));
@@ -242,11 +249,13 @@ struct h1_fault h1_parse_status_line(struct h1 *h1, char **p, const char *end, s
     sv line = sv_from(*p, (size_t)(line_end(*p, end) - *p));
     *p += line.n + 2;
     int version = version_of(sv_sub(line, 0, 8));
-    if ((version != 11 && version != 10) || line.n < 12 || line.p[8] != ' ' || (line.n > 12 && line.p[12] != ' ')) {
+    if ((version != 11 && version != 10) || line.n < 12 || line.p[8] != ' ' ||
+        (line.n > 12 && line.p[12] != ' ')) {
         return CODEC_ERROR;
     }
     sv code = sv_sub(line, 9, 3);
-    if (code.p[0] < '1' || code.p[0] > '9' || !ascii_isdigit(code.p[1]) || !ascii_isdigit(code.p[2])) {
+    if (code.p[0] < '1' || code.p[0] > '9' || !ascii_isdigit(code.p[1]) ||
+        !ascii_isdigit(code.p[2])) {
         return CODEC_ERROR;
     }
     h1->codec.protocol = version == 11 ? HTTP_11 : HTTP_10;
@@ -318,8 +327,8 @@ static bool is_banned_trailer(enum header_id id) {
 }
 
 /* The framing side of one field. *keep false: it is not for the header list. */
-static struct h1_fault note_field(const struct h1 *h1, enum header_id id, sv value, struct headers *h, struct h1_framing *f,
-                                  bool *keep) {
+static struct h1_fault note_field(const struct h1 *h1, enum header_id id, sv value,
+                                  struct headers *h, struct h1_framing *f, bool *keep) {
     switch ((int)id) {
     case HDR_content_length:
         return on_content_length(value, f);
@@ -377,8 +386,8 @@ static char *keep_case(struct headers *h, const char *name, size_t n) {
 }
 
 /* One field whose syntax is fine. */
-static struct h1_fault add_field(struct h1 *h1, enum header_id id, sv name, sv value, struct headers *h,
-                                 struct h1_framing *f) {
+static struct h1_fault add_field(struct h1 *h1, enum header_id id, sv name, sv value,
+                                 struct headers *h, struct h1_framing *f) {
     bool keep = true;
     struct h1_fault fault = check_underscore(h1, name, &keep);
     if (fault.status) {
@@ -401,7 +410,8 @@ static struct h1_fault add_field(struct h1 *h1, enum header_id id, sv name, sv v
     return FINE;
 }
 
-struct h1_fault h1_parse_fields(struct h1 *h1, char *p, const char *end, struct headers *h, struct h1_framing *f) {
+struct h1_fault h1_parse_fields(struct h1 *h1, char *p, const char *end, struct headers *h,
+                                struct h1_framing *f) {
     const struct codec_options *o = h1->codec.opt;
     bool preserve = o->h1.header_case == H1_CASE_PRESERVE;
     unsigned count = 0;
@@ -445,7 +455,8 @@ struct h1_fault h1_parse_fields(struct h1 *h1, char *p, const char *end, struct 
 
 /* May this header be named by Connection? Its removal would hide where the request came from. */
 static bool is_protected(sv token) {
-    return sv_eq_nocase(token, SV("x-forwarded-for")) || sv_eq_nocase(token, SV("x-forwarded-host")) ||
+    return sv_eq_nocase(token, SV("x-forwarded-for")) ||
+           sv_eq_nocase(token, SV("x-forwarded-host")) ||
            sv_eq_nocase(token, SV("x-forwarded-proto")) || sv_starts(token, SV(":"));
 }
 
@@ -461,8 +472,8 @@ static bool te_has_trailers(sv te) {
 
 enum nominee { NOMINEE_OPTION, NOMINEE_KEPT, NOMINEE_DROPPED, NOMINEE_REFUSED };
 static enum nominee treat_nominee(struct headers *h, sv token) {
-    if (sv_eq_nocase(token, SV("close")) || sv_eq_nocase(token, SV("keep-alive")) || sv_eq_nocase(token, SV("upgrade")) ||
-        sv_eq_nocase(token, SV("http2-settings"))) {
+    if (sv_eq_nocase(token, SV("close")) || sv_eq_nocase(token, SV("keep-alive")) ||
+        sv_eq_nocase(token, SV("upgrade")) || sv_eq_nocase(token, SV("http2-settings"))) {
         return NOMINEE_OPTION;
     }
     if (is_protected(token)) {

@@ -29,7 +29,8 @@ bool h1_server_begin(struct h1 *h1) {
     *s = (struct codec_stream){.codec = &h1->codec};
     h1->has_stream = true;
     h1->codec.streams_active = 1;
-    h1->is_head = h1->is_connect = h1->is_upgrade = h1->wants_upgrade = h1->response_started = false;
+    h1->is_head = h1->is_connect = h1->is_upgrade = h1->wants_upgrade = h1->response_started =
+        false;
     h1->is_10_keep_alive = false;
     h1->arena = h1->codec.ops->on_begin(&h1->codec, h1->codec.user, s);
     return h1->rx == H1_RX_HEAD && h1->has_stream;
@@ -80,7 +81,8 @@ static void forget_upgrade(struct headers *h) {
     size_t n = 0;
     while (value.n) {
         sv token = sv_trim(sv_cut(&value, ','));
-        if (!token.n || sv_eq_nocase(token, SV("upgrade")) || sv_eq_nocase(token, SV("http2-settings"))) {
+        if (!token.n || sv_eq_nocase(token, SV("upgrade")) ||
+            sv_eq_nocase(token, SV("http2-settings"))) {
             continue;
         }
         if (n) {
@@ -131,7 +133,8 @@ static struct h1_fault check_request(struct h1 *h1, struct headers *h, struct h1
     if (fault.status) {
         return fault;
     }
-    bool asks_upgrade = f->has_upgrade && f->is_upgrade_token && h1->codec.protocol == HTTP_11 && !h1->is_connect;
+    bool asks_upgrade =
+        f->has_upgrade && f->is_upgrade_token && h1->codec.protocol == HTTP_11 && !h1->is_connect;
     if (asks_upgrade && is_ignored_upgrade(h1->codec.opt, headers_get(h, HDR_upgrade))) {
         forget_upgrade(h);
         asks_upgrade = false;
@@ -182,7 +185,8 @@ bool h1_server_head(struct h1 *h1, size_t n) {
 static void send_1xx(struct codec_stream *s, const struct headers *h) {
     struct h1 *h1 = h1_of_stream(s);
     unsigned status = headers_status(h);
-    if (h1->response_started || h1->codec.protocol == HTTP_10 || BUG(status < 100 || status > 199 || status == 101)) {
+    if (h1->response_started || h1->codec.protocol == HTTP_10 ||
+        BUG(status < 100 || status > 199 || status == 101)) {
         return;
     }
     h1_encode_response_head(h1, h, status, H1_CODE_NONE, false);
@@ -190,7 +194,8 @@ static void send_1xx(struct codec_stream *s, const struct headers *h) {
 }
 
 /* How the body of this response is delimited. */
-static enum h1_coding choose_coding(struct h1 *h1, const struct headers *h, unsigned status, bool end_stream) {
+static enum h1_coding choose_coding(struct h1 *h1, const struct headers *h, unsigned status,
+                                    bool end_stream) {
     uint64_t length;
     sv cl = headers_get(h, HDR_content_length);
     if (h1->is_head || status == 204 || status == 304) {
@@ -227,6 +232,18 @@ static bool says_close(const struct headers *h) {
     return false;
 }
 
+/* What a response that accepts no upgrade means for the connection. */
+static void note_plain_response(struct h1 *h1, const struct headers *h, bool end_stream) {
+    /* After a refused upgrade nobody knows what the following bytes are; after an early answer
+     * neither. */
+    bool is_early = end_stream && h1->rx != H1_RX_DONE && h1->rx != H1_RX_UPGRADE;
+    h1->close_after |= h1->wants_upgrade || is_early || says_close(h);
+    h1->wants_upgrade = false;
+    if (h1->rx == H1_RX_UPGRADE) {
+        h1_rx_end(h1);
+    }
+}
+
 static void send_headers(struct codec_stream *s, const struct headers *h, bool end_stream) {
     struct h1 *h1 = h1_of_stream(s);
     if (BUG(!h1->has_stream || h1->tx != H1_TX_HEAD)) {
@@ -242,12 +259,7 @@ static void send_headers(struct codec_stream *s, const struct headers *h, bool e
     if (accepts) {
         h1->tx = H1_TX_CLOSE; /* until h1_stream_upgraded() */
     } else {
-        /* After a refused upgrade nobody knows what the following bytes are; after an early answer neither. */
-        h1->close_after |= h1->wants_upgrade || says_close(h) || (end_stream && h1->rx != H1_RX_DONE && h1->rx != H1_RX_UPGRADE);
-        h1->wants_upgrade = false;
-        if (h1->rx == H1_RX_UPGRADE) {
-            h1_rx_end(h1);
-        }
+        note_plain_response(h1, h, end_stream);
         coding = choose_coding(h1, h, status, end_stream);
     }
     h1_encode_response_head(h1, h, status, coding, h1->codec.protocol == HTTP_10);
@@ -297,7 +309,8 @@ void h1_stream_upgraded(struct codec_stream *s) {
 
 void h1_server_close_after(struct codec *c) { h1_of(c)->close_after = true; }
 
-static struct codec_stream *no_open(struct codec *c, const struct codec_stream_ops *ops, void *user) {
+static struct codec_stream *no_open(struct codec *c, const struct codec_stream_ops *ops,
+                                    void *user) {
     (void)c;
     (void)ops;
     (void)user;
@@ -324,8 +337,8 @@ const struct codec_vtable h1_server_vtable = {
     .dump = h1_dump,
 };
 
-struct codec *h1_server_new(struct conn *c, const struct codec_options *o, const struct codec_stats *st,
-                            const struct codec_ops *ops, void *user) {
+struct codec *h1_server_new(struct conn *c, const struct codec_options *o,
+                            const struct codec_stats *st, const struct codec_ops *ops, void *user) {
     struct h1 *h1 = xnew(struct h1);
     h1_init(h1, &h1_server_vtable, c, o, st, ops, user);
     h1->codec.is_server = true;

@@ -129,12 +129,13 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void 
     if (!s->is_detached && !(s->is_rx_end && s->is_tx_end)) {
         enum reset_reason why = s->reset_as;
         if (why == RESET_NONE) {
-            why = code == NGHTTP2_REFUSED_STREAM                           ? RESET_REMOTE_REFUSED
+            why = code == NGHTTP2_REFUSED_STREAM                          ? RESET_REMOTE_REFUSED
                   : !s->is_remote_reset && code == NGHTTP2_PROTOCOL_ERROR ? RESET_PROTOCOL_ERROR
-                                                                           : RESET_REMOTE;
+                                                                          : RESET_REMOTE;
         }
         if (s->is_remote_reset && !s->base.error_details) {
-            s->base.error_details = code == NGHTTP2_REFUSED_STREAM ? "http2.remote_refuse" : "http2.remote_reset";
+            s->base.error_details =
+                code == NGHTTP2_REFUSED_STREAM ? "http2.remote_refuse" : "http2.remote_reset";
         }
         h2_stream_abort(s, why);
     }
@@ -192,7 +193,9 @@ static int on_frame_not_send(nghttp2_session *ng, const nghttp2_frame *f, int er
     if (!s || s->is_local_reset) {
         return 0;
     }
-    s->reset_as = !h2->codec.is_server && f->headers.cat == NGHTTP2_HCAT_REQUEST ? RESET_REMOTE_REFUSED : RESET_LOCAL;
+    s->reset_as = !h2->codec.is_server && f->headers.cat == NGHTTP2_HCAT_REQUEST
+                      ? RESET_REMOTE_REFUSED
+                      : RESET_LOCAL;
     if (s->reset_as == RESET_LOCAL) {
         h2_submit_reset(s, NGHTTP2_INTERNAL_ERROR);
         h2_stream_abort(s, RESET_LOCAL);
@@ -203,7 +206,8 @@ static int on_frame_not_send(nghttp2_session *ng, const nghttp2_frame *f, int er
 /* What exceeds the connection's high watermark stays with the streams. */
 bool h2_has_room(const struct h2 *h2) {
     const struct conn *c = h2->codec.conn;
-    return !conn_above_high(c) && (!c->buffer_limit_bytes || conn_buffered_out(c) <= c->buffer_limit_bytes);
+    return !conn_above_high(c) &&
+           (!c->buffer_limit_bytes || conn_buffered_out(c) <= c->buffer_limit_bytes);
 }
 
 /* Streams may end while their users are told: begin anew after each one that was. */
@@ -211,7 +215,7 @@ static void tell_watermarks(struct h2 *h2) {
     bool told = true;
     while (told && !h2->is_free_due) {
         told = false;
-        LIST_FOREACH(it, &h2->streams) {
+        LIST_FOREACH (it, &h2->streams) {
             if (h2_check_watermarks(LIST_ENTRY(it, struct h2_stream, node))) {
                 told = true;
                 break;
@@ -259,7 +263,7 @@ void h2_fail(struct h2 *h2, uint32_t code, const char *details) {
 /* --- dispatch --- */
 
 static void destroy(struct h2 *h2) {
-    LIST_FOREACH_SAFE(it, &h2->streams) {
+    LIST_FOREACH_SAFE (it, &h2->streams) {
         struct h2_stream *s = LIST_ENTRY(it, struct h2_stream, node);
         s->is_detached = true;
         h2_stream_release(s);
@@ -338,7 +342,7 @@ static void on_conn_end(struct codec *c, enum reset_reason why) {
     h2_enter(h2);
     timer_cancel(&h2->ping);
     timer_cancel(&h2->ping_timeout);
-    LIST_FOREACH_SAFE(it, &h2->streams) {
+    LIST_FOREACH_SAFE (it, &h2->streams) {
         struct h2_stream *s = LIST_ENTRY(it, struct h2_stream, node);
         timer_cancel(&s->flush);
         h2_stream_abort(s, why);
@@ -348,7 +352,8 @@ static void on_conn_end(struct codec *c, enum reset_reason why) {
 
 /* --- user's calls --- */
 
-static struct codec_stream *no_open(struct codec *c, const struct codec_stream_ops *ops, void *user) {
+static struct codec_stream *no_open(struct codec *c, const struct codec_stream_ops *ops,
+                                    void *user) {
     (void)c;
     (void)ops;
     (void)user;
@@ -357,10 +362,12 @@ static struct codec_stream *no_open(struct codec *c, const struct codec_stream_o
 
 static bool can_open(const struct h2 *h2) {
     return !h2->error && !h2->is_ended && !h2->is_goaway_received && !h2->is_goaway_sent &&
-           nghttp2_session_check_request_allowed(h2->session) && nghttp2_session_get_next_stream_id(h2->session) <= INT32_MAX;
+           nghttp2_session_check_request_allowed(h2->session) &&
+           nghttp2_session_get_next_stream_id(h2->session) <= INT32_MAX;
 }
 
-static struct codec_stream *open_stream(struct codec *c, const struct codec_stream_ops *ops, void *user) {
+static struct codec_stream *open_stream(struct codec *c, const struct codec_stream_ops *ops,
+                                        void *user) {
     struct h2 *h2 = h2_of(c);
     if (!can_open(h2)) {
         return NULL;
@@ -467,7 +474,9 @@ static void free_codec(struct codec *c) {
     struct h2 *h2 = h2_of(c);
     if (h2->hold) {
         h2->is_free_due = true;
-        LIST_FOREACH(it, &h2->streams) { LIST_ENTRY(it, struct h2_stream, node)->is_detached = true; }
+        LIST_FOREACH (it, &h2->streams) {
+            LIST_ENTRY(it, struct h2_stream, node)->is_detached = true;
+        }
         return;
     }
     destroy(h2);
@@ -477,13 +486,17 @@ static const char *error(const struct codec *c) { return ((const struct h2 *)c)-
 
 static void dump(const struct codec *c, struct buf *out) {
     const struct h2 *h2 = (const struct h2 *)c;
-    buf_printf(out, "h2 %s streams=%u opened=%llu outbound=%u/%u goaway=%d/%d error=%s\n", c->is_server ? "server" : "client",
-               c->streams_active, (unsigned long long)h2->streams_opened, h2->outbound.frames, h2->outbound.control,
+    buf_printf(out, "h2 %s streams=%u opened=%llu outbound=%u/%u goaway=%d/%d error=%s\n",
+               c->is_server ? "server" : "client", c->streams_active,
+               (unsigned long long)h2->streams_opened, h2->outbound.frames, h2->outbound.control,
                h2->is_goaway_sent, h2->is_goaway_received, h2->error ? h2->error : "-");
-    LIST_FOREACH(it, &h2->streams) {
+    LIST_FOREACH (it, &h2->streams) {
         const struct h2_stream *s = LIST_ENTRY(it, struct h2_stream, node);
-        buf_printf(out, "  stream %d out=%zu unconsumed=%u rx_end=%d tx_end=%d detached=%d read_disabled=%u\n", s->id,
-                   buf_len(&s->out), s->unconsumed, s->is_rx_end, s->is_tx_end, s->is_detached, s->read_disabled);
+        buf_printf(
+            out,
+            "  stream %d out=%zu unconsumed=%u rx_end=%d tx_end=%d detached=%d read_disabled=%u\n",
+            s->id, buf_len(&s->out), s->unconsumed, s->is_rx_end, s->is_tx_end, s->is_detached,
+            s->read_disabled);
     }
 }
 
@@ -575,7 +588,8 @@ static void make_callbacks(void) {
     nghttp2_session_callbacks_set_send_data_callback(callbacks, h2_on_send_data);
 }
 
-#define SEND_HEADERS_MAX_BYTES (4u * 1024 * 1024) /* a header block we may send; what filters made is trusted */
+#define SEND_HEADERS_MAX_BYTES \
+    (4u * 1024 * 1024) /* a header block we may send; what filters made is trusted */
 #define FRAME_BYTES 16384u
 #define CONTINUATIONS_MIN 8u
 
@@ -604,12 +618,15 @@ static void submit_settings(struct h2 *h2) {
     size_t n = 0;
     v[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_HEADER_TABLE_SIZE, o->h2.hpack_table_bytes};
     if (h2->codec.is_server) {
-        v[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, o->h2.allow_connect};
+        v[n++] =
+            (nghttp2_settings_entry){NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, o->h2.allow_connect};
     } else {
         v[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_ENABLE_PUSH, 0};
     }
-    v[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, o->h2.max_concurrent_streams};
-    v[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, o->h2.initial_stream_window_bytes};
+    v[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
+                                      o->h2.max_concurrent_streams};
+    v[n++] = (nghttp2_settings_entry){NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
+                                      o->h2.initial_stream_window_bytes};
     for (unsigned i = 0; i < o->h2.settings_n && n < SETTINGS_ROOM; i++) {
         v[n++] = (nghttp2_settings_entry){o->h2.settings[i].id, o->h2.settings[i].value};
     }
@@ -638,8 +655,9 @@ static const struct codec_vtable server_vtable = {
     .dump = dump,
 };
 
-static struct codec *new_codec(struct conn *c, const struct codec_options *o, const struct codec_stats *st,
-                               const struct codec_ops *ops, void *user, bool is_server) {
+static struct codec *new_codec(struct conn *c, const struct codec_options *o,
+                               const struct codec_stats *st, const struct codec_ops *ops,
+                               void *user, bool is_server) {
     static const struct codec_vtable client_vtable = {
         .dispatch = dispatch,
         .on_conn_end = on_conn_end,
@@ -685,12 +703,12 @@ static struct codec *new_codec(struct conn *c, const struct codec_options *o, co
     return &h2->codec;
 }
 
-struct codec *h2_server_new(struct conn *c, const struct codec_options *o, const struct codec_stats *st,
-                            const struct codec_ops *ops, void *user) {
+struct codec *h2_server_new(struct conn *c, const struct codec_options *o,
+                            const struct codec_stats *st, const struct codec_ops *ops, void *user) {
     return new_codec(c, o, st, ops, user, true);
 }
 
-struct codec *h2_client_new(struct conn *c, const struct codec_options *o, const struct codec_stats *st,
-                            const struct codec_ops *ops, void *user) {
+struct codec *h2_client_new(struct conn *c, const struct codec_options *o,
+                            const struct codec_stats *st, const struct codec_ops *ops, void *user) {
     return new_codec(c, o, st, ops, user, false);
 }

@@ -12,15 +12,15 @@
 
 #define H2_MAGIC 0x00B2C0DEu
 #define H2_STREAM_MAGIC 0x00B257EAu
-#define H2_INTERIM_MAX 100u         /* 1xx responses before the final one */
+#define H2_INTERIM_MAX 100u /* 1xx responses before the final one */
 
 struct h2_stream {
     struct codec_stream base; /* must be first */
     uint32_t magic;
-    int32_t id;               /* 0: not sent yet (client) */
+    int32_t id; /* 0: not sent yet (client) */
     struct h2 *h2;
     struct list node;
-    struct arena *arena;      /* where the block being received goes; server: of the request */
+    struct arena *arena; /* where the block being received goes; server: of the request */
     struct headers *block;
     struct buf out;           /* body waiting for windows */
     struct buf rx;            /* body of the frame being received, not delivered yet */
@@ -28,14 +28,14 @@ struct h2_stream {
     struct arena trailer_arena;
     uint32_t rx_fields, rx_cookies, rx_cookie_bytes;
     uint32_t rx_block_bytes;
-    uint32_t unconsumed;      /* received and delivered while reads were disabled */
+    uint32_t unconsumed; /* received and delivered while reads were disabled */
     uint16_t read_disabled;
     uint16_t interim;
-    bool has_headers;         /* final headers were received */
+    bool has_headers; /* final headers were received */
     bool is_rx_end, is_tx_end, is_tx_headers;
-    bool is_deferred;         /* nghttp2 waits for more body */
+    bool is_deferred; /* nghttp2 waits for more body */
     bool is_detached;
-    bool is_end_told;         /* on_stream_end was raised */
+    bool is_end_told; /* on_stream_end was raised */
     bool is_over_own, is_over_conn, is_above_high;
     bool is_remote_reset, is_local_reset;
     bool is_extended_connect; /* server: CONNECT with :protocol */
@@ -44,36 +44,36 @@ struct h2_stream {
     bool is_reset_after_send; /* RST_STREAM(NO_ERROR) follows it */
     sv upgrade_type;          /* of is_upgrade, in trailer_arena */
     enum reset_reason reset_as;
-    struct timer flush;       /* running when is_detached with bytes left in out */
+    struct timer flush; /* running when is_detached with bytes left in out */
     struct loop_garbage garbage;
 };
 
 /* Frames handed to the connection and not sent yet, told from byte positions with two marks: at most twice the truth. */
 struct h2_outbound {
-    uint64_t appended;        /* bytes ever */
-    uint64_t mark_bytes;      /* position of the newer mark */
-    uint32_t frames, control; /* since the older mark */
+    uint64_t appended;                  /* bytes ever */
+    uint64_t mark_bytes;                /* position of the newer mark */
+    uint32_t frames, control;           /* since the older mark */
     uint32_t mark_frames, mark_control; /* of those, before the newer mark */
 };
 
 struct h2 {
-    struct codec codec;       /* must be first */
+    struct codec codec; /* must be first */
     uint32_t magic;
-    uint8_t hold;             /* callers that free must wait for */
-    bool is_inside;           /* nghttp2 is running: it must not be entered again */
+    uint8_t hold;   /* callers that free must wait for */
+    bool is_inside; /* nghttp2 is running: it must not be entered again */
     bool is_free_due, is_pump_due, is_over_high, is_dispatching;
     bool is_goaway_received, is_goaway_sent, is_ping_pending;
-    bool is_ended;            /* on_conn_end was called */
+    bool is_ended; /* on_conn_end was called */
     nghttp2_session *session;
-    const char *error;        /* set: connection error */
+    const char *error; /* set: connection error */
     struct list streams;
     struct h2_stream *rx_stream; /* whose header block is being received; NULL: nobody's */
-    struct h2_stream *partial; /* holds rx bytes at the end of a read */
-    struct chunk *rx_chunk;   /* of the bytes being received */
+    struct h2_stream *partial;   /* holds rx bytes at the end of a read */
+    struct chunk *rx_chunk;      /* of the bytes being received */
     struct h2_outbound outbound;
     uint64_t streams_opened, data_frames_sent, rx_window_updates;
     uint64_t priority_frames;
-    uint32_t empty_frames;    /* consecutive */
+    uint32_t empty_frames; /* consecutive */
     uint64_t last_rx_ms;
     struct timer ping, ping_timeout;
 };
@@ -124,19 +124,21 @@ void h2_keepalive_on_request(struct h2 *h2);
 /* --- h2_recv.c --- */
 int h2_on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user);
 int h2_on_begin_headers(nghttp2_session *ng, const nghttp2_frame *f, void *user);
-int h2_on_header(nghttp2_session *ng, const nghttp2_frame *f, const uint8_t *name, size_t name_n, const uint8_t *value,
-                 size_t value_n, uint8_t flags, void *user);
-int h2_on_invalid_header(nghttp2_session *ng, const nghttp2_frame *f, const uint8_t *name, size_t name_n,
-                         const uint8_t *value, size_t value_n, uint8_t flags, void *user);
+int h2_on_header(nghttp2_session *ng, const nghttp2_frame *f, const uint8_t *name, size_t name_n,
+                 const uint8_t *value, size_t value_n, uint8_t flags, void *user);
+int h2_on_invalid_header(nghttp2_session *ng, const nghttp2_frame *f, const uint8_t *name,
+                         size_t name_n, const uint8_t *value, size_t value_n, uint8_t flags,
+                         void *user);
 int h2_on_frame_recv(nghttp2_session *ng, const nghttp2_frame *f, void *user);
 int h2_on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *f, int error, void *user);
-int h2_on_data_chunk(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *data, size_t n, void *user);
+int h2_on_data_chunk(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *data, size_t n,
+                     void *user);
 void h2_deliver_partial(struct h2 *h2);
 void h2_read_disable(struct codec_stream *s, bool disable);
 
 /* --- h2_send.c --- */
-int h2_on_send_data(nghttp2_session *ng, nghttp2_frame *f, const uint8_t *head, size_t n, nghttp2_data_source *src,
-                    void *user);
+int h2_on_send_data(nghttp2_session *ng, nghttp2_frame *f, const uint8_t *head, size_t n,
+                    nghttp2_data_source *src, void *user);
 void h2_send_1xx(struct codec_stream *s, const struct headers *h);
 void h2_send_headers(struct codec_stream *s, const struct headers *h, bool end_stream);
 void h2_send_data(struct codec_stream *s, struct buf *data, bool end_stream);

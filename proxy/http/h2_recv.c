@@ -11,12 +11,15 @@
 
 static struct h2 *connection(void *user) { return CAST(h2, H2_MAGIC, user); }
 
-static int verdict(const struct h2 *h2) { return h2->error || h2->is_free_due ? NGHTTP2_ERR_CALLBACK_FAILURE : 0; }
+static int verdict(const struct h2 *h2) {
+    return h2->error || h2->is_free_due ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+}
 
 /* --- floods --- */
 
 static void check_empty(struct h2 *h2, const nghttp2_frame_hd *hd) {
-    uint8_t last = hd->type == NGHTTP2_CONTINUATION ? NGHTTP2_FLAG_END_HEADERS : NGHTTP2_FLAG_END_STREAM;
+    uint8_t last =
+        hd->type == NGHTTP2_CONTINUATION ? NGHTTP2_FLAG_END_HEADERS : NGHTTP2_FLAG_END_STREAM;
     if (hd->length || (hd->flags & last)) {
         h2->empty_frames = 0;
         return;
@@ -29,7 +32,8 @@ static void check_empty(struct h2 *h2, const nghttp2_frame_hd *hd) {
 
 /* A stream that ends gives its share back (see count_out in h2.c): the budget follows the streams that are open. */
 static void check_priority(struct h2 *h2) {
-    uint64_t max = (uint64_t)h2->codec.opt->h2.max_inbound_priority_frames_per_stream * (1 + (uint64_t)h2->codec.streams_active);
+    uint64_t max = (uint64_t)h2->codec.opt->h2.max_inbound_priority_frames_per_stream *
+                   (1 + (uint64_t)h2->codec.streams_active);
     if (++h2->priority_frames > max) {
         h2_count(h2, H2_inbound_priority_frames_flood);
         h2_fail(h2, NGHTTP2_ENHANCE_YOUR_CALM, "http2.inbound_priority_frames_flood");
@@ -102,7 +106,9 @@ int h2_on_begin_headers(nghttp2_session *ng, const nghttp2_frame *f, void *user)
         return 0;
     }
     h2->rx_stream = s;
-    begin_block(s, h2->codec.is_server ? s->arena : h2->codec.ops->on_response_arena(&h2->codec, h2->codec.user, &s->base));
+    begin_block(s, h2->codec.is_server
+                       ? s->arena
+                       : h2->codec.ops->on_response_arena(&h2->codec, h2->codec.user, &s->base));
     return verdict(h2);
 }
 
@@ -158,7 +164,8 @@ static int check_limits(struct h2 *h2, struct h2_stream *s, enum header_id id, s
     s->rx_block_bytes += (uint32_t)n;
     if (id == HDR_cookie) {
         s->rx_cookies++;
-        s->rx_cookie_bytes += (uint32_t)n; /* part of rx_block_bytes: no limit of its own is needed */
+        s->rx_cookie_bytes +=
+            (uint32_t)n; /* part of rx_block_bytes: no limit of its own is needed */
     }
     if (s->rx_block_bytes > o->max_headers_bytes) {
         return overflow(h2, s, H2_header_list_size_too_large, "http2.header_list_size_too_large");
@@ -169,8 +176,8 @@ static int check_limits(struct h2 *h2, struct h2_stream *s, enum header_id id, s
     return 0;
 }
 
-int h2_on_header(nghttp2_session *ng, const nghttp2_frame *f, const uint8_t *name_p, size_t name_n, const uint8_t *value_p,
-                 size_t value_n, uint8_t flags, void *user) {
+int h2_on_header(nghttp2_session *ng, const nghttp2_frame *f, const uint8_t *name_p, size_t name_n,
+                 const uint8_t *value_p, size_t value_n, uint8_t flags, void *user) {
     (void)ng;
     (void)f;
     struct h2 *h2 = connection(user);
@@ -202,14 +209,16 @@ int h2_on_header(nghttp2_session *ng, const nghttp2_frame *f, const uint8_t *nam
     return 0;
 }
 
-int h2_on_invalid_header(nghttp2_session *ng, const nghttp2_frame *f, const uint8_t *name, size_t name_n,
-                         const uint8_t *value, size_t value_n, uint8_t flags, void *user) {
+int h2_on_invalid_header(nghttp2_session *ng, const nghttp2_frame *f, const uint8_t *name,
+                         size_t name_n, const uint8_t *value, size_t value_n, uint8_t flags,
+                         void *user) {
     (void)name;
     (void)name_n;
     (void)value;
     (void)value_n;
     (void)flags;
-    return malformed(connection(user), nghttp2_session_get_stream_user_data(ng, f->hd.stream_id), MESSAGE_ERROR_HEADER);
+    return malformed(connection(user), nghttp2_session_get_stream_user_data(ng, f->hd.stream_id),
+                     MESSAGE_ERROR_HEADER);
 }
 
 /* RFC 9113 §8.2.3: crumbs become one field again. */
@@ -224,7 +233,7 @@ static void join_cookies(struct h2 *h2, struct h2_stream *s) {
     }
     char *out = arena_alloc(s->arena, s->rx_cookie_bytes + 2 * s->rx_cookies);
     size_t n = 0;
-    HEADERS_FOREACH(it, s->block) {
+    HEADERS_FOREACH (it, s->block) {
         if (it->id != HDR_cookie) {
             continue;
         }
@@ -348,7 +357,8 @@ void h2_deliver_partial(struct h2 *h2) {
     }
 }
 
-int h2_on_data_chunk(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *data, size_t n, void *user) {
+int h2_on_data_chunk(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *data, size_t n,
+                     void *user) {
     (void)flags;
     struct h2 *h2 = connection(user);
     struct h2_stream *s = nghttp2_session_get_stream_user_data(ng, id);
@@ -395,7 +405,8 @@ static void on_data_frame(struct h2 *h2, const nghttp2_frame *f) {
 static void on_goaway(struct h2 *h2, const nghttp2_frame *f) {
     h2->is_goaway_received = true;
     if (h2->codec.ops->on_goaway) {
-        h2->codec.ops->on_goaway(&h2->codec, h2->codec.user, f->goaway.error_code == NGHTTP2_NO_ERROR,
+        h2->codec.ops->on_goaway(&h2->codec, h2->codec.user,
+                                 f->goaway.error_code == NGHTTP2_NO_ERROR,
                                  (uint32_t)f->goaway.last_stream_id);
     }
 }
@@ -404,8 +415,9 @@ static void on_settings(struct h2 *h2, const nghttp2_frame *f) {
     if ((f->hd.flags & NGHTTP2_FLAG_ACK) || h2->codec.is_server || !h2->codec.ops->on_max_streams) {
         return;
     }
-    h2->codec.ops->on_max_streams(&h2->codec, h2->codec.user,
-                                  nghttp2_session_get_remote_settings(h2->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS));
+    h2->codec.ops->on_max_streams(
+        &h2->codec, h2->codec.user,
+        nghttp2_session_get_remote_settings(h2->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS));
 }
 
 int h2_on_frame_recv(nghttp2_session *ng, const nghttp2_frame *f, void *user) {
@@ -451,6 +463,7 @@ int h2_on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *f, int error, 
     if (error != NGHTTP2_ERR_HTTP_HEADER && error != NGHTTP2_ERR_HTTP_MESSAGING) {
         return verdict(h2);
     }
-    int rc = malformed(h2, s, error == NGHTTP2_ERR_HTTP_HEADER ? MESSAGE_ERROR_HEADER : MESSAGE_ERROR_RULE);
+    int rc = malformed(
+        h2, s, error == NGHTTP2_ERR_HTTP_HEADER ? MESSAGE_ERROR_HEADER : MESSAGE_ERROR_RULE);
     return rc == NGHTTP2_ERR_CALLBACK_FAILURE ? rc : 0;
 }

@@ -76,9 +76,10 @@ static bool te_has_trailers(sv te) {
 }
 
 static void put_fields(struct nv_list *l, const struct headers *h, bool skip_length) {
-    HEADERS_FOREACH(it, h) {
+    HEADERS_FOREACH (it, h) {
         if (it->name.n == 0 || it->name.p[0] == ':' || is_hop_by_hop(it->id) ||
-            (skip_length && it->id == HDR_content_length) || UNLIKELY(!header_value_valid(it->value))) {
+            (skip_length && it->id == HDR_content_length) ||
+            UNLIKELY(!header_value_valid(it->value))) {
             continue;
         }
         if (it->id == HDR_te) {
@@ -102,8 +103,8 @@ static void submit_trailers(struct h2_stream *s) {
     list_end(&l);
 }
 
-static ssize_t read_body(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t length, uint32_t *flags,
-                         nghttp2_data_source *src, void *user) {
+static ssize_t read_body(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t length,
+                         uint32_t *flags, nghttp2_data_source *src, void *user) {
     (void)ng;
     (void)id;
     (void)buf;
@@ -142,8 +143,8 @@ static void move_body(struct buf *out, struct buf *from, size_t n) {
     buf_drain(from, n);
 }
 
-int h2_on_send_data(nghttp2_session *ng, nghttp2_frame *f, const uint8_t *head, size_t n, nghttp2_data_source *src,
-                    void *user) {
+int h2_on_send_data(nghttp2_session *ng, nghttp2_frame *f, const uint8_t *head, size_t n,
+                    nghttp2_data_source *src, void *user) {
     (void)ng;
     struct h2 *h2 = CAST(h2, H2_MAGIC, user);
     struct h2_stream *s = src->ptr;
@@ -192,7 +193,8 @@ void h2_note_outbound(struct h2 *h2, const nghttp2_frame_hd *hd) {
         o->mark_bytes = o->appended;
     }
     o->frames++;
-    o->control += hd->type == NGHTTP2_PING || hd->type == NGHTTP2_SETTINGS || hd->type == NGHTTP2_RST_STREAM;
+    o->control +=
+        hd->type == NGHTTP2_PING || hd->type == NGHTTP2_SETTINGS || hd->type == NGHTTP2_RST_STREAM;
     if (o->frames > h2->codec.opt->h2.max_outbound_frames) {
         h2_count(h2, H2_outbound_flood);
         h2_fail(h2, NGHTTP2_ENHANCE_YOUR_CALM, "http2.outbound_frames_flood");
@@ -204,7 +206,8 @@ void h2_note_outbound(struct h2 *h2, const nghttp2_frame_hd *hd) {
 
 bool h2_check_watermarks(struct h2_stream *s) {
     const struct codec_options *o = s->h2->codec.opt;
-    size_t limit = o->stream_buffer_limit_bytes ? o->stream_buffer_limit_bytes : s->h2->codec.conn->buffer_limit_bytes;
+    size_t limit = o->stream_buffer_limit_bytes ? o->stream_buffer_limit_bytes
+                                                : s->h2->codec.conn->buffer_limit_bytes;
     size_t n = buf_len(&s->out);
     s->is_over_own = limit && (n > limit || (s->is_over_own && n > limit / 2));
     s->is_over_conn = s->h2->is_over_high;
@@ -213,7 +216,8 @@ bool h2_check_watermarks(struct h2_stream *s) {
         return false;
     }
     s->is_above_high = above;
-    void (*tell)(struct codec_stream *) = above ? s->base.ops->on_above_high : s->base.ops->on_below_low;
+    void (*tell)(struct codec_stream *) =
+        above ? s->base.ops->on_above_high : s->base.ops->on_below_low;
     if (tell) {
         tell(&s->base);
     }
@@ -232,7 +236,8 @@ static void wake(struct h2_stream *s) {
 void h2_send_1xx(struct codec_stream *base, const struct headers *h) {
     struct h2_stream *s = h2_stream_of(base);
     unsigned status = headers_status(h);
-    if (BUG(!base->codec->is_server || status < 100 || status > 199 || status == 101) || s->is_tx_headers) {
+    if (BUG(!base->codec->is_server || status < 100 || status > 199 || status == 101) ||
+        s->is_tx_headers) {
         return;
     }
     struct nv_list l;
@@ -244,7 +249,8 @@ void h2_send_1xx(struct codec_stream *base, const struct headers *h) {
     h2_pump(s->h2);
 }
 
-static void put_response_pseudo(struct nv_list *l, const struct h2_stream *s, const struct headers *h) {
+static void put_response_pseudo(struct nv_list *l, const struct h2_stream *s,
+                                const struct headers *h) {
     unsigned status = headers_status(h);
     if (status == 101 && s->is_extended_connect) { /* RFC 8441 §5: accepted is 200 here */
         put_id(l, HDR_status, SV("200"));
@@ -278,8 +284,8 @@ static void put_request_pseudo(struct nv_list *l, struct h2_stream *s, const str
         put_pseudo(l, h, HDR_method);
         put_pseudo(l, h, HDR_protocol);
     }
-    bool is_plain_connect =
-        !s->is_upgrade && sv_eq(headers_get(h, HDR_method), SV("CONNECT")) && !headers_has(h, HDR_protocol);
+    bool is_plain_connect = !s->is_upgrade && sv_eq(headers_get(h, HDR_method), SV("CONNECT")) &&
+                            !headers_has(h, HDR_protocol);
     if (!is_plain_connect) {
         sv scheme = headers_get(h, HDR_scheme);
         put_id(l, HDR_scheme, scheme.n ? scheme : SV("http"));

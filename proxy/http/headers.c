@@ -7,15 +7,14 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-static const sv names[HDR_COUNT] = {
-    [HDR_OTHER] = SV_INIT(""),
+static const sv names[HDR_COUNT] = {[HDR_OTHER] = SV_INIT(""),
 #define X(id, name) [HDR_##id] = SV_INIT(name),
-    HEADER_IDS(X)
+                                    HEADER_IDS(X)
 #undef X
 };
 
 /* --- name to id --- */
-#define TABLE_BITS 10u
+#define TABLE_BITS 11u
 #define TABLE_SIZE (1u << TABLE_BITS)
 _Static_assert(HDR_COUNT < TABLE_SIZE / 3, "keep the name table sparse: raise TABLE_BITS");
 
@@ -34,7 +33,8 @@ static inline uint32_t name_hash(const char *p, size_t n) {
         memcpy(&a, p, 4);
         memcpy(&b, p + n - 4, 4);
     } else if (n) {
-        a = (uint64_t)(unsigned char)p[0] << 16 | (uint64_t)(unsigned char)p[n / 2] << 8 | (unsigned char)p[n - 1];
+        a = (uint64_t)(unsigned char)p[0] << 16 | (uint64_t)(unsigned char)p[n / 2] << 8 |
+            (unsigned char)p[n - 1];
     }
     uint64_t h = (a + n) * 0x9E3779B97F4A7C15ull ^ (b * 0xD6E8FEB86659FD93ull);
     return (uint32_t)((h ^ h >> 29) * 0xBF58476D1CE4E5B9ull >> (64 - TABLE_BITS));
@@ -80,12 +80,13 @@ sv header_name(enum header_id id) {
 #define U(c) [c] = (c) + 32
 /* Token characters, mapped to lower case; 0: not a token character. */
 static const unsigned char token_lower[256] = {
-    A('!'), A('#'), A('$'), A('%'), A('&'), A('\''), A('*'), A('+'), A('-'), A('.'), A('^'), A('_'), A('`'), A('|'), A('~'),
-    A('0'), A('1'), A('2'), A('3'), A('4'), A('5'), A('6'), A('7'), A('8'), A('9'), A('a'), A('b'), A('c'), A('d'), A('e'),
-    A('f'), A('g'), A('h'), A('i'), A('j'), A('k'), A('l'), A('m'), A('n'), A('o'), A('p'), A('q'), A('r'), A('s'), A('t'),
-    A('u'), A('v'), A('w'), A('x'), A('y'), A('z'), U('A'), U('B'), U('C'), U('D'), U('E'), U('F'), U('G'), U('H'), U('I'),
-    U('J'), U('K'), U('L'), U('M'), U('N'), U('O'), U('P'), U('Q'), U('R'), U('S'), U('T'), U('U'), U('V'), U('W'), U('X'),
-    U('Y'), U('Z'),
+    A('!'), A('#'), A('$'), A('%'), A('&'), A('\''), A('*'), A('+'), A('-'), A('.'), A('^'),
+    A('_'), A('`'), A('|'), A('~'), A('0'), A('1'),  A('2'), A('3'), A('4'), A('5'), A('6'),
+    A('7'), A('8'), A('9'), A('a'), A('b'), A('c'),  A('d'), A('e'), A('f'), A('g'), A('h'),
+    A('i'), A('j'), A('k'), A('l'), A('m'), A('n'),  A('o'), A('p'), A('q'), A('r'), A('s'),
+    A('t'), A('u'), A('v'), A('w'), A('x'), A('y'),  A('z'), U('A'), U('B'), U('C'), U('D'),
+    U('E'), U('F'), U('G'), U('H'), U('I'), U('J'),  U('K'), U('L'), U('M'), U('N'), U('O'),
+    U('P'), U('Q'), U('R'), U('S'), U('T'), U('U'),  U('V'), U('W'), U('X'), U('Y'), U('Z'),
 };
 #undef A
 #undef U
@@ -134,7 +135,9 @@ bool header_is_token(sv s) {
     return !bad;
 }
 
-static inline bool value_byte_valid(unsigned char c) { return (c >= 0x20 && c != 0x7f) || c == '\t'; }
+static inline bool value_byte_valid(unsigned char c) {
+    return (c >= 0x20 && c != 0x7f) || c == '\t';
+}
 
 #define LANES(b) (0x0101010101010101ull * (b))
 /* Nonzero when one of 8 bytes may be a control character; HTAB raises it too. */
@@ -170,13 +173,20 @@ bool header_value_valid(sv v) {
 /* --- blocks --- */
 #define FIRST_CAP 24u
 
+static struct header no_headers[1]; /* an empty block's array: iteration needs no NULL check */
+
 void headers_init(struct headers *h, struct arena *a) {
     memset(h, 0, sizeof(*h));
+    h->v = no_headers;
     h->arena = a;
 }
 
-static inline void mark_present(struct headers *h, unsigned id) { h->present_[id >> 6] |= 1ull << (id & 63); }
-static inline bool maybe_present(const struct headers *h, unsigned id) { return h->present_[id >> 6] >> (id & 63) & 1; }
+static inline void mark_present(struct headers *h, unsigned id) {
+    h->present_[id >> 6] |= 1ull << (id & 63);
+}
+static inline bool maybe_present(const struct headers *h, unsigned id) {
+    return h->present_[id >> 6] >> (id & 63) & 1;
+}
 
 /* A larger array without the holes; the old one stays readable in the arena. */
 static bool grow(struct headers *h) {
@@ -188,7 +198,9 @@ static bool grow(struct headers *h) {
     cap = cap < HEADERS_MAX ? cap : HEADERS_MAX;
     struct header *v = arena_alloc(h->arena, cap * sizeof(*v));
     unsigned n = 0;
-    HEADERS_FOREACH(it, h) { v[n++] = *it; }
+    HEADERS_FOREACH (it, h) {
+        v[n++] = *it;
+    }
     h->v = v;
     h->n = (uint16_t)n;
     h->cap = (uint16_t)cap;
@@ -206,7 +218,9 @@ bool headers_add(struct headers *h, enum header_id id, sv name, sv value) {
     return true;
 }
 
-bool headers_add_id(struct headers *h, enum header_id id, sv value) { return headers_add(h, id, names[id], value); }
+bool headers_add_id(struct headers *h, enum header_id id, sv value) {
+    return headers_add(h, id, names[id], value);
+}
 
 bool headers_add_copy(struct headers *h, sv name, sv value) {
     enum header_id id = header_id_of(name);
@@ -217,7 +231,7 @@ struct header *headers_find(const struct headers *h, enum header_id id) {
     if (!maybe_present(h, id) || id == HDR_OTHER) {
         return NULL;
     }
-    HEADERS_FOREACH(it, h) {
+    HEADERS_FOREACH (it, h) {
         if (it->id == id) {
             return it;
         }
@@ -234,7 +248,7 @@ struct header *headers_find_name(const struct headers *h, sv name) {
     if (!maybe_present(h, id)) {
         return NULL;
     }
-    HEADERS_FOREACH(it, h) {
+    HEADERS_FOREACH (it, h) {
         if (is_named(it, id, name)) {
             return it;
         }
@@ -318,7 +332,7 @@ unsigned headers_remove(struct headers *h, enum header_id id) {
         return 0;
     }
     unsigned n = 0;
-    HEADERS_FOREACH(it, h) {
+    HEADERS_FOREACH (it, h) {
         if (it->id == id) {
             hole(h, it);
             n++;
@@ -334,7 +348,7 @@ unsigned headers_remove_name(struct headers *h, sv name) {
         return headers_remove(h, id);
     }
     unsigned n = 0;
-    HEADERS_FOREACH(it, h) {
+    HEADERS_FOREACH (it, h) {
         if (it->id == HDR_OTHER && sv_eq(it->name, name)) {
             hole(h, it);
             n++;
@@ -345,7 +359,7 @@ unsigned headers_remove_name(struct headers *h, sv name) {
 
 unsigned headers_remove_prefix(struct headers *h, sv prefix) {
     unsigned n = 0;
-    HEADERS_FOREACH(it, h) {
+    HEADERS_FOREACH (it, h) {
         if (sv_starts(it->name, prefix)) {
             hole(h, it);
             n++;
@@ -364,7 +378,7 @@ sv headers_joined(const struct headers *h, enum header_id id, sv name, struct ar
     size_t total = 0;
     unsigned count = 0;
     sv only = SV_NULL;
-    HEADERS_FOREACH(it, h) {
+    HEADERS_FOREACH (it, h) {
         if (is_named(it, id, name)) {
             total += it->value.n + (count ? 1 : 0);
             only = it->value.p ? it->value : SV("");
@@ -377,7 +391,7 @@ sv headers_joined(const struct headers *h, enum header_id id, sv name, struct ar
     char *out = arena_alloc(a, total + 1);
     size_t at = 0;
     bool first = true;
-    HEADERS_FOREACH(it, h) {
+    HEADERS_FOREACH (it, h) {
         if (!is_named(it, id, name)) {
             continue;
         }
@@ -395,7 +409,7 @@ sv headers_joined(const struct headers *h, enum header_id id, sv name, struct ar
 unsigned headers_count(const struct headers *h) { return (unsigned)h->n - h->removed; }
 
 void headers_copy(struct headers *dst, const struct headers *src) {
-    HEADERS_FOREACH(it, src) {
+    HEADERS_FOREACH (it, src) {
         sv name = it->id ? names[it->id] : arena_sv(dst->arena, it->name);
         if (!headers_add(dst, it->id, name, arena_sv(dst->arena, it->value))) {
             return; /* src obeys the same limit: only when dst was not empty */
@@ -409,7 +423,8 @@ unsigned headers_status(const struct headers *h) {
     if (s.n != 3 || !ascii_isdigit(s.p[0]) || !ascii_isdigit(s.p[1]) || !ascii_isdigit(s.p[2])) {
         return 0;
     }
-    unsigned code = (unsigned)(s.p[0] - '0') * 100 + (unsigned)(s.p[1] - '0') * 10 + (unsigned)(s.p[2] - '0');
+    unsigned code =
+        (unsigned)(s.p[0] - '0') * 100 + (unsigned)(s.p[1] - '0') * 10 + (unsigned)(s.p[2] - '0');
     return code >= 100 ? code : 0;
 }
 

@@ -21,8 +21,8 @@ struct headers {
     struct arena *arena;
     struct header *v;
     uint16_t n, cap;
-    uint16_t removed;           /* holes */
-    uint32_t bytes;             /* sum of name and value lengths, without holes */
+    uint16_t removed;                         /* holes */
+    uint32_t bytes;                           /* sum of name and value lengths, without holes */
     uint64_t present_[(HDR_COUNT + 63) / 64]; /* ids that may be there */
 };
 
@@ -38,13 +38,15 @@ bool header_name_normalise(char *name, size_t n, enum header_id *id);
 size_t header_name_scan(char *p, size_t n, enum header_id *id);
 bool header_name_valid(sv name); /* a non-empty token that is lower case already (HTTP/2) */
 bool header_is_token(sv s);      /* RFC 9110 token of any case: methods, chunk extensions */
-bool header_value_valid(sv v); /* no NUL, CR, LF or other control bytes except HTAB; DEL refused; obs-text allowed */
+bool header_value_valid(
+    sv v); /* no NUL, CR, LF or other control bytes except HTAB; DEL refused; obs-text allowed */
 
 /* Append without copying. False: HEADERS_MAX reached. */
 bool headers_add(struct headers *h, enum header_id id, sv name, sv value);
 /* Append copies into the arena. `name` must be lower case. */
 bool headers_add_copy(struct headers *h, sv name, sv value);
-bool headers_add_id(struct headers *h, enum header_id id, sv value); /* known name, value borrowed */
+bool headers_add_id(struct headers *h, enum header_id id,
+                    sv value); /* known name, value borrowed */
 /* First value, or SV_NULL with p == NULL when absent. */
 sv headers_get(const struct headers *h, enum header_id id);
 sv headers_get_name(const struct headers *h, sv name); /* lower case */
@@ -58,17 +60,17 @@ bool headers_set(struct headers *h, enum header_id id, sv value);
 bool headers_set_name(struct headers *h, sv name, sv value); /* copies both into the arena */
 /* Append to the first value with ", " between, or add. The joined value is made in the arena. */
 bool headers_append(struct headers *h, enum header_id id, sv value);
-unsigned headers_remove(struct headers *h, enum header_id id);          /* all of them; returns the count */
+unsigned headers_remove(struct headers *h, enum header_id id); /* all of them; returns the count */
 unsigned headers_remove_name(struct headers *h, sv name);
 unsigned headers_remove_prefix(struct headers *h, sv prefix);
 /* All values joined with "," (Envoy's getAllOfHeaderAsString): a borrow of the only value, or arena memory. p NULL: absent */
 sv headers_joined(const struct headers *h, enum header_id id, sv name, struct arena *a);
-unsigned headers_count(const struct headers *h); /* without holes */
+unsigned headers_count(const struct headers *h);                   /* without holes */
 void headers_copy(struct headers *dst, const struct headers *src); /* deep, into dst's arena */
-unsigned headers_status(const struct headers *h);  /* :status as a number, 0 when absent or bad */
+unsigned headers_status(const struct headers *h); /* :status as a number, 0 when absent or bad */
 void headers_set_status(struct headers *h, unsigned code);
 
-#define HEADERS_FOREACH(it, h)                                                        \
+#define HEADERS_FOREACH(it, h)                                                          \
     for (struct header *it = (h)->v, *it##_end = (h)->v + (h)->n; it != it##_end; it++) \
         if (!(it->flags & HEADER_REMOVED))
 

@@ -7,14 +7,17 @@
 /* How a byte of the path behaves in normalisation. */
 enum { PLAIN, ESCAPE, SPECIAL }; /* SPECIAL: '%', '\\', '/', '.' */
 static const unsigned char classes[256] = {
-    [0 ... 0x20] = ESCAPE, [0x7f ... 0xff] = ESCAPE, ['"'] = ESCAPE, ['<'] = ESCAPE, ['>'] = ESCAPE, ['^'] = ESCAPE,
-    ['`'] = ESCAPE,        ['{'] = ESCAPE,           ['|'] = ESCAPE, ['}'] = ESCAPE, ['%'] = SPECIAL, ['\\'] = SPECIAL,
+    [0 ... 0x20] = ESCAPE, [0x7f ... 0xff] = ESCAPE, ['"'] = ESCAPE,  ['<'] = ESCAPE,
+    ['>'] = ESCAPE,        ['^'] = ESCAPE,           ['`'] = ESCAPE,  ['{'] = ESCAPE,
+    ['|'] = ESCAPE,        ['}'] = ESCAPE,           ['%'] = SPECIAL, ['\\'] = SPECIAL,
     ['/'] = SPECIAL,       ['.'] = SPECIAL,
 };
 
 static const char hex_digits[] = "0123456789ABCDEF";
 
-static bool is_unreserved(unsigned char c) { return ascii_isalnum((char)c) || c == '-' || c == '.' || c == '_' || c == '~'; }
+static bool is_unreserved(unsigned char c) {
+    return ascii_isalnum((char)c) || c == '-' || c == '.' || c == '_' || c == '~';
+}
 
 /* Value of the escape at p[0] == '%', or -1 when it is none. */
 static int escape_value(const char *p, const char *end) {
@@ -68,6 +71,11 @@ static void put_escaped(struct canon *c, unsigned char byte) {
     *c->out++ = hex_digits[byte & 15];
 }
 
+/* Would a digit written now complete an escape that the path only seemed not to have ("%%32e")? */
+static bool completes_escape(const struct canon *c) {
+    return c->out[-1] == '%' || (c->out - c->start >= 2 && c->out[-2] == '%');
+}
+
 /* One byte or escape of a segment. False: a NUL or ill-formed UTF-8. */
 static bool put_next(struct canon *c) {
     unsigned char byte = (unsigned char)*c->in;
@@ -76,7 +84,7 @@ static bool put_next(struct canon *c) {
         if (v == 0) {
             return false;
         }
-        if (v > 0 && is_unreserved((unsigned char)v)) {
+        if (v > 0 && is_unreserved((unsigned char)v) && !completes_escape(c)) {
             *c->out++ = (char)v;
         } else {
             size_t n = v > 0 ? 3 : 1;
@@ -110,8 +118,7 @@ static size_t canonicalise(sv path, char *out) {
         }
         *c.out++ = '/';
         c.in++;
-        while (eat_dot_segment(&c)) {
-        }
+        while (eat_dot_segment(&c)) {}
     }
     return (size_t)(c.out - out);
 }
@@ -120,7 +127,8 @@ static size_t canonicalise(sv path, char *out) {
 static bool is_canonical(sv path) {
     for (size_t i = 0; i < path.n; i++) {
         unsigned char cls = classes[(unsigned char)path.p[i]];
-        if (LIKELY(cls == PLAIN) || (path.p[i] == '/' && !(i + 1 < path.n && path.p[i + 1] == '.'))) {
+        if (LIKELY(cls == PLAIN) ||
+            (path.p[i] == '/' && !(i + 1 < path.n && path.p[i + 1] == '.'))) {
             continue;
         }
         if (path.p[i] != '.' || (i && path.p[i - 1] == '/')) {
@@ -172,46 +180,65 @@ static size_t merge(char *p, size_t n) {
     return w == 1 && n > 1 ? 2 : w;
 }
 
-enum path_result path_normalise(sv *path, bool normalise, bool merge_slashes, enum escaped_slashes slashes, struct arena *a) {
-    sv part = sv_sub(*path, 0, sv_find(*path, '?'));
+struct rewrite {
+    bool unescape, canon, merge;
+};
+
+/* `part`, the path without its query, into out (3 times as long). SIZE_MAX: refused. */
+static size_t rewrite_path(sv part, struct rewrite what, char *out, struct arena *a) {
+    if (what.unescape) {
+        char *plain = arena_alloc(a, part.n);
+        part = sv_from(plain, unescape_slashes(part, plain));
+    }
+    size_t n = part.n;
+    if (what.canon) {
+        n = canonicalise(part, out);
+    } else {
+        memcpy(out, part.p, part.n);
+    }
+    return n != SIZE_MAX && what.merge ? merge(out, n) : n;
+}
+
+/* What is to be done; PATH_CHANGED: do it, else the answer. */
+static enum path_result plan_rewrite(sv part, bool normalise, enum escaped_slashes slashes,
+                                     struct rewrite *what) {
     if (part.n == 0 || part.p[0] != '/') {
         return PATH_OK; /* "*", CONNECT: nothing to normalise */
     }
     if (normalise && sv_find(part, '#') != SIZE_MAX) {
         return PATH_REJECT;
     }
-    bool unescape = slashes != ESCAPED_SLASHES_KEEP && has_escaped_slash(part);
-    if (unescape && slashes == ESCAPED_SLASHES_REJECT) {
+    what->unescape = slashes != ESCAPED_SLASHES_KEEP && has_escaped_slash(part);
+    if (what->unescape && slashes == ESCAPED_SLASHES_REJECT) {
         return PATH_REJECT;
     }
-    bool canon = normalise && (unescape || !is_canonical(part));
-    if (!unescape && !canon && !(merge_slashes && sv_contains(part, SV("//")))) {
-        return PATH_OK;
+    what->canon = normalise && (what->unescape || !is_canonical(part));
+    bool merges = what->merge && sv_contains(part, SV("//"));
+    return what->unescape || what->canon || merges ? PATH_CHANGED : PATH_OK;
+}
+
+enum path_result path_normalise(sv *path, bool normalise, bool merge_slashes,
+                                enum escaped_slashes slashes, struct arena *a) {
+    sv part = sv_sub(*path, 0, sv_find(*path, '?'));
+    struct rewrite what = {.merge = merge_slashes};
+    enum path_result plan = plan_rewrite(part, normalise, slashes, &what);
+    if (plan != PATH_CHANGED) {
+        return plan;
     }
     sv query = sv_skip(*path, part.n);
     char *out = arena_alloc(a, part.n * 3 + query.n + 1);
-    size_t n = part.n;
-    if (unescape) {
-        char *plain = arena_alloc(a, part.n);
-        n = unescape_slashes(part, plain);
-        part = sv_from(plain, n);
+    size_t n = rewrite_path(part, what, out, a);
+    if (n == SIZE_MAX) {
+        return PATH_REJECT;
     }
-    if (canon) {
-        n = canonicalise(part, out);
-        if (n == SIZE_MAX) {
-            return PATH_REJECT;
-        }
-    } else {
-        memcpy(out, part.p, part.n);
-    }
-    n = merge_slashes ? merge(out, n) : n;
     memcpy(out + n, query.n ? query.p : "", query.n);
     sv result = sv_from(out, n + query.n);
     if (sv_eq(result, *path)) {
         return PATH_OK;
     }
     *path = result;
-    return unescape && slashes == ESCAPED_SLASHES_UNESCAPE_REDIRECT ? PATH_REDIRECT : PATH_CHANGED;
+    bool redirects = what.unescape && slashes == ESCAPED_SLASHES_UNESCAPE_REDIRECT;
+    return redirects ? PATH_REDIRECT : PATH_CHANGED;
 }
 
 /* --- queries --- */
@@ -318,9 +345,10 @@ bool host_port(sv authority, uint16_t *port) {
 }
 
 static const unsigned char authority_bytes[256] = {
-    ['a' ... 'z'] = 1, ['A' ... 'Z'] = 1, ['0' ... '9'] = 1, ['-'] = 1, ['.'] = 1, ['_'] = 1, ['~'] = 1, ['!'] = 1,
-    ['$'] = 1,         ['&'] = 1,         ['\''] = 1,        ['('] = 1, [')'] = 1, ['*'] = 1, ['+'] = 1, [','] = 1,
-    [';'] = 1,         ['='] = 1,         [':'] = 1,         ['@'] = 1, ['['] = 1, [']'] = 1, ['%'] = 1,
+    ['a' ... 'z'] = 1, ['A' ... 'Z'] = 1, ['0' ... '9'] = 1, ['-'] = 1, ['.'] = 1,  ['_'] = 1,
+    ['~'] = 1,         ['!'] = 1,         ['$'] = 1,         ['&'] = 1, ['\''] = 1, ['('] = 1,
+    [')'] = 1,         ['*'] = 1,         ['+'] = 1,         [','] = 1, [';'] = 1,  ['='] = 1,
+    [':'] = 1,         ['@'] = 1,         ['['] = 1,         [']'] = 1, ['%'] = 1,
 };
 
 bool authority_valid(sv authority) {

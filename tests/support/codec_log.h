@@ -17,11 +17,11 @@ struct codec_log {
     struct codec *codec;
     struct arena arena;
     struct buf text, body, tx;
-    struct codec_stream *stream;      /* the last one begun or opened */
-    struct headers *headers;          /* the last received */
+    struct codec_stream *stream; /* the last one begun or opened */
+    struct headers *headers;     /* the last received */
     bool auto_reply, reset_on_headers, disable_on_headers, free_on_headers, raw_on_headers, silent;
     bool is_replied;
-    bool has_id_prefix;               /* HTTP/2: events carry the stream's id */
+    bool has_id_prefix; /* HTTP/2: events carry the stream's id */
     unsigned begins, ends, bad, resets, above, below, goaways;
     int error;
     enum reset_reason reason;
@@ -58,7 +58,7 @@ static void codec_log_id(struct codec_log *l, struct codec_stream *s) {
 static void codec_log_headers(struct codec_log *l, const struct headers *h) {
     buf_lit(&l->text, "{");
     bool first = true;
-    HEADERS_FOREACH(it, h) {
+    HEADERS_FOREACH (it, h) {
         buf_printf(&l->text, "%s%.*s=%.*s", first ? "" : ",", SV_ARG(it->name), SV_ARG(it->value));
         first = false;
     }
@@ -111,7 +111,8 @@ static void codec_log_on_headers(struct codec_stream *s, struct headers *h, bool
         codec_log_end(l, s);
         return;
     }
-    bool is_tunnel = headers_has(h, HDR_upgrade) || sv_eq(headers_get(h, HDR_method), SV("CONNECT"));
+    bool is_tunnel =
+        headers_has(h, HDR_upgrade) || sv_eq(headers_get(h, HDR_method), SV("CONNECT"));
     if (l->raw_on_headers && is_tunnel) {
         struct headers answer;
         l->is_replied = true;
@@ -155,7 +156,8 @@ static void codec_log_on_reset(struct codec_stream *s, enum reset_reason why) {
     codec_log_id(l, s);
     l->resets++;
     l->reason = why;
-    buf_printf(&l->text, "R%d%s%s;", (int)why, s->error_details ? " " : "", s->error_details ? s->error_details : "");
+    buf_printf(&l->text, "R%d%s%s;", (int)why, s->error_details ? " " : "",
+               s->error_details ? s->error_details : "");
 }
 
 static void codec_log_on_above(struct codec_stream *s) { codec_log_of(s)->above++; }
@@ -182,13 +184,15 @@ static struct arena *codec_log_on_begin(struct codec *c, void *user, struct code
     return &l->arena;
 }
 
-static struct arena *codec_log_on_response_arena(struct codec *c, void *user, struct codec_stream *s) {
+static struct arena *codec_log_on_response_arena(struct codec *c, void *user,
+                                                 struct codec_stream *s) {
     (void)c;
     (void)s;
     return &((struct codec_log *)user)->arena;
 }
 
-static void codec_log_on_bad_request(struct codec *c, void *user, struct codec_stream *s, unsigned status) {
+static void codec_log_on_bad_request(struct codec *c, void *user, struct codec_stream *s,
+                                     unsigned status) {
     (void)c;
     struct codec_log *l = user;
     l->bad++;
@@ -224,8 +228,8 @@ static const struct codec_ops codec_log_ops = {
     .on_stream_end = codec_log_on_stream_end,
 };
 
-typedef struct codec *(*codec_maker)(struct conn *, const struct codec_options *, const struct codec_stats *,
-                                     const struct codec_ops *, void *);
+typedef struct codec *(*codec_maker)(struct conn *, const struct codec_options *,
+                                     const struct codec_stats *, const struct codec_ops *, void *);
 
 static void codec_log_init(struct codec_log *l, struct loop *loop) {
     memset(l, 0, sizeof(*l));

@@ -20,7 +20,7 @@ static void fake_conn_init(struct conn *c, struct loop *l) {
     fake_conn_closes = 0;
 }
 
-static void fake_conn_fini(struct conn *c) {
+UNUSED static void fake_conn_fini(struct conn *c) {
     buf_fini(&c->in_);
     buf_fini(&c->out_);
 }

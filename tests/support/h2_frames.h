@@ -25,7 +25,8 @@ static void h2_put_int(struct buf *b, uint64_t v, unsigned bytes) {
     }
 }
 
-static void h2_put_frame(struct buf *b, uint8_t type, uint8_t flags, uint32_t stream, struct buf *payload) {
+static void h2_put_frame(struct buf *b, uint8_t type, uint8_t flags, uint32_t stream,
+                         struct buf *payload) {
     h2_put_int(b, buf_len(payload), 3);
     h2_put_int(b, type, 1);
     h2_put_int(b, flags, 1);
@@ -86,7 +87,8 @@ static void h2_put_text_frame(struct buf *out, sv f) {
     sv_eat(&f, SV(" "));
     struct buf p;
     buf_init(&p);
-    uint8_t head = (uint8_t)((plus ? NGHTTP2_FLAG_END_STREAM : 0) | (minus ? 0 : NGHTTP2_FLAG_END_HEADERS));
+    uint8_t head =
+        (uint8_t)((plus ? NGHTTP2_FLAG_END_STREAM : 0) | (minus ? 0 : NGHTTP2_FLAG_END_HEADERS));
     switch (kind) {
     case 'h':
     case 'c':
@@ -174,7 +176,8 @@ struct h2_frame_reader {
     bool show_all; /* SETTINGS and WINDOW_UPDATE too */
 };
 
-UNUSED static void h2_show_block(struct h2_frame_reader *r, const uint8_t *p, size_t n, struct buf *out) {
+UNUSED static void h2_show_block(struct h2_frame_reader *r, const uint8_t *p, size_t n,
+                                 struct buf *out) {
     int flags = 0;
     bool first = true;
     do {
@@ -187,18 +190,22 @@ UNUSED static void h2_show_block(struct h2_frame_reader *r, const uint8_t *p, si
         p += rc;
         n -= (size_t)rc;
         if (flags & NGHTTP2_HD_INFLATE_EMIT) {
-            buf_printf(out, "%s%.*s=%.*s", first ? "" : "|", (int)nv.namelen, nv.name, (int)nv.valuelen, nv.value);
+            buf_printf(out, "%s%.*s=%.*s", first ? "" : "|", (int)nv.namelen, nv.name,
+                       (int)nv.valuelen, nv.value);
             first = false;
         }
     } while (n || !(flags & NGHTTP2_HD_INFLATE_FINAL));
     nghttp2_hd_inflate_end_headers(r->inflater);
 }
 
-UNUSED static void h2_show_frame(struct h2_frame_reader *r, const uint8_t *f, size_t n, struct buf *out) {
+UNUSED static void h2_show_frame(struct h2_frame_reader *r, const uint8_t *f, size_t n,
+                                 struct buf *out) {
     const uint8_t *p = f + 9;
     uint32_t stream = (uint32_t)f[5] << 24 | (uint32_t)f[6] << 16 | (uint32_t)f[7] << 8 | f[8];
-    uint32_t first = n >= 4 ? (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3] : 0;
-    uint32_t second = n >= 8 ? (uint32_t)p[4] << 24 | (uint32_t)p[5] << 16 | (uint32_t)p[6] << 8 | p[7] : 0;
+    uint32_t first =
+        n >= 4 ? (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3] : 0;
+    uint32_t second =
+        n >= 8 ? (uint32_t)p[4] << 24 | (uint32_t)p[5] << 16 | (uint32_t)p[6] << 8 | p[7] : 0;
     const char *plus = f[4] & 1 ? "+" : "";
     switch (f[3]) {
     case NGHTTP2_HEADERS:
@@ -227,7 +234,8 @@ UNUSED static void h2_show_frame(struct h2_frame_reader *r, const uint8_t *f, si
             buf_printf(out, "s%s", plus);
             for (size_t i = 0; i + 6 <= n; i += 6) {
                 buf_printf(out, "%s%u=%u", i ? "," : " ", p[i] << 8 | p[i + 1],
-                           (uint32_t)p[i + 2] << 24 | (uint32_t)p[i + 3] << 16 | (uint32_t)p[i + 4] << 8 | p[i + 5]);
+                           (uint32_t)p[i + 2] << 24 | (uint32_t)p[i + 3] << 16 |
+                               (uint32_t)p[i + 4] << 8 | p[i + 5]);
             }
             buf_lit(out, ";");
         }

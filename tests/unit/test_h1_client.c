@@ -14,7 +14,8 @@ static void begin(struct codec_log *l) {
     codec_log_start(l, h1_client_new);
 }
 
-static void make_request(struct headers *h, struct arena *a, const char *method, const struct field *f, size_t n) {
+static void make_request(struct headers *h, struct arena *a, const char *method,
+                         const struct field *f, size_t n) {
     headers_init(h, a);
     headers_add_id(h, HDR_method, sv_cstr(method));
     headers_add_id(h, HDR_path, SV("/p"));
@@ -25,7 +26,8 @@ static void make_request(struct headers *h, struct arena *a, const char *method,
     }
 }
 
-static struct codec_stream *send_request(struct codec_log *l, const char *method, const struct field *f, size_t n, bool end) {
+static struct codec_stream *send_request(struct codec_log *l, const char *method,
+                                         const struct field *f, size_t n, bool end) {
     l->stream = l->codec->vt->open(l->codec, &codec_log_stream_ops, l);
     assert_non_null(l->stream);
     struct headers h;
@@ -52,16 +54,47 @@ static const struct {
     {"GET", {{0}}, NULL, "GET /p HTTP/1.1\r\nhost: h:1\r\n\r\n", false},
     {"DELETE", {{0}}, NULL, "DELETE /p HTTP/1.1\r\nhost: h:1\r\n\r\n", false},
     {"POST", {{0}}, NULL, "POST /p HTTP/1.1\r\nhost: h:1\r\ncontent-length: 0\r\n\r\n", false},
-    {"PUT", {{"x", "y"}}, NULL, "PUT /p HTTP/1.1\r\nhost: h:1\r\nx: y\r\ncontent-length: 0\r\n\r\n", false},
-    {"POST", {{0}}, "abc", "POST /p HTTP/1.1\r\nhost: h:1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", false},
-    {"GET", {{0}}, "abc", "GET /p HTTP/1.1\r\nhost: h:1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", false},
-    {"POST", {{"content-length", "3"}}, "abc", "POST /p HTTP/1.1\r\nhost: h:1\r\ncontent-length: 3\r\n\r\nabc", false},
-    {"POST", {{"content-length", "3"}}, "abcd", "POST /p HTTP/1.1\r\nhost: h:1\r\ncontent-length: 3\r\n\r\nabc", true},
-    {"POST", {{"content-length", "3"}}, "ab", "POST /p HTTP/1.1\r\nhost: h:1\r\ncontent-length: 3\r\n\r\nab", true},
-    {"POST", {{"transfer-encoding", "chunked"}, {"content-length", "1"}}, "a",
-     "POST /p HTTP/1.1\r\nhost: h:1\r\ncontent-length: 1\r\n\r\na", false},
+    {"PUT",
+     {{"x", "y"}},
+     NULL,
+     "PUT /p HTTP/1.1\r\nhost: h:1\r\nx: y\r\ncontent-length: 0\r\n\r\n",
+     false},
+    {"POST",
+     {{0}},
+     "abc",
+     "POST /p HTTP/1.1\r\nhost: h:1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+     false},
+    {"GET",
+     {{0}},
+     "abc",
+     "GET /p HTTP/1.1\r\nhost: h:1\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+     false},
+    {"POST",
+     {{"content-length", "3"}},
+     "abc",
+     "POST /p HTTP/1.1\r\nhost: h:1\r\ncontent-length: 3\r\n\r\nabc",
+     false},
+    {"POST",
+     {{"content-length", "3"}},
+     "abcd",
+     "POST /p HTTP/1.1\r\nhost: h:1\r\ncontent-length: 3\r\n\r\nabc",
+     true},
+    {"POST",
+     {{"content-length", "3"}},
+     "ab",
+     "POST /p HTTP/1.1\r\nhost: h:1\r\ncontent-length: 3\r\n\r\nab",
+     true},
+    {"POST",
+     {{"transfer-encoding", "chunked"}, {"content-length", "1"}},
+     "a",
+     "POST /p HTTP/1.1\r\nhost: h:1\r\ncontent-length: 1\r\n\r\na",
+     false},
     {"GET", {{"host", "evil"}}, NULL, "GET /p HTTP/1.1\r\nhost: h:1\r\n\r\n", false},
-    {"GET", {{"x", "a\r\nhost: evil"}}, NULL, "GET /p HTTP/1.1\r\nhost: h:1\r\nx: a  host: evil\r\n\r\n", false},
+    {"GET",
+     {{"x", "a\r\nhost: evil"}},
+     NULL,
+     "GET /p HTTP/1.1\r\nhost: h:1\r\nx: a  host: evil\r\n\r\n",
+     false},
     {"CONNECT", {{0}}, NULL, "CONNECT h:1 HTTP/1.1\r\nhost: h:1\r\n\r\n", false},
 };
 
@@ -70,7 +103,8 @@ static void test_requests(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(requests); i++) {
         struct codec_log l;
         begin(&l);
-        send_request(&l, requests[i].method, requests[i].fields, ARRAY_LEN(requests[i].fields), !requests[i].body);
+        send_request(&l, requests[i].method, requests[i].fields, ARRAY_LEN(requests[i].fields),
+                     !requests[i].body);
         if (requests[i].body) {
             struct buf body;
             buf_init(&body);
@@ -126,7 +160,9 @@ static void test_trailers_sent(void **state) {
     headers_add_copy(&t, SV("x-t"), SV("v"));
     headers_add_copy(&t, SV("content-length"), SV("5"));
     l.codec->vt->send_trailers(l.stream, &t);
-    check_out(&l, "POST /p HTTP/1.1\r\nhost: h:1\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx-t: v\r\n\r\n");
+    check_out(
+        &l,
+        "POST /p HTTP/1.1\r\nhost: h:1\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx-t: v\r\n\r\n");
     codec_log_fini(&l);
 }
 
@@ -142,14 +178,17 @@ static void test_trailers_sent(void **state) {
 static const struct {
     const char *method;
     sv input;
-    const char *want;  /* without close */
+    const char *want;   /* without close */
     const char *at_end; /* added when the peer closes; NULL: connection not closed in this row */
-    bool is_clean;     /* may be used again */
+    bool is_clean;      /* may be used again */
 } responses[] = {
     {"GET", SV_INIT(CL "hello"), CLH "D\"hello\".", NULL, true},
-    {"GET", SV_INIT("HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n"), "{:status=200,content-length=0}.", NULL, true},
-    {"GET", SV_INIT("HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n"), "{:status=200,content-length=0}.", NULL, true},
-    {"GET", SV_INIT("HTTP/1.1 404 Not Found \xc3\xa9\r\nContent-Length: 0\r\n\r\n"), "{:status=404,content-length=0}.", NULL, true},
+    {"GET", SV_INIT("HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n"), "{:status=200,content-length=0}.",
+     NULL, true},
+    {"GET", SV_INIT("HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n"),
+     "{:status=200,content-length=0}.", NULL, true},
+    {"GET", SV_INIT("HTTP/1.1 404 Not Found \xc3\xa9\r\nContent-Length: 0\r\n\r\n"),
+     "{:status=404,content-length=0}.", NULL, true},
     {"GET", SV_INIT(TE "5\r\nhello\r\n0\r\n\r\n"), TEH "D\"hello\".", NULL, true},
     {"GET", SV_INIT(TE "5\r\nhello\r\n0\r\nX: y\r\n\r\n"), TEH "D\"hello\".", NULL, true},
     {"GET", SV_INIT("HTTP/1.1 200 OK\r\n\r\nhello"), OK_HEAD "D\"hello\"", ".", false},
@@ -157,14 +196,21 @@ static const struct {
     {"HEAD", SV_INIT(CL), CLH ".", NULL, true},
     {"HEAD", SV_INIT(TE), TEH ".", NULL, true},
     {"GET", SV_INIT("HTTP/1.1 204 No Content\r\n\r\n"), "{:status=204}.", NULL, true},
-    {"GET", SV_INIT("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"), "{:status=304,content-length=5}.", NULL, true},
-    {"GET", SV_INIT("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" CL "hello"),
+    {"GET", SV_INIT("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"),
+     "{:status=304,content-length=5}.", NULL, true},
+    {"GET",
+     SV_INIT("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" CL "hello"),
      "I{:status=100}I{:status=103,link=x}" CLH "D\"hello\".", NULL, true},
-    {"GET", SV_INIT("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx"), "{:status=200,connection=close,content-length=1}D\"x\".", NULL, false},
-    {"GET", SV_INIT("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx"), "{:status=200,content-length=1}D\"x\".", NULL, false},
-    {"GET", SV_INIT("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\nx"), "{:status=200,connection=keep-alive,content-length=1}D\"x\".", NULL, true},
-    {"GET", SV_INIT("HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\tc\r\nContent-Length: 0\r\n\r\n"), "{:status=200,x=a   b  \tc,content-length=0}.", NULL, true},
-    {"GET", SV_INIT("HTTP/1.1 200 OK\r\nHost: x\r\nContent-Length: 0\r\n\r\n"), "{:status=200,host=x,content-length=0}.", NULL, true},
+    {"GET", SV_INIT("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx"),
+     "{:status=200,connection=close,content-length=1}D\"x\".", NULL, false},
+    {"GET", SV_INIT("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx"),
+     "{:status=200,content-length=1}D\"x\".", NULL, false},
+    {"GET", SV_INIT("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\nx"),
+     "{:status=200,connection=keep-alive,content-length=1}D\"x\".", NULL, true},
+    {"GET", SV_INIT("HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\tc\r\nContent-Length: 0\r\n\r\n"),
+     "{:status=200,x=a   b  \tc,content-length=0}.", NULL, true},
+    {"GET", SV_INIT("HTTP/1.1 200 OK\r\nHost: x\r\nContent-Length: 0\r\n\r\n"),
+     "{:status=200,host=x,content-length=0}.", NULL, true},
     /* bytes behind the response: it counts, the connection does not */
     {"GET", SV_INIT(CL "helloX"), CLH "D\"hello\".", NULL, false},
     {"GET", SV_INIT(CL "helloHTTP/1.1 200 OK\r\n\r\n"), CLH "D\"hello\".", NULL, false},
@@ -193,11 +239,15 @@ static const struct {
     {"GET", SV_INIT("HTTP/1.1 200 OK\r\nX\r\n\r\n"), BAD, NULL, false},
     {"GET", SV_INIT("HTTP/1.1 200 OK\r\n X: y\r\n\r\n"), BAD, NULL, false},
     {"GET", SV_INIT("HTTP/1.1 200 OK\r\nX: a\rb\r\n\r\n"), BAD, NULL, false},
-    {"GET", SV_INIT("HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n"), "R10 http1.invalid_characters;E http1.invalid_characters;", NULL, false},
-    {"GET", SV_INIT("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello"), BAD, NULL, false},
+    {"GET", SV_INIT("HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n"),
+     "R10 http1.invalid_characters;E http1.invalid_characters;", NULL, false},
+    {"GET", SV_INIT("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello"), BAD,
+     NULL, false},
     {"GET", SV_INIT("HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello"), BAD, NULL, false},
     {"GET", SV_INIT("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"),
-     "R10 http1.content_length_and_chunked_not_allowed;E http1.content_length_and_chunked_not_allowed;", NULL, false},
+     "R10 http1.content_length_and_chunked_not_allowed;E "
+     "http1.content_length_and_chunked_not_allowed;",
+     NULL, false},
     {"GET", SV_INIT("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"),
      "R10 http1.invalid_transfer_encoding;E http1.invalid_transfer_encoding;", NULL, false},
     {"GET", SV_INIT("HTTP/1.1 204 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
@@ -227,7 +277,9 @@ static char *run(size_t row, size_t split, bool *clean) {
         l.codec->vt->on_conn_end(l.codec, RESET_CONNECTION_TERMINATION);
     }
     *clean = l.codec->vt->is_idle_clean(l.codec) && !l.conn.read_disable_ && buf_empty(&l.conn.in_);
-    assert_row(l.ends == (strchr(l.text.len_ ? buf_front(&l.text).p : "", '.') || l.resets ? 1u : l.ends), row);
+    assert_row(l.ends ==
+                   (strchr(l.text.len_ ? buf_front(&l.text).p : "", '.') || l.resets ? 1u : l.ends),
+               row);
     assert_row(l.codec->streams_active == 0 || !responses[row].at_end, row);
     /* What comes behind a complete response is an error of the connection, not of the response. */
     l.error = l.resets ? l.error : 0;
@@ -240,12 +292,14 @@ static void test_responses(void **state) {
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(responses); i++) {
         char want[300];
-        snprintf(want, sizeof(want), "%s%s", responses[i].want, responses[i].at_end ? responses[i].at_end : "");
+        snprintf(want, sizeof(want), "%s%s", responses[i].want,
+                 responses[i].at_end ? responses[i].at_end : "");
         for (size_t at = 0; at <= responses[i].input.n; at++) {
             bool clean;
             char *text = run(i, at < responses[i].input.n ? at : SIZE_MAX, &clean);
             if (strcmp(text, want) != 0 || clean != responses[i].is_clean) {
-                print_error("row %zu split %zu: got %s clean %d\nwant %s\n", i, at, text, clean, want);
+                print_error("row %zu split %zu: got %s clean %d\nwant %s\n", i, at, text, clean,
+                            want);
                 fail();
             }
             xfree(text);
@@ -401,7 +455,8 @@ static void test_upgrade_accepted(void **state) {
     send_text(&l, "early"); /* kept: it must not look like a request */
     check_out(&l, head);
     assert_int_equal(l.above, 1);
-    FEED(&l, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: w\r\nConnection: upgrade\r\n\r\nraw\x01");
+    FEED(&l,
+         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: w\r\nConnection: upgrade\r\n\r\nraw\x01");
     assert_int_equal(l.below, 1);
     send_text(&l, "late");
     char want[200];
@@ -457,7 +512,8 @@ static void test_extended_connect(void **state) {
     make_request(&h, &l.arena, "CONNECT", NULL, 0);
     headers_add_id(&h, HDR_protocol, SV("websocket"));
     l.codec->vt->send_headers(l.stream, &h, false);
-    check_out(&l, "GET /p HTTP/1.1\r\nhost: h:1\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n");
+    check_out(&l,
+              "GET /p HTTP/1.1\r\nhost: h:1\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n");
     FEED(&l, "HTTP/1.1 101 Switching Protocols\r\n\r\nraw");
     char *text = codec_log_text(&l);
     assert_string_equal(text, "{:status=101}D\"raw\"");
@@ -467,14 +523,22 @@ static void test_extended_connect(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_requests),        cmocka_unit_test(test_request_forms),
-        cmocka_unit_test(test_hostile_path),    cmocka_unit_test(test_trailers_sent),
-        cmocka_unit_test(test_responses),       cmocka_unit_test(test_reuse),
-        cmocka_unit_test(test_unasked_bytes),   cmocka_unit_test(test_interim_flood),
-        cmocka_unit_test(test_response_limits), cmocka_unit_test(test_early_response),
-        cmocka_unit_test(test_reset),           cmocka_unit_test(test_free_inside_callback),
-        cmocka_unit_test(test_upgrade_accepted), cmocka_unit_test(test_upgrade_refused),
-        cmocka_unit_test(test_connect),         cmocka_unit_test(test_extended_connect),
+        cmocka_unit_test(test_requests),
+        cmocka_unit_test(test_request_forms),
+        cmocka_unit_test(test_hostile_path),
+        cmocka_unit_test(test_trailers_sent),
+        cmocka_unit_test(test_responses),
+        cmocka_unit_test(test_reuse),
+        cmocka_unit_test(test_unasked_bytes),
+        cmocka_unit_test(test_interim_flood),
+        cmocka_unit_test(test_response_limits),
+        cmocka_unit_test(test_early_response),
+        cmocka_unit_test(test_reset),
+        cmocka_unit_test(test_free_inside_callback),
+        cmocka_unit_test(test_upgrade_accepted),
+        cmocka_unit_test(test_upgrade_refused),
+        cmocka_unit_test(test_connect),
+        cmocka_unit_test(test_extended_connect),
     };
     return cmocka_run_group_tests_name("h1_client", tests, NULL, NULL);
 }

@@ -1,121 +1,9 @@
-/* HTTP/2 codec, both sides, fed with frames of our own making: messages, malformed messages, floods and bombs, flow control,
- * watermarks, resets, GOAWAY, keepalive, upgrades. Answers that Envoy 1.40 gave were the model for verdicts and details. */
-#include "proxy/base/mem.h"
-#include "proxy/http/h2.h"
-#include "tests/support/codec_log.h"
-#include "tests/support/h2_frames.h"
-#include "tests/support/unit.h"
-
-static struct loop loop;
-static struct stats_store *store;
-static struct stats_scope *scope;
-static struct stats_shard *shard;
-
-static int open_loop(void **state) {
-    (void)state;
-    assert_int_equal(loop_init(&loop, 0), 0);
-    store = stats_store_new(1);
-    scope = stats_scope_get(store, &h2_stats_group, SV("http2."));
-    shard = stats_shard(scope, 0);
-    return 0;
-}
-static int close_loop(void **state) {
-    (void)state;
-    stats_scope_unref(scope);
-    stats_store_free(store);
-    loop_fini(&loop);
-    chunk_cache_trim();
-    return 0;
-}
-
-struct peer {
-    struct codec_log log;
-    struct h2_frame_reader reader;
-    struct buf sent; /* what the codec sent, as text */
-};
-
-static void conn_above(struct conn *c) {
-    struct peer *p = CONTAINER_OF(c, struct peer, log.conn);
-    if (p->log.codec) {
-        p->log.codec->vt->on_conn_above_high(p->log.codec);
-    }
-}
-static void conn_below(struct conn *c) {
-    struct peer *p = CONTAINER_OF(c, struct peer, log.conn);
-    p->log.codec->vt->on_conn_below_low(p->log.codec);
-}
-
-static void peer_init(struct peer *p) {
-    memset(p, 0, sizeof(*p));
-    codec_log_init(&p->log, &loop);
-    fake_conn_above = conn_above;
-    fake_conn_below = conn_below;
-    buf_init(&p->sent);
-    p->log.has_id_prefix = true;
-    for (unsigned i = 0; i < H2_STATS_N; i++) {
-        shard->v[i] = 0;
-    }
-}
-
-static void peer_make(struct peer *p, codec_maker make) {
-    struct codec_stats st = {NULL, shard};
-    p->log.codec = make(&p->log.conn, &p->log.opt, &st, &codec_log_ops, &p->log);
-}
-
-static void collect(struct peer *p) { h2_show(&p->reader, conn_out(&p->log.conn), &p->sent); }
-
-static void feed(struct peer *p, const char *text) {
-    struct buf b;
-    buf_init(&b);
-    h2_put_text(&b, sv_cstr(text));
-    sv all = buf_pullup(&b, buf_len(&b));
-    codec_log_feed(&p->log, all.p, all.n);
-    buf_fini(&b);
-    collect(p);
-}
-
-static void server(struct peer *p) {
-    peer_make(p, h2_server_new);
-    codec_log_feed(&p->log, H2_PREFACE, 24);
-    feed(p, "s;");
-}
-
-static void client(struct peer *p) {
-    peer_make(p, h2_client_new);
-    feed(p, "s;");
-}
-
-static void peer_fini(struct peer *p) {
-    codec_log_fini(&p->log);
-    buf_fini(&p->sent);
-    if (p->reader.inflater) {
-        nghttp2_hd_inflate_del(p->reader.inflater);
-    }
-    loop_run_nowait(&loop);
-}
-
-static void check_sent(struct peer *p, const char *want) {
-    collect(p);
-    char *text = buf_dup_str(&p->sent);
-    assert_string_equal(text, want);
-    xfree(text);
-    buf_clear(&p->sent);
-}
-
-static void check_events(struct peer *p, const char *want) {
-    char *text = codec_log_text(&p->log);
-    assert_string_equal(text, want);
-    xfree(text);
-    buf_clear(&p->log.text);
-}
+/* HTTP/2 server codec, fed with frames of our own making: messages, malformed messages, floods and
+ * bombs, flow control, watermarks, resets, GOAWAY. Answers that Envoy 1.40 gave were the model for
+ * verdicts and details. */
+#include "tests/support/h2_peer.h"
 
 /* --- server: a table --- */
-
-#define GET_EVENT "1{:method=GET,:scheme=http,:path=/,:authority=a}."
-#define POST_EVENT "1{:method=POST,:scheme=http,:path=/,:authority=a}"
-#define REPLY "h1 :status=200|content-length=2;d1+ ok;"
-#define MALFORMED "1R10 http2.invalid.header.field;E http2.invalid.header.field;"
-#define RULE "http2.violation.of.messaging.rule"
 
 /* Outcomes: events ("E …" ends them when the connection is broken) and frames sent. NULL: not looked at. */
 struct server_case {
@@ -126,20 +14,27 @@ static const struct server_case server_cases[] = {
     {"get", "h1+ @G;", GET_EVENT, REPLY, -1},
     {"post", "h1 @P; d1 hel; d1+ lo;", POST_EVENT "1D\"hel\"1D\"lo\".", REPLY, -1},
     {"post with length", "h1 @P|content-length=5; d1 hel; d1+ lo;",
-     "1{:method=POST,:scheme=http,:path=/,:authority=a,content-length=5}1D\"hel\"1D\"lo\".", REPLY, -1},
+     "1{:method=POST,:scheme=http,:path=/,:authority=a,content-length=5}1D\"hel\"1D\"lo\".", REPLY,
+     -1},
     {"trailers", "h1 @P; d1 hi; h1+ x=y;", POST_EVENT "1D\"hi\"1T{x=y}.", REPLY, H2_trailers},
-    {"continuation", "h1-+ :method=GET|:scheme=http; c1 :path=/|:authority=a;", GET_EVENT, REPLY, -1},
-    {"two streams", "h1+ @G; h3+ @G;", GET_EVENT "3{:method=GET,:scheme=http,:path=/,:authority=a}.",
+    {"continuation", "h1-+ :method=GET|:scheme=http; c1 :path=/|:authority=a;", GET_EVENT, REPLY,
+     -1},
+    {"two streams", "h1+ @G; h3+ @G;",
+     GET_EVENT "3{:method=GET,:scheme=http,:path=/,:authority=a}.",
      "h1 :status=200|content-length=2;h3 :status=200|content-length=2;d1+ ok;d3+ ok;", -1},
     {"cookies joined", "h1+ @G|cookie=a=b|x=y|cookie=c=d|cookie=e;",
      "1{:method=GET,:scheme=http,:path=/,:authority=a,cookie=a=b; c=d; e,x=y}.", REPLY, -1},
     {"host becomes authority", "h1+ :method=GET|:scheme=http|:path=/|host=b;",
      "1{:method=GET,:scheme=http,:path=/,:authority=b}.", REPLY, -1},
     {"host beside authority", "h1+ @G|host=b;", GET_EVENT, REPLY, -1},
-    {"te trailers", "h1+ @G|te=trailers;", "1{:method=GET,:scheme=http,:path=/,:authority=a,te=trailers}.", REPLY, -1},
-    {"obs-text value", "h1+ @G|x=a\xff;", "1{:method=GET,:scheme=http,:path=/,:authority=a,x=a\xff}.", REPLY, -1},
-    {"space around value", "h1+ @G|x= a ;", "1{:method=GET,:scheme=http,:path=/,:authority=a,x=a}.", REPLY, -1},
-    {"underscore", "h1+ @G|x_y=a;", "1{:method=GET,:scheme=http,:path=/,:authority=a,x_y=a}.", REPLY, -1},
+    {"te trailers", "h1+ @G|te=trailers;",
+     "1{:method=GET,:scheme=http,:path=/,:authority=a,te=trailers}.", REPLY, -1},
+    {"obs-text value", "h1+ @G|x=a\xff;",
+     "1{:method=GET,:scheme=http,:path=/,:authority=a,x=a\xff}.", REPLY, -1},
+    {"space around value", "h1+ @G|x= a ;", "1{:method=GET,:scheme=http,:path=/,:authority=a,x=a}.",
+     REPLY, -1},
+    {"underscore", "h1+ @G|x_y=a;", "1{:method=GET,:scheme=http,:path=/,:authority=a,x_y=a}.",
+     REPLY, -1},
     {"custom method", "h1+ :method=FOO|:scheme=http|:path=/|:authority=a;",
      "1{:method=FOO,:scheme=http,:path=/,:authority=a}.", REPLY, -1},
     {"unknown frame", "x 99,0,0,616263; h1+ @G;", GET_EVENT, REPLY, -1},
@@ -157,34 +52,51 @@ static const struct server_case server_cases[] = {
     {"connection", "h1+ @G|connection=close;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
     {"keep-alive", "h1+ @G|keep-alive=x;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
     {"te gzip", "h1+ @G|te=gzip;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
-    {"transfer-encoding", "h1+ @G|transfer-encoding=chunked;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
+    {"transfer-encoding", "h1+ @G|transfer-encoding=chunked;", MALFORMED, "g 1,1;",
+     H2_rx_messaging_error},
     {"upgrade", "h1+ @G|upgrade=x;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
     {"proxy-connection", "h1+ @G|proxy-connection=x;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
-    {"empty path", "h1+ :method=GET|:scheme=http|:path=|:authority=a;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
-    {"path with space", "h1+ :method=GET|:scheme=http|:path=/a b|:authority=a;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
+    {"empty path", "h1+ :method=GET|:scheme=http|:path=|:authority=a;", MALFORMED, "g 1,1;",
+     H2_rx_messaging_error},
+    {"path with space", "h1+ :method=GET|:scheme=http|:path=/a b|:authority=a;", MALFORMED,
+     "g 1,1;", H2_rx_messaging_error},
     {"two paths", "h1+ @G|:path=/b;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
     {"two methods", "h1+ :method=GET|@G;", NULL, NULL, -1},
-    {"pseudo after field", "h1+ :method=GET|:scheme=http|:path=/|x=y|:authority=a;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
+    {"pseudo after field", "h1+ :method=GET|:scheme=http|:path=/|x=y|:authority=a;", MALFORMED,
+     "g 1,1;", H2_rx_messaging_error},
     {"unknown pseudo", "h1+ @G|:foo=x;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
     {"response pseudo", "h1+ @G|:status=200;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
-    {"bad method", "h1+ :method=G T|:scheme=http|:path=/|:authority=a;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
-    {"bad authority", "h1+ :method=GET|:scheme=http|:path=/|:authority=a b;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
+    {"bad method", "h1+ :method=G T|:scheme=http|:path=/|:authority=a;", MALFORMED, "g 1,1;",
+     H2_rx_messaging_error},
+    {"bad authority", "h1+ :method=GET|:scheme=http|:path=/|:authority=a b;", MALFORMED, "g 1,1;",
+     H2_rx_messaging_error},
     {"control in value", "h1+ @G|x=a\x01;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
     {"line feed in value", "h1+ @G|x=a\nb;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
     {"empty name", "h1+ @G|=b;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
     {"space in name", "h1+ @G|a b=c;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
     {"bad length", "h1+ @P|content-length=x;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
     {"signed length", "h1+ @P|content-length=+5;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
-    {"two lengths", "h1 @P|content-length=5|content-length=5;", MALFORMED, "g 1,1;", H2_rx_messaging_error},
-    {"no path", "h1+ :method=GET|:scheme=http|:authority=a;", "1R10 " RULE ";E " RULE ";", "g 1,1;", H2_rx_messaging_error},
-    {"no method", "h1+ :scheme=http|:path=/|:authority=a;", "1R10 " RULE ";E " RULE ";", "g 1,1;", H2_rx_messaging_error},
-    {"no scheme", "h1+ :method=GET|:path=/|:authority=a;", "1R10 " RULE ";E " RULE ";", "g 1,1;", H2_rx_messaging_error},
-    {"no authority", "h1+ :method=GET|:scheme=http|:path=/;", "1R10 " RULE ";E " RULE ";", "g 1,1;", H2_rx_messaging_error},
-    {"path without slash", "h1+ :method=GET|:scheme=http|:path=a|:authority=a;", "1R10 " RULE ";E " RULE ";", "g 1,1;", H2_rx_messaging_error},
-    {"length with end", "h1+ @P|content-length=2;", "1R10 " RULE ";E " RULE ";", "g 1,1;", H2_rx_messaging_error},
-    {"connect with path", "h1 @G|x=y; h3 :method=CONNECT|:authority=a:1|:path=/|:scheme=http;", NULL, "g 3,1;", H2_rx_messaging_error},
-    {"trailers without end", "h1 @P; d1 hi; h1 x=y;", POST_EVENT "1D\"hi\"1R10 " RULE ";E " RULE ";", "g 1,1;", H2_rx_messaging_error},
-    {"pseudo in trailers", "h1 @P; d1 hi; h1+ :path=/;", POST_EVENT "1D\"hi\"1R10 http2.invalid.header.field;E http2.invalid.header.field;", "g 1,1;", H2_rx_messaging_error},
+    {"two lengths", "h1 @P|content-length=5|content-length=5;", MALFORMED, "g 1,1;",
+     H2_rx_messaging_error},
+    {"no path", "h1+ :method=GET|:scheme=http|:authority=a;", "1R10 " RULE ";E " RULE ";", "g 1,1;",
+     H2_rx_messaging_error},
+    {"no method", "h1+ :scheme=http|:path=/|:authority=a;", "1R10 " RULE ";E " RULE ";", "g 1,1;",
+     H2_rx_messaging_error},
+    {"no scheme", "h1+ :method=GET|:path=/|:authority=a;", "1R10 " RULE ";E " RULE ";", "g 1,1;",
+     H2_rx_messaging_error},
+    {"no authority", "h1+ :method=GET|:scheme=http|:path=/;", "1R10 " RULE ";E " RULE ";", "g 1,1;",
+     H2_rx_messaging_error},
+    {"path without slash", "h1+ :method=GET|:scheme=http|:path=a|:authority=a;",
+     "1R10 " RULE ";E " RULE ";", "g 1,1;", H2_rx_messaging_error},
+    {"length with end", "h1+ @P|content-length=2;", "1R10 " RULE ";E " RULE ";", "g 1,1;",
+     H2_rx_messaging_error},
+    {"connect with path", "h1 @G|x=y; h3 :method=CONNECT|:authority=a:1|:path=/|:scheme=http;",
+     NULL, "g 3,1;", H2_rx_messaging_error},
+    {"trailers without end", "h1 @P; d1 hi; h1 x=y;",
+     POST_EVENT "1D\"hi\"1R10 " RULE ";E " RULE ";", "g 1,1;", H2_rx_messaging_error},
+    {"pseudo in trailers", "h1 @P; d1 hi; h1+ :path=/;",
+     POST_EVENT "1D\"hi\"1R10 http2.invalid.header.field;E http2.invalid.header.field;", "g 1,1;",
+     H2_rx_messaging_error},
     /* the stream goes */
     {"body shorter than length", "h1 @P|content-length=9; d1+ hi;", NULL, "r1 1;", H2_tx_reset},
     {"body longer than length", "h1 @P|content-length=1; d1+ hi;", NULL, "r1 1;", H2_tx_reset},
@@ -213,14 +125,18 @@ static const struct server_case server_cases[] = {
     {"data after end", "h1+ @G; d1 x;", NULL, NULL, -1},
     {"goaway then nothing", "g 0,0;", "G1,0;", "", -1},
     /* floods */
-    {"priority flood", "h1 @P; p1 0*201;", POST_EVENT "E http2.inbound_priority_frames_flood;", "g 1,11;", H2_inbound_priority_frames_flood},
+    {"priority flood", "h1 @P; p1 0*201;", POST_EVENT "E http2.inbound_priority_frames_flood;",
+     "g 1,11;", H2_inbound_priority_frames_flood},
     {"priority within", "h1 @P; p1 0*200;", POST_EVENT, "", -1},
-    {"window update flood", "w0 1*6;", "E http2.inbound_window_update_frames_flood;", "g 0,11;", H2_inbound_window_update_frames_flood},
+    {"window update flood", "w0 1*6;", "E http2.inbound_window_update_frames_flood;", "g 0,11;",
+     H2_inbound_window_update_frames_flood},
     {"window updates within", "w0 1*5;", "", "", -1},
     {"empty data flood", "h1 @P; d1 *2;", NULL, NULL, -1},
     {"empty data within", "h1 @P; d1; d1 x; d1; d1+ y;", POST_EVENT "1D\"x\"1D\"y\".", REPLY, -1},
-    {"empty continuation flood", "h1-+ @G; x 9,0,1,; x 9,0,1,;", "E http2.inbound_empty_frames_flood;", "g 1,11;", H2_inbound_empty_frames_flood},
-    {"settings flood", "s*1100;", "E http2.outbound_frames_flood;", NULL, H2_outbound_control_flood},
+    {"empty continuation flood", "h1-+ @G; x 9,0,1,; x 9,0,1,;",
+     "E http2.inbound_empty_frames_flood;", "g 1,11;", H2_inbound_empty_frames_flood},
+    {"settings flood", "s*1100;", "E http2.outbound_frames_flood;", NULL,
+     H2_outbound_control_flood},
     {"ping flood", "i*1100;", "E http2.outbound_frames_flood;", NULL, H2_outbound_control_flood},
     {"continuation flood", "h1-+ @G; c1- x=y*40;", NULL, NULL, -1},
 };
@@ -255,10 +171,10 @@ static void test_server_table(void **state) {
         run_case(c, 0, &p);
         char *events = codec_log_text(&p.log);
         char *sent = buf_dup_str(&p.sent);
-        if ((c->events && strcmp(events, c->events) != 0) || (c->sent && strcmp(sent, c->sent) != 0) ||
-            (c->stat >= 0 && shard->v[c->stat] == 0)) {
-            print_error("%s:\n got %s\nwant %s\n got %s\nwant %s\nstat %d\n", c->name, events, c->events ? c->events : "*",
-                        sent, c->sent ? c->sent : "*", c->stat);
+        if ((c->events && strcmp(events, c->events) != 0) ||
+            (c->sent && strcmp(sent, c->sent) != 0) || (c->stat >= 0 && shard->v[c->stat] == 0)) {
+            print_error("%s:\n got %s\nwant %s\n got %s\nwant %s\nstat %d\n", c->name, events,
+                        c->events ? c->events : "*", sent, c->sent ? c->sent : "*", c->stat);
             bad++;
         }
         xfree(events);
@@ -283,7 +199,8 @@ static void test_server_splits(void **state) {
             p.log.has_id_prefix = false;
             char *sent = buf_dup_str(&p.sent);
             if (strcmp(sent, c->sent) != 0 && !strstr(c->frames, "*")) {
-                print_error("%s in pieces of %zu: %s\nwant %s\n%s\n", c->name, split, sent, c->sent, codec_log_text(&p.log));
+                print_error("%s in pieces of %zu: %s\nwant %s\n%s\n", c->name, split, sent, c->sent,
+                            codec_log_text(&p.log));
                 fail();
             }
             xfree(sent);
@@ -296,8 +213,13 @@ static void test_server_splits(void **state) {
 static void test_stream_errors(void **state) {
     (void)state;
     static const char *const bad[] = {
-        "h1+ @G|X-A=b;", "h1+ @G|connection=close;", "h1+ :method=GET|:scheme=http|:authority=a;", "h1+ @G|x=a\x01;",
-        "h1+ @G|te=gzip;", "h1+ @G|:path=/b;", "h1+ @P|content-length=2;",
+        "h1+ @G|X-A=b;",
+        "h1+ @G|connection=close;",
+        "h1+ :method=GET|:scheme=http|:authority=a;",
+        "h1+ @G|x=a\x01;",
+        "h1+ @G|te=gzip;",
+        "h1+ @G|:path=/b;",
+        "h1+ @P|content-length=2;",
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct peer p;
@@ -308,7 +230,8 @@ static void test_stream_errors(void **state) {
         buf_clear(&p.sent);
         feed(&p, bad[i]);
         feed(&p, "h3+ @G;");
-        assert_row(p.log.error == 0 && p.log.resets == 1 && p.log.reason == RESET_PROTOCOL_ERROR, i);
+        assert_row(p.log.error == 0 && p.log.resets == 1 && p.log.reason == RESET_PROTOCOL_ERROR,
+                   i);
         check_sent(&p, "r1 1;h3 :status=200|content-length=2;d3+ ok;");
         peer_fini(&p);
     }
@@ -316,7 +239,8 @@ static void test_stream_errors(void **state) {
 
 /* --- limits of header blocks --- */
 
-static void put_block(struct buf *b, const char *fields, const char *extra, unsigned times, size_t bytes) {
+static void put_block(struct buf *b, const char *fields, const char *extra, unsigned times,
+                      size_t bytes) {
     h2_put_fields(b, sv_cstr(fields));
     char *value = xalloc(bytes + 1);
     memset(value, 'y', bytes);
@@ -336,8 +260,8 @@ static void put_split(struct buf *out, uint32_t stream, struct buf *block) {
         buf_init(&part);
         buf_move_n(&part, block, buf_len(block) < 16000 ? buf_len(block) : 16000);
         uint8_t flags = buf_empty(block) ? NGHTTP2_FLAG_END_HEADERS : 0;
-        h2_put_frame(out, first ? NGHTTP2_HEADERS : NGHTTP2_CONTINUATION, first ? flags | NGHTTP2_FLAG_END_STREAM : flags, stream,
-                     &part);
+        h2_put_frame(out, first ? NGHTTP2_HEADERS : NGHTTP2_CONTINUATION,
+                     first ? flags | NGHTTP2_FLAG_END_STREAM : flags, stream, &part);
         buf_fini(&part);
         first = false;
     } while (!buf_empty(block));
@@ -353,7 +277,8 @@ static const struct {
     {"56 KB", "x", 14, 4000, NULL, -1},
     {"70 KB", "x", 18, 4000, "http2.header_list_size_too_large", H2_header_list_size_too_large},
     {"150 KB", "x", 38, 4000, "http2.header_list_size_too_large", H2_header_list_size_too_large},
-    {"cookies of 70 KB", "cookie", 70, 1000, "http2.header_list_size_too_large", H2_header_list_size_too_large},
+    {"cookies of 70 KB", "cookie", 70, 1000, "http2.header_list_size_too_large",
+     H2_header_list_size_too_large},
     {"96 fields", "x", 96, 1, NULL, -1},
     {"97 fields", "x", 97, 1, "http2.too_many_headers", H2_header_overflow},
     {"200 cookies", "cookie", 200, 1, "http2.too_many_headers", H2_header_overflow},
@@ -382,7 +307,9 @@ static void test_block_limits(void **state) {
         buf_fini(&block);
         buf_fini(&frames);
         if (blocks[i].details) {
-            assert_row(p.log.resets == 1 && p.log.reason == RESET_REMOTE && shard->v[blocks[i].stat] == 1, i);
+            assert_row(p.log.resets == 1 && p.log.reason == RESET_REMOTE &&
+                           shard->v[blocks[i].stat] == 1,
+                       i);
             char *text = codec_log_text(&p.log);
             assert_row(strstr(text, blocks[i].details) != NULL, i);
             xfree(text);
@@ -400,7 +327,8 @@ static void test_hpack_bombs(void **state) {
     (void)state;
     static const struct {
         const char *field, *details;
-    } bombs[] = {{"x", "http2.header_list_size_too_large"}, {"cookie", "http2.header_list_size_too_large"}};
+    } bombs[] = {{"x", "http2.header_list_size_too_large"},
+                 {"cookie", "http2.header_list_size_too_large"}};
     for (size_t i = 0; i < ARRAY_LEN(bombs); i++) {
         struct peer p;
         peer_init(&p);
@@ -417,7 +345,8 @@ static void test_hpack_bombs(void **state) {
         for (unsigned k = 0; k < 5000; k++) {
             h2_put_int(&block, 0xbe, 1);
         }
-        h2_put_frame(&frame, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM, 1, &block);
+        h2_put_frame(&frame, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM, 1,
+                     &block);
         sv all = buf_pullup(&frame, buf_len(&frame));
         codec_log_feed(&p.log, all.p, all.n);
         assert_row(p.log.resets == 1 && p.log.error == 0, i);
@@ -499,35 +428,6 @@ static void test_bad_preface(void **state) {
 
 /* --- responses --- */
 
-static void make_headers(struct headers *h, struct arena *a, const char *fields) {
-    headers_init(h, a);
-    sv text = sv_cstr(fields);
-    while (text.n) {
-        sv field = sv_cut(&text, '|');
-        sv name = sv_cut(&field, '=');
-        headers_add_copy(h, name, field);
-    }
-}
-
-static void send_headers(struct peer *p, const char *fields, bool end) {
-    struct headers h;
-    make_headers(&h, &p->log.arena, fields);
-    p->log.codec->vt->send_headers(p->log.stream, &h, end);
-}
-
-static void send_bytes(struct peer *p, size_t n, bool end) {
-    struct buf b;
-    buf_init(&b);
-    char block[1000];
-    memset(block, 'z', sizeof(block));
-    for (size_t i = 0; i < n; i += sizeof(block)) {
-        buf_append(&b, block, n - i < sizeof(block) ? n - i : sizeof(block));
-    }
-    p->log.codec->vt->send_data(p->log.stream, &b, end);
-    assert_true(buf_empty(&b));
-    buf_fini(&b);
-}
-
 static void begin_request(struct peer *p) {
     peer_init(p);
     server(p);
@@ -539,7 +439,10 @@ static void test_responses(void **state) {
     (void)state;
     struct peer p;
     begin_request(&p);
-    send_headers(&p, ":status=204|connection=close|transfer-encoding=x|keep-alive=y|upgrade=z|x=y|te=gzip|bad=a\nb", true);
+    send_headers(&p,
+                 ":status=204|connection=close|transfer-encoding=x|keep-alive=y|upgrade=z|x=y|te="
+                 "gzip|bad=a\nb",
+                 true);
     check_sent(&p, "h1+ :status=204|x=y;");
     peer_fini(&p);
     begin_request(&p);
@@ -631,7 +534,8 @@ static void test_our_window(void **state) {
     for (unsigned i = 0; i < 10; i++) {
         feed(&p, frame);
     }
-    check_sent(&p, "w0 36000;w1 36000;"); /* consumed at once: windows come back when half is used */
+    check_sent(&p,
+               "w0 36000;w1 36000;"); /* consumed at once: windows come back when half is used */
     p.log.codec->vt->read_disable(p.log.stream, true);
     for (unsigned i = 0; i < 15; i++) {
         feed(&p, frame);
@@ -735,7 +639,11 @@ static void test_server_resets(void **state) {
     static const struct {
         enum reset_reason why;
         unsigned code;
-    } cases[] = {{RESET_LOCAL, 2}, {RESET_LOCAL_REFUSED, 7}, {RESET_PROTOCOL_ERROR, 1}, {RESET_OVERLOAD, 11}, {RESET_CONNECT_ERROR, 10}};
+    } cases[] = {{RESET_LOCAL, 2},
+                 {RESET_LOCAL_REFUSED, 7},
+                 {RESET_PROTOCOL_ERROR, 1},
+                 {RESET_OVERLOAD, 11},
+                 {RESET_CONNECT_ERROR, 10}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct peer p;
         begin_request(&p);
@@ -865,212 +773,6 @@ static void test_flush_timeout(void **state) {
     peer_fini(&p);
 }
 
-/* --- client --- */
-
-static struct codec_stream *request(struct peer *p, const char *fields, bool end) {
-    p->log.stream = p->log.codec->vt->open(p->log.codec, &codec_log_stream_ops, &p->log);
-    assert_non_null(p->log.stream);
-    send_headers(p, fields, end);
-    return p->log.stream;
-}
-
-static void begin_client(struct peer *p) {
-    peer_init(p);
-    client(p);
-    buf_clear(&p->sent);
-}
-
-static const struct {
-    const char *frames, *events;
-    unsigned ends;
-} client_cases[] = {
-    {"h1+ :status=200|x=y;", "1{:status=200,x=y}.", 1},
-    {"h1 :status=200; d1+ hi;", "1{:status=200}1D\"hi\".", 1},
-    {"h1 :status=200; d1 hi; h1+ x=y;", "1{:status=200}1D\"hi\"1T{x=y}.", 1},
-    {"h1 :status=100; h1 :status=103|link=x; h1+ :status=200;", "1I{:status=100}1I{:status=103,link=x}1{:status=200}.", 1},
-    {"h1+ :status=204;", "1{:status=204}.", 1},
-    {"h1+ :status=200|set-cookie=a|set-cookie=b;", "1{:status=200,set-cookie=a,set-cookie=b}.", 1},
-    {"r1 7;", "1R4 http2.remote_refuse;", 1},
-    {"r1 8;", "1R3 http2.remote_reset;", 1},
-    {"h1 :status=200; d1 hi; r1 2;", "1{:status=200}1D\"hi\"1R3 http2.remote_reset;", 1},
-    {"g 0,0;", "G1,0;1R4;", 1},
-    {"g 0,2;", "G0,0;1R4;", 1},
-    {"g 1,0; h1+ :status=200;", "G1,1;1{:status=200}.", 1},
-    {"h1+ :status=100;", NULL, 1},
-    {"h1 x=y;", "1R10 http2.violation.of.messaging.rule;E http2.violation.of.messaging.rule;", 1},
-    {"h1+ :status=2000;", MALFORMED, 1},
-    {"h1+ :status=200|X=y;", MALFORMED, 1},
-    {"h1+ :status=200|connection=close;", MALFORMED, 1},
-    {"h1 :status=200|content-length=9; d1+ hi;", NULL, 1},
-    {"h1+ :status=200; d1 x;", NULL, 1},
-    {"x 5,4,1,0000000282;", NULL, 0}, /* push although it is off */
-    {"h1 :status=101;", NULL, 1},
-    {"h3+ :status=200;", "E http2.protocol_error;", 0},
-    {"d1 x;", "E http2.protocol_error;", 0},
-};
-
-static void test_client_table(void **state) {
-    (void)state;
-    unsigned bad = 0;
-    for (size_t i = 0; i < ARRAY_LEN(client_cases); i++) {
-        struct peer p;
-        begin_client(&p);
-        request(&p, H2_GET "|x=y", true);
-        check_sent(&p, "h1+ :method=GET|:scheme=http|:path=/|:authority=a|x=y;");
-        feed(&p, client_cases[i].frames);
-        char *text = codec_log_text(&p.log);
-        bool ok = (!client_cases[i].events || strcmp(text, client_cases[i].events) == 0) && p.log.ends == client_cases[i].ends;
-        if (!ok) {
-            print_error("row %zu: ends %u\n got %s\nwant %s\n", i, p.log.ends, text, client_cases[i].events);
-            bad++;
-        }
-        xfree(text);
-        p.log.codec->vt->on_conn_end(p.log.codec, RESET_CONNECTION_TERMINATION);
-        assert_row(p.log.ends == 1 && p.log.codec->streams_active == 0, i);
-        peer_fini(&p);
-    }
-    assert_int_equal(bad, 0);
-}
-
-static void test_client_requests(void **state) {
-    (void)state;
-    struct peer p;
-    begin_client(&p);
-    request(&p, H2_POST "|host=evil|connection=x|transfer-encoding=chunked|te=trailers, x|http2-settings=y", false);
-    send_bytes(&p, 3, false);
-    send_bytes(&p, 2, true);
-    check_sent(&p, "h1 :method=POST|:scheme=http|:path=/|:authority=a|te=trailers;d1 zzz;d1+ zz;");
-    request(&p, ":method=CONNECT|:authority=a:1|:scheme=http|:path=/x", false);
-    check_sent(&p, "h3 :method=CONNECT|:authority=a:1;");
-    assert_int_equal(codec_stream_id(p.log.stream), 3);
-    p.log.codec->vt->reset(p.log.stream, RESET_LOCAL);
-    check_sent(&p, "r3 8;");
-    assert_int_equal(p.log.ends, 1);
-    peer_fini(&p);
-}
-
-/* Opened, but reset before it sent anything: nothing goes out. */
-static void test_client_reset_unsent(void **state) {
-    (void)state;
-    struct peer p;
-    begin_client(&p);
-    p.log.stream = p.log.codec->vt->open(p.log.codec, &codec_log_stream_ops, &p.log);
-    p.log.codec->vt->reset(p.log.stream, RESET_LOCAL);
-    assert_int_equal(p.log.ends, 1);
-    assert_int_equal(p.log.codec->streams_active, 0);
-    check_sent(&p, "");
-    peer_fini(&p);
-}
-
-static void test_client_goaway(void **state) {
-    (void)state;
-    struct peer p;
-    begin_client(&p);
-    request(&p, H2_GET, true);
-    struct codec_stream *first = p.log.stream;
-    request(&p, H2_GET, true);
-    feed(&p, "g 1,0;");
-    check_events(&p, "G1,1;3R4;"); /* unprocessed: safe to send again */
-    assert_null(p.log.codec->vt->open(p.log.codec, &codec_log_stream_ops, &p.log));
-    assert_true(p.log.codec->vt->wants_close(p.log.codec));
-    assert_int_equal(p.log.codec->streams_active, 1);
-    feed(&p, "h1+ :status=200;");
-    assert_int_equal(p.log.codec->streams_active, 0);
-    (void)first;
-    peer_fini(&p);
-}
-
-static void test_client_max_streams(void **state) {
-    (void)state;
-    struct peer p;
-    begin_client(&p);
-    feed(&p, "s 3=1;");
-    assert_int_equal(p.log.max_streams, 1);
-    request(&p, H2_GET, true);
-    check_sent(&p, "h1+ :method=GET|:scheme=http|:path=/|:authority=a;");
-    request(&p, H2_GET, true); /* waits for the first */
-    check_sent(&p, "");
-    feed(&p, "h1+ :status=200;");
-    check_sent(&p, "h3+ :method=GET|:scheme=http|:path=/|:authority=a;");
-    peer_fini(&p);
-}
-
-static void test_client_interim_flood(void **state) {
-    (void)state;
-    struct peer p;
-    begin_client(&p);
-    request(&p, H2_GET, true);
-    for (unsigned i = 0; i <= H2_INTERIM_MAX; i++) {
-        feed(&p, "h1 :status=102;");
-    }
-    assert_int_equal(p.log.resets, 1);
-    assert_int_equal(p.log.reason, RESET_PROTOCOL_ERROR);
-    assert_int_equal(p.log.error, 0);
-    peer_fini(&p);
-}
-
-/* An HTTP/1 upgrade becomes extended CONNECT and comes back as 101. */
-static void test_upgrades(void **state) {
-    (void)state;
-    struct peer p;
-    begin_client(&p);
-    request(&p, H2_GET "|connection=Upgrade|upgrade=websocket|content-length=0", false);
-    check_sent(&p, "h1 :method=CONNECT|:protocol=websocket|:scheme=http|:path=/|:authority=a;");
-    feed(&p, "h1 :status=200; d1 hi;");
-    check_events(&p, "1{:status=101,upgrade=websocket,connection=upgrade}1D\"hi\"");
-    peer_fini(&p);
-    begin_client(&p);
-    request(&p, H2_GET "|connection=Upgrade|upgrade=websocket", false);
-    feed(&p, "h1+ :status=403;");
-    check_events(&p, "1{:status=403}.");
-    peer_fini(&p);
-    peer_init(&p);
-    p.log.opt.h2.allow_connect = true;
-    server(&p);
-    feed(&p, "s0+; h1 :method=CONNECT|:protocol=websocket|:scheme=http|:path=/|:authority=a;");
-    buf_clear(&p.sent);
-    send_headers(&p, ":status=101|upgrade=websocket|connection=upgrade", false);
-    check_sent(&p, "h1 :status=200;");
-    check_events(&p, "1{:method=CONNECT,:protocol=websocket,:scheme=http,:path=/,:authority=a}");
-    peer_fini(&p);
-}
-
-/* --- keepalive --- */
-
-static bool spin_until_sent(struct peer *p, const char *want) {
-    uint64_t end = uv_hrtime() + 2000000000u;
-    for (;;) {
-        loop_run_nowait(&loop);
-        collect(p);
-        if (sv_contains(buf_pullup(&p->sent, buf_len(&p->sent)), sv_cstr(want))) {
-            return true;
-        }
-        if (uv_hrtime() > end) {
-            return false;
-        }
-    }
-}
-
-static void test_keepalive(void **state) {
-    (void)state;
-    struct peer p;
-    peer_init(&p);
-    p.log.opt.h2.keepalive_interval_ms = 1;
-    p.log.opt.h2.keepalive_timeout_ms = 20;
-    client(&p);
-    assert_true(spin_until_sent(&p, "i;"));
-    buf_clear(&p.sent);
-    feed(&p, "i0+;"); /* alive */
-    assert_true(spin_until_sent(&p, "i;"));
-    uint64_t end = uv_hrtime() + 2000000000u;
-    while (p.log.conn.state == CONN_OPEN && uv_hrtime() < end) {
-        loop_run_nowait(&loop);
-    }
-    assert_int_equal(p.log.conn.state, CONN_CLOSED);
-    assert_int_equal(shard->v[H2_keepalive_timeout], 1);
-    peer_fini(&p);
-}
-
 static void test_dump(void **state) {
     (void)state;
     struct peer p;
@@ -1109,14 +811,6 @@ int main(void) {
         cmocka_unit_test(test_connection_end),
         cmocka_unit_test(test_inside_callbacks),
         cmocka_unit_test(test_flush_timeout),
-        cmocka_unit_test(test_client_table),
-        cmocka_unit_test(test_client_requests),
-        cmocka_unit_test(test_client_reset_unsent),
-        cmocka_unit_test(test_client_goaway),
-        cmocka_unit_test(test_client_max_streams),
-        cmocka_unit_test(test_client_interim_flood),
-        cmocka_unit_test(test_upgrades),
-        cmocka_unit_test(test_keepalive),
         cmocka_unit_test(test_dump),
     };
     return cmocka_run_group_tests_name("h2", tests, open_loop, close_loop);

@@ -24,12 +24,24 @@ static void test_ids(void **state) {
 
 static void test_unknown_names(void **state) {
     (void)state;
-    static const char *const unknown[] = {"", "x", "te2", "hos", "hostt", "Host", "HOST", "content-lengt", "content-length ",
-                                          "x-request-idx", ":pathx", "\xff", "connectiom"};
+    static const char *const unknown[] = {"",
+                                          "x",
+                                          "te2",
+                                          "hos",
+                                          "hostt",
+                                          "Host",
+                                          "HOST",
+                                          "content-lengt",
+                                          "content-length ",
+                                          "x-request-idx",
+                                          ":pathx",
+                                          "\xff",
+                                          "connectiom"};
     for (size_t i = 0; i < ARRAY_LEN(unknown); i++) {
         assert_row(header_id_of(sv_cstr(unknown[i])) == HDR_OTHER, i);
     }
-    for (unsigned i = 0; i < ARRAY_LEN(all_names); i++) { /* one letter changed, one cut, one added */
+    for (unsigned i = 0; i < ARRAY_LEN(all_names);
+         i++) { /* one letter changed, one cut, one added */
         char name[128];
         size_t n = all_names[i].n;
         memcpy(name, all_names[i].p, n);
@@ -59,14 +71,18 @@ static void test_normalise_every_byte(void **state) {
         bool ok = header_name_normalise(name, sizeof(name), &id);
         assert_row(ok == model_token((unsigned char)c), c);
         if (ok) {
-            assert_row(name[0] == 'a' && name[2] == 'b' && name[1] == ascii_tolower((char)c) && id == HDR_OTHER, c);
+            assert_row(name[0] == 'a' && name[2] == 'b' && name[1] == ascii_tolower((char)c) &&
+                           id == HDR_OTHER,
+                       c);
         }
         char one[] = {'x', (char)c};
         bool is_lower = c < 'A' || c > 'Z';
-        assert_row(header_name_valid(sv_from(one, 2)) == (model_token((unsigned char)c) && is_lower), c);
+        assert_row(
+            header_name_valid(sv_from(one, 2)) == (model_token((unsigned char)c) && is_lower), c);
         assert_row(header_is_token(sv_from(one, 2)) == model_token((unsigned char)c), c);
         enum header_id scanned;
-        assert_row(header_name_scan(one, 2, &scanned) == (model_token((unsigned char)c) ? 2u : 1u), c);
+        assert_row(header_name_scan(one, 2, &scanned) == (model_token((unsigned char)c) ? 2u : 1u),
+                   c);
     }
     char host[] = "HoSt";
     enum header_id id;
@@ -127,7 +143,9 @@ static int drop_arena(void **state) {
 
 static uint32_t sum(const struct headers *h) {
     uint32_t n = 0;
-    HEADERS_FOREACH(it, h) { n += (uint32_t)(it->name.n + it->value.n); }
+    HEADERS_FOREACH (it, h) {
+        n += (uint32_t)(it->name.n + it->value.n);
+    }
     return n;
 }
 
@@ -237,7 +255,8 @@ static void test_status(void **state) {
     static const struct {
         const char *text;
         unsigned code;
-    } cases[] = {{"200", 200}, {"999", 999}, {"099", 0}, {"20", 0}, {"2000", 0}, {"2x0", 0}, {"", 0}, {"-20", 0}};
+    } cases[] = {{"200", 200}, {"999", 999}, {"099", 0}, {"20", 0},
+                 {"2000", 0},  {"2x0", 0},   {"", 0},    {"-20", 0}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct headers h;
         headers_init(&h, &arena);

@@ -176,8 +176,8 @@ static void check_path(const char *path, unsigned setting, const char *want, siz
     struct arena a;
     arena_init(&a, 0);
     sv p = sv_cstr(path);
-    enum path_result r =
-        path_normalise(&p, settings[setting].normalise, settings[setting].merge, settings[setting].slashes, &a);
+    enum path_result r = path_normalise(&p, settings[setting].normalise, settings[setting].merge,
+                                        settings[setting].slashes, &a);
     if (want && strcmp(want, "!") == 0) {
         assert_row(r == PATH_REJECT, row);
     } else if (want) {
@@ -223,8 +223,11 @@ static void test_escaped_slash_actions(void **state) {
     static const struct {
         const char *path, *redirect;
     } cases[] = {
-        {"/a%2Fb", "/a/b"},     {"/a%2fb?c%2Fd", "/a/b?c%2Fd"}, {"/a%5Cb", "/a/b"}, {"/a%5c..%5cb", "/b"}, {"/%2e%2e%2f", "/"},
-        {"/a%2F..%2Fb", "/b"},  {"/a/b", NULL},                 {"/a?%2f", NULL},   {"/a%2", NULL},        {"/a%25", NULL},
+        {"/a%2Fb", "/a/b"},  {"/a%2fb?c%2Fd", "/a/b?c%2Fd"},
+        {"/a%5Cb", "/a/b"},  {"/a%5c..%5cb", "/b"},
+        {"/%2e%2e%2f", "/"}, {"/a%2F..%2Fb", "/b"},
+        {"/a/b", NULL},      {"/a?%2f", NULL},
+        {"/a%2", NULL},      {"/a%25", NULL},
         {"/a%252f", NULL},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -243,8 +246,9 @@ static void test_escaped_slash_actions(void **state) {
 
 static void test_refused(void **state) {
     (void)state;
-    static const sv bad[] = {SV_INIT("/a\0b"), SV_INIT("/a#b"), SV_INIT("/\xff"), SV_INIT("/\xc3"), SV_INIT("/\xed\xa0\x80"),
-                             SV_INIT("/%00"), SV_INIT("/a/%00/.."), SV_INIT("/\xc0\xaf")};
+    static const sv bad[] = {SV_INIT("/a\0b"),     SV_INIT("/a#b"),          SV_INIT("/\xff"),
+                             SV_INIT("/\xc3"),     SV_INIT("/\xed\xa0\x80"), SV_INIT("/%00"),
+                             SV_INIT("/a/%00/.."), SV_INIT("/\xc0\xaf")};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct arena a;
         arena_init(&a, 0);
@@ -260,6 +264,18 @@ static void test_only_slashes(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(all); i++) {
         check_path(all[i], NORM_MERGE, i ? "//" : NULL, i);
     }
+}
+
+/* Decoding must not make an escape out of pieces: what comes next would decode it. */
+static void test_no_double_decoding(void **state) {
+    (void)state;
+    static const char *const same[] = {"/%%32e%%32e/a", "/a/%%32e/b", "/%2%65%2%65/", "/%%32"};
+    for (size_t i = 0; i < ARRAY_LEN(same); i++) {
+        check_path(same[i], NORM, NULL, i);
+    }
+    check_path("/%25%32e", NORM, "/%252e", 0);
+    check_path("/%2F%32e", NORM, "/%2F2e", 1);
+    check_path("/%%32%65", NORM, "/%%32e", 2);
 }
 
 static void test_left_alone(void **state) {
@@ -289,8 +305,9 @@ static void test_query(void **state) {
     static const struct {
         const char *path, *bare, *query;
     } cases[] = {
-        {"/a", "/a", NULL},  {"/a?", "/a", ""},       {"/a?b", "/a", "b"},  {"/a?b?c", "/a", "b?c"}, {"/a?b#c", "/a", "b"},
-        {"/a#c", "/a", NULL}, {"/a#c?d", "/a", NULL}, {"", "", NULL},       {"?x", "", "x"},
+        {"/a", "/a", NULL},      {"/a?", "/a", ""},     {"/a?b", "/a", "b"},
+        {"/a?b?c", "/a", "b?c"}, {"/a?b#c", "/a", "b"}, {"/a#c", "/a", NULL},
+        {"/a#c?d", "/a", NULL},  {"", "", NULL},        {"?x", "", "x"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         assert_sv_is(path_without_query(sv_cstr(cases[i].path)), cases[i].bare);
@@ -305,9 +322,10 @@ static void test_query_get(void **state) {
     static const struct {
         const char *query, *key, *want;
     } cases[] = {
-        {"a=1&b=2", "a", "1"}, {"a=1&b=2", "b", "2"}, {"a=1&b=2", "c", NULL}, {"a&b=2", "a", ""},      {"a=&b", "a", ""},
-        {"aa=1", "a", NULL},   {"a=1&a=2", "a", "1"}, {"", "a", NULL},        {"&&a=x&", "a", "x"},    {"a=b=c", "a", "b=c"},
-        {"=x", "", "x"},       {"a%3D=1", "a=", NULL},
+        {"a=1&b=2", "a", "1"}, {"a=1&b=2", "b", "2"}, {"a=1&b=2", "c", NULL},
+        {"a&b=2", "a", ""},    {"a=&b", "a", ""},     {"aa=1", "a", NULL},
+        {"a=1&a=2", "a", "1"}, {"", "a", NULL},       {"&&a=x&", "a", "x"},
+        {"a=b=c", "a", "b=c"}, {"=x", "", "x"},       {"a%3D=1", "a=", NULL},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         sv v = query_get(sv_cstr(cases[i].query), sv_cstr(cases[i].key));
@@ -320,8 +338,9 @@ static void test_percent(void **state) {
     (void)state;
     struct arena a;
     arena_init(&a, 0);
-    static const char *const decode[][2] = {{"abc", "abc"}, {"a%20b", "a b"}, {"%", "%"}, {"%4", "%4"},
-                                            {"%zz", "%zz"}, {"%41%", "A%"},   {"", ""},   {"%2541", "%41"}};
+    static const char *const decode[][2] = {{"abc", "abc"}, {"a%20b", "a b"}, {"%", "%"},
+                                            {"%4", "%4"},   {"%zz", "%zz"},   {"%41%", "A%"},
+                                            {"", ""},       {"%2541", "%41"}};
     for (size_t i = 0; i < ARRAY_LEN(decode); i++) {
         assert_sv_is(percent_decode(sv_cstr(decode[i][0]), &a), decode[i][1]);
     }
@@ -338,10 +357,22 @@ static void test_authority(void **state) {
         const char *authority, *host;
         int port;
     } cases[] = {
-        {"a", "a", -1},          {"a:80", "a", 80},       {"a:", "a:", -1},          {"a:b", "a:b", -1}, {"[::1]", "[::1]", -1},
-        {"[::1]:80", "[::1]", 80}, {"::1", "::1", -1},    {"a:0", "a", 0},           {"a:65535", "a", 65535},
-        {"a:65536", "a", -1},    {"a:99999999999999999999", "a", -1}, {"", "", -1},  {":80", "", 80},    {"a:8 0", "a:8 0", -1},
-        {"u@h:80", "u@h", 80},   {"a:b:80", "a:b:80", -1},
+        {"a", "a", -1},
+        {"a:80", "a", 80},
+        {"a:", "a:", -1},
+        {"a:b", "a:b", -1},
+        {"[::1]", "[::1]", -1},
+        {"[::1]:80", "[::1]", 80},
+        {"::1", "::1", -1},
+        {"a:0", "a", 0},
+        {"a:65535", "a", 65535},
+        {"a:65536", "a", -1},
+        {"a:99999999999999999999", "a", -1},
+        {"", "", -1},
+        {":80", "", 80},
+        {"a:8 0", "a:8 0", -1},
+        {"u@h:80", "u@h", 80},
+        {"a:b:80", "a:b:80", -1},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         uint16_t port = 0;
@@ -354,9 +385,11 @@ static void test_authority(void **state) {
 
 static void test_authority_characters(void **state) {
     (void)state;
-    static const char *const good[] = {"", "a", "a.b-c_d~e", "a:80", "[::1]:80", "u@a", "a,b", "a%20b", "A!$&'()*+;="};
-    static const char *const bad[] = {"a b", "a/b", "a?b", "a#b", "a\\b", "\"a\"", "{a}", "<a>", "a|b", "a^b", "a`b", "\xc3\xa9",
-                                      "a\tb", "a\x7f", "a\x01"};
+    static const char *const good[] = {"",    "a",   "a.b-c_d~e", "a:80",       "[::1]:80",
+                                       "u@a", "a,b", "a%20b",     "A!$&'()*+;="};
+    static const char *const bad[] = {"a b",   "a/b",      "a?b",  "a#b",   "a\\b",
+                                      "\"a\"", "{a}",      "<a>",  "a|b",   "a^b",
+                                      "a`b",   "\xc3\xa9", "a\tb", "a\x7f", "a\x01"};
     for (size_t i = 0; i < ARRAY_LEN(good); i++) {
         assert_row(authority_valid(sv_cstr(good[i])), i);
     }
@@ -367,11 +400,18 @@ static void test_authority_characters(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_as_envoy),        cmocka_unit_test(test_idempotent),
-        cmocka_unit_test(test_escaped_slash_actions), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_left_alone), cmocka_unit_test(test_only_slashes),      cmocka_unit_test(test_utf8_is_escaped),
-        cmocka_unit_test(test_query),           cmocka_unit_test(test_query_get),
-        cmocka_unit_test(test_percent),         cmocka_unit_test(test_authority),
+        cmocka_unit_test(test_as_envoy),
+        cmocka_unit_test(test_idempotent),
+        cmocka_unit_test(test_escaped_slash_actions),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_left_alone),
+        cmocka_unit_test(test_only_slashes),
+        cmocka_unit_test(test_no_double_decoding),
+        cmocka_unit_test(test_utf8_is_escaped),
+        cmocka_unit_test(test_query),
+        cmocka_unit_test(test_query_get),
+        cmocka_unit_test(test_percent),
+        cmocka_unit_test(test_authority),
         cmocka_unit_test(test_authority_characters),
     };
     return cmocka_run_group_tests_name("path", tests, NULL, NULL);
