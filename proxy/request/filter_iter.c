@@ -418,3 +418,14 @@ void http_add_decoded_data(struct http_filter *f, struct buf *data, bool streami
 void http_add_encoded_data(struct http_filter *f, struct buf *data, bool streaming) { add_data(f, false, data, streaming); }
 struct buf *http_decoding_buffer(struct http_filter *f) { return &f->stream->dec.buf; }
 struct buf *http_encoding_buffer(struct http_filter *f) { return &f->stream->enc.buf; }
+
+struct http_filter *http_filter_like(struct http_filter *f, unsigned i) {
+    struct stream *s = f->stream;
+    for (unsigned k = 0; k < filters_n(s); k++) {
+        struct http_filter *other = s->filters[k];
+        if (other && other->type == f->type && i-- == 0) {
+            return other;
+        }
+    }
+    return NULL;
+}
