@@ -11,10 +11,20 @@
 
 sv entry_name(const struct entry *e) { return sv_from(e->name, e->name_n); }
 
+/* Sources that differ in a timeout only still mean the one ADS stream. */
+#define ADS_SOURCE_ID UINT64_MAX
+
+bool store_same_source(const struct config_source *a, const struct config_source *b) {
+    return a == b || (a && b && a->kind == SOURCE_ADS && b->kind == SOURCE_ADS);
+}
+
 /* Clusters and listeners are one namespace; other types are looked up per source. */
 static void make_key(struct buf *key, enum resource_type t, const struct config_source *src, sv name) {
     uint8_t type = (uint8_t)t;
-    uint64_t id = t == RES_CLUSTER || t == RES_LISTENER || !src ? 0 : src->id;
+    uint64_t id = src && src->kind == SOURCE_ADS ? ADS_SOURCE_ID : src ? src->id : 0;
+    if (t == RES_CLUSTER || t == RES_LISTENER) {
+        id = 0;
+    }
     buf_append(key, &type, 1);
     buf_append(key, &id, sizeof(id));
     buf_append_sv(key, name);

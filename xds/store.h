@@ -103,6 +103,7 @@ bool store_dial_target(struct store *s, sv cluster, struct xds_dial_target *out)
 /* --- between the store's files --- */
 struct entry *store_find(struct store *s, enum resource_type t, const struct config_source *src, sv name);
 struct entry *store_get(struct store *s, enum resource_type t, const struct config_source *src, sv name); /* or make */
+bool store_same_source(const struct config_source *a, const struct config_source *b);
 void store_drop_if_unused(struct entry *e);
 sv entry_name(const struct entry *e);
 void store_touch(struct store *s);                 /* a snapshot is due: s->next may be changed */

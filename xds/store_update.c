@@ -130,7 +130,7 @@ static void remove_named(struct source_client *c, enum resource_type t, sv name)
     if (!e || e->is_static) {
         return;
     }
-    if (e->source && e->source != c->source && (t == RES_CLUSTER || t == RES_LISTENER)) {
+    if (e->source && !store_same_source(e->source, c->source) && (t == RES_CLUSTER || t == RES_LISTENER)) {
         return; /* another source's */
     }
     log_info(LOG_config, "%s: remove '%.*s'", resource_types[t].short_name, SV_ARG(name));
@@ -145,7 +145,7 @@ static void remove_unlisted(struct source_client *c, enum resource_type t) {
     struct map_slot *slot;
     while ((slot = map_next(&s->entries, &it))) {
         struct entry *e = slot->value;
-        bool is_ours = e->type == t && e->source == c->source && !e->is_static && (e->active || e->warming);
+        bool is_ours = e->type == t && store_same_source(e->source, c->source) && !e->is_static && (e->active || e->warming);
         if (is_ours && e->seen_update != s->update_count) {
             *vec_push(&gone) = e;
         }
