@@ -306,6 +306,10 @@ static bool chose_h2(const struct http_pool *p, const struct conn *c) {
     return p->protocol == UPSTREAM_HTTP2 || (p->protocol == UPSTREAM_AUTO && sv_eq(conn_alpn(c), SV("h2")));
 }
 
+static void count_protocol(const struct http_pool *p, bool is_h2) {
+    stats_inc(p->view->stats, is_h2 ? CLUSTER_upstream_cx_http2_total : CLUSTER_upstream_cx_http1_total);
+}
+
 static void on_connected(struct upstream_connect *u, struct conn *c) {
     struct http_conn *hc = CONTAINER_OF(u, struct http_conn, connect);
     struct http_pool *p = hc->pool;
@@ -313,7 +317,9 @@ static void on_connected(struct upstream_connect *u, struct conn *c) {
     bool is_h2 = chose_h2(p, c);
     p->is_h2_seen = is_h2;
     stats_record(stats_of(hc), CLUSTER_upstream_cx_connect_ms, (loop_now_us(loop_of(hc)) - u->started_us) / 1000);
-    stats_inc(stats_of(hc), is_h2 ? CLUSTER_upstream_cx_http2_total : CLUSTER_upstream_cx_http1_total);
+    if (p->protocol == UPSTREAM_AUTO) { /* else it was known, and counted, when we began */
+        count_protocol(p, is_h2);
+    }
     hc->conn = c;
     hc->max_streams = http_conn_streams_max(p, is_h2);
     conn_set_ops(c, &conn_ops, hc);
@@ -333,8 +339,7 @@ static void count_failure(struct http_conn *hc, enum pool_failure why) {
     if (why == POOL_CONNECT_TIMEOUT) {
         stats_inc(st, CLUSTER_upstream_cx_connect_timeout);
     }
-    stats_record(st, CLUSTER_upstream_rq_per_cx, 0);
-    stats_record(st, CLUSTER_upstream_cx_length_ms, (loop_now_us(loop_of(hc)) - hc->opened_us) / 1000);
+    count_end(hc, why == POOL_CONNECT_FAILED, false);
     HOST_STAT_ADD(hc->pool->hv->host, cx_connect_fail, 1);
 }
 
@@ -361,6 +366,9 @@ bool http_conn_new(struct http_pool *p, enum pool_failure *why, sv *reason) {
     list_push_back(&p->connecting, &hc->node);
     p->connecting_n++;
     stats_inc(p->view->stats, CLUSTER_upstream_cx_total);
+    if (p->protocol != UPSTREAM_AUTO) {
+        count_protocol(p, p->protocol == UPSTREAM_HTTP2);
+    }
     stats_gauge_inc(p->view->stats, CLUSTER_upstream_cx_active);
     HOST_STAT_ADD(p->hv->host, cx_total, 1);
     HOST_STAT_ADD(p->hv->host, cx_active, 1);

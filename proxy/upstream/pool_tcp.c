@@ -80,6 +80,8 @@ static void count_failure(struct tcp_conn *tc, enum pool_failure why) {
         stats_inc(tc->view->stats, CLUSTER_upstream_cx_connect_timeout);
     }
     stats_inc(tc->view->stats, CLUSTER_upstream_rq_pending_failure_eject);
+    stats_inc(tc->view->stats, CLUSTER_upstream_cx_destroy);
+    stats_inc(tc->view->stats, why == POOL_CONNECT_FAILED ? CLUSTER_upstream_cx_destroy_remote : CLUSTER_upstream_cx_destroy_local);
     HOST_STAT_ADD(tc->hv->host, cx_connect_fail, 1);
     no_longer_pending(tc);
 }

@@ -58,10 +58,10 @@ static struct conn *open_conn(struct upstream_connect *u, const struct addr *to,
     return c;
 }
 
-static sv immediate_error(int err) {
-    static _Thread_local char text[64];
-    int n = snprintf(text, sizeof(text), "immediate connect error: %d", -err);
-    return sv_from(text, (size_t)n);
+static sv connect_error(const char *when, int err) {
+    static _Thread_local char text[128];
+    int n = snprintf(text, sizeof(text), "%s connect error: %s", when, strerror(-err));
+    return sv_from(text, (size_t)n < sizeof(text) ? (size_t)n : sizeof(text) - 1);
 }
 
 /* Try addresses until one is under way. False: none is, and no other racer runs. */
@@ -82,7 +82,7 @@ static bool try_next(struct upstream_connect *u, enum pool_failure *why, sv *rea
             return true;
         }
         *why = err ? POOL_CONNECT_FAILED : POOL_NO_TRANSPORT;
-        *reason = err ? immediate_error(err) : SV(SECRETS_MISSING);
+        *reason = err ? connect_error("immediate", err) : SV(SECRETS_MISSING);
         log_debug(LOG_pool, "no connection to %.*s: %.*s", SV_ARG(u->host->address_text), SV_ARG(*reason));
     }
     return u->racers_n > 0;
@@ -129,7 +129,7 @@ static void on_event(struct conn *c, void *user, enum conn_event e) {
         u->ops->on_connected(u, c);
         return;
     }
-    sv reason = conn_transport_failure(c);
+    sv reason = c->connect_error_ ? connect_error("delayed", c->connect_error_) : conn_transport_failure(c);
     enum pool_failure why = POOL_CONNECT_FAILED;
     sv ignored;
     if (!try_next(u, &why, &ignored)) {

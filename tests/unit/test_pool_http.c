@@ -289,10 +289,11 @@ static void test_connect_refused(void **state) {
     for (unsigned i = 0; i < 2; i++) {
         assert_true(b.rq[i].is_failed);
         assert_int_equal(b.rq[i].failure, POOL_CONNECT_FAILED);
-        assert_string_equal(b.rq[i].reason, "delayed connect error: 111");
+        assert_string_equal(b.rq[i].reason, "delayed connect error: Connection refused");
     }
     assert_int_equal(count(&b, CLUSTER_upstream_rq_pending_failure_eject), 2);
     assert_true(count(&b, CLUSTER_upstream_cx_connect_fail) >= 1);
+    assert_int_equal(count(&b, CLUSTER_upstream_cx_destroy_remote), count(&b, CLUSTER_upstream_cx_connect_fail));
     assert_true(b.set->entries[0].host->stats.cx_connect_fail >= 1);
     b.server.fd = socket(AF_INET, SOCK_STREAM, 0);
     assert_int_equal(io_open(&b.server.io, &b.loop, b.server.fd, server_on_accept), 0);
@@ -311,6 +312,8 @@ static void test_connect_timeout(void **state) {
     assert_int_equal(b.rq[0].failure, POOL_CONNECT_TIMEOUT);
     assert_int_equal(count(&b, CLUSTER_upstream_cx_connect_timeout), 1);
     assert_int_equal(count(&b, CLUSTER_upstream_cx_connect_fail), 1);
+    assert_int_equal(count(&b, CLUSTER_upstream_cx_destroy_local), 1);
+    assert_int_equal(count(&b, CLUSTER_upstream_cx_http1_total), 1);
     bench_fini(&b);
 }
 
