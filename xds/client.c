@@ -102,7 +102,8 @@ static struct source_client *client_new(struct store *s, const struct config_sou
     c->store = s;
     c->source = src;
     c->type = t;
-    c->sink = (struct xds_sink){.on_update = store_on_update, .on_connected = on_connected, .user = c};
+    c->sink = (struct xds_sink){
+        .on_update = store_on_update, .on_connected = on_connected, .on_failure = store_on_failure, .user = c};
     return c;
 }
 
@@ -171,6 +172,7 @@ static bool wildcard(struct store *s, const Core__ConfigSource *m, enum resource
         return diag_error(d, src->kind == SOURCE_ADS ? "ads needs dynamic_resources.ads_config" : "the config source can not be used");
     }
     *waits = true;
+    stats_inc(stats_shard(t == RES_CLUSTER ? s->cds_scope : s->lds_scope, s->loop->thread_index), XDS_update_attempt);
     store_wildcard_timeout(s, t, src->initial_fetch_timeout_ms);
     xds_mux_watch_all(c->mux, t);
     return true;

@@ -76,10 +76,10 @@ static ProtobufCMessage *parse_text(sv path, sv text, struct arena *a, struct di
         return pb_text_parse(t, text, a, d);
     }
     if (!sv_ends(path, SV(".yaml")) && !sv_ends(path, SV(".yml"))) {
-        return pb_json_parse_text(t, text, PB_JSON_UNKNOWN_SKIP, a, d);
+        return pb_json_parse_text(t, text, PB_JSON_UNKNOWN_WARN, a, d);
     }
     json_t *tree = pb_yaml_parse(text, d);
-    ProtobufCMessage *m = tree ? pb_json_parse(t, tree, PB_JSON_UNKNOWN_SKIP, a, d) : NULL;
+    ProtobufCMessage *m = tree ? pb_json_parse(t, tree, PB_JSON_UNKNOWN_WARN, a, d) : NULL;
     json_decref(tree);
     return m;
 }
@@ -137,6 +137,9 @@ static void load(struct loop_task *task) {
         sv text = diag_text(d);
         log_warn(LOG_config, "filesystem config update of '%s' %s: %.*s", m->path, was_read ? "rejected" : "failed",
                  SV_ARG(text));
+    }
+    for (const struct diag_warning *w = diag_warnings(d); w; w = w->next) {
+        log_warn(LOG_config, "'%s': %.*s", m->path, SV_ARG(w->text));
     }
     diag_fini(d);
     xfree(d);

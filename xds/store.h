@@ -142,5 +142,6 @@ struct source_client {
     bool is_connected;
 };
 void store_on_update(void *user, const struct xds_update *u, struct xds_verdict *v);
+void store_on_failure(void *user, enum resource_type t);
 
 #endif

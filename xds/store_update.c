@@ -196,6 +196,7 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
     }
     bool is_good = buf_empty(v->error);
     count(s, scope, is_good ? XDS_update_success : XDS_update_rejected);
+    count(s, scope, XDS_update_attempt); /* the next one */
     if (is_good) {
         note_version(s, scope, u->version);
         keep_version(s, u->type, u->version);
@@ -213,4 +214,11 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
     xfree(d);
     first_response(s, u->type);
     store_touch(s); /* even without a change: readiness is looked at when it is published */
+}
+
+void store_on_failure(void *user, enum resource_type t) {
+    struct source_client *c = user;
+    struct stats_scope *scope = subscription_scope(c->store, t);
+    count(c->store, scope, XDS_update_failure);
+    count(c->store, scope, XDS_update_attempt);
 }
