@@ -186,10 +186,10 @@ static bool asks_upgrade(const struct headers *h) {
     return false;
 }
 
-/* Methods whose requests without a body say nothing about a length. */
+/* Methods whose requests without a body say nothing about a length, as in Envoy. */
 static bool is_bodiless_method(sv m) {
     return sv_eq(m, SV("GET")) || sv_eq(m, SV("HEAD")) || sv_eq(m, SV("DELETE")) ||
-           sv_eq(m, SV("TRACE")) || sv_eq(m, SV("OPTIONS")) || sv_eq(m, SV("CONNECT"));
+           sv_eq(m, SV("TRACE")) || sv_eq(m, SV("CONNECT"));
 }
 
 static enum h1_coding choose_coding(struct h1 *h1, const struct headers *h, sv method,

@@ -68,6 +68,7 @@ static const char *const reasons[600] = {
     [508] = "Loop Detected",
     [510] = "Not Extended",
     [511] = "Network Authentication Required",
+    [599] = "Last Unassigned Server Error Code",
 };
 
 static inline char *put(char *p, sv s) {

@@ -200,7 +200,9 @@ static enum h1_coding choose_coding(struct h1 *h1, const struct headers *h, unsi
     sv cl = headers_get(h, HDR_content_length);
     if (h1->is_head || status == 204 || status == 304) {
         h1->tx = H1_TX_NO_BODY;
-        return H1_CODE_NONE;
+        bool says_chunked = h1->is_head && !cl.p && status != 204 && status != 304 &&
+                            h1->codec.protocol == HTTP_11; /* as the answer to GET would be sent */
+        return says_chunked ? H1_CODE_CHUNKED : H1_CODE_NONE;
     }
     if (cl.p && sv_to_u64(cl, &length)) {
         h1->tx = H1_TX_LENGTH;

@@ -53,6 +53,11 @@ static const struct {
 } requests[] = {
     {"GET", {{0}}, NULL, "GET /p HTTP/1.1\r\nhost: h:1\r\n\r\n", false},
     {"DELETE", {{0}}, NULL, "DELETE /p HTTP/1.1\r\nhost: h:1\r\n\r\n", false},
+    {"OPTIONS",
+     {{0}},
+     NULL,
+     "OPTIONS /p HTTP/1.1\r\nhost: h:1\r\ncontent-length: 0\r\n\r\n",
+     false},
     {"POST", {{0}}, NULL, "POST /p HTTP/1.1\r\nhost: h:1\r\ncontent-length: 0\r\n\r\n", false},
     {"PUT",
      {{"x", "y"}},
