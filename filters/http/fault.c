@@ -391,10 +391,16 @@ static unsigned abort_status(struct fault *f, const struct headers *h, int64_t *
                : 0;
 }
 
-/* A gRPC request is answered by a gRPC status: the one asked for instead of the HTTP status's. */
+static bool is_grpc(const struct headers *h) {
+    sv type = headers_get(h, HDR_content_type), grpc = SV("application/grpc");
+    return sv_starts(type, grpc) && (type.n == grpc.n || type.p[grpc.n] == '+');
+}
+
+/* A gRPC request is answered by the gRPC status asked for, instead of one that stands for the HTTP
+ * status; others do not see it. */
 static void set_grpc_status(struct headers *h, void *arg) {
     struct fault *f = (struct fault *)arg;
-    if (headers_has(h, HDR_grpc_status)) {
+    if (is_grpc(request_of(f))) {
         headers_set(h, HDR_grpc_status, arena_printf(h->arena, "%lld", (long long)f->grpc_status));
     }
 }

@@ -88,8 +88,8 @@ void http_add_encoded_data(struct http_filter *f, struct buf *data, bool streami
 struct buf *http_decoding_buffer(struct http_filter *f);
 struct buf *http_encoding_buffer(struct http_filter *f);
 /* Answer from here: encode filters run on it. body may be empty; details is static or stream-arena
- * text. `modify` (may be NULL) edits the response headers before filters see them. If response
- * headers were already sent, the stream is reset. */
+ * text. `modify` (may be NULL) edits the response headers before filters see them; a grpc-status
+ * that it sets is kept. If response headers were already sent, the stream is reset. */
 void http_local_reply(struct http_filter *f, unsigned status, sv body, uint64_t flags, sv details,
                       void (*modify)(struct headers *h, void *arg), void *arg);
 /* Terminal filter and others that produce a response: */

@@ -134,7 +134,9 @@ static const char *grpc_status_of(unsigned http, uint64_t flags) {
 
 static void to_grpc(struct stream *s, struct headers *h, struct reply *r) {
     headers_set(h, HDR_content_type, SV("application/grpc"));
-    headers_set(h, HDR_grpc_status, sv_cstr(grpc_status_of(r->status, s->info.flags)));
+    if (!headers_has(h, HDR_grpc_status)) { /* the filter may know better */
+        headers_set(h, HDR_grpc_status, sv_cstr(grpc_status_of(r->status, s->info.flags)));
+    }
     if (r->body.n) {
         headers_set(h, HDR_grpc_message, percent_encode(r->body, "%", &s->arena));
     }

@@ -61,7 +61,8 @@ static void modify_direct(struct headers *h, void *arg) {
     const struct route_entry *e = r->route;
     if (e->redirect) {
         bool is_tls = conn_ssl(info_of(r)->cx->conn) != NULL;
-        headers_set(h, HDR_location, route_redirect_location(e, r->headers, is_tls, http_arena(&r->base)));
+        headers_set(h, HDR_location,
+                    route_redirect_location_for(e, r->headers, is_tls, info_of(r), http_arena(&r->base)));
     }
     if (e->direct_content_type.n) {
         headers_set(h, HDR_content_type, e->direct_content_type);
@@ -355,7 +356,7 @@ static void on_backoff(struct timer *t) {
 }
 
 static void set_service_time(struct router *r, struct headers *h) {
-    if (r->cfg->suppress_envoy_headers) {
+    if (r->cfg->suppress_envoy_headers || !r->body_ended) {
         return;
     }
     uint64_t us = loop_now_us(http_loop(&r->base)) - r->response_start_us;
@@ -383,6 +384,9 @@ static void report_host(struct router *r, unsigned status) {
 }
 
 static void decorate_response(struct router *r, struct headers *h) {
+    struct stream_info *si = info_of(r);
+    si->response = h;
+    si->response_code = (uint16_t)headers_status(h);
     set_service_time(r, h);
     if (r->set_cookie.n) {
         headers_add_id(h, HDR_set_cookie, r->set_cookie);
@@ -470,9 +474,11 @@ static void reply_overloaded(struct headers *h, void *arg) {
 
 static void fail_before_headers(struct router *r, enum reset_reason why, sv transport) {
     struct arena *a = http_arena(&r->base);
+    sv shown = runtime_bool(SV("envoy.reloadable_features.hide_transport_failure_reason_in_response_body"), true) ? SV_NULL
+                                                                                                                  : transport;
     sv body = arena_printf(a, "upstream connect error or disconnect/reset before headers. %sreset reason: %s%s%.*s",
                            r->attempts > 1 ? "retried and the latest " : "", reset_table[why].words,
-                           transport.n ? ", transport failure reason: " : "", SV_ARG(transport));
+                           shown.n ? ", transport failure reason: " : "", SV_ARG(shown));
     count_code(r, why == RESET_PROTOCOL_ERROR ? 502 : 503);
     finish(r);
     http_local_reply(&r->base, why == RESET_PROTOCOL_ERROR ? 502 : 503, body, reset_table[why].flag,
@@ -525,7 +531,7 @@ static void timed_out(struct router *r, sv details, uint64_t flag) {
 static void on_global_timeout(struct timer *t) {
     struct router *r = CONTAINER_OF(t, struct router, global_timer);
     stats_inc(r->cluster->stats, CLUSTER_upstream_rq_timeout);
-    timed_out(r, SV("upstream_response_timeout"), RESPONSE_FLAG(UT));
+    timed_out(r, SV("response_timeout"), RESPONSE_FLAG(UT));
 }
 
 static void on_try_timeout(struct timer *t) {

@@ -167,11 +167,11 @@ void http_local_reply(struct http_filter *f, unsigned status, sv body, uint64_t 
     headers_init(&h, &s->arena);
     bool is_grpc = sv_starts(headers_get(&s->request, HDR_content_type), SV("application/grpc"));
     headers_set_status(&h, is_grpc ? 200 : status);
-    if (is_grpc) {
-        headers_add_id(&h, HDR_grpc_status, SV("2"));
-    }
     if (modify) {
         modify(&h, arg);
+    }
+    if (is_grpc && !headers_has(&h, HDR_grpc_status)) {
+        headers_add_id(&h, HDR_grpc_status, SV("2"));
     }
     fake_stream_encode(s, &h, body.n == 0);
 }
