@@ -104,11 +104,25 @@ static bool init_store(struct program *p, bool is_dry_run, struct diag *d) {
     return store_static_done(&p->store, d);
 }
 
+/* application_log_config.log_format; the flag wins. */
+static bool apply_log_format(const Bootstrap__Bootstrap__ApplicationLogConfig__LogFormat *f, struct diag *d) {
+    char err[256];
+    DIAG_FIELD(d, "application_log_config.log_format");
+    if (f->log_format_case != BOOTSTRAP__BOOTSTRAP__APPLICATION_LOG_CONFIG__LOG_FORMAT__LOG_FORMAT_TEXT_FORMAT) {
+        return diag_error(d, "only text_format is supported");
+    }
+    return log_set_format(f->text_format, err, sizeof(err)) || diag_error(d, "text_format: %s", err);
+}
+
 static bool load_bootstrap(struct program *p, struct diag *d) {
     struct server *s = &p->server;
     arena_init(&s->arena, 65536);
     s->bootstrap = bootstrap_load(s->opt.config_path, s->opt.config_yaml, s->opt.allow_unknown_static_fields, &s->arena, d);
     if (!s->bootstrap) {
+        return false;
+    }
+    const Bootstrap__Bootstrap__ApplicationLogConfig *lc = s->bootstrap->application_log_config;
+    if (lc && lc->log_format && !s->opt.log_format && !apply_log_format(lc->log_format, d)) {
         return false;
     }
     struct node_flags f = {s->opt.service_cluster, s->opt.service_node, s->opt.service_zone};

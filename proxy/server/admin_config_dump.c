@@ -43,7 +43,9 @@ static const struct dump_section sections[] = {
       {"dynamic_route_configs", "DynamicRouteConfig", LIST_ACTIVE},
       {0}}},
     {"SecretsConfigDump", "secret", RES_SECRET, false, false,
-     {{"static_secrets", "StaticSecret", LIST_STATIC}, {"dynamic_active_secrets", "DynamicSecret", LIST_ACTIVE}, {0}}},
+     {{"static_secrets", "StaticSecret", LIST_STATIC},
+      {"dynamic_active_secrets", "DynamicSecret", LIST_ACTIVE},
+      {"dynamic_warming_secrets", "DynamicSecret", LIST_WARMING}}},
 };
 #define LISTS_MAX 3
 
@@ -215,6 +217,46 @@ static bool belongs(const struct dump *d, const struct dump_section *s, const st
     return false;
 }
 
+/* ---- masks without ?resource=: which sections and lists are shown ---- */
+
+static bool mask_has(const struct dump *d, const char *field) {
+    sv rest = d->mask;
+    while (rest.n) {
+        sv path = sv_cut(&rest, ',');
+        if (sv_is(sv_cut(&path, '.'), field)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool list_shown(const struct dump *d, const struct dump_list *l) {
+    if (d->only) {
+        return l == d->only_list;
+    }
+    return !d->mask.n || mask_has(d, l->field);
+}
+
+static bool section_shown(const struct dump *d, const struct dump_section *s) {
+    if (s->needs_eds && !d->include_eds) {
+        return false;
+    }
+    for (size_t i = 0; i < LISTS_MAX && s->lists[i].field; i++) {
+        if (list_shown(d, &s->lists[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool mask_leads_anywhere(const struct dump *d) {
+    bool any = mask_has(d, "bootstrap");
+    for (size_t i = 0; i < ARRAY_LEN(sections); i++) {
+        any |= section_shown(d, &sections[i]);
+    }
+    return any;
+}
+
 /* ---- walking sections, lists, items ---- */
 
 static void bootstrap_section(struct dump *d) {
@@ -240,7 +282,7 @@ static void open_section(struct dump *d, const struct dump_section *s) {
     json_obj(&d->w);
     json_key(&d->w, SV("@type"));
     json_str(&d->w, sv_from(type, (size_t)n));
-    if (s->has_version) {
+    if (s->has_version && !d->mask.n) {
         pair(&d->w, "version_info", sv_cstr(s->type == RES_CLUSTER ? d->view->cds_version : d->view->lds_version));
     }
 }
@@ -296,7 +338,7 @@ static bool step_list(struct dump *d, const struct dump_section *s, const struct
             json_arr(&d->w);
             d->is_list_open = true;
         }
-        if (d->mask.n) {
+        if (d->mask.n && d->only) {
             masked_element(d, s, l, it);
         } else if (l->id == LIST_INLINE_ROUTES) {
             inline_routes(d, s, l, it);
@@ -311,7 +353,7 @@ static bool step_list(struct dump *d, const struct dump_section *s, const struct
 /* False: everything is written. */
 static bool step(struct dump *d) {
     if (d->section < 0) {
-        if (!d->only) {
+        if (!d->only && (!d->mask.n || mask_has(d, "bootstrap"))) {
             bootstrap_section(d);
         }
         d->section = 0;
@@ -321,7 +363,7 @@ static bool step(struct dump *d) {
         return false;
     }
     const struct dump_section *s = &sections[d->section];
-    if ((s->needs_eds && !d->include_eds) || (d->only && s != d->only)) {
+    if (!section_shown(d, s)) {
         d->section++;
         return true;
     }
@@ -333,7 +375,7 @@ static bool step(struct dump *d) {
         return true;
     }
     const struct dump_list *l = &s->lists[d->list];
-    if ((d->only && l != d->only_list) || !step_list(d, s, l)) {
+    if (!list_shown(d, l) || !step_list(d, s, l)) {
         close_list(d);
     }
     return true;
@@ -401,12 +443,12 @@ static bool read_params(struct admin_stream *a, struct dump *d) {
                     arena_printf(ar, "INVALID_ARGUMENT: Error while parsing name_regex from %.*s: %s", SV_ARG(name), err));
         return false;
     }
-    if (mask.n && !config_mask_valid(mask)) {
+    d->mask = mask.n ? sv_cstr(sv_dup(mask)) : SV_NULL;
+    if (mask.n && (!config_mask_valid(mask) || (!d->only && !mask_leads_anywhere(d)))) {
         admin_reply(a, 400, ADMIN_TEXT,
                     arena_printf(ar, "FieldMask %.*s could not be successfully applied to any configs.", SV_ARG(mask)));
         return false;
     }
-    d->mask = mask.n ? sv_cstr(sv_dup(mask)) : SV_NULL;
     return true;
 }
 
