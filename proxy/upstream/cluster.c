@@ -1,5 +1,6 @@
 /* What all threads share of a cluster: circuit breakers and the names of its stats.
- * Threads: any; counters are process-wide atomics, as Envoy's limits are. Spec: cluster.v3.CircuitBreakers.
+ * Threads: any; counters are process-wide atomics, as Envoy's limits are. Spec:
+ * cluster.v3.CircuitBreakers.
  * Not here: the worker's view (cluster_view.c), compiling (config/). */
 #include "proxy/upstream/cluster.h"
 
@@ -32,7 +33,8 @@ bool breaker_retry_try(const struct cluster_config *c, unsigned priority) {
     return breaker_try(&c->use[priority].retries, retries_max(c, priority));
 }
 
-static void publish(struct stats_shard *sh, unsigned open, unsigned remaining, uint32_t used, uint32_t max, bool track) {
+static void publish(struct stats_shard *sh, unsigned open, unsigned remaining, uint32_t used,
+                    uint32_t max, bool track) {
     stats_gauge_set(sh, open, used >= max);
     if (track) {
         stats_gauge_set(sh, remaining, used < max ? max - used : 0);
@@ -43,11 +45,15 @@ void breaker_publish(const struct cluster_config *c, unsigned priority, struct s
     const struct breaker *b = &c->breakers[priority];
     const struct breaker_use *use = &c->use[priority];
     bool track = b->track_remaining;
-    publish(sh, BREAKER_cx_open, BREAKER_remaining_cx, get(&use->connections), b->max_connections, track);
-    publish(sh, BREAKER_rq_pending_open, BREAKER_remaining_pending, get(&use->pending), b->max_pending, track);
+    publish(sh, BREAKER_cx_open, BREAKER_remaining_cx, get(&use->connections), b->max_connections,
+            track);
+    publish(sh, BREAKER_rq_pending_open, BREAKER_remaining_pending, get(&use->pending),
+            b->max_pending, track);
     publish(sh, BREAKER_rq_open, BREAKER_remaining_rq, get(&use->requests), b->max_requests, track);
-    publish(sh, BREAKER_rq_retry_open, BREAKER_remaining_retries, get(&use->retries), retries_max(c, priority), track);
-    publish(sh, BREAKER_cx_pool_open, BREAKER_remaining_cx_pools, get(&use->pools), b->max_pools, track);
+    publish(sh, BREAKER_rq_retry_open, BREAKER_remaining_retries, get(&use->retries),
+            retries_max(c, priority), track);
+    publish(sh, BREAKER_cx_pool_open, BREAKER_remaining_cx_pools, get(&use->pools), b->max_pools,
+            track);
 }
 
 slot_t cluster_transport_slot(const struct cluster_config *c, const struct host_entry *e) {

@@ -1,6 +1,8 @@
-/* Clusters: the compiled configuration shared by all threads, and a worker's view of it (pools, balancer cursors).
+/* Clusters: the compiled configuration shared by all threads, and a worker's view of it (pools,
+ * balancer cursors).
  * Threads: cluster_config immutable but for its atomics; cluster_view worker-local.
- * Spec: config.cluster.v3.Cluster. Not here: compiling the proto (config/compile_cluster.c), pools (pool_*.c). */
+ * Spec: config.cluster.v3.Cluster. Not here: compiling the proto (config/compile_cluster.c), pools
+ * (pool_*.c). */
 #ifndef SLUICE_UPSTREAM_CLUSTER_H
 #define SLUICE_UPSTREAM_CLUSTER_H
 
@@ -11,8 +13,19 @@
 #include "proxy/upstream/cluster_stats.h"
 #include "proxy/upstream/host.h"
 
-enum cluster_type { CLUSTER_TYPE_STATIC, CLUSTER_TYPE_STRICT_DNS, CLUSTER_TYPE_LOGICAL_DNS, CLUSTER_TYPE_EDS, CLUSTER_TYPE_ORIGINAL_DST };
-enum upstream_protocol { UPSTREAM_HTTP1, UPSTREAM_HTTP2, UPSTREAM_AUTO /* ALPN */, UPSTREAM_DOWNSTREAM /* as the client */ };
+enum cluster_type {
+    CLUSTER_TYPE_STATIC,
+    CLUSTER_TYPE_STRICT_DNS,
+    CLUSTER_TYPE_LOGICAL_DNS,
+    CLUSTER_TYPE_EDS,
+    CLUSTER_TYPE_ORIGINAL_DST
+};
+enum upstream_protocol {
+    UPSTREAM_HTTP1,
+    UPSTREAM_HTTP2,
+    UPSTREAM_AUTO /* ALPN */,
+    UPSTREAM_DOWNSTREAM /* as the client */
+};
 enum { PRIORITY_DEFAULT, PRIORITY_HIGH, PRIORITIES };
 
 /* Circuit breakers: process-wide limits (CircuitBreakers.Thresholds). */
@@ -32,7 +45,8 @@ struct metadata_match;
 struct kv_value;
 struct transport_match {
     sv name;
-    const struct kv_value *match;       /* a struct; endpoint metadata "envoy.transport_socket_match" must have all of it */
+    /* a struct; endpoint metadata "envoy.transport_socket_match" must have all of it */
+    const struct kv_value *match;
     slot_t transport;
 };
 struct cluster_upstream_filter {
@@ -46,7 +60,7 @@ struct health_check_config;
 
 struct cluster_config {
     sv name, observability_name;
-    sv eds_service_name;              /* EDS: name of the ClusterLoadAssignment wanted */
+    sv eds_service_name; /* EDS: name of the ClusterLoadAssignment wanted */
     enum cluster_type type;
     bool added_via_api;
     slot_t slot;
@@ -54,10 +68,12 @@ struct cluster_config {
     uint32_t buffer_limit_bytes;
     const struct lb_policy_type *lb_type;
     const void *lb_config;
-    uint32_t healthy_panic_pct;       /* 50 */
-    bool locality_weighted, close_connections_on_host_health_failure, ignore_new_hosts_until_first_hc, fail_traffic_on_panic;
-    uint32_t override_host_status;    /* bit set of core.v3.HealthStatus that override hosts may have */
-    slot_t transport;                 /* factory slot */
+    uint32_t healthy_panic_pct; /* 50 */
+    bool locality_weighted, close_connections_on_host_health_failure,
+        ignore_new_hosts_until_first_hc, fail_traffic_on_panic;
+    /* bit set of core.v3.HealthStatus that override hosts may have */
+    uint32_t override_host_status;
+    slot_t transport; /* factory slot */
     const struct transport_match *transport_matches;
     unsigned transport_matches_n;
     bool auto_sni, auto_san_validation;
@@ -68,8 +84,8 @@ struct cluster_config {
     uint32_t max_requests_per_connection; /* 0: unlimited */
     uint32_t max_stream_duration_ms, max_response_headers_kb;
     struct breaker breakers[PRIORITIES];
-    struct breaker_use *use;          /* [PRIORITIES], arena memory, atomics */
-    const struct addr *source;        /* upstream_bind_config.source_address; NULL */
+    struct breaker_use *use;   /* [PRIORITIES], arena memory, atomics */
+    const struct addr *source; /* upstream_bind_config.source_address; NULL */
     const struct addr *extra_sources;
     unsigned extra_sources_n;
     struct sock_opts sock_opts;
@@ -90,43 +106,47 @@ struct cluster_config {
     bool wait_for_warm_on_init;
     bool connection_pool_per_downstream;
     double per_upstream_preconnect_ratio;
-    struct stats_scope *stats;        /* cluster.<observability name>. */
-    struct stats_scope *h1_stats, *h2_stats; /* …http1., …http2. (http/codec_stats.h); NULL: not counted */
-    struct outlier_detector *detector; /* upstream/outlier.h; NULL: none. Set before the config is shared */
-    struct stats_codes *rq_codes;     /* upstream_rq_* */
+    struct stats_scope *stats; /* cluster.<observability name>. */
+    /* …http1., …http2. (http/codec_stats.h); NULL: not counted */
+    struct stats_scope *h1_stats, *h2_stats;
+    /* upstream/outlier.h; NULL: none. Set before the config is shared */
+    struct outlier_detector *detector;
+    struct stats_codes *rq_codes; /* upstream_rq_* */
     struct stats_codes *internal_codes, *external_codes, *canary_codes;
 };
 
 struct worker;
 
-/* The hosts a request may have met. Endpoints that go away are kept until every request has let go of the pin it took before
- * its first pick: a pin holds all later ones. Worker-local. */
+/* The hosts a request may have met. Endpoints that go away are kept until every request has let go
+ * of the pin it took before its first pick: a pin holds all later ones. Worker-local. */
 struct hosts_pin {
-    uint32_t refs;             /* the view while it is current, the earlier pin, requests */
-    struct hosts_pin *next;    /* the one that followed; holds a ref */
-    struct host_set *set;      /* a ref; may be NULL */
-    struct host **extra;       /* refs on hosts made here (ORIGINAL_DST) and dropped since */
+    uint32_t refs;          /* the view while it is current, the earlier pin, requests */
+    struct hosts_pin *next; /* the one that followed; holds a ref */
+    struct host_set *set;   /* a ref; may be NULL */
+    struct host **extra;    /* refs on hosts made here (ORIGINAL_DST) and dropped since */
     unsigned extra_n, extra_cap;
 };
 
-/* A worker's view of a cluster: made when first used, kept while the cluster is in the snapshot or a request holds it. */
+/* A worker's view of a cluster: made when first used, kept while the cluster is in the snapshot or
+ * a request holds it. */
 struct cluster_view {
     const struct cluster_config *cfg;
-    struct shared *cfg_pin;           /* the resource that owns cfg */
-    struct host_set *hosts;           /* one ref; replaced when a snapshot brings new endpoints */
+    struct shared *cfg_pin; /* the resource that owns cfg */
+    struct host_set *hosts; /* one ref; replaced when a snapshot brings new endpoints */
     struct worker *worker;
     struct loop *loop;
     struct stats_shard *stats;
-    uint32_t refs;                    /* plain: requests, pools; the worker's table holds one */
-    bool is_removed;                  /* no longer in the snapshot */
-    struct hosts_pin *pin_;           /* current */
-    struct lb_state *lb_;             /* cursors; rebuilt lazily after hosts changed */
-    struct pool_table *pools_;        /* made with the first pool */
+    uint32_t refs;                      /* plain: requests, pools; the worker's table holds one */
+    bool is_removed;                    /* no longer in the snapshot */
+    struct hosts_pin *pin_;             /* current */
+    struct lb_state *lb_;               /* cursors; rebuilt lazily after hosts changed */
+    struct pool_table *pools_;          /* made with the first pool */
     struct original_dst *original_dst_; /* made with the first pick of an ORIGINAL_DST cluster */
-    struct codec_stats codec_stats_;  /* resolved with the first codec */
+    struct codec_stats codec_stats_;    /* resolved with the first codec */
 };
 /* Made by the worker. Takes a ref on pin and hosts (hosts may be NULL). */
-struct cluster_view *cluster_view_new(struct worker *w, struct loop *l, const struct cluster_config *cfg, struct shared *pin,
+struct cluster_view *cluster_view_new(struct worker *w, struct loop *l,
+                                      const struct cluster_config *cfg, struct shared *pin,
                                       struct host_set *hosts);
 static inline struct cluster_view *cluster_view_ref(struct cluster_view *v) {
     v->refs++;
@@ -138,16 +158,19 @@ void cluster_view_set_hosts(struct cluster_view *v, struct host_set *hosts);
 /* The cluster is gone from the snapshot (or replaced): drain all pools, drop the table's ref. */
 void cluster_view_retire(struct cluster_view *v);
 
-/* Keep every host valid that is picked from now on, until released. Once per request, before its first pick. */
+/* Keep every host valid that is picked from now on, until released. Once per request, before its
+ * first pick. */
 static inline struct hosts_pin *cluster_view_pin(struct cluster_view *v) {
     v->pin_->refs++;
     return v->pin_;
 }
 void hosts_pin_release(struct hosts_pin *p); /* NULL is fine */
 
-/* Pick a host; NULL: none eligible (503 UH). *entry: its entry in the host set (weight, transport); valid while view->hosts. */
+/* Pick a host; NULL: none eligible (503 UH). *entry: its entry in the host set (weight, transport);
+ * valid while view->hosts. */
 /* Valid while a pin taken before is held, or until the event ends. */
-struct host *cluster_view_pick(struct cluster_view *v, struct lb_context *ctx, const struct host_entry **entry);
+struct host *cluster_view_pick(struct cluster_view *v, struct lb_context *ctx,
+                               const struct host_entry **entry);
 /* Would the balancer drop this request (policy.drop_overloads)? */
 bool cluster_view_drop(struct cluster_view *v, struct rng *rng);
 /* The transport factory slot for an entry. */
@@ -155,19 +178,34 @@ slot_t cluster_transport_slot(const struct cluster_config *c, const struct host_
 
 /* Circuit breakers. Each _try takes one unit unless the limit is reached. */
 bool breaker_try(uint32_t *used, uint32_t max);
-static inline void breaker_release(uint32_t *used) { __atomic_sub_fetch(used, 1, __ATOMIC_RELAXED); }
-bool breaker_retry_try(const struct cluster_config *c, unsigned priority); /* max_retries or retry budget */
+static inline void breaker_release(uint32_t *used) {
+    __atomic_sub_fetch(used, 1, __ATOMIC_RELAXED);
+}
+/* max_retries or retry budget */
+bool breaker_retry_try(const struct cluster_config *c, unsigned priority);
 
-/* circuit_breakers.{default,high}.: set the gauges from the counts now. The thread of `sh`, one for each gauge. */
-#define BREAKER_STATS(P, C, G, H, T)                                                                                  \
-    G(P, cx_open) G(P, cx_pool_open) G(P, remaining_cx) G(P, remaining_cx_pools) G(P, remaining_pending)             \
-    G(P, remaining_retries) G(P, remaining_rq) G(P, rq_open) G(P, rq_pending_open) G(P, rq_retry_open)
+/* circuit_breakers.{default,high}.: set the gauges from the counts now. The thread of `sh`, one for
+ * each gauge. */
+/* clang-format off */
+#define BREAKER_STATS(P, C, G, H, T)                                                                \
+    G(P, cx_open) G(P, cx_pool_open) G(P, remaining_cx) G(P, remaining_cx_pools)                    \
+    G(P, remaining_pending) G(P, remaining_retries) G(P, remaining_rq) G(P, rq_open)                \
+    G(P, rq_pending_open) G(P, rq_retry_open)
+/* clang-format on */
 STATS_ENUM(BREAKER, BREAKER_STATS);
 extern const struct stats_group breaker_stats_group;
 void breaker_publish(const struct cluster_config *c, unsigned priority, struct stats_shard *sh);
 
-/* Outcome of a request for outlier detection: called by router and tcp_proxy (upstream/outlier.c). */
-enum host_result { HOST_RESULT_HTTP, HOST_RESULT_CONNECT_OK, HOST_RESULT_CONNECT_FAILED, HOST_RESULT_TIMEOUT, HOST_RESULT_RESET };
-void host_report(const struct cluster_config *c, struct host *h, enum host_result r, unsigned http_status);
+/* Outcome of a request for outlier detection: called by router and tcp_proxy
+ * (upstream/outlier.c). */
+enum host_result {
+    HOST_RESULT_HTTP,
+    HOST_RESULT_CONNECT_OK,
+    HOST_RESULT_CONNECT_FAILED,
+    HOST_RESULT_TIMEOUT,
+    HOST_RESULT_RESET
+};
+void host_report(const struct cluster_config *c, struct host *h, enum host_result r,
+                 unsigned http_status);
 
 #endif

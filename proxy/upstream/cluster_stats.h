@@ -4,6 +4,7 @@
 
 #include "proxy/stats/stats.h"
 
+/* clang-format off */
 #define CLUSTER_STATS(P, C, G, H, T)                                                                                        \
     C(P, assignment_stale) C(P, assignment_timeout_received) C(P, assignment_use_cached) C(P, bind_errors)                   \
     C(P, init_fetch_timeout) C(P, lb_healthy_panic) C(P, lb_local_cluster_not_ok) C(P, lb_recalculate_zone_structures)       \
@@ -36,6 +37,7 @@
     C(P, upstream_rq_retry_limit_exceeded) C(P, upstream_rq_retry_overflow) C(P, upstream_rq_retry_success)                  \
     C(P, upstream_rq_rx_reset) C(P, upstream_rq_timeout) C(P, upstream_rq_total) C(P, upstream_rq_tx_reset)                  \
     H(P, upstream_rq_time, MS) H(P, upstream_rq_per_cx, NONE)
+/* clang-format on */
 STATS_ENUM(CLUSTER, CLUSTER_STATS);
 extern const struct stats_group cluster_stats_group;
 

@@ -1,7 +1,8 @@
 /* A worker's view of a cluster: picking hosts, following updates of endpoints.
- * Threads: worker-local; host sets are immutable, cursors are ours. Spec: Envoy's load balancing overview: priorities,
- * panic, localities, host selection retries, override hosts.
- * Not here: policies (lb_*.c), loads (host_load.c), pools (pool_*.c), what all threads share (cluster.c). */
+ * Threads: worker-local; host sets are immutable, cursors are ours. Spec: Envoy's load balancing
+ * overview: priorities, panic, localities, host selection retries, override hosts.
+ * Not here: policies (lb_*.c), loads (host_load.c), pools (pool_*.c), what all threads share
+ * (cluster.c). */
 #include "proxy/upstream/cluster_view.h"
 
 #include "proxy/http/codec_stats.h"
@@ -65,8 +66,8 @@ static void state_free(struct lb_state *lb) {
     xfree(lb);
 }
 
-static void list_start(struct lb_state *lb, struct list_state *st, const void *config, const struct host_list *hosts,
-                       struct rng *rng) {
+static void list_start(struct lb_state *lb, struct list_state *st, const void *config,
+                       const struct host_list *hosts, struct rng *rng) {
     st->is_ready = true;
     if (!lb->type->cursor_size) {
         return;
@@ -104,7 +105,8 @@ static void turns_start(struct edf *turns, const struct host_priority *hp, bool 
     }
 }
 
-static void localities_start(struct lb_state *lb, struct priority_state *p, const struct host_priority *hp) {
+static void localities_start(struct lb_state *lb, struct priority_state *p,
+                             const struct host_priority *hp) {
     p->has_turns = true;
     turns_start(&p->healthy_turns, hp, false);
     turns_start(&p->degraded_turns, hp, true);
@@ -121,8 +123,8 @@ struct choice {
 };
 
 /* The locality whose turn it is; false: none has weight. */
-static bool choose_locality(struct lb_state *lb, struct priority_state *p, const struct host_priority *hp, bool is_degraded,
-                            struct choice *out) {
+static bool choose_locality(struct lb_state *lb, struct priority_state *p,
+                            const struct host_priority *hp, bool is_degraded, struct choice *out) {
     if (UNLIKELY(!p->has_turns)) {
         localities_start(lb, p, hp);
     }
@@ -141,7 +143,8 @@ static bool choose_locality(struct lb_state *lb, struct priority_state *p, const
 /* ---- priorities ---- */
 
 /* The priority and kind of hosts for a number in 1…100. */
-static unsigned choose_priority(const struct host_set *s, const struct lb_context *ctx, unsigned number, bool *is_degraded) {
+static unsigned choose_priority(const struct host_set *s, const struct lb_context *ctx,
+                                unsigned number, bool *is_degraded) {
     unsigned sum = 0;
     for (unsigned i = 0; i < s->priorities_n; i++) {
         sum += ctx->priority_loads ? ctx->priority_loads[i] : s->priorities[i].healthy_load_pct;
@@ -182,10 +185,12 @@ static bool choose_list(struct cluster_view *v, const struct lb_context *ctx, st
         *out = (struct choice){&hp->all, &p->all};
         return true;
     }
-    if (hp->has_locality_weights && !lb->type->is_hashing && choose_locality(lb, p, hp, is_degraded, out)) {
+    if (hp->has_locality_weights && !lb->type->is_hashing &&
+        choose_locality(lb, p, hp, is_degraded, out)) {
         return true;
     }
-    *out = is_degraded ? (struct choice){&hp->degraded, &p->degraded} : (struct choice){&hp->healthy, &p->healthy};
+    *out = is_degraded ? (struct choice){&hp->degraded, &p->degraded}
+                       : (struct choice){&hp->healthy, &p->healthy};
     return true;
 }
 
@@ -249,13 +254,15 @@ static const struct host_entry *pick(struct cluster_view *v, struct lb_context *
     ctx->now_us = loop_now_us(v->loop);
     for (ctx->attempt = 0;; ctx->attempt++) {
         const struct host_entry *e = pick_once(v, ctx);
-        if (!e || !ctx->avoid || ctx->attempt >= ctx->avoid_max || !ctx->avoid(e->host, ctx->avoid_arg)) {
+        if (!e || !ctx->avoid || ctx->attempt >= ctx->avoid_max ||
+            !ctx->avoid(e->host, ctx->avoid_arg)) {
             return e;
         }
     }
 }
 
-struct host *cluster_view_pick(struct cluster_view *v, struct lb_context *ctx, const struct host_entry **entry) {
+struct host *cluster_view_pick(struct cluster_view *v, struct lb_context *ctx,
+                               const struct host_entry **entry) {
     if (UNLIKELY(v->cfg->type == CLUSTER_TYPE_ORIGINAL_DST)) {
         if (!v->original_dst_) {
             v->original_dst_ = original_dst_new(v);
@@ -272,7 +279,8 @@ struct host *cluster_view_pick(struct cluster_view *v, struct lb_context *ctx, c
 
 bool cluster_view_drop(struct cluster_view *v, struct rng *rng) {
     const struct host_set *s = v->hosts;
-    return s && s->drop_denominator && s->drop_numerator && rng_below(rng, s->drop_denominator) < s->drop_numerator;
+    return s && s->drop_denominator && s->drop_numerator &&
+           rng_below(rng, s->drop_denominator) < s->drop_numerator;
 }
 
 /* ---- pins ---- */
@@ -323,7 +331,8 @@ void cluster_view_keep_host(struct cluster_view *v, struct host *h) {
 
 /* ---- life ---- */
 
-struct cluster_view *cluster_view_new(struct worker *w, struct loop *l, const struct cluster_config *cfg, struct shared *pin,
+struct cluster_view *cluster_view_new(struct worker *w, struct loop *l,
+                                      const struct cluster_config *cfg, struct shared *pin,
                                       struct host_set *hosts) {
     struct cluster_view *v = xnew(struct cluster_view);
     v->cfg = cfg;

@@ -1,5 +1,6 @@
 /* DNS lookups: c-ares channels turned by our loop. See dns.h.
- * A channel is per distinct resolver config, so that servers that do not answer hold up nobody who asks others.
+ * A channel is per distinct resolver config, so that servers that do not answer hold up nobody who
+ * asks others.
  * Threads: the loop's own. */
 #include "proxy/upstream/dns.h"
 
@@ -31,7 +32,8 @@ struct dns_resolver {
     struct stats_scope *scope;
     struct stats_shard *stats;
     ares_channel channel;
-    bool has_channel, is_dirty; /* dirty: made anew before the next lookup, when none is under way */
+    /* dirty: made anew before the next lookup, when none is under way */
+    bool has_channel, is_dirty;
     unsigned pending;
     struct list socks, lookups;
     struct timer timer, age;
@@ -43,10 +45,10 @@ struct dns_lookup {
     dns_fn fn; /* NULL: cancelled */
     void *arg;
     enum dns_family family;
-    bool is_second;      /* the other family is asked now */
-    bool is_starting;    /* inside dns_resolve_start() */
-    bool is_asked;       /* c-ares holds it */
-    int status;          /* ARES_… */
+    bool is_second;   /* the other family is asked now */
+    bool is_starting; /* inside dns_resolve_start() */
+    bool is_asked;    /* c-ares holds it */
+    int status;       /* ARES_… */
     VEC(struct dns_answer) answers;
     struct loop_task deliver;
     char name[DNS_NAME_MAX + 1];
@@ -91,7 +93,7 @@ static void on_sock_ready(struct io *io, int events, int status) {
 static void on_sock_closed(struct io *io) { xfree(CONTAINER_OF(io, struct dns_sock, io)); }
 
 static struct dns_sock *sock_of(struct dns_resolver *r, ares_socket_t fd) {
-    LIST_FOREACH(n, &r->socks) {
+    LIST_FOREACH (n, &r->socks) {
         struct dns_sock *s = LIST_ENTRY(n, struct dns_sock, node);
         if (s->fd == fd) {
             return s;
@@ -127,8 +129,9 @@ static bool has_only_default_server(ares_channel ch) {
     if (ares_get_servers_ports(ch, &list) != ARES_SUCCESS || !list) {
         return true;
     }
-    bool is_default = !list->next && list->family == AF_INET && list->addr.addr4.s_addr == htonl(INADDR_LOOPBACK) &&
-                      !list->udp_port && !list->tcp_port;
+    bool is_default = !list->next && list->family == AF_INET &&
+                      list->addr.addr4.s_addr == htonl(INADDR_LOOPBACK) && !list->udp_port &&
+                      !list->tcp_port;
     ares_free_data(list);
     return is_default;
 }
@@ -141,7 +144,8 @@ static int set_servers(struct dns_resolver *r) {
     struct ares_addr_port_node v[DNS_SERVERS_MAX];
     for (unsigned i = 0; i < c->servers_n; i++) {
         const struct addr *a = &c->servers[i];
-        v[i] = (struct ares_addr_port_node){.next = i + 1 < c->servers_n ? &v[i + 1] : NULL, .family = a->family};
+        v[i] = (struct ares_addr_port_node){.next = i + 1 < c->servers_n ? &v[i + 1] : NULL,
+                                            .family = a->family};
         v[i].udp_port = v[i].tcp_port = a->port;
         memcpy(&v[i].addr, a->ip, a->family == AF_INET ? 4 : 16);
     }
@@ -204,7 +208,9 @@ static void lookup_free(struct dns_lookup *q) {
     xfree(q);
 }
 
-static bool is_empty_answer(int status) { return status == ARES_ENODATA || status == ARES_ENOTFOUND; }
+static bool is_empty_answer(int status) {
+    return status == ARES_ENODATA || status == ARES_ENOTFOUND;
+}
 
 static void count_result(struct dns_resolver *r, int status) {
     if (status == ARES_SUCCESS) {
@@ -229,12 +235,15 @@ static void deliver(struct dns_lookup *q) {
     bool ok = q->status == ARES_SUCCESS || is_empty_answer(q->status);
     list_unlink(&q->node); /* whatever the callback does to the resolver, this lookup is ours */
     if (fn) {
-        fn(q->arg, ok ? DNS_OK : DNS_FAILED, q->answers.p, (unsigned)q->answers.n, sv_cstr(ares_strerror(q->status)));
+        fn(q->arg, ok ? DNS_OK : DNS_FAILED, q->answers.p, (unsigned)q->answers.n,
+           sv_cstr(ares_strerror(q->status)));
     }
     lookup_free(q);
 }
 
-static void on_deliver(struct loop_task *t) { deliver(CONTAINER_OF(t, struct dns_lookup, deliver)); }
+static void on_deliver(struct loop_task *t) {
+    deliver(CONTAINER_OF(t, struct dns_lookup, deliver));
+}
 
 /* Families that any interface but loopback has. */
 static void routable_families(bool *v4, bool *v6) {
@@ -258,7 +267,8 @@ static void take_answers(struct dns_lookup *q, const struct ares_addrinfo *info)
     if (q->r->cfg.filter_unroutable) {
         routable_families(&v4, &v6);
     }
-    for (const struct ares_addrinfo_node *n = info->nodes; n && q->answers.n < DNS_ANSWERS_MAX; n = n->ai_next) {
+    for (const struct ares_addrinfo_node *n = info->nodes; n && q->answers.n < DNS_ANSWERS_MAX;
+         n = n->ai_next) {
         if ((n->ai_family == AF_INET && v4) || (n->ai_family == AF_INET6 && v6)) {
             struct dns_answer *a = vec_push(&q->answers);
             addr_from_sockaddr(&a->addr, n->ai_addr, n->ai_addrlen);
@@ -331,7 +341,8 @@ static void fail_later(struct dns_lookup *q, int status) {
     loop_queue_task(q->r->loop, &q->deliver);
 }
 
-struct dns_lookup *dns_resolve_start(struct dns_resolver *r, sv name, enum dns_family family, dns_fn fn, void *arg) {
+struct dns_lookup *dns_resolve_start(struct dns_resolver *r, sv name, enum dns_family family,
+                                     dns_fn fn, void *arg) {
     struct dns_lookup *q = xnew(struct dns_lookup);
     q->r = r;
     q->fn = fn;
@@ -370,10 +381,12 @@ void dns_resolve_cancel(struct dns_lookup *q) {
 static void library_init(void) { CHECK(ares_library_init(ARES_LIB_INIT_ALL) == ARES_SUCCESS); }
 
 static bool same_config(const struct dns_resolver_config *a, const struct dns_resolver_config *b) {
-    bool same = a->servers_n == b->servers_n && a->servers_are_fallback == b->servers_are_fallback && a->use_tcp == b->use_tcp &&
+    bool same = a->servers_n == b->servers_n &&
+                a->servers_are_fallback == b->servers_are_fallback && a->use_tcp == b->use_tcp &&
                 a->no_search_domain == b->no_search_domain && a->rotate == b->rotate &&
-                a->filter_unroutable == b->filter_unroutable && a->reinit_on_timeout == b->reinit_on_timeout &&
-                a->timeout_ms == b->timeout_ms && a->tries == b->tries && a->edns0_bytes == b->edns0_bytes &&
+                a->filter_unroutable == b->filter_unroutable &&
+                a->reinit_on_timeout == b->reinit_on_timeout && a->timeout_ms == b->timeout_ms &&
+                a->tries == b->tries && a->edns0_bytes == b->edns0_bytes &&
                 a->channel_max_ms == b->channel_max_ms;
     for (unsigned i = 0; same && i < a->servers_n; i++) {
         same = addr_eq(&a->servers[i], &b->servers[i]);
@@ -381,7 +394,8 @@ static bool same_config(const struct dns_resolver_config *a, const struct dns_re
     return same;
 }
 
-static struct dns_resolver *resolver_new(struct loop *l, struct stats_store *stats, const struct dns_resolver_config *cfg) {
+static struct dns_resolver *resolver_new(struct loop *l, struct stats_store *stats,
+                                         const struct dns_resolver_config *cfg) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, library_init);
     struct dns_resolver *r = xnew(struct dns_resolver);
@@ -400,11 +414,12 @@ static struct dns_resolver *resolver_new(struct loop *l, struct stats_store *sta
     return r;
 }
 
-struct dns_resolver *dns_resolver_get(struct loop *l, struct stats_store *stats, const struct dns_resolver_config *cfg) {
+struct dns_resolver *dns_resolver_get(struct loop *l, struct stats_store *stats,
+                                      const struct dns_resolver_config *cfg) {
     if (!resolvers.next) {
         list_init(&resolvers);
     }
-    LIST_FOREACH(n, &resolvers) {
+    LIST_FOREACH (n, &resolvers) {
         struct dns_resolver *r = LIST_ENTRY(n, struct dns_resolver, node);
         if (r->loop == l && r->store == stats && same_config(&r->cfg, cfg)) {
             r->refs++;
@@ -417,7 +432,7 @@ struct dns_resolver *dns_resolver_get(struct loop *l, struct stats_store *stats,
 static void resolver_free(struct loop_garbage *g) {
     struct dns_resolver *r = CONTAINER_OF(g, struct dns_resolver, garbage);
     channel_close(r);
-    LIST_FOREACH_SAFE(n, &r->lookups) { /* answered or refused, but not told yet */
+    LIST_FOREACH_SAFE (n, &r->lookups) { /* answered or refused, but not told yet */
         lookup_free(LIST_ENTRY(n, struct dns_lookup, node));
     }
     stats_scope_unref(r->scope);
@@ -431,7 +446,7 @@ void dns_resolver_unref(struct dns_resolver *r) {
     list_unlink(&r->node);
     timer_cancel(&r->timer);
     timer_cancel(&r->age);
-    LIST_FOREACH(n, &r->lookups) {
+    LIST_FOREACH (n, &r->lookups) {
         LIST_ENTRY(n, struct dns_lookup, node)->fn = NULL;
     }
     r->garbage.free = resolver_free; /* c-ares may be on the stack */

@@ -1,5 +1,6 @@
 /* DNS configuration of clusters and resolvers → struct dns_config. Threads: the config thread.
- * Spec: cluster.v3.Cluster.dns_*, extensions.clusters.dns.v3.DnsCluster, extensions.network.dns_resolver.*.v3. */
+ * Spec: cluster.v3.Cluster.dns_*, extensions.clusters.dns.v3.DnsCluster,
+ * extensions.network.dns_resolver.*.v3. */
 #include "protos/any.h"
 #include "protos/gen/cluster.pb-c.h"
 #include "protos/gen/clusters_dns.pb-c.h"
@@ -12,13 +13,15 @@
 #define FAILURE_MAX_FACTOR 10u /* RefreshRate.max_interval when not set, in base intervals */
 #define DNS_PORT 53u
 
-static uint64_t duration(struct compile_ctx *ctx, const char *field, const Pb__Duration *v, uint64_t dflt_ms, uint64_t min_ms) {
+static uint64_t duration(struct compile_ctx *ctx, const char *field, const Pb__Duration *v,
+                         uint64_t dflt_ms, uint64_t min_ms) {
     if (!v) {
         return dflt_ms;
     }
     uint64_t ms = (uint64_t)v->seconds * 1000 + (uint64_t)v->nanos / 1000000;
     if (v->seconds < 0 || v->seconds > INT32_MAX || v->nanos < 0 || ms < min_ms) {
-        diag_error(ctx->diag, "%s: value must be a duration of at least %llums", field, (unsigned long long)min_ms);
+        diag_error(ctx->diag, "%s: value must be a duration of at least %llums", field,
+                   (unsigned long long)min_ms);
         return dflt_ms;
     }
     return ms;
@@ -34,13 +37,17 @@ static void servers(struct compile_ctx *ctx, const char *field, Core__Address *c
     }
     for (size_t i = 0; i < n; i++) {
         DIAG_FIELD(ctx->diag, "%s[%zu]", field, i);
-        const Core__SocketAddress *s =
-            v[i]->address_case == CORE__ADDRESS__ADDRESS_SOCKET_ADDRESS ? v[i]->socket_address : NULL;
-        uint16_t port = s && s->port_specifier_case == CORE__SOCKET_ADDRESS__PORT_SPECIFIER_PORT_VALUE && s->port_value
-                            ? (uint16_t)s->port_value
-                            : DNS_PORT;
+        const Core__SocketAddress *s = v[i]->address_case == CORE__ADDRESS__ADDRESS_SOCKET_ADDRESS
+                                           ? v[i]->socket_address
+                                           : NULL;
+        uint16_t port =
+            s && s->port_specifier_case == CORE__SOCKET_ADDRESS__PORT_SPECIFIER_PORT_VALUE &&
+                    s->port_value
+                ? (uint16_t)s->port_value
+                : DNS_PORT;
         if (!s || !addr_parse_ip(sv_cstr(s->address), port, &out->servers[out->servers_n])) {
-            diag_error(ctx->diag, "malformed IP address: a resolver is an IP address with its port");
+            diag_error(ctx->diag,
+                       "malformed IP address: a resolver is an IP address with its port");
             continue;
         }
         out->servers_n++;
@@ -62,11 +69,13 @@ static void cares(struct compile_ctx *ctx, const NetworkDnsResolverCares__CaresD
     out->filter_unroutable = m->filter_unroutable_families;
     out->rotate = m->rotate_nameservers;
     out->reinit_on_timeout = m->reinit_channel_on_timeout;
-    out->channel_max_ms = (uint32_t)duration(ctx, "max_udp_channel_duration", m->max_udp_channel_duration, 0, 0);
+    out->channel_max_ms =
+        (uint32_t)duration(ctx, "max_udp_channel_duration", m->max_udp_channel_duration, 0, 0);
     if (m->query_timeout_seconds) {
         uint64_t s = m->query_timeout_seconds->value;
         if (s < 1 || s > INT32_MAX / 1000) {
-            diag_error(ctx->diag, "query_timeout_seconds: value must be greater than or equal to 1");
+            diag_error(ctx->diag,
+                       "query_timeout_seconds: value must be greater than or equal to 1");
             return;
         }
         out->timeout_ms = (uint32_t)s * 1000;
@@ -89,7 +98,8 @@ static void cares(struct compile_ctx *ctx, const NetworkDnsResolverCares__CaresD
     }
 }
 
-static void getaddrinfo_type(struct compile_ctx *ctx, const NetworkDnsResolverGetaddrinfo__GetAddrInfoDnsResolverConfig *m,
+static void getaddrinfo_type(struct compile_ctx *ctx,
+                             const NetworkDnsResolverGetaddrinfo__GetAddrInfoDnsResolverConfig *m,
                              struct dns_resolver_config *out) {
     if (m->num_retries) {
         out->tries = m->num_retries->value < 100 ? m->num_retries->value + 1 : 100;
@@ -99,7 +109,8 @@ static void getaddrinfo_type(struct compile_ctx *ctx, const NetworkDnsResolverGe
     }
 }
 
-bool dns_resolver_config_compile(struct compile_ctx *ctx, const void *typed_msg, struct dns_resolver_config *out) {
+bool dns_resolver_config_compile(struct compile_ctx *ctx, const void *typed_msg,
+                                 struct dns_resolver_config *out) {
     *out = (struct dns_resolver_config){0};
     const Core__TypedExtensionConfig *t = typed_msg;
     if (!t) {
@@ -113,13 +124,17 @@ bool dns_resolver_config_compile(struct compile_ctx *ctx, const void *typed_msg,
         if (m) {
             cares(ctx, m, out);
         }
-    } else if (sv_is(url, network_dns_resolver_getaddrinfo__get_addr_info_dns_resolver_config__descriptor.name)) {
+    } else if (sv_is(url,
+                     network_dns_resolver_getaddrinfo__get_addr_info_dns_resolver_config__descriptor
+                         .name)) {
         const void *m = compile_any(ctx, sv_cstr(t->name), t->typed_config, url.p, NULL);
         if (m) {
             getaddrinfo_type(ctx, m, out);
         }
     } else {
-        diag_error(ctx->diag, "Didn't find a registered implementation for '%s' with type URL: '%.*s'", t->name, SV_ARG(url));
+        diag_error(ctx->diag,
+                   "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+                   t->name, SV_ARG(url));
     }
     return diag_errors(ctx->diag) == errors;
 }
@@ -142,10 +157,12 @@ static enum dns_family family(int v) {
     }
 }
 
-static void failure_rate(struct compile_ctx *ctx, const Pb__Duration *base, const Pb__Duration *max, struct dns_config *c) {
+static void failure_rate(struct compile_ctx *ctx, const Pb__Duration *base, const Pb__Duration *max,
+                         struct dns_config *c) {
     DIAG_FIELD(ctx->diag, "dns_failure_refresh_rate");
     c->failure_base_ms = duration(ctx, "base_interval", base, c->refresh_ms, 1);
-    c->failure_max_ms = duration(ctx, "max_interval", max, c->failure_base_ms * FAILURE_MAX_FACTOR, 1);
+    c->failure_max_ms =
+        duration(ctx, "max_interval", max, c->failure_base_ms * FAILURE_MAX_FACTOR, 1);
     if (c->failure_max_ms < c->failure_base_ms) {
         diag_error(ctx->diag, "max_interval must be greater than or equal to base_interval");
     }
@@ -160,13 +177,15 @@ const struct dns_config *dns_config_compile(struct compile_ctx *ctx, const void 
     c->jitter_ms = duration(ctx, "dns_jitter", m->dns_jitter, 0, 0);
     c->failure_base_ms = c->failure_max_ms = c->refresh_ms;
     if (m->dns_failure_refresh_rate) {
-        failure_rate(ctx, m->dns_failure_refresh_rate->base_interval, m->dns_failure_refresh_rate->max_interval, c);
+        failure_rate(ctx, m->dns_failure_refresh_rate->base_interval,
+                     m->dns_failure_refresh_rate->max_interval, c);
     }
     if (m->typed_dns_resolver_config) {
         dns_resolver_config_compile(ctx, m->typed_dns_resolver_config, &c->resolver);
     } else if (m->dns_resolution_config) {
         DIAG_FIELD(ctx->diag, "dns_resolution_config");
-        servers(ctx, "resolvers", m->dns_resolution_config->resolvers, m->dns_resolution_config->n_resolvers, &c->resolver);
+        servers(ctx, "resolvers", m->dns_resolution_config->resolvers,
+                m->dns_resolution_config->n_resolvers, &c->resolver);
         options(m->dns_resolution_config->dns_resolver_options, &c->resolver);
     } else {
         servers(ctx, "dns_resolvers", m->dns_resolvers, m->n_dns_resolvers, &c->resolver);
@@ -175,7 +194,8 @@ const struct dns_config *dns_config_compile(struct compile_ctx *ctx, const void 
     return c;
 }
 
-const struct dns_config *dns_config_compile_extension(struct compile_ctx *ctx, const void *dns_cluster_msg) {
+const struct dns_config *dns_config_compile_extension(struct compile_ctx *ctx,
+                                                      const void *dns_cluster_msg) {
     const ClustersDns__DnsCluster *m = dns_cluster_msg;
     struct dns_config *c = arena_new(ctx->arena, struct dns_config);
     int f = (int)m->dns_lookup_family;
@@ -186,7 +206,8 @@ const struct dns_config *dns_config_compile_extension(struct compile_ctx *ctx, c
     c->jitter_ms = duration(ctx, "dns_jitter", m->dns_jitter, 0, 0);
     c->failure_base_ms = c->failure_max_ms = c->refresh_ms;
     if (m->dns_failure_refresh_rate) {
-        failure_rate(ctx, m->dns_failure_refresh_rate->base_interval, m->dns_failure_refresh_rate->max_interval, c);
+        failure_rate(ctx, m->dns_failure_refresh_rate->base_interval,
+                     m->dns_failure_refresh_rate->max_interval, c);
     }
     dns_resolver_config_compile(ctx, m->typed_dns_resolver_config, &c->resolver);
     return c;

@@ -6,7 +6,9 @@
 
 #define WEIGHT_MIN 1e-9 /* what is lighter (slow start of a light host) waits no longer than this */
 
-void edf_init(struct edf *e, uint32_t cap) { *e = (struct edf){.v = xnew_array(struct edf_entry, cap), .cap = cap}; }
+void edf_init(struct edf *e, uint32_t cap) {
+    *e = (struct edf){.v = xnew_array(struct edf_entry, cap), .cap = cap};
+}
 
 void edf_fini(struct edf *e) {
     xfree(e->v);
@@ -38,7 +40,8 @@ static void sift_down(struct edf *e, uint32_t i) {
 }
 
 static struct edf_entry next_turn(struct edf *e, uint32_t item, double weight) {
-    return (struct edf_entry){e->now + 1.0 / (weight > WEIGHT_MIN ? weight : WEIGHT_MIN), e->orders++, item};
+    return (struct edf_entry){e->now + 1.0 / (weight > WEIGHT_MIN ? weight : WEIGHT_MIN),
+                              e->orders++, item};
 }
 
 void edf_add(struct edf *e, uint32_t item, double weight) {

@@ -1,6 +1,8 @@
 /* Hosts: making them, their health as text, host sets' lookups and end.
- * Threads: any; a host's immutable part is written before it is shared. Spec: endpoint.v3.Endpoint, Envoy's Host.
- * Not here: which hosts a cluster has (host_set.c), who sets the flags (config, outlier.c, health_check.c). */
+ * Threads: any; a host's immutable part is written before it is shared. Spec: endpoint.v3.Endpoint,
+ * Envoy's Host.
+ * Not here: which hosts a cluster has (host_set.c), who sets the flags (config, outlier.c,
+ * health_check.c). */
 #include "proxy/upstream/host.h"
 
 #include "proxy/base/buf.h"
@@ -28,8 +30,8 @@ void host_flags_write(uint32_t flags, struct buf *out) {
 
 uint32_t host_flags_of_eds(unsigned health_status) {
     switch (health_status) { /* an open enum */
-    case 2: /* UNHEALTHY */
-    case 4: /* TIMEOUT */
+    case 2:                  /* UNHEALTHY */
+    case 4:                  /* TIMEOUT */
         return HOST_FLAG(FAILED_EDS_HEALTH);
     case 3: /* DRAINING */
         return HOST_FLAG(FAILED_EDS_HEALTH) | HOST_FLAG(EDS_STATUS_DRAINING);
@@ -99,10 +101,13 @@ struct host *host_new(const struct host_spec *spec, uint64_t now_us) {
     h->health_check_addr = own_addr(h, &spec->health_check_addr);
     h->health_check_disabled = spec->health_check_disabled;
     h->is_canary = spec->is_canary;
-    h->locality = (struct locality){own_sv(h, spec->locality.region), own_sv(h, spec->locality.zone),
-                                    own_sv(h, spec->locality.sub_zone)};
+    h->locality =
+        (struct locality){own_sv(h, spec->locality.region), own_sv(h, spec->locality.zone),
+                          own_sv(h, spec->locality.sub_zone)};
     h->hash_key = own_sv(h, spec->hash_key);
-    h->metadata = spec->metadata_copy && spec->metadata ? spec->metadata_copy(spec->metadata, &h->arena) : spec->metadata;
+    h->metadata = spec->metadata_copy && spec->metadata
+                      ? spec->metadata_copy(spec->metadata, &h->arena)
+                      : spec->metadata;
     h->metadata_hash = spec->metadata_hash;
     h->id = __atomic_add_fetch(&ids, 1, __ATOMIC_RELAXED);
     h->added_us = h->healthy_since_us = now_us;
@@ -122,16 +127,19 @@ static bool same_additional(const struct host *h, const struct host_spec *spec) 
 }
 
 bool host_is(const struct host *h, const struct host_spec *spec) {
-    return h->metadata_hash == spec->metadata_hash && addr_eq(&h->addr, &spec->addr) && sv_eq(h->hostname, spec->hostname) &&
-           sv_eq(h->hash_key, spec->hash_key) && locality_cmp(&h->locality, &spec->locality) == 0 &&
-           h->health_check_disabled == spec->health_check_disabled && h->is_canary == spec->is_canary &&
+    return h->metadata_hash == spec->metadata_hash && addr_eq(&h->addr, &spec->addr) &&
+           sv_eq(h->hostname, spec->hostname) && sv_eq(h->hash_key, spec->hash_key) &&
+           locality_cmp(&h->locality, &spec->locality) == 0 &&
+           h->health_check_disabled == spec->health_check_disabled &&
+           h->is_canary == spec->is_canary &&
            sv_eq(h->health_check_hostname, spec->health_check_hostname) &&
            addr_eq(&h->health_check_addr, &spec->health_check_addr) && same_additional(h, spec);
 }
 
 /* ---- lookups in a set ---- */
 
-static const struct host_entry *scan(const struct host_set *s, const struct addr *a, const struct host_entry *from) {
+static const struct host_entry *scan(const struct host_set *s, const struct addr *a,
+                                     const struct host_entry *from) {
     for (const struct host_entry *e = from, *end = s->entries + s->hosts_n; e < end; e++) {
         if (addr_eq(&e->host->addr, a)) {
             return e;
@@ -140,7 +148,8 @@ static const struct host_entry *scan(const struct host_set *s, const struct addr
     return NULL;
 }
 
-static const struct host_entry *probe(const struct host_set *s, const struct addr *a, uint32_t from) {
+static const struct host_entry *probe(const struct host_set *s, const struct addr *a,
+                                      uint32_t from) {
     for (uint32_t i = from; s->index[i]; i = (i + 1) & s->index_mask) {
         const struct host_entry *e = &s->entries[s->index[i] - 1];
         if (addr_eq(&e->host->addr, a)) {

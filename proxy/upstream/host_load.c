@@ -1,13 +1,16 @@
-/* Shares of traffic of a cluster's priorities, from how many of their hosts are healthy or degraded.
- * Threads: the config thread. Spec: Envoy's "Priority levels", "Degraded endpoints", "Panic threshold", which give the numbers
- * that test_host_set.c checks. */
+/* Shares of traffic of a cluster's priorities, from how many of their hosts are healthy or
+ * degraded.
+ * Threads: the config thread. Spec: Envoy's "Priority levels", "Degraded endpoints", "Panic
+ * threshold", which give the numbers that test_host_set.c checks. */
 #include "proxy/base/mem.h"
 #include "proxy/upstream/host_set.h"
 
 static unsigned min_pct(uint64_t v) { return v < 100 ? (unsigned)v : 100; }
 
-/* How much of the priority's traffic the hosts of `list` can take, in percent: overprovisioned by factor/100. */
-static unsigned availability(const struct host_set *s, const struct host_priority *p, const struct host_list *list) {
+/* How much of the priority's traffic the hosts of `list` can take, in percent: overprovisioned by
+ * factor/100. */
+static unsigned availability(const struct host_set *s, const struct host_priority *p,
+                             const struct host_list *list) {
     uint64_t have = list->n, of = p->n - p->excluded;
     if (s->weighted_priority_health) {
         have = list->weight_total;
@@ -24,7 +27,8 @@ struct loads {
     unsigned total;              /* their sum, at most 100 */
 };
 
-/* Give each priority its part of what is left of 100 %. Returns the first priority that has any availability, -1: none. */
+/* Give each priority its part of what is left of 100 %. Returns the first priority that has any
+ * availability, -1: none. */
 static int distribute(struct host_set *s, const struct loads *l, bool is_degraded, unsigned *left) {
     int first = -1;
     for (unsigned i = 0; i < s->priorities_n; i++) {
@@ -32,7 +36,8 @@ static int distribute(struct host_set *s, const struct loads *l, bool is_degrade
         unsigned load = have * 100 / l->total;
         load = load < *left ? load : *left;
         *left -= load;
-        *(is_degraded ? &s->priorities[i].degraded_load_pct : &s->priorities[i].healthy_load_pct) = load;
+        *(is_degraded ? &s->priorities[i].degraded_load_pct : &s->priorities[i].healthy_load_pct) =
+            load;
         if (first < 0 && have) {
             first = (int)i;
         }
@@ -79,7 +84,8 @@ static void spread_in_panic(struct host_set *s) {
 
 static void judge_panic(struct host_set *s, const struct loads *l, uint32_t panic_pct) {
     if (panic_pct == 0 && l->total == 0) {
-        s->priorities[0].healthy_load_pct = 100; /* loads add up to 100 always; nobody will be found there */
+        /* loads add up to 100 always; nobody will be found there */
+        s->priorities[0].healthy_load_pct = 100;
         return;
     }
     bool all_panic = true;

@@ -1,6 +1,8 @@
-/* Host sets from endpoints, and again after health changed: see host_set.h.
- * A set made from endpoints owns entries, index and refs on hosts; sets made after health changed share them (`base`).
- * Threads: the config thread. Not here: loads of priorities (host_load.c), policies' tables (lb_*.c). */
+/* Host sets from endpoints, and again after health changed: see host_set.h. A set made from
+ * endpoints owns entries, index and refs on hosts; sets made after health changed share them
+ * (`base`).
+ * Threads: the config thread. Not here: loads of priorities (host_load.c), policies' tables
+ * (lb_*.c). */
 #include "proxy/upstream/host_set.h"
 
 #include <stdlib.h>
@@ -35,8 +37,8 @@ struct host_set_builder {
     VEC(struct place) places;
 };
 
-struct host_set_builder *host_set_builder_new(const struct cluster_config *cfg, const struct host_set *previous,
-                                              uint64_t now_us) {
+struct host_set_builder *host_set_builder_new(const struct cluster_config *cfg,
+                                              const struct host_set *previous, uint64_t now_us) {
     struct host_set_builder *b = xnew(struct host_set_builder);
     b->cfg = cfg;
     b->previous = previous;
@@ -64,7 +66,8 @@ void host_set_builder_free(struct host_set_builder *b) {
     free_shell(b);
 }
 
-void host_set_builder_policy(struct host_set_builder *b, uint32_t overprovisioning_factor, bool weighted_priority_health) {
+void host_set_builder_policy(struct host_set_builder *b, uint32_t overprovisioning_factor,
+                             bool weighted_priority_health) {
     b->overprovisioning_factor = overprovisioning_factor;
     b->weighted_priority_health = weighted_priority_health;
 }
@@ -74,21 +77,27 @@ void host_set_builder_drop(struct host_set_builder *b, uint32_t numerator, uint3
     b->drop_denominator = denominator;
 }
 
-void host_set_builder_new_flags(struct host_set_builder *b, uint32_t flags) { b->new_flags = flags; }
+void host_set_builder_new_flags(struct host_set_builder *b, uint32_t flags) {
+    b->new_flags = flags;
+}
 
-unsigned host_set_builder_locality(struct host_set_builder *b, unsigned priority, const struct locality *id, uint32_t weight) {
+unsigned host_set_builder_locality(struct host_set_builder *b, unsigned priority,
+                                   const struct locality *id, uint32_t weight) {
     if (priority >= b->priorities_n) {
         b->priorities_n = priority + 1;
     }
     struct place *p = vec_push(&b->places);
-    p->id = (struct locality){arena_sv(&b->arena, id->region), arena_sv(&b->arena, id->zone), arena_sv(&b->arena, id->sub_zone)};
+    p->id = (struct locality){arena_sv(&b->arena, id->region), arena_sv(&b->arena, id->zone),
+                              arena_sv(&b->arena, id->sub_zone)};
     p->weight = weight;
     p->priority = priority;
     return (unsigned)b->places.n - 1;
 }
 
-/* The previous set's host when the new one would be the same; else *earlier is one that had the address. */
-static struct host *reuse(const struct host_set_builder *b, const struct host_spec *spec, const struct host **earlier) {
+/* The previous set's host when the new one would be the same; else *earlier is one that had the
+ * address. */
+static struct host *reuse(const struct host_set_builder *b, const struct host_spec *spec,
+                          const struct host **earlier) {
     if (!b->previous) {
         return NULL;
     }
@@ -102,8 +111,9 @@ static struct host *reuse(const struct host_set_builder *b, const struct host_sp
     return NULL;
 }
 
-void host_set_builder_add(struct host_set_builder *b, unsigned locality, const struct host_spec *spec, uint32_t weight,
-                          uint16_t transport_match, uint32_t eds_flags) {
+void host_set_builder_add(struct host_set_builder *b, unsigned locality,
+                          const struct host_spec *spec, uint32_t weight, uint16_t transport_match,
+                          uint32_t eds_flags) {
     struct host_spec full = *spec;
     full.locality = b->places.p[locality].id;
     const struct host *earlier = NULL;
@@ -145,7 +155,8 @@ static void place_localities(struct host_set_builder *b, struct host_set *s) {
     for (size_t i = 0; i < n; i++) {
         struct place *p = order[i];
         struct host_priority *hp = &s->priorities[p->priority];
-        bool is_same = last && last->priority == p->priority && locality_cmp(&last->id, &p->id) == 0;
+        bool is_same =
+            last && last->priority == p->priority && locality_cmp(&last->id, &p->id) == 0;
         if (!is_same && hp->localities_n < HOST_LOCALITIES_MAX) {
             hp->localities = hp->localities ? hp->localities : &all[used];
             all[used++] = (struct host_locality){.id = p->id, .weight = p->weight};
@@ -159,7 +170,8 @@ static void place_localities(struct host_set_builder *b, struct host_set *s) {
 
 /* ---- entries ---- */
 
-static bool index_insert(struct host_set *s, const struct host_priority *p, const struct host_entry *e) {
+static bool index_insert(struct host_set *s, const struct host_priority *p,
+                         const struct host_entry *e) {
     uint32_t i = (uint32_t)addr_hash(&e->host->addr, true) & s->index_mask;
     for (; s->index[i]; i = (i + 1) & s->index_mask) {
         const struct host_entry *other = &s->entries[s->index[i] - 1];
@@ -171,7 +183,8 @@ static bool index_insert(struct host_set *s, const struct host_priority *p, cons
     return true;
 }
 
-static bool is_new_address(struct host_set *s, const struct host_priority *p, const struct host_entry *e) {
+static bool is_new_address(struct host_set *s, const struct host_priority *p,
+                           const struct host_entry *e) {
     if (s->index) {
         return index_insert(s, p, e);
     }
@@ -216,7 +229,8 @@ static void place_entries(struct host_set_builder *b, struct host_set *s) {
         for (size_t k = p ? first[p - 1] : 0; k < first[p]; k++) {
             const struct item *it = &b->items.p[order[k]];
             const struct place *place = &b->places.p[it->locality];
-            *e = (struct host_entry){it->host, it->weight, (uint16_t)place->index, it->transport_match};
+            *e = (struct host_entry){it->host, it->weight, (uint16_t)place->index,
+                                     it->transport_match};
             if (!is_new_address(s, &s->priorities[p], e)) {
                 shared_unref(&it->host->shared);
                 continue;
@@ -260,7 +274,8 @@ struct making {
     bool is_hashing;
 };
 
-static void fill(struct making *m, const struct host_priority *p, enum pick_of what, struct host_list *l) {
+static void fill(struct making *m, const struct host_priority *p, enum pick_of what,
+                 struct host_list *l) {
     *l = (struct host_list){.v = arena_alloc(&m->set->arena, sizeof(*l->v) * p->n)};
     for (unsigned i = 0; i < p->n; i++) {
         if (is_picked(&p->entries[i], what)) {
@@ -269,7 +284,8 @@ static void fill(struct making *m, const struct host_priority *p, enum pick_of w
     }
 }
 
-/* Each host's part of the traffic (for rings and tables): by weight, within its locality's part where those count. */
+/* Each host's part of the traffic (for rings and tables): by weight, within its locality's part
+ * where those count. */
 static void make_shares(struct making *m, const struct host_priority *p, struct host_list *l) {
     double *share = arena_new_array(&m->set->arena, double, l->n);
     uint64_t *in_locality = xnew_array(uint64_t, p->localities_n + 1u), localities = 0;
@@ -283,8 +299,10 @@ static void make_shares(struct making *m, const struct host_priority *p, struct 
     l->share_max = 0;
     for (unsigned i = 0; i < l->n; i++) {
         const struct host_entry *e = l->v[i];
-        double part = weighted ? (double)p->localities[e->locality].weight / (double)localities : 1.0;
-        share[i] = e->weight * part / (double)(weighted ? in_locality[e->locality] : l->weight_total);
+        double part =
+            weighted ? (double)p->localities[e->locality].weight / (double)localities : 1.0;
+        share[i] =
+            e->weight * part / (double)(weighted ? in_locality[e->locality] : l->weight_total);
         l->share_min = share[i] < l->share_min ? share[i] : l->share_min;
         l->share_max = share[i] > l->share_max ? share[i] : l->share_max;
     }
@@ -314,7 +332,8 @@ static void fill_localities(struct making *m, struct host_priority *p) {
         struct host_locality *loc = &p->localities[p->entries[i].locality];
         list_add(&loc->hosts, &p->entries[i]);
     }
-    /* From the lists, not the flags: those may change meanwhile, and the room was made for what was counted. */
+    /* From the lists, not the flags: those may change meanwhile, and the room was made for what was
+     * counted. */
     for (unsigned i = 0; i < p->healthy.n; i++) {
         list_add(&p->localities[p->healthy.v[i]->locality].healthy, p->healthy.v[i]);
     }
@@ -327,7 +346,8 @@ static void fill_localities(struct making *m, struct host_priority *p) {
     }
 }
 
-static double effective_weight(const struct host_set *s, const struct host_locality *loc, unsigned usable) {
+static double effective_weight(const struct host_set *s, const struct host_locality *loc,
+                               unsigned usable) {
     unsigned counted = loc->hosts_n - loc->excluded_n;
     if (!counted) {
         return 0;
@@ -399,7 +419,8 @@ static void make_priority_tables(struct making *m, struct host_priority *p) {
 
 static void make_lists(struct host_set *s, const struct cluster_config *cfg) {
     const struct lb_common *common = lb_common_of(cfg->lb_config);
-    struct making m = {.set = s, .cfg = cfg, .is_hashing = cfg->lb_type && cfg->lb_type->is_hashing};
+    struct making m = {
+        .set = s, .cfg = cfg, .is_hashing = cfg->lb_type && cfg->lb_type->is_hashing};
     m.by_locality = cfg->locality_weighted || (common && common->locality_weighted);
     for (unsigned i = 0; i < s->priorities_n; i++) {
         struct host_priority *p = &s->priorities[i];
@@ -409,7 +430,8 @@ static void make_lists(struct host_set *s, const struct cluster_config *cfg) {
         count_priority(s, p);
         weigh_localities(&m, p);
     }
-    uint64_t panic_pct = runtime_u64(SV("upstream.healthy_panic_threshold"), cfg->healthy_panic_pct);
+    uint64_t panic_pct =
+        runtime_u64(SV("upstream.healthy_panic_threshold"), cfg->healthy_panic_pct);
     host_load_compute(s, panic_pct < 100 ? (uint32_t)panic_pct : 100);
     for (unsigned i = 0; i < s->priorities_n; i++) {
         make_priority_tables(&m, &s->priorities[i]);
@@ -426,7 +448,8 @@ static struct host_set *set_new(void) {
     return s;
 }
 
-static void diff_sets(const struct host_set *was, const struct host_set *now, struct host_set_diff *d) {
+static void diff_sets(const struct host_set *was, const struct host_set *now,
+                      struct host_set_diff *d) {
     *d = (struct host_set_diff){0};
     for (unsigned i = 0; i < now->hosts_n; i++) {
         d->added += !was || !host_set_has(was, now->entries[i].host);
@@ -474,11 +497,13 @@ struct host_set *host_set_rebuild(const struct cluster_config *cfg, const struct
     for (unsigned i = 0; i < s->priorities_n; i++) {
         const struct host_priority *old = &set->priorities[i];
         struct host_priority *p = &s->priorities[i];
-        *p = (struct host_priority){.entries = old->entries, .n = old->n, .localities_n = old->localities_n};
+        *p = (struct host_priority){
+            .entries = old->entries, .n = old->n, .localities_n = old->localities_n};
         p->localities = arena_new_array(&s->arena, struct host_locality, p->localities_n);
         for (unsigned k = 0; k < p->localities_n; k++) {
             const struct host_locality *l = &old->localities[k];
-            p->localities[k] = (struct host_locality){.id = l->id, .weight = l->weight, .hosts_n = l->hosts_n};
+            p->localities[k] =
+                (struct host_locality){.id = l->id, .weight = l->weight, .hosts_n = l->hosts_n};
         }
     }
     make_lists(s, cfg);

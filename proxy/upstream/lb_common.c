@@ -1,9 +1,10 @@
 /* Configs shared by the balancing policies, and the policy of clusters that bring their own hosts.
- * Threads: the config thread. Spec: extensions.load_balancing_policies.common.v3, …cluster_provided.v3. */
+ * Threads: the config thread. Spec: extensions.load_balancing_policies.common.v3,
+ * …cluster_provided.v3. */
 #include "proxy/upstream/lb_common.h"
 
-
-static void slow_start_compile(struct compile_ctx *ctx, const LbCommon__SlowStartConfig *m, struct lb_common *out) {
+static void slow_start_compile(struct compile_ctx *ctx, const LbCommon__SlowStartConfig *m,
+                               struct lb_common *out) {
     DIAG_FIELD(ctx->diag, "slow_start_config");
     if (m->slow_start_window) {
         int64_t s = m->slow_start_window->seconds;
@@ -32,9 +33,12 @@ static void slow_start_compile(struct compile_ctx *ctx, const LbCommon__SlowStar
     }
 }
 
-static void zone_aware(struct compile_ctx *ctx, const LbCommon__LocalityLbConfig__ZoneAwareLbConfig *z, struct lb_common *out) {
+static void zone_aware(struct compile_ctx *ctx,
+                       const LbCommon__LocalityLbConfig__ZoneAwareLbConfig *z,
+                       struct lb_common *out) {
     out->fail_traffic_on_panic = z->fail_traffic_on_panic;
-    /* Without a local cluster Envoy's zone-aware routing does nothing either: traffic goes to all zones. */
+    /* Without a local cluster Envoy's zone-aware routing does nothing either: traffic goes to all
+     * zones. */
     if (z->routing_enabled || z->force_local_zone || z->force_locality_direct_routing) {
         compile_unhonoured(ctx, "locality_lb_config.zone_aware_lb_config");
     }
@@ -71,7 +75,8 @@ static void *provided_compile(struct compile_ctx *ctx, const void *msg) {
 }
 
 static const struct host_entry *provided_pick(void *cursor, const void *config, const void *table,
-                                              const struct host_list *hosts, const struct lb_context *ctx) {
+                                              const struct host_list *hosts,
+                                              const struct lb_context *ctx) {
     (void)cursor, (void)config, (void)table, (void)hosts, (void)ctx;
     return NULL;
 }

@@ -1,7 +1,9 @@
 /* Ring-hash and Maglev balancing: maps a request hash to a host.
- * Threads: tables are built on the config thread, immutable once published; picking is worker-local.
- * Spec: extensions.load_balancing_policies.{ring_hash,maglev}.v3; a table must pick as Envoy's does, so that proxies of both
- * kinds send a key to the same host. Not here: where the hash comes from (route/route_hash), who is healthy (host_set.c). */
+ * Threads: tables are built on the config thread, immutable once published; picking is
+ * worker-local.
+ * Spec: extensions.load_balancing_policies.{ring_hash,maglev}.v3; a table must pick as Envoy's
+ * does, so that proxies of both kinds send a key to the same host. Not here: where the hash comes
+ * from (route/route_hash), who is healthy (host_set.c). */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,7 +79,8 @@ static sv host_key(const struct lb_hash *cfg, const struct host *h) {
 /* ---- bounded load ---- */
 
 /* Above 1: the host has more requests than its part of the cluster's average times the factor. */
-static double overload_of(const struct lb_hash *cfg, const struct host_list *hosts, uint32_t i, const struct lb_context *ctx) {
+static double overload_of(const struct lb_hash *cfg, const struct host_list *hosts, uint32_t i,
+                          const struct lb_context *ctx) {
     uint64_t slots_all = ((ctx->cluster_rq_active + 1) * cfg->balance_factor + 99) / 100;
     double slots = ceil((double)slots_all * hosts->share[i]);
     slots = slots < 1 ? 1 : slots;
@@ -122,9 +125,10 @@ static uint32_t mt_below(struct mt19937 *m, uint32_t k) {
     return x;
 }
 
-/* The first host that has room, in an order that depends on the hash only; the least overloaded when none has. */
-static uint32_t find_room(const struct lb_hash *cfg, const struct host_list *hosts, uint32_t first, double overload,
-                          const struct lb_context *ctx, uint64_t hash) {
+/* The first host that has room, in an order that depends on the hash only; the least overloaded
+ * when none has. */
+static uint32_t find_room(const struct lb_hash *cfg, const struct host_list *hosts, uint32_t first,
+                          double overload, const struct lb_context *ctx, uint64_t hash) {
     struct mt19937 *mt = xnew(struct mt19937);
     uint32_t *order = xnew_array(uint32_t, hosts->n), best = first;
     mt_init(mt, (uint32_t)hash);
@@ -149,8 +153,9 @@ static uint32_t find_room(const struct lb_hash *cfg, const struct host_list *hos
     return best;
 }
 
-static const struct host_entry *bound_load(const struct lb_hash *cfg, const struct host_list *hosts, uint32_t i,
-                                           const struct lb_context *ctx, uint64_t hash) {
+static const struct host_entry *bound_load(const struct lb_hash *cfg, const struct host_list *hosts,
+                                           uint32_t i, const struct lb_context *ctx,
+                                           uint64_t hash) {
     if (!cfg->balance_factor) {
         return hosts->v[i];
     }
@@ -158,7 +163,9 @@ static const struct host_entry *bound_load(const struct lb_hash *cfg, const stru
     return hosts->v[overload <= 1 ? i : find_room(cfg, hosts, i, overload, ctx, hash)];
 }
 
-static uint64_t hash_of(const struct lb_context *ctx) { return ctx->has_hash ? ctx->hash : rng_u64(ctx->rng); }
+static uint64_t hash_of(const struct lb_context *ctx) {
+    return ctx->has_hash ? ctx->hash : rng_u64(ctx->rng);
+}
 
 /* ---- ring ---- */
 
@@ -170,9 +177,11 @@ static int cmp_points(const void *a, const void *b) {
     return x->host < y->host ? -1 : x->host > y->host;
 }
 
-/* Place points for one host while the running target is not met. Returns the count placed in all. */
-static uint32_t place_points(const struct lb_hash *cfg, const struct host_list *hosts, uint32_t host, double target,
-                             uint32_t have, struct ring_point *v, uint32_t max) {
+/* Place points for one host while the running target is not met. Returns the count placed in
+ * all. */
+static uint32_t place_points(const struct lb_hash *cfg, const struct host_list *hosts,
+                             uint32_t host, double target, uint32_t have, struct ring_point *v,
+                             uint32_t max) {
     char key[KEY_MAX];
     sv base = host_key(cfg, hosts->v[host]->host);
     size_t n = base.n < KEY_MAX - 16 ? base.n : KEY_MAX - 16;
@@ -217,7 +226,8 @@ static uint32_t ring_find(const struct lb_ring *r, uint64_t hash) {
     return low == r->n ? 0 : low;
 }
 
-static const struct host_entry *ring_pick(void *cursor, const void *config, const void *table, const struct host_list *hosts,
+static const struct host_entry *ring_pick(void *cursor, const void *config, const void *table,
+                                          const struct host_list *hosts,
                                           const struct lb_context *ctx) {
     (void)cursor;
     const struct lb_ring *r = table;
@@ -232,11 +242,13 @@ static const struct host_entry *ring_pick(void *cursor, const void *config, cons
     return bound_load(config, hosts, r->v[at].host, ctx, hash);
 }
 
-static void locality_weighted(const LbCommon__LocalityLbConfig__LocalityWeightedLbConfig *m, struct lb_common *c) {
+static void locality_weighted(const LbCommon__LocalityLbConfig__LocalityWeightedLbConfig *m,
+                              struct lb_common *c) {
     c->locality_weighted = m != NULL;
 }
 
-static void consistent_compile(struct compile_ctx *ctx, const LbCommon__ConsistentHashingLbConfig *m, struct lb_hash *c) {
+static void consistent_compile(struct compile_ctx *ctx,
+                               const LbCommon__ConsistentHashingLbConfig *m, struct lb_hash *c) {
     if (!m) {
         return;
     }
@@ -245,11 +257,14 @@ static void consistent_compile(struct compile_ctx *ctx, const LbCommon__Consiste
     if (m->hash_balance_factor) {
         c->balance_factor = m->hash_balance_factor->value;
         if (c->balance_factor < 100) {
-            diag_error(ctx->diag, "hash_balance_factor: value must be greater than or equal to 100");
+            diag_error(ctx->diag,
+                       "hash_balance_factor: value must be greater than or equal to 100");
         }
     }
     if (m->n_hash_policy) {
-        diag_error(ctx->diag, "hash_policy: hash policies of a cluster are not supported, give them on the route");
+        diag_error(
+            ctx->diag,
+            "hash_policy: hash policies of a cluster are not supported, give them on the route");
     }
 }
 
@@ -266,7 +281,8 @@ static void *ring_compile(struct compile_ctx *ctx, const void *msg) {
     if (m->hash_balance_factor) {
         c->balance_factor = m->hash_balance_factor->value;
         if (c->balance_factor < 100) {
-            diag_error(ctx->diag, "hash_balance_factor: value must be greater than or equal to 100");
+            diag_error(ctx->diag,
+                       "hash_balance_factor: value must be greater than or equal to 100");
         }
     }
     c->use_hostname = m->use_hostname_for_hashing;
@@ -274,11 +290,12 @@ static void *ring_compile(struct compile_ctx *ctx, const void *msg) {
     locality_weighted(m->locality_weighted_lb_config, &c->common);
     c->ring_min = m->minimum_ring_size ? m->minimum_ring_size->value : c->ring_min;
     c->ring_max = m->maximum_ring_size ? m->maximum_ring_size->value : c->ring_max;
-    if (c->ring_min > RING_SIZE_LIMIT || c->ring_max > RING_SIZE_LIMIT || !c->ring_min || !c->ring_max) {
+    if (c->ring_min > RING_SIZE_LIMIT || c->ring_max > RING_SIZE_LIMIT || !c->ring_min ||
+        !c->ring_max) {
         diag_error(ctx->diag, "ring size must be between 1 and %u", RING_SIZE_LIMIT);
     } else if (c->ring_min > c->ring_max) {
-        diag_error(ctx->diag, "ring hash: minimum_ring_size (%llu) > maximum_ring_size (%llu)", (unsigned long long)c->ring_min,
-                   (unsigned long long)c->ring_max);
+        diag_error(ctx->diag, "ring hash: minimum_ring_size (%llu) > maximum_ring_size (%llu)",
+                   (unsigned long long)c->ring_min, (unsigned long long)c->ring_max);
     }
     return c;
 }
@@ -302,7 +319,9 @@ struct maglev_host {
     double share, target;
 };
 
-static uint32_t slot_of(const struct maglev_host *h, uint32_t size) { return (uint32_t)((h->offset + h->skip * h->next) % size); }
+static uint32_t slot_of(const struct maglev_host *h, uint32_t size) {
+    return (uint32_t)((h->offset + h->skip * h->next) % size);
+}
 
 static void maglev_fill(struct lb_maglev *t, struct maglev_host *v, const struct host_list *hosts) {
     uint32_t filled = 0;
@@ -353,7 +372,8 @@ static void *maglev_build(const void *config, const struct host_list *hosts, str
     return t;
 }
 
-static const struct host_entry *maglev_pick(void *cursor, const void *config, const void *table, const struct host_list *hosts,
+static const struct host_entry *maglev_pick(void *cursor, const void *config, const void *table,
+                                            const struct host_list *hosts,
                                             const struct lb_context *ctx) {
     (void)cursor;
     const struct lb_maglev *t = table;
@@ -389,7 +409,8 @@ static void *maglev_compile(struct compile_ctx *ctx, const void *msg) {
     if (m->table_size) {
         uint64_t n = m->table_size->value;
         if (n < 2 || n > MAGLEV_SIZE_LIMIT) {
-            diag_error(ctx->diag, "table_size: value must be inside range [2, %u]", MAGLEV_SIZE_LIMIT);
+            diag_error(ctx->diag, "table_size: value must be inside range [2, %u]",
+                       MAGLEV_SIZE_LIMIT);
             return c;
         }
         if (!is_prime(n)) {

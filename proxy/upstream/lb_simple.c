@@ -1,7 +1,9 @@
 /* Round robin, least request and random balancing.
- * With equal weights a rotation or random draws; with different ones (or while hosts start slowly) EDF over the weights.
- * Threads: configs immutable, cursors worker-local. Spec: extensions.load_balancing_policies.{round_robin,least_request,
- * random}.v3. Not here: which list of hosts (cluster_view.c), localities (cluster_view.c). */
+ * With equal weights a rotation or random draws; with different ones (or while hosts start slowly)
+ * EDF over the weights.
+ * Threads: configs immutable, cursors worker-local. Spec:
+ * extensions.load_balancing_policies.{round_robin,least_request, random}.v3. Not here: which list
+ * of hosts (cluster_view.c), localities (cluster_view.c). */
 #include <math.h>
 
 #include "protos/gen/lb_least_request.pb-c.h"
@@ -15,15 +17,15 @@
 
 struct lb_simple {
     struct lb_common common;
-    uint32_t choices;     /* least request */
+    uint32_t choices; /* least request */
     double bias;
     bool is_full_scan;
 };
 
 struct lb_cursor {
-    uint64_t next;        /* rotation */
-    struct edf edf;       /* n == 0: weights are equal, nobody starts slowly */
-    bool is_started;      /* the EDF was decided on */
+    uint64_t next;   /* rotation */
+    struct edf edf;  /* n == 0: weights are equal, nobody starts slowly */
+    bool is_started; /* the EDF was decided on */
 };
 
 /* ---- weights ---- */
@@ -31,12 +33,14 @@ struct lb_cursor {
 /* A host that became healthy lately gets a growing part of its weight. */
 static double slow_start_factor(const struct lb_common *c, const struct host *h, uint64_t now_us) {
     uint64_t since = __atomic_load_n(&h->healthy_since_us, __ATOMIC_RELAXED);
-    if (!c->slow_start_us || now_us >= since + c->slow_start_us || host_health_of(host_flags(h)) != HOST_HEALTHY) {
+    if (!c->slow_start_us || now_us >= since + c->slow_start_us ||
+        host_health_of(host_flags(h)) != HOST_HEALTHY) {
         return 1.0;
     }
     uint64_t age_us = now_us > since + 1000 ? now_us - since : 1000;
     double part = (double)age_us / (double)c->slow_start_us;
-    double factor = c->slow_start_aggression == 1.0 ? part : pow(part, 1.0 / c->slow_start_aggression);
+    double factor =
+        c->slow_start_aggression == 1.0 ? part : pow(part, 1.0 / c->slow_start_aggression);
     return factor > c->slow_start_min_weight ? factor : c->slow_start_min_weight;
 }
 
@@ -54,19 +58,23 @@ static double lr_weight(const struct lb_simple *cfg, const struct host_entry *e,
     return w * slow_start_factor(&cfg->common, e->host, now_us);
 }
 
-typedef double (*weight_fn)(const struct lb_simple *cfg, const struct host_entry *e, uint64_t now_us);
+typedef double (*weight_fn)(const struct lb_simple *cfg, const struct host_entry *e,
+                            uint64_t now_us);
 
-static bool anyone_starts_slowly(const struct lb_common *c, const struct host_list *hosts, uint64_t now_us) {
+static bool anyone_starts_slowly(const struct lb_common *c, const struct host_list *hosts,
+                                 uint64_t now_us) {
     for (unsigned i = 0; c->slow_start_us && i < hosts->n; i++) {
-        if (__atomic_load_n(&hosts->v[i]->host->healthy_since_us, __ATOMIC_RELAXED) + c->slow_start_us > now_us) {
+        if (__atomic_load_n(&hosts->v[i]->host->healthy_since_us, __ATOMIC_RELAXED) +
+                c->slow_start_us >
+            now_us) {
             return true;
         }
     }
     return false;
 }
 
-/* Decided at the first pick after hosts changed: an EDF only where weights differ. It begins at a random turn, so that
- * workers and restarts do not all favour the same hosts. */
+/* Decided at the first pick after hosts changed: an EDF only where weights differ. It begins at a
+ * random turn, so that workers and restarts do not all favour the same hosts. */
 static void start(struct lb_cursor *cur, const struct lb_simple *cfg, const struct host_list *hosts,
                   const struct lb_context *ctx, weight_fn weight) {
     cur->is_started = true;
@@ -82,14 +90,16 @@ static void start(struct lb_cursor *cur, const struct lb_simple *cfg, const stru
     }
 }
 
-static const struct host_entry *edf_pick(struct lb_cursor *cur, const struct lb_simple *cfg, const struct host_list *hosts,
+static const struct host_entry *edf_pick(struct lb_cursor *cur, const struct lb_simple *cfg,
+                                         const struct host_list *hosts,
                                          const struct lb_context *ctx, weight_fn weight) {
     const struct host_entry *e = hosts->v[edf_peek(&cur->edf)];
     edf_advance(&cur->edf, weight(cfg, e, ctx->now_us));
     return e;
 }
 
-static void cursor_init(void *cursor, const void *config, const void *table, const struct host_list *hosts, struct rng *rng) {
+static void cursor_init(void *cursor, const void *config, const void *table,
+                        const struct host_list *hosts, struct rng *rng) {
     (void)config, (void)table, (void)hosts;
     struct lb_cursor *cur = cursor;
     cur->next = rng_u64(rng) >> 1;
@@ -105,11 +115,13 @@ static void cursor_fini(void *cursor) {
 static void *rr_compile(struct compile_ctx *ctx, const void *msg) {
     const LbRoundRobin__RoundRobin *m = msg;
     struct lb_simple *c = arena_new(ctx->arena, struct lb_simple);
-    lb_common_compile(ctx, m ? m->locality_lb_config : NULL, m ? m->slow_start_config : NULL, &c->common);
+    lb_common_compile(ctx, m ? m->locality_lb_config : NULL, m ? m->slow_start_config : NULL,
+                      &c->common);
     return c;
 }
 
-static const struct host_entry *rr_pick(void *cursor, const void *config, const void *table, const struct host_list *hosts,
+static const struct host_entry *rr_pick(void *cursor, const void *config, const void *table,
+                                        const struct host_list *hosts,
                                         const struct lb_context *ctx) {
     (void)table;
     struct lb_cursor *cur = cursor;
@@ -140,7 +152,8 @@ static void *lr_compile(struct compile_ctx *ctx, const void *msg) {
     struct lb_simple *c = arena_new(ctx->arena, struct lb_simple);
     c->choices = CHOICES_DEFAULT;
     c->bias = 1.0;
-    lb_common_compile(ctx, m ? m->locality_lb_config : NULL, m ? m->slow_start_config : NULL, &c->common);
+    lb_common_compile(ctx, m ? m->locality_lb_config : NULL, m ? m->slow_start_config : NULL,
+                      &c->common);
     if (!m) {
         return c;
     }
@@ -159,8 +172,9 @@ static void *lr_compile(struct compile_ctx *ctx, const void *msg) {
             compile_unhonoured(ctx, "active_request_bias.runtime_key");
         }
     }
-    c->is_full_scan = (m->enable_full_scan && m->enable_full_scan->value) ||
-                      m->selection_method == LB_LEAST_REQUEST__LEAST_REQUEST__SELECTION_METHOD__FULL_SCAN;
+    c->is_full_scan =
+        (m->enable_full_scan && m->enable_full_scan->value) ||
+        m->selection_method == LB_LEAST_REQUEST__LEAST_REQUEST__SELECTION_METHOD__FULL_SCAN;
     return c;
 }
 
@@ -183,7 +197,8 @@ static const struct host_entry *full_scan(const struct host_list *hosts, struct 
     return best;
 }
 
-static const struct host_entry *least_of_choices(const struct host_list *hosts, uint32_t choices, struct rng *rng) {
+static const struct host_entry *least_of_choices(const struct host_list *hosts, uint32_t choices,
+                                                 struct rng *rng) {
     const struct host_entry *best = hosts->v[rng_below(rng, hosts->n)];
     uint32_t least = HOST_STAT_GET(best->host, rq_active);
     for (uint32_t i = 1; i < choices; i++) {
@@ -197,7 +212,8 @@ static const struct host_entry *least_of_choices(const struct host_list *hosts, 
     return best;
 }
 
-static const struct host_entry *lr_pick(void *cursor, const void *config, const void *table, const struct host_list *hosts,
+static const struct host_entry *lr_pick(void *cursor, const void *config, const void *table,
+                                        const struct host_list *hosts,
                                         const struct lb_context *ctx) {
     (void)table;
     struct lb_cursor *cur = cursor;
@@ -235,7 +251,8 @@ static void *random_compile(struct compile_ctx *ctx, const void *msg) {
     return c;
 }
 
-static const struct host_entry *random_pick(void *cursor, const void *config, const void *table, const struct host_list *hosts,
+static const struct host_entry *random_pick(void *cursor, const void *config, const void *table,
+                                            const struct host_list *hosts,
                                             const struct lb_context *ctx) {
     (void)cursor, (void)config, (void)table;
     return hosts->v[rng_below(ctx->rng, hosts->n)];

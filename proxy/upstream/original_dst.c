@@ -1,6 +1,8 @@
 /* Hosts of ORIGINAL_DST clusters: see original_dst.h.
- * A host unused for a whole cleanup interval and without connections goes; requests that met it keep it by their pin.
- * Threads: worker-local. Not here: restoring the address (filters/listener/original_dst.c, net/). */
+ * A host unused for a whole cleanup interval and without connections goes; requests that met it
+ * keep it by their pin.
+ * Threads: worker-local. Not here: restoring the address (filters/listener/original_dst.c,
+ * net/). */
 #include "proxy/upstream/original_dst.h"
 
 #include "proxy/base/log.h"
@@ -14,7 +16,7 @@
 struct dst_host {
     struct host *host; /* a ref */
     struct host_entry entry;
-    bool is_used;      /* picked since the last sweep */
+    bool is_used; /* picked since the last sweep */
 };
 struct original_dst {
     struct cluster_view *view; /* owns us */
@@ -70,13 +72,15 @@ void original_dst_free(struct original_dst *o) {
 }
 
 static sv asked_by_header(const struct cluster_config *c, const struct headers *h) {
-    return c->original_dst_header.n ? headers_get_name(h, c->original_dst_header) : headers_get(h, HDR_x_envoy_original_dst_host);
+    return c->original_dst_header.n ? headers_get_name(h, c->original_dst_header)
+                                    : headers_get(h, HDR_x_envoy_original_dst_host);
 }
 
 /* Where the request wants to go. False: nowhere that is known, or to ourselves. */
-static bool destination(const struct cluster_config *c, const struct lb_context *ctx, struct stats_shard *stats,
-                        struct addr *out) {
-    sv text = c->use_http_header_original_dst && ctx->request ? asked_by_header(c, ctx->request) : SV_NULL;
+static bool destination(const struct cluster_config *c, const struct lb_context *ctx,
+                        struct stats_shard *stats, struct addr *out) {
+    sv text = c->use_http_header_original_dst && ctx->request ? asked_by_header(c, ctx->request)
+                                                              : SV_NULL;
     if (text.p) {
         if (!addr_parse_ip_port(text, out)) {
             stats_inc(stats, CLUSTER_original_dst_host_invalid);
@@ -95,8 +99,8 @@ static bool destination(const struct cluster_config *c, const struct lb_context 
 
 static struct dst_host *add_host(struct original_dst *o, const struct addr *a) {
     if (map_count(&o->hosts) >= ORIGINAL_DST_HOSTS_MAX) {
-        log_warn_limited(LOG_upstream, "cluster '%.*s': more than %u original destinations in use", SV_ARG(o->view->cfg->name),
-                         ORIGINAL_DST_HOSTS_MAX);
+        log_warn_limited(LOG_upstream, "cluster '%.*s': more than %u original destinations in use",
+                         SV_ARG(o->view->cfg->name), ORIGINAL_DST_HOSTS_MAX);
         return NULL;
     }
     struct dst_host *d = xnew(struct dst_host);
@@ -109,10 +113,12 @@ static struct dst_host *add_host(struct original_dst *o, const struct addr *a) {
     return d;
 }
 
-struct host *original_dst_pick(struct original_dst *o, const struct lb_context *ctx, const struct host_entry **entry) {
+struct host *original_dst_pick(struct original_dst *o, const struct lb_context *ctx,
+                               const struct host_entry **entry) {
     struct addr a;
     if (!destination(o->view->cfg, ctx, o->view->stats, &a)) {
-        log_debug(LOG_upstream, "original_dst_load_balancer: No downstream connection or no original_dst.");
+        log_debug(LOG_upstream,
+                  "original_dst_load_balancer: No downstream connection or no original_dst.");
         return NULL;
     }
     char text[ADDR_STR_MAX];

@@ -26,16 +26,18 @@ static const struct {
     size_t enforcing;            /* offset of the percentage in the config */
     sv enforcing_key;
 } kinds[KINDS] = {
-#define ROW(kind, stat, field) \
-    [kind] = {OUTLIER_ejections_detected_##stat, OUTLIER_ejections_enforced_##stat, offsetof(struct outlier_config, field), \
-              SV_INIT("outlier_detection." #field)}
+#define ROW(kind, stat, field)                                                      \
+    [kind] = {OUTLIER_ejections_detected_##stat, OUTLIER_ejections_enforced_##stat, \
+              offsetof(struct outlier_config, field), SV_INIT("outlier_detection." #field)}
     ROW(CONSECUTIVE_5XX, consecutive_5xx, enforcing_consecutive_5xx),
     ROW(CONSECUTIVE_GATEWAY, consecutive_gateway_failure, enforcing_consecutive_gateway_failure),
-    ROW(CONSECUTIVE_LOCAL, consecutive_local_origin_failure, enforcing_consecutive_local_origin_failure),
+    ROW(CONSECUTIVE_LOCAL, consecutive_local_origin_failure,
+        enforcing_consecutive_local_origin_failure),
     ROW(SUCCESS_RATE, success_rate, enforcing_success_rate),
     ROW(SUCCESS_RATE_LOCAL, local_origin_success_rate, enforcing_local_origin_success_rate),
     ROW(FAILURE_PERCENTAGE, failure_percentage, enforcing_failure_percentage),
-    ROW(FAILURE_PERCENTAGE_LOCAL, local_origin_failure_percentage, enforcing_failure_percentage_local_origin),
+    ROW(FAILURE_PERCENTAGE_LOCAL, local_origin_failure_percentage,
+        enforcing_failure_percentage_local_origin),
 #undef ROW
 };
 
@@ -44,7 +46,7 @@ struct watched {
     uint64_t ejected_ms, jitter_ms;
     uint32_t backoff; /* times base_ejection_time */
     bool is_ejected;
-    double rate[2];   /* success rates: external, local origin; -1: too few requests */
+    double rate[2]; /* success rates: external, local origin; -1: too few requests */
 };
 struct outlier_detector {
     struct shared shared;
@@ -90,12 +92,14 @@ static void notify(struct outlier_detector *d, struct host *h, enum kind kind) {
         return;
     }
     struct notice *n = xnew(struct notice);
-    *n = (struct notice){.msg.run = on_notice, .detector = shared_ref(d), .host = shared_ref(h), .kind = kind};
+    *n = (struct notice){
+        .msg.run = on_notice, .detector = shared_ref(d), .host = shared_ref(h), .kind = kind};
     loop_post(d->loop, &n->msg);
 }
 
 /* One failure more in a row; the one that fills the run tells the detector. */
-static void failed(struct outlier_detector *d, struct host *h, uint32_t *run, uint32_t limit, sv key, enum kind kind) {
+static void failed(struct outlier_detector *d, struct host *h, uint32_t *run, uint32_t limit,
+                   sv key, enum kind kind) {
     uint32_t n = __atomic_add_fetch(run, 1, __ATOMIC_RELAXED);
     if (n == runtime_u64(key, limit)) {
         notify(d, h, kind);
@@ -129,7 +133,8 @@ static void report_status(struct outlier_detector *d, struct host *h, unsigned s
     } else {
         reset_run(&h->outlier_consecutive_gateway);
     }
-    failed(d, h, &h->outlier_consecutive_5xx, d->cfg.consecutive_5xx, SV("outlier_detection.consecutive_5xx"), CONSECUTIVE_5XX);
+    failed(d, h, &h->outlier_consecutive_5xx, d->cfg.consecutive_5xx,
+           SV("outlier_detection.consecutive_5xx"), CONSECUTIVE_5XX);
 }
 
 static void report_local(struct outlier_detector *d, struct host *h, bool success) {
@@ -142,7 +147,8 @@ static void report_local(struct outlier_detector *d, struct host *h, bool succes
            SV("outlier_detection.consecutive_local_origin_failure"), CONSECUTIVE_LOCAL);
 }
 
-void host_report(const struct cluster_config *c, struct host *h, enum host_result r, unsigned http_status) {
+void host_report(const struct cluster_config *c, struct host *h, enum host_result r,
+                 unsigned http_status) {
     struct outlier_detector *d = c->detector;
     if (LIKELY(!d)) {
         return;
@@ -155,7 +161,9 @@ void host_report(const struct cluster_config *c, struct host *h, enum host_resul
     case HOST_RESULT_CONNECT_OK:
         if (split) {
             report_local(d, h, true);
-        } else if (http_status) { /* a TCP connection is a success in itself, an HTTP one is judged by its responses */
+        } else if (
+            /* a TCP connection is a success in itself, an HTTP one is judged by its responses */
+            http_status) {
             report_status(d, h, http_status);
         }
         return;
@@ -174,7 +182,9 @@ void host_report(const struct cluster_config *c, struct host *h, enum host_resul
 /* ---- ejecting ---- */
 
 static sv id_key(const struct host *h) { return sv_from(&h->id, sizeof(h->id)); }
-static struct watched *find(const struct outlier_detector *d, const struct host *h) { return map_get(&d->by_id, id_key(h)); }
+static struct watched *find(const struct outlier_detector *d, const struct host *h) {
+    return map_get(&d->by_id, id_key(h));
+}
 
 static uint64_t tuned(const char *name, uint64_t dflt) {
     char key[96] = "outlier_detection.";
@@ -192,7 +202,8 @@ static bool may_eject(const struct outlier_detector *d) {
 }
 
 static bool is_enforced(struct outlier_detector *d, enum kind kind) {
-    const uint32_t *pct = (const uint32_t *)(const void *)((const char *)&d->cfg + kinds[kind].enforcing);
+    const uint32_t *pct =
+        (const uint32_t *)(const void *)((const char *)&d->cfg + kinds[kind].enforcing);
     return rng_below(&d->rng, 100) < runtime_u64(kinds[kind].enforcing_key, *pct);
 }
 
@@ -201,7 +212,8 @@ static void set_ejected(struct outlier_detector *d, struct watched *w, bool ejec
     d->ejected_n += ejected ? 1 : -1u;
     stats_gauge_set(d->stats, OUTLIER_ejections_active, d->ejected_n);
     uint32_t flag = HOST_FLAG(FAILED_OUTLIER_CHECK);
-    host_flags_change(w->host, ejected ? flag : 0, ejected ? 0 : flag, d->loop ? loop_now_us(d->loop) : d->now_ms * 1000);
+    host_flags_change(w->host, ejected ? flag : 0, ejected ? 0 : flag,
+                      d->loop ? loop_now_us(d->loop) : d->now_ms * 1000);
 }
 
 static void eject(struct outlier_detector *d, struct watched *w, enum kind kind) {
@@ -219,12 +231,15 @@ static void eject(struct outlier_detector *d, struct watched *w, enum kind kind)
     stats_inc(d->stats, kinds[kind].enforced);
     set_ejected(d, w, true);
     w->ejected_ms = d->now_ms;
-    w->jitter_ms = d->cfg.max_ejection_time_jitter_ms ? rng_below(&d->rng, TUNED(d, max_ejection_time_jitter_ms) + 1) : 0;
+    w->jitter_ms = d->cfg.max_ejection_time_jitter_ms
+                       ? rng_below(&d->rng, TUNED(d, max_ejection_time_jitter_ms) + 1)
+                       : 0;
     uint64_t base_ms = TUNED(d, base_ejection_time_ms), max_ms = TUNED(d, max_ejection_time_ms);
     if (w->backoff * base_ms < max_ms + base_ms) {
         w->backoff++;
     }
-    log_debug(LOG_upstream, "cluster '%.*s': host %.*s ejected", SV_ARG(d->cluster), SV_ARG(w->host->address_text));
+    log_debug(LOG_upstream, "cluster '%.*s': host %.*s ejected", SV_ARG(d->cluster),
+              SV_ARG(w->host->address_text));
     d->on_change(d->arg, w->host);
 }
 
@@ -255,7 +270,8 @@ static void uneject(struct outlier_detector *d, struct watched *w) {
     reset_run(&w->host->outlier_consecutive_5xx);
     reset_run(&w->host->outlier_consecutive_gateway);
     reset_run(&w->host->outlier_consecutive_local);
-    log_debug(LOG_upstream, "cluster '%.*s': host %.*s is back", SV_ARG(d->cluster), SV_ARG(w->host->address_text));
+    log_debug(LOG_upstream, "cluster '%.*s': host %.*s is back", SV_ARG(d->cluster),
+              SV_ARG(w->host->address_text));
     d->on_change(d->arg, w->host);
 }
 
@@ -264,7 +280,8 @@ static void check_return(struct outlier_detector *d, struct watched *w) {
         w->backoff -= w->backoff > 0;
         return;
     }
-    uint64_t away_ms = TUNED(d, base_ejection_time_ms) * w->backoff, max_ms = TUNED(d, max_ejection_time_ms);
+    uint64_t away_ms = TUNED(d, base_ejection_time_ms) * w->backoff,
+             max_ms = TUNED(d, max_ejection_time_ms);
     away_ms = (away_ms < max_ms ? away_ms : max_ms) + w->jitter_ms;
     if (d->now_ms - w->ejected_ms >= away_ms) {
         uneject(d, w);
@@ -289,8 +306,10 @@ typedef VEC(struct rated) rated_vec;
 static uint32_t take(uint32_t *n) { return __atomic_exchange_n(n, 0, __ATOMIC_RELAXED); }
 
 /* The interval's rates; hosts with requests enough for each of the two judgements. */
-static void collect(struct outlier_detector *d, bool is_local, rated_vec *by_rate, rated_vec *by_failures) {
-    uint64_t rate_volume = TUNED(d, success_rate_request_volume), failure_volume = TUNED(d, failure_percentage_request_volume);
+static void collect(struct outlier_detector *d, bool is_local, rated_vec *by_rate,
+                    rated_vec *by_failures) {
+    uint64_t rate_volume = TUNED(d, success_rate_request_volume),
+             failure_volume = TUNED(d, failure_percentage_request_volume);
     size_t it = 0;
     for (struct map_slot *s; (s = map_next(&d->by_id, &it));) {
         struct watched *w = s->value;
@@ -377,7 +396,8 @@ static void on_interval(struct timer *t) {
     timer_start(&d->timer, TUNED(d, interval_ms));
 }
 
-double outlier_detector_success_rate(const struct outlier_detector *d, const struct host *h, bool is_local_origin) {
+double outlier_detector_success_rate(const struct outlier_detector *d, const struct host *h,
+                                     bool is_local_origin) {
     const struct watched *w = find(d, h);
     return w ? w->rate[is_local_origin] : -1;
 }
@@ -418,14 +438,15 @@ static struct stats_scope *stats_of(const struct cluster_config *cfg) {
     arena_init(&a, 0);
     sv prefix = arena_printf(&a, "%.*soutlier_detection.", SV_ARG(stats_scope_prefix(cfg->stats)));
     struct stats_tag tag = {SV("envoy.cluster_name"), cfg->observability_name};
-    struct stats_scope *sc =
-        stats_scope_get_tagged(stats_scope_store(cfg->stats), &outlier_stats_group, prefix, SV("cluster."), &tag, 1);
+    struct stats_scope *sc = stats_scope_get_tagged(
+        stats_scope_store(cfg->stats), &outlier_stats_group, prefix, SV("cluster."), &tag, 1);
     arena_fini(&a);
     return sc;
 }
 
 struct outlier_detector *outlier_detector_new(struct loop *l, const struct cluster_config *cfg,
-                                              void (*on_change)(void *arg, struct host *h), void *arg) {
+                                              void (*on_change)(void *arg, struct host *h),
+                                              void *arg) {
     struct outlier_detector *d = xnew(struct outlier_detector);
     shared_init(&d->shared, detector_free);
     d->cfg = *cfg->outlier;
@@ -475,7 +496,8 @@ void outlier_detector_set_hosts(struct outlier_detector *d, const struct host_se
         w->host = shared_ref(h);
         w->rate[0] = w->rate[1] = -1;
         map_put(&d->by_id, id_key(w->host), w);
-        if (host_flags(h) & HOST_FLAG(FAILED_OUTLIER_CHECK)) { /* ejected under other facts of the same address */
+        /* ejected under other facts of the same address */
+        if (host_flags(h) & HOST_FLAG(FAILED_OUTLIER_CHECK)) {
             w->backoff = 1;
             w->ejected_ms = d->loop ? loop_now_ms(d->loop) : d->now_ms;
             set_ejected(d, w, true);

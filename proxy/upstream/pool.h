@@ -1,4 +1,5 @@
-/* Connection pools of one host on one worker: HTTP streams over pooled connections, and raw TCP connections.
+/* Connection pools of one host on one worker: HTTP streams over pooled connections, and raw TCP
+ * connections.
  * Threads: worker-local. Spec: Envoy's Http::ConnectionPool, Tcp::ConnectionPool. */
 #ifndef SLUICE_UPSTREAM_POOL_H
 #define SLUICE_UPSTREAM_POOL_H
@@ -11,46 +12,57 @@ enum pool_failure { POOL_OVERFLOW, POOL_CONNECT_FAILED, POOL_CONNECT_TIMEOUT, PO
 struct pool_key {
     struct host *host;
     const struct host_entry *entry;
-    uint8_t priority;                 /* PRIORITY_* */
-    enum http_protocol downstream;    /* for UPSTREAM_DOWNSTREAM */
+    uint8_t priority;                          /* PRIORITY_* */
+    enum http_protocol downstream;             /* for UPSTREAM_DOWNSTREAM */
     const struct transport_options *transport; /* NULL: none */
-    const struct conn *per_downstream;/* connection_pool_per_downstream_connection; NULL */
+    const struct conn *per_downstream;         /* connection_pool_per_downstream_connection; NULL */
 };
 
 struct http_pool_request;
 struct http_pool_ops {
-    /* A stream is open: send through s->codec->vt. Set s->ops/user before (ops passed at request time are already set). */
+    /* A stream is open: send through s->codec->vt. Set s->ops/user before (ops passed at request
+     * time are already set). */
     void (*on_ready)(void *user, struct codec_stream *s, struct conn *c, struct host *h);
     void (*on_failure)(void *user, enum pool_failure why, sv transport_failure, struct host *h);
 };
-/* Ask for a stream. May call back before returning; then *handle is NULL. Otherwise *handle allows cancel. The view and host
- * are kept alive by the request. `stream_ops` become the codec stream's. */
-void http_pool_request(struct cluster_view *v, const struct pool_key *key, const struct http_pool_ops *ops, void *user,
-                       const struct codec_stream_ops *stream_ops, struct http_pool_request **handle);
+/* Ask for a stream. May call back before returning; then *handle is NULL. Otherwise *handle allows
+ * cancel. The view and host are kept alive by the request. `stream_ops` become the codec
+ * stream's. */
+void http_pool_request(struct cluster_view *v, const struct pool_key *key,
+                       const struct http_pool_ops *ops, void *user,
+                       const struct codec_stream_ops *stream_ops,
+                       struct http_pool_request **handle);
 void http_pool_cancel(struct http_pool_request *r); /* no callback after */
 /* Where response header arenas come from: the router's stream sets it right in on_ready. */
 struct arena;
 void http_pool_stream_arena(struct codec_stream *s, struct arena *a);
-/* Did s get a connection that had served others before? Then a reset with no byte of response (rx_header_bytes 0) may only mean
- * that the host had closed it meanwhile. Until on_reset returns. */
+/* Did s get a connection that had served others before? Then a reset with no byte of response
+ * (rx_header_bytes 0) may only mean that the host had closed it meanwhile. Until on_reset
+ * returns. */
 bool http_pool_stream_reused(const struct codec_stream *s);
-uint64_t http_pool_conn_requests(const struct codec_stream *s); /* requests its connection has been given, s included */
-/* The request on s is finished (both ends or reset): the pool learns by itself through codec hooks; no call needed. */
+/* requests its connection has been given, s included */
+uint64_t http_pool_conn_requests(const struct codec_stream *s);
+/* The request on s is finished (both ends or reset): the pool learns by itself through codec hooks;
+ * no call needed. */
 
 struct tcp_pool_ops {
-    /* c is connected and ready; the caller owns it now: conn_set_ops, write, close. tcp_pool_closed() on its close event. */
+    /* c is connected and ready; the caller owns it now: conn_set_ops, write, close.
+     * tcp_pool_closed() on its close event. */
     void (*on_ready)(void *user, struct conn *c, struct host *h);
     void (*on_failure)(void *user, enum pool_failure why, sv transport_failure, struct host *h);
 };
 struct tcp_pool_request;
-void tcp_pool_request(struct cluster_view *v, const struct pool_key *key, const struct tcp_pool_ops *ops, void *user,
-                      struct tcp_pool_request **handle);
+void tcp_pool_request(struct cluster_view *v, const struct pool_key *key,
+                      const struct tcp_pool_ops *ops, void *user, struct tcp_pool_request **handle);
 void tcp_pool_cancel(struct tcp_pool_request *r);
-/* Account the end of a connection handed out by on_ready (stats, breakers, view ref). Call once, from its close event. */
-void tcp_pool_closed(struct cluster_view *v, struct host *h, struct conn *c, unsigned priority, bool remote);
+/* Account the end of a connection handed out by on_ready (stats, breakers, view ref). Call once,
+ * from its close event. */
+void tcp_pool_closed(struct cluster_view *v, struct host *h, struct conn *c, unsigned priority,
+                     bool remote);
 
 /* All pools of a view. */
-void pools_drain_host(struct cluster_view *v, const struct host *h); /* idle connections close, busy ones after their streams */
+/* idle connections close, busy ones after their streams */
+void pools_drain_host(struct cluster_view *v, const struct host *h);
 void pools_drain_all(struct cluster_view *v);
 void pools_free(struct cluster_view *v); /* close everything at once, resetting streams; shutdown */
 

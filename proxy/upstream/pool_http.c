@@ -1,13 +1,18 @@
 /* HTTP connection pools: which connection a request gets, waiting for one, opening them as needed.
- * Threads: worker-local. Spec: Envoy's connection pooling overview, circuit breakers, PreconnectPolicy.
+ * Threads: worker-local. Spec: Envoy's connection pooling overview, circuit breakers,
+ * PreconnectPolicy.
  * Not here: a connection's life (pool_http_conn.c), connecting (upstream_connect.c). */
 #include "proxy/upstream/pool_http.h"
 
 #include "proxy/api/worker.h"
 #include "proxy/base/log.h"
 
-static struct breaker_use *use_of(const struct http_pool *p) { return &p->view->cfg->use[p->priority]; }
-static const struct breaker *limits_of(const struct http_pool *p) { return &p->view->cfg->breakers[p->priority]; }
+static struct breaker_use *use_of(const struct http_pool *p) {
+    return &p->view->cfg->use[p->priority];
+}
+static const struct breaker *limits_of(const struct http_pool *p) {
+    return &p->view->cfg->breakers[p->priority];
+}
 
 /* ---- pools ---- */
 
@@ -39,14 +44,16 @@ static void on_pool_task(struct loop_task *t) {
 
 void http_pool_check_later(struct http_pool *p) { loop_queue_task(p->view->loop, &p->task); }
 
-static enum upstream_protocol protocol_of(const struct cluster_config *c, enum http_protocol downstream) {
+static enum upstream_protocol protocol_of(const struct cluster_config *c,
+                                          enum http_protocol downstream) {
     if (c->protocol != UPSTREAM_DOWNSTREAM) {
         return c->protocol;
     }
     return downstream == HTTP_2 || downstream == HTTP_3 ? UPSTREAM_HTTP2 : UPSTREAM_HTTP1;
 }
 
-/* The transport's options of this pool: the request's, the host's name, and protocols to offer where the config names none. */
+/* The transport's options of this pool: the request's, the host's name, and protocols to offer
+ * where the config names none. */
 static void set_options(struct http_pool *p, const struct pool_key *key) {
     static const sv both[] = {SV_INIT("h2"), SV_INIT("http/1.1")};
     struct transport_options o = {0};
@@ -69,7 +76,8 @@ struct wanted {
     uint8_t priority;
 };
 
-static struct http_pool *pool_new(struct host_view *hv, const struct pool_key *key, const struct wanted *w) {
+static struct http_pool *pool_new(struct host_view *hv, const struct pool_key *key,
+                                  const struct wanted *w) {
     struct http_pool *p = xnew(struct http_pool);
     p->hv = hv;
     p->view = cluster_view_ref(hv->view);
@@ -92,10 +100,11 @@ static struct http_pool *pool_new(struct host_view *hv, const struct pool_key *k
 }
 
 static struct http_pool *pool_find(const struct host_view *hv, const struct wanted *w) {
-    LIST_FOREACH(n, &hv->http) {
+    LIST_FOREACH (n, &hv->http) {
         struct http_pool *p = LIST_ENTRY(n, struct http_pool, node);
-        if (p->priority == w->priority && p->protocol == w->protocol && p->transport == w->transport &&
-            p->downstream_id == w->downstream_id && sv_eq(p->key, w->key) && !p->is_draining) {
+        if (p->priority == w->priority && p->protocol == w->protocol &&
+            p->transport == w->transport && p->downstream_id == w->downstream_id &&
+            sv_eq(p->key, w->key) && !p->is_draining) {
             return p;
         }
     }
@@ -106,12 +115,15 @@ static struct http_pool *pool_find(const struct host_view *hv, const struct want
 static struct http_pool *pool_get(struct cluster_view *v, const struct pool_key *key) {
     const struct cluster_config *c = v->cfg;
     struct host_view *hv = pool_table_host(v, key->host);
-    struct wanted w = {.protocol = protocol_of(c, key->downstream), .transport = cluster_transport_slot(c, key->entry),
+    struct wanted w = {.protocol = protocol_of(c, key->downstream),
+                       .transport = cluster_transport_slot(c, key->entry),
                        .priority = key->priority};
-    w.downstream_id = c->connection_pool_per_downstream && key->per_downstream ? key->per_downstream->id : 0;
+    w.downstream_id =
+        c->connection_pool_per_downstream && key->per_downstream ? key->per_downstream->id : 0;
     BUF_AUTO struct buf text;
     buf_init(&text);
-    const struct transport_factory *f = key->transport ? worker_transport(v->worker, w.transport) : NULL;
+    const struct transport_factory *f =
+        key->transport ? worker_transport(v->worker, w.transport) : NULL;
     if (f && f->ops->hash_key) {
         f->ops->hash_key(f, key->transport, &text);
         w.key = buf_pullup(&text, buf_len(&text));
@@ -137,7 +149,7 @@ static uint64_t connecting_room(const struct http_pool *p) {
 
 static uint64_t ready_room(const struct http_pool *p) {
     uint64_t room = 0;
-    LIST_FOREACH(n, &p->ready) {
+    LIST_FOREACH (n, &p->ready) {
         const struct http_conn *hc = LIST_ENTRY(n, struct http_conn, node);
         room += hc->max_streams > hc->streams ? hc->max_streams - hc->streams : 0;
     }
@@ -157,7 +169,8 @@ static bool needs_more(const struct http_pool *p) {
     return wanted > (double)connecting_room(p) + (double)ready_room(p) + p->streams_n;
 }
 
-/* A place for one more connection: within the limit, or the pool's first, lest its requests wait for nobody. */
+/* A place for one more connection: within the limit, or the pool's first, lest its requests wait
+ * for nobody. */
 static bool take_place(struct http_pool *p) {
     uint32_t *used = &use_of(p)->connections;
     if (breaker_try(used, limits_of(p)->max_connections)) {
@@ -197,7 +210,8 @@ static void forget(struct http_pool_request *r) {
 
 void http_pool_serve(struct http_pool *p, struct http_conn *hc) {
     while (hc->state == HTTP_CONN_READY && !list_empty(&p->pending)) {
-        struct http_pool_request *r = LIST_ENTRY(list_first(&p->pending), struct http_pool_request, node);
+        struct http_pool_request *r =
+            LIST_ENTRY(list_first(&p->pending), struct http_pool_request, node);
         struct http_pool_request copy = *r;
         forget(r);
         bool ok = http_conn_attach(hc, copy.ops, copy.user, copy.stream_ops);
@@ -205,7 +219,8 @@ void http_pool_serve(struct http_pool *p, struct http_conn *hc) {
             xfree(r);
             continue;
         }
-        /* It cannot take one after all: back to the front of the queue, and this connection has had its time. */
+        /* It cannot take one after all: back to the front of the queue, and this connection has had
+         * its time. */
         *r = copy;
         r->node = (struct list){0};
         list_push_front(&p->pending, &r->node);
@@ -220,9 +235,11 @@ void http_pool_serve(struct http_pool *p, struct http_conn *hc) {
 void http_pool_fail_pending(struct http_pool *p, enum pool_failure why, sv reason) {
     struct list failed;
     list_init(&failed);
-    list_splice_back(&failed, &p->pending); /* what a callback asks for anew is not failed with them */
+    /* what a callback asks for anew is not failed with them */
+    list_splice_back(&failed, &p->pending);
     while (!list_empty(&failed)) {
-        struct http_pool_request *r = LIST_ENTRY(list_first(&failed), struct http_pool_request, node);
+        struct http_pool_request *r =
+            LIST_ENTRY(list_first(&failed), struct http_pool_request, node);
         forget(r);
         stats_inc(p->view->stats, CLUSTER_upstream_rq_pending_failure_eject);
         r->ops->on_failure(r->user, why, reason, p->hv->host);
@@ -240,12 +257,14 @@ void http_pool_cancel(struct http_pool_request *r) {
 
 /* ---- requests ---- */
 
-/* The connection used last. One that was idle for long is looked at first: epoll tells of a close only with the next poll, and
- * servers that time connections out do it when those were idle, not between two requests that follow each other. */
+/* The connection used last. One that was idle for long is looked at first: epoll tells of a close
+ * only with the next poll, and servers that time connections out do it when those were idle, not
+ * between two requests that follow each other. */
 static struct http_conn *take_ready(struct http_pool *p) {
     while (!list_empty(&p->ready)) {
         struct http_conn *hc = LIST_ENTRY(list_first(&p->ready), struct http_conn, node);
-        bool is_long_idle = !hc->streams && loop_now_us(p->view->loop) - hc->idle_since_us > HTTP_POOL_STALE_US;
+        bool is_long_idle =
+            !hc->streams && loop_now_us(p->view->loop) - hc->idle_since_us > HTTP_POOL_STALE_US;
         if (LIKELY(!is_long_idle || hc->codec->protocol == HTTP_2 || !conn_is_stale(hc->conn))) {
             return hc;
         }
@@ -255,8 +274,8 @@ static struct http_conn *take_ready(struct http_pool *p) {
     return NULL;
 }
 
-static void enqueue(struct http_pool *p, const struct http_pool_ops *ops, void *user, const struct codec_stream_ops *stream_ops,
-                    struct http_pool_request **handle) {
+static void enqueue(struct http_pool *p, const struct http_pool_ops *ops, void *user,
+                    const struct codec_stream_ops *stream_ops, struct http_pool_request **handle) {
     struct http_pool_request *r = xnew(struct http_pool_request);
     *r = (struct http_pool_request){.pool = p, .ops = ops, .stream_ops = stream_ops, .user = user};
     list_push_back(&p->pending, &r->node);
@@ -272,8 +291,10 @@ static void enqueue(struct http_pool *p, const struct http_pool_ops *ops, void *
     }
 }
 
-void http_pool_request(struct cluster_view *v, const struct pool_key *key, const struct http_pool_ops *ops, void *user,
-                       const struct codec_stream_ops *stream_ops, struct http_pool_request **handle) {
+void http_pool_request(struct cluster_view *v, const struct pool_key *key,
+                       const struct http_pool_ops *ops, void *user,
+                       const struct codec_stream_ops *stream_ops,
+                       struct http_pool_request **handle) {
     *handle = NULL;
     struct http_pool *p = pool_get(v, key);
     if (UNLIKELY(!p)) {
@@ -300,13 +321,13 @@ void http_pool_request(struct cluster_view *v, const struct pool_key *key, const
 /* ---- all pools of a host ---- */
 
 static void drain_list(struct list *l) {
-    LIST_FOREACH_SAFE(n, l) {
+    LIST_FOREACH_SAFE (n, l) {
         http_conn_drain(LIST_ENTRY(n, struct http_conn, node));
     }
 }
 
 void http_pools_drain(struct host_view *hv) {
-    LIST_FOREACH(n, &hv->http) {
+    LIST_FOREACH (n, &hv->http) {
         struct http_pool *p = LIST_ENTRY(n, struct http_pool, node);
         p->is_draining = true;
         drain_list(&p->ready);
@@ -319,7 +340,8 @@ void http_pools_drain(struct host_view *hv) {
 }
 
 static void close_list(struct list *l, const char *reason) {
-    /* Closing calls users back, who may close or open others: always the first, until none is left. */
+    /* Closing calls users back, who may close or open others: always the first, until none is
+     * left. */
     struct list all;
     list_init(&all);
     list_splice_back(&all, l);
@@ -333,7 +355,7 @@ static void close_list(struct list *l, const char *reason) {
 }
 
 void http_pools_close(struct host_view *hv, const char *reason) {
-    LIST_FOREACH(n, &hv->http) { /* pools are freed by their tasks only */
+    LIST_FOREACH (n, &hv->http) { /* pools are freed by their tasks only */
         struct http_pool *p = LIST_ENTRY(n, struct http_pool, node);
         close_list(&p->connecting, reason);
         close_list(&p->ready, reason);
@@ -344,7 +366,7 @@ void http_pools_close(struct host_view *hv, const char *reason) {
 }
 
 bool http_pools_in_use(const struct host_view *hv) {
-    LIST_FOREACH(n, &hv->http) {
+    LIST_FOREACH (n, &hv->http) {
         const struct http_pool *p = LIST_ENTRY(n, struct http_pool, node);
         if (has_conns(p) || p->pending_n || !list_empty(&p->draining)) {
             return true;
@@ -354,9 +376,10 @@ bool http_pools_in_use(const struct host_view *hv) {
 }
 
 void http_pools_dump(const struct host_view *hv, struct buf *out) {
-    LIST_FOREACH(n, &hv->http) {
+    LIST_FOREACH (n, &hv->http) {
         const struct http_pool *p = LIST_ENTRY(n, struct http_pool, node);
-        buf_printf(out, "pool %.*s priority %u: %u streams, %u pending, %u connecting%s\n", SV_ARG(hv->host->address_text),
-                   p->priority, p->streams_n, p->pending_n, p->connecting_n, p->is_draining ? ", draining" : "");
+        buf_printf(out, "pool %.*s priority %u: %u streams, %u pending, %u connecting%s\n",
+                   SV_ARG(hv->host->address_text), p->priority, p->streams_n, p->pending_n,
+                   p->connecting_n, p->is_draining ? ", draining" : "");
     }
 }

@@ -1,4 +1,5 @@
-/* The HTTP pool's own structures, shared by pool_http.c (requests, pools) and pool_http_conn.c (connections).
+/* The HTTP pool's own structures, shared by pool_http.c (requests, pools) and pool_http_conn.c
+ * (connections).
  * Threads: worker-local. */
 #ifndef SLUICE_UPSTREAM_POOL_HTTP_H
 #define SLUICE_UPSTREAM_POOL_HTTP_H
@@ -7,7 +8,8 @@
 #include "proxy/upstream/upstream_connect.h"
 
 #define HTTP_CONN_MAGIC 0x4C0117C7u
-#define HTTP_POOL_STALE_US 250000u /* a connection idle for longer is looked at before it is used: see http_pool_take */
+/* a connection idle for longer is looked at before it is used: see http_pool_take */
+#define HTTP_POOL_STALE_US 250000u
 
 enum http_conn_state {
     HTTP_CONN_CONNECTING,
@@ -18,30 +20,31 @@ enum http_conn_state {
 };
 
 struct http_pool {
-    struct list node;              /* in host_view.http */
+    struct list node; /* in host_view.http */
     struct host_view *hv;
-    struct cluster_view *view;     /* a ref */
+    struct cluster_view *view; /* a ref */
     struct arena arena;
     enum upstream_protocol protocol; /* HTTP1, HTTP2 or AUTO */
-    bool is_h2_seen;               /* AUTO: what the host chose last */
-    bool is_draining;              /* its host is gone: freed when empty */
+    bool is_h2_seen;                 /* AUTO: what the host chose last */
+    bool is_draining;                /* its host is gone: freed when empty */
     uint8_t priority;
     slot_t transport;
-    sv key;                        /* what the transport's options differ by */
-    uint64_t downstream_id;        /* connection_pool_per_downstream_connection; 0: shared */
+    sv key;                 /* what the transport's options differ by */
+    uint64_t downstream_id; /* connection_pool_per_downstream_connection; 0: shared */
     struct transport_options *options;
-    struct list ready;             /* the one used last in front */
+    struct list ready; /* the one used last in front */
     struct list busy, connecting, draining;
-    struct list pending;           /* struct http_pool_request, the oldest in front */
+    struct list pending; /* struct http_pool_request, the oldest in front */
     unsigned pending_n, connecting_n, streams_n;
-    uint32_t peer_max_streams;     /* HTTP/2: what the host allowed last */
-    struct loop_task task;         /* open connections for the pending, free when empty */
+    uint32_t peer_max_streams; /* HTTP/2: what the host allowed last */
+    struct loop_task task;     /* open connections for the pending, free when empty */
 };
 
 struct http_pool_request {
     struct list node;
     struct http_pool *pool;
-    struct http_pool_request **waiting; /* of http_pool_request(), until it returns: set to NULL when the request is over */
+    /* of http_pool_request(), until it returns: set to NULL when the request is over */
+    struct http_pool_request **waiting;
     const struct http_pool_ops *ops;
     const struct codec_stream_ops *stream_ops;
     void *user;
@@ -49,18 +52,18 @@ struct http_pool_request {
 
 struct http_conn {
     uint32_t magic;
-    uint8_t state;                 /* enum http_conn_state */
+    uint8_t state; /* enum http_conn_state */
     bool in_dispatch, is_notified, has_protocol_error, is_stale;
-    struct list node;              /* in the pool's list of its state */
+    struct list node; /* in the pool's list of its state */
     struct http_pool *pool;
-    struct conn *conn;             /* NULL while connecting and when closed */
+    struct conn *conn; /* NULL while connecting and when closed */
     struct codec *codec;
     struct upstream_connect connect;
     uint32_t streams, max_streams;
     uint64_t requests;
     uint64_t opened_us, idle_since_us;
     struct timer idle, duration;
-    struct loop_task task;         /* look at it once the callbacks are over */
+    struct loop_task task; /* look at it once the callbacks are over */
     struct loop_garbage garbage;
 };
 

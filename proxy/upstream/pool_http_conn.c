@@ -1,12 +1,16 @@
-/* One pooled HTTP connection to an upstream: connecting, streams on it, idleness, draining, its end and what is counted then.
- * Threads: worker-local. Spec: Envoy's ConnPoolImplBase and CodecClient; core.v3.HttpProtocolOptions.
+/* One pooled HTTP connection to an upstream: connecting, streams on it, idleness, draining, its end
+ * and what is counted then.
+ * Threads: worker-local. Spec: Envoy's ConnPoolImplBase and CodecClient;
+ * core.v3.HttpProtocolOptions.
  * Not here: which connection a request gets (pool_http.c), framing (http/). */
 #include "proxy/base/log.h"
 #include "proxy/upstream/cluster_view.h"
 #include "proxy/upstream/pool_http.h"
 
 static struct stats_shard *stats_of(const struct http_conn *hc) { return hc->pool->view->stats; }
-static const struct cluster_config *cfg_of(const struct http_conn *hc) { return hc->pool->view->cfg; }
+static const struct cluster_config *cfg_of(const struct http_conn *hc) {
+    return hc->pool->view->cfg;
+}
 static struct loop *loop_of(const struct http_conn *hc) { return hc->pool->view->loop; }
 
 static struct list *list_of(struct http_conn *hc) {
@@ -67,13 +71,15 @@ static void leave_pool(struct http_conn *hc) {
 static void count_end(struct http_conn *hc, bool is_remote, bool is_active) {
     struct stats_shard *st = stats_of(hc);
     stats_inc(st, CLUSTER_upstream_cx_destroy);
-    stats_inc(st, is_remote ? CLUSTER_upstream_cx_destroy_remote : CLUSTER_upstream_cx_destroy_local);
+    stats_inc(st,
+              is_remote ? CLUSTER_upstream_cx_destroy_remote : CLUSTER_upstream_cx_destroy_local);
     if (is_active) {
         stats_inc(st, CLUSTER_upstream_cx_destroy_with_active_rq);
         stats_inc(st, is_remote ? CLUSTER_upstream_cx_destroy_remote_with_active_rq
                                 : CLUSTER_upstream_cx_destroy_local_with_active_rq);
     }
-    stats_record(st, CLUSTER_upstream_cx_length_ms, (loop_now_us(loop_of(hc)) - hc->opened_us) / 1000);
+    stats_record(st, CLUSTER_upstream_cx_length_ms,
+                 (loop_now_us(loop_of(hc)) - hc->opened_us) / 1000);
     stats_record(st, CLUSTER_upstream_rq_per_cx, hc->requests);
 }
 
@@ -162,7 +168,8 @@ static bool is_worn(struct http_conn *hc) {
     return !hc->streams && !vt->is_idle_clean(hc->codec);
 }
 
-/* After streams ended or began, or limits changed: which list it belongs to, and whether its time is over. */
+/* After streams ended or began, or limits changed: which list it belongs to, and whether its time
+ * is over. */
 static void settle(struct http_conn *hc) {
     if (hc->state == HTTP_CONN_CLOSED) {
         return;
@@ -185,7 +192,9 @@ static void settle(struct http_conn *hc) {
     }
 }
 
-static void on_task(struct loop_task *t) { settle(CAST(http_conn, HTTP_CONN_MAGIC, CONTAINER_OF(t, struct http_conn, task))); }
+static void on_task(struct loop_task *t) {
+    settle(CAST(http_conn, HTTP_CONN_MAGIC, CONTAINER_OF(t, struct http_conn, task)));
+}
 
 static void settle_later(struct http_conn *hc) {
     if (!hc->in_dispatch && hc->state != HTTP_CONN_CLOSED) {
@@ -255,7 +264,8 @@ static void on_data(struct conn *c, void *user, struct buf *data, bool end_strea
         return;
     }
     if (rc < 0) {
-        log_debug(LOG_pool, "[C%llu] protocol error: %s", (unsigned long long)hc->conn->id, hc->codec->vt->error(hc->codec));
+        log_debug(LOG_pool, "[C%llu] protocol error: %s", (unsigned long long)hc->conn->id,
+                  hc->codec->vt->error(hc->codec));
         stats_inc(stats_of(hc), CLUSTER_upstream_cx_protocol_error);
         hc->has_protocol_error = true;
         http_conn_close(hc, "upstream protocol error");
@@ -303,11 +313,13 @@ uint32_t http_conn_streams_max(const struct http_pool *p, bool is_h2) {
 }
 
 static bool chose_h2(const struct http_pool *p, const struct conn *c) {
-    return p->protocol == UPSTREAM_HTTP2 || (p->protocol == UPSTREAM_AUTO && sv_eq(conn_alpn(c), SV("h2")));
+    return p->protocol == UPSTREAM_HTTP2 ||
+           (p->protocol == UPSTREAM_AUTO && sv_eq(conn_alpn(c), SV("h2")));
 }
 
 static void count_protocol(const struct http_pool *p, bool is_h2) {
-    stats_inc(p->view->stats, is_h2 ? CLUSTER_upstream_cx_http2_total : CLUSTER_upstream_cx_http1_total);
+    stats_inc(p->view->stats,
+              is_h2 ? CLUSTER_upstream_cx_http2_total : CLUSTER_upstream_cx_http1_total);
 }
 
 static void on_connected(struct upstream_connect *u, struct conn *c) {
@@ -316,19 +328,21 @@ static void on_connected(struct upstream_connect *u, struct conn *c) {
     const struct cluster_config *cfg = cfg_of(hc);
     bool is_h2 = chose_h2(p, c);
     p->is_h2_seen = is_h2;
-    stats_record(stats_of(hc), CLUSTER_upstream_cx_connect_ms, (loop_now_us(loop_of(hc)) - u->started_us) / 1000);
+    stats_record(stats_of(hc), CLUSTER_upstream_cx_connect_ms,
+                 (loop_now_us(loop_of(hc)) - u->started_us) / 1000);
     if (p->protocol == UPSTREAM_AUTO) { /* else it was known, and counted, when we began */
         count_protocol(p, is_h2);
     }
     hc->conn = c;
     hc->max_streams = http_conn_streams_max(p, is_h2);
     conn_set_ops(c, &conn_ops, hc);
-    hc->codec = (is_h2 ? h2_client_new : h1_client_new)(c, &cfg->codec, cluster_view_codec_stats(p->view), &codec_ops, hc);
+    hc->codec = (is_h2 ? h2_client_new : h1_client_new)(
+        c, &cfg->codec, cluster_view_codec_stats(p->view), &codec_ops, hc);
     if (cfg->max_connection_duration_ms) {
         timer_start(&hc->duration, cfg->max_connection_duration_ms);
     }
-    log_debug(LOG_pool, "[C%llu] connected to %.*s, HTTP/%d", (unsigned long long)c->id, SV_ARG(p->hv->host->address_text),
-              is_h2 ? 2 : 1);
+    log_debug(LOG_pool, "[C%llu] connected to %.*s, HTTP/%d", (unsigned long long)c->id,
+              SV_ARG(p->hv->host->address_text), is_h2 ? 2 : 1);
     set_state(hc, HTTP_CONN_READY);
     settle(hc);
 }
@@ -350,7 +364,8 @@ static void on_connect_failed(struct upstream_connect *u, enum pool_failure why,
     http_pool_fail_pending(hc->pool, why, reason);
 }
 
-static const struct upstream_connect_ops connect_ops = {.on_connected = on_connected, .on_failed = on_connect_failed};
+static const struct upstream_connect_ops connect_ops = {.on_connected = on_connected,
+                                                        .on_failed = on_connect_failed};
 
 bool http_conn_new(struct http_pool *p, enum pool_failure *why, sv *reason) {
     struct http_conn *hc = xnew(struct http_conn);
@@ -361,8 +376,11 @@ bool http_conn_new(struct http_pool *p, enum pool_failure *why, sv *reason) {
     hc->task.run = on_task;
     timer_init(&hc->idle, l, on_idle);
     timer_init(&hc->duration, l, on_duration);
-    hc->connect = (struct upstream_connect){.ops = &connect_ops, .view = p->view, .host = p->hv->host,
-                                            .options = p->options, .transport = p->transport};
+    hc->connect = (struct upstream_connect){.ops = &connect_ops,
+                                            .view = p->view,
+                                            .host = p->hv->host,
+                                            .options = p->options,
+                                            .transport = p->transport};
     list_push_back(&p->connecting, &hc->node);
     p->connecting_n++;
     stats_inc(p->view->stats, CLUSTER_upstream_cx_total);

@@ -1,4 +1,5 @@
-/* A view's connections by host: see pool_table.h. Threads: worker-local. Spec: Envoy's ThreadLocalClusterManager.
+/* A view's connections by host: see pool_table.h. Threads: worker-local. Spec: Envoy's
+ * ThreadLocalClusterManager.
  * Not here: connecting (upstream_connect.c), requests and connections (pool_http.c, pool_tcp.c). */
 #include "proxy/upstream/pool_table.h"
 
@@ -146,7 +147,8 @@ void pool_table_follow(struct cluster_view *v, bool membership_changed) {
     }
 }
 
-struct transport_options *transport_options_dup(const struct transport_options *o, struct arena *a) {
+struct transport_options *transport_options_dup(const struct transport_options *o,
+                                                struct arena *a) {
     if (!o) {
         return NULL;
     }

@@ -1,4 +1,5 @@
-/* A view's connections by host: what http and tcp pools hang on. Private to proxy/upstream. Threads: worker-local. */
+/* A view's connections by host: what http and tcp pools hang on. Private to proxy/upstream.
+ * Threads: worker-local. */
 #ifndef SLUICE_UPSTREAM_POOL_TABLE_H
 #define SLUICE_UPSTREAM_POOL_TABLE_H
 
@@ -7,22 +8,25 @@
 
 /* All connections of this worker to one host. */
 struct host_view {
-    struct host *host;          /* a ref */
-    struct cluster_view *view;  /* each pool and TCP connection holds a ref */
-    struct list http;           /* struct http_pool */
-    struct list tcp;            /* struct tcp_conn: connecting, or handed out */
-    bool is_listed;             /* in the table; else its host is gone: freed with its last pool */
+    struct host *host;         /* a ref */
+    struct cluster_view *view; /* each pool and TCP connection holds a ref */
+    struct list http;          /* struct http_pool */
+    struct list tcp;           /* struct tcp_conn: connecting, or handed out */
+    bool is_listed;            /* in the table; else its host is gone: freed with its last pool */
 };
 struct pool_table {
-    struct map hosts;           /* id of the host → struct host_view */
-    struct map tcp;             /* id of the connection → struct tcp_conn */
+    struct map hosts; /* id of the host → struct host_view */
+    struct map tcp;   /* id of the connection → struct tcp_conn */
 };
 
-struct host_view *pool_table_host(struct cluster_view *v, struct host *h); /* made when there is none */
+/* made when there is none */
+struct host_view *pool_table_host(struct cluster_view *v, struct host *h);
 struct pool_table *pool_table_of(struct cluster_view *v);
-void host_view_release(struct host_view *hv); /* frees it when nothing hangs on it and it is not listed */
-void pool_table_free(struct pool_table *t);   /* of a view without pools; NULL is fine */
-/* Endpoints or their health changed: drain the pools of hosts that are gone, close connections where the cluster says so. */
+/* frees it when nothing hangs on it and it is not listed */
+void host_view_release(struct host_view *hv);
+void pool_table_free(struct pool_table *t); /* of a view without pools; NULL is fine */
+/* Endpoints or their health changed: drain the pools of hosts that are gone, close connections
+ * where the cluster says so. */
 void pool_table_follow(struct cluster_view *v, bool membership_changed);
 bool pools_host_in_use(struct cluster_view *v, const struct host *h);
 

@@ -1,6 +1,6 @@
 /* TCP connections to upstreams: one for each request, never used again.
- * Threads: worker-local. Spec: Envoy's Tcp::ConnectionPool as tcp_proxy uses it; connections and pending requests count
- * against the cluster's circuit breakers.
+ * Threads: worker-local. Spec: Envoy's Tcp::ConnectionPool as tcp_proxy uses it; connections and
+ * pending requests count against the cluster's circuit breakers.
  * Not here: connecting (upstream_connect.c), what flows (filters/network/tcp_proxy.c). */
 #include "proxy/base/log.h"
 #include "proxy/upstream/pool_table.h"
@@ -26,7 +26,9 @@ struct tcp_conn {
     struct loop_garbage garbage;
 };
 
-static struct breaker_use *use_of(const struct tcp_conn *tc) { return &tc->view->cfg->use[tc->priority]; }
+static struct breaker_use *use_of(const struct tcp_conn *tc) {
+    return &tc->view->cfg->use[tc->priority];
+}
 
 static sv conn_key(const struct tcp_conn *tc) { return sv_from(&tc->conn_id, sizeof(tc->conn_id)); }
 
@@ -42,7 +44,8 @@ static void end(struct tcp_conn *tc) {
     struct host_view *hv = tc->hv;
     breaker_release(&use_of(tc)->connections);
     stats_gauge_dec(v->stats, CLUSTER_upstream_cx_active);
-    stats_record(v->stats, CLUSTER_upstream_cx_length_ms, (loop_now_us(v->loop) - tc->opened_us) / 1000);
+    stats_record(v->stats, CLUSTER_upstream_cx_length_ms,
+                 (loop_now_us(v->loop) - tc->opened_us) / 1000);
     HOST_STAT_ADD(hv->host, cx_active, -1);
     list_unlink(&tc->node);
     tc->garbage.free = free_tcp_conn;
@@ -62,7 +65,8 @@ static void on_connected(struct upstream_connect *u, struct conn *c) {
     struct tcp_conn *tc = CONTAINER_OF(u, struct tcp_conn, connect);
     struct cluster_view *v = tc->view;
     no_longer_pending(tc);
-    stats_record(v->stats, CLUSTER_upstream_cx_connect_ms, (loop_now_us(v->loop) - u->started_us) / 1000);
+    stats_record(v->stats, CLUSTER_upstream_cx_connect_ms,
+                 (loop_now_us(v->loop) - u->started_us) / 1000);
     stats_inc(v->stats, CLUSTER_upstream_rq_total);
     stats_gauge_inc(v->stats, CLUSTER_upstream_rq_active);
     HOST_STAT_ADD(tc->hv->host, rq_total, 1);
@@ -81,7 +85,8 @@ static void count_failure(struct tcp_conn *tc, enum pool_failure why) {
     }
     stats_inc(tc->view->stats, CLUSTER_upstream_rq_pending_failure_eject);
     stats_inc(tc->view->stats, CLUSTER_upstream_cx_destroy);
-    stats_inc(tc->view->stats, why == POOL_CONNECT_FAILED ? CLUSTER_upstream_cx_destroy_remote : CLUSTER_upstream_cx_destroy_local);
+    stats_inc(tc->view->stats, why == POOL_CONNECT_FAILED ? CLUSTER_upstream_cx_destroy_remote
+                                                          : CLUSTER_upstream_cx_destroy_local);
     HOST_STAT_ADD(tc->hv->host, cx_connect_fail, 1);
     no_longer_pending(tc);
 }
@@ -99,7 +104,8 @@ static void on_connect_failed(struct upstream_connect *u, enum pool_failure why,
     fail(CONTAINER_OF(u, struct tcp_conn, connect), why, reason);
 }
 
-static const struct upstream_connect_ops connect_ops = {.on_connected = on_connected, .on_failed = on_connect_failed};
+static const struct upstream_connect_ops connect_ops = {.on_connected = on_connected,
+                                                        .on_failed = on_connect_failed};
 
 static struct tcp_conn *tcp_conn_new(struct cluster_view *v, const struct pool_key *key) {
     struct host_view *hv = pool_table_host(v, key->host);
@@ -115,9 +121,12 @@ static struct tcp_conn *tcp_conn_new(struct cluster_view *v, const struct pool_k
         o = *key->transport;
     }
     o.host_name = hv->host->hostname;
-    tc->connect = (struct upstream_connect){.ops = &connect_ops, .view = v, .host = hv->host,
-                                            .options = transport_options_dup(&o, &tc->arena),
-                                            .transport = cluster_transport_slot(v->cfg, key->entry)};
+    tc->connect =
+        (struct upstream_connect){.ops = &connect_ops,
+                                  .view = v,
+                                  .host = hv->host,
+                                  .options = transport_options_dup(&o, &tc->arena),
+                                  .transport = cluster_transport_slot(v->cfg, key->entry)};
     list_push_back(&hv->tcp, &tc->node);
     stats_inc(v->stats, CLUSTER_upstream_cx_total);
     stats_gauge_inc(v->stats, CLUSTER_upstream_cx_active);
@@ -146,7 +155,8 @@ static bool take_place(struct cluster_view *v, const struct pool_key *key) {
     return true;
 }
 
-void tcp_pool_request(struct cluster_view *v, const struct pool_key *key, const struct tcp_pool_ops *ops, void *user,
+void tcp_pool_request(struct cluster_view *v, const struct pool_key *key,
+                      const struct tcp_pool_ops *ops, void *user,
                       struct tcp_pool_request **handle) {
     *handle = NULL;
     struct breaker_use *use = &v->cfg->use[key->priority];
@@ -182,15 +192,18 @@ void tcp_pool_cancel(struct tcp_pool_request *r) {
 
 /* ---- handed out ---- */
 
-void tcp_pool_closed(struct cluster_view *v, struct host *h, struct conn *c, unsigned priority, bool remote) {
+void tcp_pool_closed(struct cluster_view *v, struct host *h, struct conn *c, unsigned priority,
+                     bool remote) {
     (void)priority;
-    struct tcp_conn *tc = v->pools_ ? map_remove(&v->pools_->tcp, sv_from(&c->id, sizeof(c->id))) : NULL;
+    struct tcp_conn *tc =
+        v->pools_ ? map_remove(&v->pools_->tcp, sv_from(&c->id, sizeof(c->id))) : NULL;
     if (BUG(!tc)) {
         return;
     }
     stats_inc(v->stats, CLUSTER_upstream_cx_destroy);
     stats_inc(v->stats, CLUSTER_upstream_cx_destroy_with_active_rq);
-    stats_inc(v->stats, remote ? CLUSTER_upstream_cx_destroy_remote : CLUSTER_upstream_cx_destroy_local);
+    stats_inc(v->stats,
+              remote ? CLUSTER_upstream_cx_destroy_remote : CLUSTER_upstream_cx_destroy_local);
     stats_inc(v->stats, remote ? CLUSTER_upstream_cx_destroy_remote_with_active_rq
                                : CLUSTER_upstream_cx_destroy_local_with_active_rq);
     stats_gauge_dec(v->stats, CLUSTER_upstream_rq_active);

@@ -1,6 +1,8 @@
 /* Getting one ready connection to a host: see upstream_connect.h.
- * Addresses are tried in order: the next at once when one fails, or beside it when it has not answered for a while.
- * Threads: worker-local. Not here: what the connection is for (pool_http.c, pool_tcp.c), sockets (net/). */
+ * Addresses are tried in order: the next at once when one fails, or beside it when it has not
+ * answered for a while.
+ * Threads: worker-local. Not here: what the connection is for (pool_http.c, pool_tcp.c), sockets
+ * (net/). */
 #include "proxy/upstream/upstream_connect.h"
 
 #include <stdio.h>
@@ -33,7 +35,8 @@ static const struct addr *source_for(const struct cluster_config *c, const struc
     return to->family == AF_UNIX ? NULL : c->source;
 }
 
-/* The one place where connections to upstreams are made. NULL: *err is a negative errno, 0 when there is no transport. */
+/* The one place where connections to upstreams are made. NULL: *err is a negative errno, 0 when
+ * there is no transport. */
 static struct conn *open_conn(struct upstream_connect *u, const struct addr *to, int *err) {
     const struct cluster_config *cfg = u->view->cfg;
     const struct transport_factory *f = worker_transport(u->view->worker, u->transport);
@@ -42,7 +45,8 @@ static struct conn *open_conn(struct upstream_connect *u, const struct addr *to,
     if (!t) {
         return NULL;
     }
-    struct conn *c = conn_connect(u->view->loop, to, source_for(cfg, to), &cfg->sock_opts, t, &racer_ops, u, err);
+    struct conn *c = conn_connect(u->view->loop, to, source_for(cfg, to), &cfg->sock_opts, t,
+                                  &racer_ops, u, err);
     if (!c) {
         if (cfg->source) {
             stats_inc(u->view->stats, CLUSTER_bind_errors);
@@ -60,7 +64,8 @@ static struct conn *open_conn(struct upstream_connect *u, const struct addr *to,
 
 static sv connect_error(const char *when, int err) {
     static _Thread_local char text[128];
-    int n = snprintf(text, sizeof(text), "%s connect error: %s", when, strerror(-err));
+    const char *what = strerrordesc_np(-err);
+    int n = snprintf(text, sizeof(text), "%s connect error: %s", when, what ? what : "unknown");
     return sv_from(text, (size_t)n < sizeof(text) ? (size_t)n : sizeof(text) - 1);
 }
 
@@ -83,7 +88,8 @@ static bool try_next(struct upstream_connect *u, enum pool_failure *why, sv *rea
         }
         *why = err ? POOL_CONNECT_FAILED : POOL_NO_TRANSPORT;
         *reason = err ? connect_error("immediate", err) : SV(SECRETS_MISSING);
-        log_debug(LOG_pool, "no connection to %.*s: %.*s", SV_ARG(u->host->address_text), SV_ARG(*reason));
+        log_debug(LOG_pool, "no connection to %.*s: %.*s", SV_ARG(u->host->address_text),
+                  SV_ARG(*reason));
     }
     return u->racers_n > 0;
 }
@@ -116,7 +122,8 @@ static bool forget(struct upstream_connect *u, const struct conn *c) {
 }
 
 static void on_data(struct conn *c, void *user, struct buf *data, bool end_stream) {
-    (void)c, (void)user, (void)data, (void)end_stream; /* kept for whoever takes the connection over */
+    /* kept for whoever takes the connection over */
+    (void)c, (void)user, (void)data, (void)end_stream;
 }
 
 static void on_event(struct conn *c, void *user, enum conn_event e) {
@@ -129,7 +136,8 @@ static void on_event(struct conn *c, void *user, enum conn_event e) {
         u->ops->on_connected(u, c);
         return;
     }
-    sv reason = c->connect_error_ ? connect_error("delayed", c->connect_error_) : conn_transport_failure(c);
+    sv reason =
+        c->connect_error_ ? connect_error("delayed", c->connect_error_) : conn_transport_failure(c);
     enum pool_failure why = POOL_CONNECT_FAILED;
     sv ignored;
     if (!try_next(u, &why, &ignored)) {

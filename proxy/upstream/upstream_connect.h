@@ -1,12 +1,15 @@
-/* Getting one ready connection to a host: transport, source address, timeout, further addresses raced (happy eyeballs).
- * Threads: worker-local. Spec: cluster.v3.Cluster.connect_timeout, upstream_bind_config; Endpoint.additional_addresses. */
+/* Getting one ready connection to a host: transport, source address, timeout, further addresses
+ * raced (happy eyeballs).
+ * Threads: worker-local. Spec: cluster.v3.Cluster.connect_timeout, upstream_bind_config;
+ * Endpoint.additional_addresses. */
 #ifndef SLUICE_UPSTREAM_UPSTREAM_CONNECT_H
 #define SLUICE_UPSTREAM_UPSTREAM_CONNECT_H
 
 #include "proxy/upstream/pool.h"
 
-#define UPSTREAM_CONNECT_RACERS 3u     /* connects of one race under way at a time */
-#define UPSTREAM_CONNECT_DELAY_MS 300u /* until the next address is tried beside one that has not answered */
+#define UPSTREAM_CONNECT_RACERS 3u /* connects of one race under way at a time */
+/* until the next address is tried beside one that has not answered */
+#define UPSTREAM_CONNECT_DELAY_MS 300u
 
 struct upstream_connect;
 struct upstream_connect_ops {
@@ -23,12 +26,13 @@ struct upstream_connect {
     const struct transport_options *options;
     slot_t transport;
     struct conn *racers[UPSTREAM_CONNECT_RACERS];
-    unsigned next;             /* address to try next: 0 is the host's own */
+    unsigned next; /* address to try next: 0 is the host's own */
     unsigned racers_n;
     uint64_t started_us;
     struct timer timeout, stagger;
 };
-/* All borrowed until the end. Returns whether it is under way: then a callback comes later, never from inside this call. If not,
+/* All borrowed until the end. Returns whether it is under way: then a callback comes later, never
+ * from inside this call. If not,
  * *why and *reason (borrowed until the next call) tell. Counts nothing: the pools do. */
 bool upstream_connect_start(struct upstream_connect *u, enum pool_failure *why, sv *reason);
 void upstream_connect_cancel(struct upstream_connect *u); /* no callback after; fine when over */

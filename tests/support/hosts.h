@@ -22,12 +22,20 @@ static inline void fixture_init(struct fixture_cluster *f, const struct lb_polic
     arena_init(&f->arena, 0);
     diag_init(&f->diag);
     f->ctx = (struct compile_ctx){.arena = &f->arena, .diag = &f->diag, .stats = f->store};
-    f->cfg = (struct cluster_config){.name = SV("c"), .observability_name = SV("c"), .healthy_panic_pct = 50,
-                                     .connect_timeout_ms = 1000, .buffer_limit_bytes = 1 << 20, .lb_type = lb,
-                                     .use = f->use, .override_host_status = 1 | 2 | 32};
+    f->cfg = (struct cluster_config){.name = SV("c"),
+                                     .observability_name = SV("c"),
+                                     .healthy_panic_pct = 50,
+                                     .connect_timeout_ms = 1000,
+                                     .buffer_limit_bytes = 1 << 20,
+                                     .lb_type = lb,
+                                     .use = f->use,
+                                     .override_host_status = 1 | 2 | 32};
     for (unsigned i = 0; i < PRIORITIES; i++) {
-        f->cfg.breakers[i] = (struct breaker){.max_connections = 1024, .max_pending = 1024, .max_requests = 1024,
-                                              .max_retries = 3, .max_pools = UINT32_MAX};
+        f->cfg.breakers[i] = (struct breaker){.max_connections = 1024,
+                                              .max_pending = 1024,
+                                              .max_requests = 1024,
+                                              .max_retries = 3,
+                                              .max_pools = UINT32_MAX};
     }
     f->cfg.stats = stats_scope_get(f->store, &cluster_stats_group, SV("cluster.c."));
     f->cfg.lb_config = lb && lb->compile ? lb->compile(&f->ctx, NULL) : NULL;
@@ -40,7 +48,9 @@ static inline void fixture_fini(struct fixture_cluster *f) {
     stats_store_free(f->store);
 }
 
-static inline uint64_t fixture_stat(const struct fixture_cluster *f, unsigned i) { return stats_scope_value(f->cfg.stats, i); }
+static inline uint64_t fixture_stat(const struct fixture_cluster *f, unsigned i) {
+    return stats_scope_value(f->cfg.stats, i);
+}
 
 struct fixture_host {
     const char *address; /* NULL ends the table */
@@ -51,8 +61,10 @@ struct fixture_host {
     const char *hostname;
 };
 
-static inline struct host_set_builder *fixture_builder(struct fixture_cluster *f, const struct fixture_host *v,
-                                                       const struct host_set *previous, uint64_t now_us) {
+static inline struct host_set_builder *fixture_builder(struct fixture_cluster *f,
+                                                       const struct fixture_host *v,
+                                                       const struct host_set *previous,
+                                                       uint64_t now_us) {
     struct host_set_builder *b = host_set_builder_new(&f->cfg, previous, now_us);
     for (; v->address; v++) {
         struct locality id = {.zone = sv_cstr(v->zone ? v->zone : "")};
@@ -64,7 +76,8 @@ static inline struct host_set_builder *fixture_builder(struct fixture_cluster *f
     return b;
 }
 
-static inline struct host_set *fixture_hosts(struct fixture_cluster *f, const struct fixture_host *v,
+static inline struct host_set *fixture_hosts(struct fixture_cluster *f,
+                                             const struct fixture_host *v,
                                              const struct host_set *previous) {
     return host_set_builder_finish(fixture_builder(f, v, previous, 1), NULL);
 }

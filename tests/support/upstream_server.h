@@ -1,5 +1,6 @@
-/* Servers on loopback in the test's own loop, and the fake worker that gives pools a transport. HTTP/1 with scripted behaviour, or
- * HTTP/2 by our own codec. Include it in one test source: it defines worker_transport(). */
+/* Servers on loopback in the test's own loop, and the fake worker that gives pools a transport.
+ * HTTP/1 with scripted behaviour, or HTTP/2 by our own codec. Include it in one test source: it
+ * defines worker_transport(). */
 #ifndef SLUICE_TESTS_SUPPORT_UPSTREAM_SERVER_H
 #define SLUICE_TESTS_SUPPORT_UPSTREAM_SERVER_H
 
@@ -31,10 +32,17 @@ static const struct ssl_info *stuck_ssl(const struct transport *t) {
     (void)t;
     return NULL;
 }
-static const struct transport_ops stuck_ops = {.name = "stuck", .on_connected = stuck_nothing, .read = stuck_io,
-                                               .write = stuck_write, .close = stuck_nothing, .destroy = stuck_destroy,
-                                               .protocol = stuck_text, .failure_reason = stuck_text, .ssl = stuck_ssl};
-static struct transport *stuck_create(const struct transport_factory *f, const struct transport_options *o) {
+static const struct transport_ops stuck_ops = {.name = "stuck",
+                                               .on_connected = stuck_nothing,
+                                               .read = stuck_io,
+                                               .write = stuck_write,
+                                               .close = stuck_nothing,
+                                               .destroy = stuck_destroy,
+                                               .protocol = stuck_text,
+                                               .failure_reason = stuck_text,
+                                               .ssl = stuck_ssl};
+static struct transport *stuck_create(const struct transport_factory *f,
+                                      const struct transport_options *o) {
     (void)f, (void)o;
     struct transport *t = xnew(struct transport);
     t->ops = &stuck_ops;
@@ -54,11 +62,11 @@ struct transport_factory *worker_transport(struct worker *w, slot_t slot) {
 /* ---- servers ---- */
 
 enum server_script {
-    SERVER_ANSWER,        /* 200 with a body of two bytes, connection kept */
-    SERVER_ANSWER_CLOSE,  /* … with connection: close, and closed */
-    SERVER_ANSWER_HANG_UP,/* … and closed without a word about it */
-    SERVER_SILENT,        /* reads, never answers */
-    SERVER_HANG_UP,       /* closes as soon as a request came */
+    SERVER_ANSWER,         /* 200 with a body of two bytes, connection kept */
+    SERVER_ANSWER_CLOSE,   /* … with connection: close, and closed */
+    SERVER_ANSWER_HANG_UP, /* … and closed without a word about it */
+    SERVER_SILENT,         /* reads, never answers */
+    SERVER_HANG_UP,        /* closes as soon as a request came */
     SERVER_GARBAGE,
 };
 #define SERVER_CONNS_MAX 32
@@ -146,7 +154,8 @@ static void server_on_event(struct conn *c, void *user, enum conn_event e) {
         sc->server->open--;
     }
 }
-static const struct conn_ops server_conn_ops = {.on_data = server_on_data, .on_event = server_on_event};
+static const struct conn_ops server_conn_ops = {.on_data = server_on_data,
+                                                .on_event = server_on_event};
 
 static void server_h2_answer(struct server_conn *sc, struct codec_stream *s) {
     struct headers h;
@@ -180,9 +189,12 @@ static void server_h2_reset(struct codec_stream *s, enum reset_reason why) {
     }
 }
 static void server_h2_nothing(struct codec_stream *s) { (void)s; }
-static const struct codec_stream_ops server_stream_ops = {
-    .on_headers = server_h2_headers, .on_data = server_h2_data, .on_trailers = server_h2_trailers, .on_reset = server_h2_reset,
-    .on_above_high = server_h2_nothing, .on_below_low = server_h2_nothing};
+static const struct codec_stream_ops server_stream_ops = {.on_headers = server_h2_headers,
+                                                          .on_data = server_h2_data,
+                                                          .on_trailers = server_h2_trailers,
+                                                          .on_reset = server_h2_reset,
+                                                          .on_above_high = server_h2_nothing,
+                                                          .on_below_low = server_h2_nothing};
 static struct arena *server_h2_begin(struct codec *c, void *user, struct codec_stream *s) {
     (void)c;
     struct server_conn *sc = user;
@@ -193,7 +205,8 @@ static struct arena *server_h2_begin(struct codec *c, void *user, struct codec_s
 static void server_h2_goaway(struct codec *c, void *user, bool graceful, uint32_t last) {
     (void)c, (void)user, (void)graceful, (void)last;
 }
-static const struct codec_ops server_codec_ops = {.on_begin = server_h2_begin, .on_goaway = server_h2_goaway};
+static const struct codec_ops server_codec_ops = {.on_begin = server_h2_begin,
+                                                  .on_goaway = server_h2_goaway};
 
 static void server_on_accept(struct io *io, int events, int status) {
     (void)events, (void)status;

@@ -22,15 +22,17 @@ static void test_retries(void **state) {
         double percent;
         uint32_t min, max_retries, requests, pending, want; /* how many retries get through */
     } rows[] = {
-        {false, 0, 0, 3, 1000, 0, 3}, {false, 0, 0, 0, 1000, 0, 0},   {true, 20, 3, 0, 0, 0, 3},
-        {true, 20, 3, 0, 100, 0, 20}, {true, 20, 3, 0, 50, 50, 20},   {true, 20, 0, 99, 4, 0, 0},
+        {false, 0, 0, 3, 1000, 0, 3}, {false, 0, 0, 0, 1000, 0, 0},  {true, 20, 3, 0, 0, 0, 3},
+        {true, 20, 3, 0, 100, 0, 20}, {true, 20, 3, 0, 50, 50, 20},  {true, 20, 0, 99, 4, 0, 0},
         {true, 0, 1, 99, 1000, 0, 1}, {true, 12.5, 0, 99, 16, 0, 2},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct fixture_cluster f;
         fixture_init(&f, NULL);
-        f.cfg.breakers[0] = (struct breaker){.max_retries = rows[i].max_retries, .has_retry_budget = rows[i].budget,
-                                             .budget_percent = rows[i].percent, .min_retry_concurrency = rows[i].min};
+        f.cfg.breakers[0] = (struct breaker){.max_retries = rows[i].max_retries,
+                                             .has_retry_budget = rows[i].budget,
+                                             .budget_percent = rows[i].percent,
+                                             .min_retry_concurrency = rows[i].min};
         f.use[0].requests = rows[i].requests;
         f.use[0].pending = rows[i].pending;
         uint32_t n = 0;
@@ -47,17 +49,24 @@ static void test_gauges(void **state) {
     (void)state;
     struct fixture_cluster f;
     fixture_init(&f, NULL);
-    struct stats_scope *sc = stats_scope_get(f.store, &breaker_stats_group, SV("cluster.c.circuit_breakers.default."));
+    struct stats_scope *sc =
+        stats_scope_get(f.store, &breaker_stats_group, SV("cluster.c.circuit_breakers.default."));
     struct stats_shard *sh = stats_shard(sc, 0);
-    f.cfg.breakers[0] = (struct breaker){.max_connections = 2, .max_pending = 5, .max_requests = 1, .max_retries = 0,
-                                         .max_pools = 7, .track_remaining = true};
+    f.cfg.breakers[0] = (struct breaker){.max_connections = 2,
+                                         .max_pending = 5,
+                                         .max_requests = 1,
+                                         .max_retries = 0,
+                                         .max_pools = 7,
+                                         .track_remaining = true};
     f.use[0] = (struct breaker_use){.connections = 2, .pending = 1, .requests = 0, .pools = 9};
     breaker_publish(&f.cfg, 0, sh);
     static const struct {
         unsigned stat, want;
-    } rows[] = {{BREAKER_cx_open, 1}, {BREAKER_remaining_cx, 0}, {BREAKER_rq_pending_open, 0}, {BREAKER_remaining_pending, 4},
-                {BREAKER_rq_open, 0}, {BREAKER_remaining_rq, 1}, {BREAKER_rq_retry_open, 1}, {BREAKER_remaining_retries, 0},
-                {BREAKER_cx_pool_open, 1}, {BREAKER_remaining_cx_pools, 0}};
+    } rows[] = {{BREAKER_cx_open, 1},         {BREAKER_remaining_cx, 0},
+                {BREAKER_rq_pending_open, 0}, {BREAKER_remaining_pending, 4},
+                {BREAKER_rq_open, 0},         {BREAKER_remaining_rq, 1},
+                {BREAKER_rq_retry_open, 1},   {BREAKER_remaining_retries, 0},
+                {BREAKER_cx_pool_open, 1},    {BREAKER_remaining_cx_pools, 0}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         assert_row(stats_scope_value(sc, rows[i].stat) == rows[i].want, i);
     }
@@ -66,6 +75,7 @@ static void test_gauges(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_limit), cmocka_unit_test(test_retries), cmocka_unit_test(test_gauges)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_limit), cmocka_unit_test(test_retries),
+                                       cmocka_unit_test(test_gauges)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

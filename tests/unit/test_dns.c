@@ -9,14 +9,17 @@
 #define TYPE_A 1
 #define TYPE_AAAA 28
 
-/* ---- the server: name → records; "silent." is not answered, "fail." is SERVFAIL, others are NXDOMAIN ---- */
+/* ---- the server: name → records; "silent." is not answered, "fail." is SERVFAIL, others are
+ * NXDOMAIN ---- */
 
 static const struct record {
     const char *name;
     unsigned type, ttl;
     const char *value;
-} records[] = {{"both.test", TYPE_A, 30, "10.1.0.1"},   {"both.test", TYPE_A, 20, "10.1.0.2"},
-               {"both.test", TYPE_AAAA, 40, "fd00::1"}, {"four.test", TYPE_A, 5, "10.4.0.1"},
+} records[] = {{"both.test", TYPE_A, 30, "10.1.0.1"},
+               {"both.test", TYPE_A, 20, "10.1.0.2"},
+               {"both.test", TYPE_AAAA, 40, "fd00::1"},
+               {"four.test", TYPE_A, 5, "10.4.0.1"},
                {"six.test", TYPE_AAAA, 6, "fd00::6"}};
 
 struct server {
@@ -139,7 +142,8 @@ static void bench_fini(struct bench *b) {
     stats_store_free(b->store);
 }
 
-static void on_answer(void *arg, enum dns_status status, const struct dns_answer *v, unsigned n, sv details) {
+static void on_answer(void *arg, enum dns_status status, const struct dns_answer *v, unsigned n,
+                      sv details) {
     (void)details;
     struct bench *b = arg;
     b->calls++;
@@ -186,12 +190,18 @@ static void test_families(void **state) {
         const char *first;
         unsigned ttl;
     } rows[] = {
-        {"both.test", DNS_AUTO, 1, 1, "fd00::1", 40},      {"both.test", DNS_V4_ONLY, 2, 1, "10.1.0.1", 30},
-        {"both.test", DNS_V6_ONLY, 1, 1, "fd00::1", 40},   {"both.test", DNS_V4_PREFERRED, 2, 1, "10.1.0.2", 20},
-        {"both.test", DNS_ALL, 3, 2, "fd00::1", 40},       {"four.test", DNS_AUTO, 1, 2, "10.4.0.1", 5},
-        {"four.test", DNS_V6_ONLY, 0, 1, NULL, 0},         {"six.test", DNS_V4_PREFERRED, 1, 2, "fd00::6", 6},
-        {"six.test", DNS_V4_ONLY, 0, 1, NULL, 0},          {"gone.test", DNS_AUTO, 0, 2, NULL, 0},
-        {"gone.test", DNS_ALL, 0, 2, NULL, 0},             {"10.9.9.9", DNS_V4_ONLY, 1, 0, "10.9.9.9", 0},
+        {"both.test", DNS_AUTO, 1, 1, "fd00::1", 40},
+        {"both.test", DNS_V4_ONLY, 2, 1, "10.1.0.1", 30},
+        {"both.test", DNS_V6_ONLY, 1, 1, "fd00::1", 40},
+        {"both.test", DNS_V4_PREFERRED, 2, 1, "10.1.0.2", 20},
+        {"both.test", DNS_ALL, 3, 2, "fd00::1", 40},
+        {"four.test", DNS_AUTO, 1, 2, "10.4.0.1", 5},
+        {"four.test", DNS_V6_ONLY, 0, 1, NULL, 0},
+        {"six.test", DNS_V4_PREFERRED, 1, 2, "fd00::6", 6},
+        {"six.test", DNS_V4_ONLY, 0, 1, NULL, 0},
+        {"gone.test", DNS_AUTO, 0, 2, NULL, 0},
+        {"gone.test", DNS_ALL, 0, 2, NULL, 0},
+        {"10.9.9.9", DNS_V4_ONLY, 1, 0, "10.9.9.9", 0},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct bench b;
@@ -200,10 +210,13 @@ static void test_families(void **state) {
         assert_row(b.status == DNS_OK, i);
         assert_row(b.n == rows[i].n, i);
         assert_row(b.server.queries == rows[i].queries, i);
-        assert_row(!rows[i].first || rows[i].queries == 0 || has(&b, rows[i].first, rows[i].ttl), i);
+        assert_row(!rows[i].first || rows[i].queries == 0 || has(&b, rows[i].first, rows[i].ttl),
+                   i);
         assert_row(counted(&b, DNS_pending_resolutions) == 0, i);
         assert_row(counted(&b, DNS_resolve_total) == 1, i);
-        assert_row((counted(&b, DNS_not_found) > 0) == (rows[i].n == 0 || rows[i].queries == 2) || rows[i].family == DNS_ALL, i);
+        assert_row((counted(&b, DNS_not_found) > 0) == (rows[i].n == 0 || rows[i].queries == 2) ||
+                       rows[i].family == DNS_ALL,
+                   i);
         bench_fini(&b);
     }
 }
@@ -305,11 +318,15 @@ static void test_config(void **state) {
     assert_int_equal(c->failure_max_ms, 5000);
     assert_int_equal(c->family, DNS_AUTO);
     assert_int_equal(c->resolver.servers_n, 0);
-    c = dns_config_compile(&fc.ctx, fake_msg(&fc, type,
-        "dns_lookup_family: V4_PREFERRED respect_dns_ttl: true dns_refresh_rate { seconds: 60 } dns_jitter { nanos: 500000000 } "
-        "dns_failure_refresh_rate { base_interval { seconds: 2 } } use_tcp_for_dns_lookups: true "
-        "dns_resolvers { socket_address { address: \"1.1.1.1\" port_value: 53 } } "
-        "dns_resolvers { socket_address { address: \"::1\" port_value: 5353 } }"));
+    c = dns_config_compile(
+        &fc.ctx,
+        fake_msg(&fc, type,
+                 "dns_lookup_family: V4_PREFERRED respect_dns_ttl: true dns_refresh_rate { "
+                 "seconds: 60 } dns_jitter { nanos: 500000000 } "
+                 "dns_failure_refresh_rate { base_interval { seconds: 2 } } "
+                 "use_tcp_for_dns_lookups: true "
+                 "dns_resolvers { socket_address { address: \"1.1.1.1\" port_value: 53 } } "
+                 "dns_resolvers { socket_address { address: \"::1\" port_value: 5353 } }"));
     assert_true(diag_ok(&fc.diag));
     assert_int_equal(c->family, DNS_V4_PREFERRED);
     assert_int_equal(c->refresh_ms, 60000);
@@ -319,15 +336,17 @@ static void test_config(void **state) {
     assert_true(c->resolver.use_tcp && c->respect_ttl);
     assert_int_equal(c->resolver.servers_n, 2);
     assert_int_equal(c->resolver.servers[1].port, 5353);
-    c = dns_config_compile_extension(&fc.ctx, fake_msg(&fc, "envoy.extensions.clusters.dns.v3.DnsCluster",
-                                                       "dns_lookup_family: ALL dns_refresh_rate { seconds: 7 }"));
+    c = dns_config_compile_extension(
+        &fc.ctx, fake_msg(&fc, "envoy.extensions.clusters.dns.v3.DnsCluster",
+                          "dns_lookup_family: ALL dns_refresh_rate { seconds: 7 }"));
     assert_int_equal(c->family, DNS_ALL);
     assert_int_equal(c->refresh_ms, 7000);
     static const struct {
         const char *config, *error;
     } rows[] = {
         {"dns_refresh_rate { }", "dns_refresh_rate: value must be a duration of at least 1ms"},
-        {"dns_refresh_rate { seconds: -4 }", "dns_refresh_rate: value must be a duration of at least 1ms"},
+        {"dns_refresh_rate { seconds: -4 }",
+         "dns_refresh_rate: value must be a duration of at least 1ms"},
         {"dns_failure_refresh_rate { base_interval { seconds: 5 } max_interval { seconds: 2 } }",
          "dns_failure_refresh_rate: max_interval must be greater than or equal to base_interval"},
         {"dns_resolvers { socket_address { address: \"example.com\" port_value: 53 } }",
@@ -344,8 +363,9 @@ static void test_config(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_families), cmocka_unit_test(test_failures), cmocka_unit_test(test_reinit),
-        cmocka_unit_test(test_tcp_refused), cmocka_unit_test(test_cancel), cmocka_unit_test(test_sharing),
+        cmocka_unit_test(test_families), cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_reinit),   cmocka_unit_test(test_tcp_refused),
+        cmocka_unit_test(test_cancel),   cmocka_unit_test(test_sharing),
         cmocka_unit_test(test_config),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* Host sets: loads of priorities (the tables of Envoy's documentation), panic, localities, what survives an update. */
+/* Host sets: loads of priorities (the tables of Envoy's documentation), panic, localities, what
+ * survives an update. */
 #include "tests/support/hosts.h"
 
 #include <stdio.h>
@@ -24,7 +25,8 @@ static struct host_set *levels(struct fixture_cluster *f, const struct level *v,
     hosts[k] = (struct fixture_host){0};
     struct host_set_builder *b = fixture_builder(f, hosts, NULL, 1);
     for (unsigned p = 0; p < n; p++) {
-        host_set_builder_locality(b, p, &(struct locality){0}, 0); /* empty priorities are there too */
+        /* empty priorities are there too */
+        host_set_builder_locality(b, p, &(struct locality){0}, 0);
     }
     return host_set_builder_finish(b, NULL);
 }
@@ -53,7 +55,8 @@ static void test_priority_loads(void **state) {
         /* totals below 100 % are normalised; then panic counts */
         {{{100, 25, 0}, {100, 25, 0}, {100, 20, 0}}, 3, 0, {37, 35, 28}, {0}, {0}},
         {{{100, 0, 0}, {100, 15, 0}}, 2, 0, {0, 100}, {0}, {0}},
-        {{{100, 40, 0}, {100, 20, 0}}, 2, 50, {67, 33}, {0}, {1, 1}}, /* replaced below: all in panic go by hosts */
+        /* replaced below: all in panic go by hosts */
+        {{{100, 40, 0}, {100, 20, 0}}, 2, 50, {67, 33}, {0}, {1, 1}},
         /* degraded: they take what the healthy cannot */
         {{{100, 100, 0}, {100, 100, 0}}, 2, 50, {100, 0}, {0}, {0}},
         {{{100, 50, 50}}, 1, 50, {70}, {30}, {0}},
@@ -96,7 +99,8 @@ static void test_excluded_hosts_do_not_count(void **state) {
     (void)state;
     struct fixture_cluster f;
     fixture_init(&f, &round_robin_lb_policy);
-    const struct fixture_host v[] = {{.address = "10.0.0.1:80", .priority = 0}, {.address = "10.0.0.2:80", .priority = 0}, {0}};
+    const struct fixture_host v[] = {
+        {.address = "10.0.0.1:80", .priority = 0}, {.address = "10.0.0.2:80", .priority = 0}, {0}};
     struct host_set_builder *b = host_set_builder_new(&f.cfg, NULL, 1);
     host_set_builder_new_flags(b, HOST_FLAG(FAILED_ACTIVE_HC) | HOST_FLAG(PENDING_ACTIVE_HC));
     unsigned l = host_set_builder_locality(b, 0, &(struct locality){0}, 0);
@@ -107,7 +111,8 @@ static void test_excluded_hosts_do_not_count(void **state) {
     }
     struct host_set *s = host_set_builder_finish(b, NULL);
     assert_int_equal(s->excluded_n, 2);
-    assert_true(host_flags_change(s->entries[0].host, 0, HOST_FLAG(FAILED_ACTIVE_HC) | HOST_FLAG(PENDING_ACTIVE_HC), 5));
+    assert_true(host_flags_change(s->entries[0].host, 0,
+                                  HOST_FLAG(FAILED_ACTIVE_HC) | HOST_FLAG(PENDING_ACTIVE_HC), 5));
     assert_false(host_flags_change(s->entries[0].host, 0, HOST_FLAG(PENDING_ACTIVE_HC), 6));
     assert_int_equal(s->entries[0].host->healthy_since_us, 5);
     struct host_set *now = host_set_rebuild(&f.cfg, s);
@@ -125,9 +130,15 @@ static void test_update_keeps_hosts(void **state) {
     (void)state;
     struct fixture_cluster f;
     fixture_init(&f, &round_robin_lb_policy);
-    const struct fixture_host a[] = {{.address = "10.0.0.1:80"}, {.address = "10.0.0.2:80", .hostname = "two"}, {.address = "10.0.0.3:80", .flags = BAD}, {0}};
-    const struct fixture_host b[] = {{.address = "10.0.0.4:80"}, {.address = "10.0.0.3:80", .weight = 7}, {.address = "10.0.0.2:80", .hostname = "zwei"},
-                                     {.address = "10.0.0.4:80", .weight = 9}, {0}};
+    const struct fixture_host a[] = {{.address = "10.0.0.1:80"},
+                                     {.address = "10.0.0.2:80", .hostname = "two"},
+                                     {.address = "10.0.0.3:80", .flags = BAD},
+                                     {0}};
+    const struct fixture_host b[] = {{.address = "10.0.0.4:80"},
+                                     {.address = "10.0.0.3:80", .weight = 7},
+                                     {.address = "10.0.0.2:80", .hostname = "zwei"},
+                                     {.address = "10.0.0.4:80", .weight = 9},
+                                     {0}};
     struct host_set *was = fixture_hosts(&f, a, NULL);
     host_flags_set(was->entries[1].host, HOST_FLAG(FAILED_OUTLIER_CHECK));
     struct host_set_diff d;
@@ -139,8 +150,10 @@ static void test_update_keeps_hosts(void **state) {
     assert_int_equal(now->entries[1].weight, 7);
     assert_int_equal(host_flags(now->entries[1].host), 0);
     assert_int_equal(now->entries[1].host->healthy_since_us, 9);
-    assert_ptr_not_equal(now->entries[2].host, was->entries[1].host); /* another hostname is another host … */
-    assert_int_equal(host_flags(now->entries[2].host), HOST_FLAG(FAILED_OUTLIER_CHECK)); /* … as healthy as it was */
+    /* another hostname is another host … */
+    assert_ptr_not_equal(now->entries[2].host, was->entries[1].host);
+    /* … as healthy as it was */
+    assert_int_equal(host_flags(now->entries[2].host), HOST_FLAG(FAILED_OUTLIER_CHECK));
     assert_true(now->version > was->version);
     assert_int_equal(now->max_host_weight, 7);
     shared_unref(&was->shared);
@@ -168,7 +181,8 @@ static void test_find(void **state) {
         shared_unref(&s->shared);
     }
     /* the same address in two priorities */
-    const struct fixture_host v[] = {{.address = "10.0.0.1:80", .priority = 0}, {.address = "10.0.0.1:80", .priority = 1}, {0}};
+    const struct fixture_host v[] = {
+        {.address = "10.0.0.1:80", .priority = 0}, {.address = "10.0.0.1:80", .priority = 1}, {0}};
     struct host_set *s = fixture_hosts(&f, v, NULL);
     assert_int_equal(s->hosts_n, 2);
     const struct host_entry *e = host_set_find(s, &s->entries[0].host->addr);
@@ -183,8 +197,11 @@ static void test_localities(void **state) {
     fixture_init(&f, &round_robin_lb_policy);
     f.cfg.locality_weighted = true;
     const struct fixture_host v[] = {
-        {.address = "10.0.0.1:80", .zone = "b", .zone_weight = 1}, {.address = "10.0.0.2:80", .zone = "b", .zone_weight = 1, .flags = BAD},
-        {.address = "10.0.0.3:80", .zone = "a", .zone_weight = 2}, {.address = "10.0.0.4:80", .zone = "c"}, {0}};
+        {.address = "10.0.0.1:80", .zone = "b", .zone_weight = 1},
+        {.address = "10.0.0.2:80", .zone = "b", .zone_weight = 1, .flags = BAD},
+        {.address = "10.0.0.3:80", .zone = "a", .zone_weight = 2},
+        {.address = "10.0.0.4:80", .zone = "c"},
+        {0}};
     struct host_set *s = fixture_hosts(&f, v, NULL);
     const struct host_priority *p = &s->priorities[0];
     assert_int_equal(p->localities_n, 3);
@@ -193,7 +210,8 @@ static void test_localities(void **state) {
     assert_int_equal(p->localities[1].healthy.n, 1);
     assert_int_equal(p->localities[1].hosts.n, 2);
     assert_true(p->localities[0].healthy_weight == 2.0);
-    assert_true(p->localities[1].healthy_weight > 0.699 && p->localities[1].healthy_weight < 0.701); /* 1 × 1.4 × 1/2 */
+    /* 1 × 1.4 × 1/2 */
+    assert_true(p->localities[1].healthy_weight > 0.699 && p->localities[1].healthy_weight < 0.701);
     assert_true(p->localities[2].healthy_weight == 0);
     assert_true(p->localities[1].degraded_weight == 0);
     shared_unref(&s->shared);
@@ -207,7 +225,8 @@ static void test_flags_text(void **state) {
         const char *text;
     } rows[] = {{0, "healthy"},
                 {HOST_FLAG(FAILED_ACTIVE_HC), "/failed_active_hc"},
-                {HOST_FLAG(FAILED_EDS_HEALTH) | HOST_FLAG(EDS_STATUS_DRAINING), "/failed_eds_health/eds_status_draining"},
+                {HOST_FLAG(FAILED_EDS_HEALTH) | HOST_FLAG(EDS_STATUS_DRAINING),
+                 "/failed_eds_health/eds_status_draining"},
                 {HOST_FLAG(DEGRADED_OUTLIER), "/degraded_outlier_detection"}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         BUF_AUTO struct buf b;
@@ -233,9 +252,12 @@ static void test_builder_freed_unfinished(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_priority_loads),   cmocka_unit_test(test_excluded_hosts_do_not_count),
-        cmocka_unit_test(test_update_keeps_hosts), cmocka_unit_test(test_find),
-        cmocka_unit_test(test_localities),       cmocka_unit_test(test_flags_text),
+        cmocka_unit_test(test_priority_loads),
+        cmocka_unit_test(test_excluded_hosts_do_not_count),
+        cmocka_unit_test(test_update_keeps_hosts),
+        cmocka_unit_test(test_find),
+        cmocka_unit_test(test_localities),
+        cmocka_unit_test(test_flags_text),
         cmocka_unit_test(test_builder_freed_unfinished),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

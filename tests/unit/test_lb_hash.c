@@ -1,4 +1,5 @@
-/* Ring hash and Maglev: keys stand where Envoy puts them, shares follow weights, few keys move, bounded load. */
+/* Ring hash and Maglev: keys stand where Envoy puts them, shares follow weights, few keys move,
+ * bounded load. */
 #include "tests/support/hosts.h"
 
 #include <stdio.h>
@@ -9,10 +10,14 @@
 
 static struct rng rng;
 
-static const struct host_entry *pick_at(struct fixture_cluster *f, const struct host_set *s, uint64_t hash, unsigned attempt,
-                                        uint64_t active) {
+static const struct host_entry *pick_at(struct fixture_cluster *f, const struct host_set *s,
+                                        uint64_t hash, unsigned attempt, uint64_t active) {
     const struct host_list *l = &s->priorities[0].healthy;
-    struct lb_context ctx = {.hash = hash, .has_hash = true, .rng = &rng, .attempt = attempt, .cluster_rq_active = active};
+    struct lb_context ctx = {.hash = hash,
+                             .has_hash = true,
+                             .rng = &rng,
+                             .attempt = attempt,
+                             .cluster_rq_active = active};
     return f->cfg.lb_type->pick(NULL, f->cfg.lb_config, l->table, l, &ctx);
 }
 
@@ -26,12 +31,15 @@ static uint64_t key(unsigned i) {
     return XXH64(text, (size_t)n, 0);
 }
 
-static const struct fixture_host three[] = {{.address = "127.0.0.1:9001"}, {.address = "127.0.0.2:9002"},
-                                            {.address = "127.0.0.3:9003"}, {0}};
+static const struct fixture_host three[] = {{.address = "127.0.0.1:9001"},
+                                            {.address = "127.0.0.2:9002"},
+                                            {.address = "127.0.0.3:9003"},
+                                            {0}};
 
 /* ---- ring ---- */
 
-static void ring_config(struct fixture_cluster *f, uint64_t min, uint64_t max, bool murmur, bool hostname) {
+static void ring_config(struct fixture_cluster *f, uint64_t min, uint64_t max, bool murmur,
+                        bool hostname) {
     LbRingHash__RingHash m;
     Pb__UInt64Value lo = PB__UINT64_VALUE__INIT, hi = PB__UINT64_VALUE__INIT;
     lb_ring_hash__ring_hash__init(&m);
@@ -77,7 +85,8 @@ static void test_ring_points(void **state) {
     fixture_fini(&f);
 }
 
-static void shares(struct fixture_cluster *f, const struct fixture_host *v, unsigned n, const double *want, double slack) {
+static void shares(struct fixture_cluster *f, const struct fixture_host *v, unsigned n,
+                   const double *want, double slack) {
     struct host_set *s = fixture_hosts(f, v, NULL);
     unsigned got[8] = {0};
     for (unsigned i = 0; i < 20000; i++) {
@@ -89,8 +98,10 @@ static void shares(struct fixture_cluster *f, const struct fixture_host *v, unsi
     shared_unref(&s->shared);
 }
 
-static const struct fixture_host weighted[] = {{.address = "10.0.0.1:80", .weight = 1}, {.address = "10.0.0.2:80", .weight = 2},
-                                               {.address = "10.0.0.3:80", .weight = 5}, {0}};
+static const struct fixture_host weighted[] = {{.address = "10.0.0.1:80", .weight = 1},
+                                               {.address = "10.0.0.2:80", .weight = 2},
+                                               {.address = "10.0.0.3:80", .weight = 5},
+                                               {0}};
 static const double weighted_share[] = {0.125, 0.25, 0.625};
 
 static void test_ring_weights(void **state) {
@@ -107,10 +118,12 @@ static void test_ring_weights(void **state) {
 /* Localities' weights come before hosts' weights, and those without get nothing. */
 static void test_locality_shares(void **state) {
     (void)state;
-    static const struct fixture_host v[] = {{.address = "10.0.0.1:80", .zone = "a", .zone_weight = 1, .weight = 9},
-                                            {.address = "10.0.0.2:80", .zone = "b", .zone_weight = 3, .weight = 1},
-                                            {.address = "10.0.0.3:80", .zone = "b", .zone_weight = 3, .weight = 2},
-                                            {.address = "10.0.0.4:80", .zone = "c", .weight = 50}, {0}};
+    static const struct fixture_host v[] = {
+        {.address = "10.0.0.1:80", .zone = "a", .zone_weight = 1, .weight = 9},
+        {.address = "10.0.0.2:80", .zone = "b", .zone_weight = 3, .weight = 1},
+        {.address = "10.0.0.3:80", .zone = "b", .zone_weight = 3, .weight = 2},
+        {.address = "10.0.0.4:80", .zone = "c", .weight = 50},
+        {0}};
     static const double want[] = {0.25, 0.25, 0.5, 0};
     struct fixture_cluster f;
     fixture_init(&f, &ring_hash_lb_policy);
@@ -126,8 +139,12 @@ static void test_locality_shares(void **state) {
 
 static void test_hostname_key(void **state) {
     (void)state;
-    static const struct fixture_host a[] = {{.address = "10.0.0.1:80", .hostname = "x"}, {.address = "10.0.0.2:80", .hostname = "y"}, {0}};
-    static const struct fixture_host b[] = {{.address = "10.0.9.1:80", .hostname = "x"}, {.address = "10.0.9.2:80", .hostname = "y"}, {0}};
+    static const struct fixture_host a[] = {{.address = "10.0.0.1:80", .hostname = "x"},
+                                            {.address = "10.0.0.2:80", .hostname = "y"},
+                                            {0}};
+    static const struct fixture_host b[] = {{.address = "10.0.9.1:80", .hostname = "x"},
+                                            {.address = "10.0.9.2:80", .hostname = "y"},
+                                            {0}};
     struct fixture_cluster f;
     fixture_init(&f, &ring_hash_lb_policy);
     for (unsigned by_name = 0; by_name < 2; by_name++) {
@@ -234,15 +251,13 @@ static void test_maglev_weights(void **state) {
     fixture_fini(&f);
 }
 
-/* ---- what Envoy 1.40 answered for the keys "key-0" … "key-199" with these hosts and weights ---- */
+/* ---- what Envoy 1.40 answered for the keys "key-0" … "key-199" with these hosts and weights
+ * ---- */
 
 static const struct fixture_host envoys[] = {
-    {.address = "127.0.0.1:32959", .weight = 1},
-    {.address = "127.0.0.1:38597", .weight = 3},
-    {.address = "127.0.0.1:34927", .weight = 2},
-    {.address = "127.0.0.1:33903", .weight = 1},
-    {.address = "127.0.0.1:38135", .weight = 5},
-    {0}};
+    {.address = "127.0.0.1:32959", .weight = 1}, {.address = "127.0.0.1:38597", .weight = 3},
+    {.address = "127.0.0.1:34927", .weight = 2}, {.address = "127.0.0.1:33903", .weight = 1},
+    {.address = "127.0.0.1:38135", .weight = 5}, {0}};
 
 static void test_as_envoy(void **state) {
     (void)state;
@@ -251,21 +266,32 @@ static void test_as_envoy(void **state) {
         const char *message, *config, *hosts;
     } rows[] = {
         {&ring_hash_lb_policy, "ring_hash.v3.RingHash", "hash_function: XX_HASH",
-     "4404322444244114324244412414232241134144144414324411422442121141223214201442113244441124240144221421"
-     "4144222142442041424244343041323111441032111404133412142410244144412342444140220241143124442441404114"},
+         "44043224442441143242444124142322411341441444143244114224421211412232142014421132444411242"
+         "40144221421"
+         "41442221424420414242443430413231114410321114041334121424102441444123424441402202411431244"
+         "42441404114"},
         {&ring_hash_lb_policy, "ring_hash.v3.RingHash",
          "hash_function: XX_HASH minimum_ring_size { value: 50 } maximum_ring_size { value: 50 }",
-     "1401330142214312411334441403001141144144013144314102141414414444444444113041103421440444443102144011"
-     "4411420414444410034214044414131001244040113211412142044414244140014444142143121114443124143040111131"},
-        {&ring_hash_lb_policy, "ring_hash.v3.RingHash", "hash_function: MURMUR_HASH_2 minimum_ring_size { value: 2000 }",
-     "4131444241421104421442321341242221341444012244414141141444313211334342210101444244243441444212214414"
-     "1434443324112244142023442144421241144443434422104444421141411314333114411441142210424414412112342431"},
+         "14013301422143124113344414030011411441440131443141021414144144444444441130411034214404444"
+         "43102144011"
+         "44114204144444100342140444141310012440401132114121420444142441400144441421431211144431241"
+         "43040111131"},
+        {&ring_hash_lb_policy, "ring_hash.v3.RingHash",
+         "hash_function: MURMUR_HASH_2 minimum_ring_size { value: 2000 }",
+         "41314442414211044214423213412422213414440122444141411414443132113343422101014442442434414"
+         "44212214414"
+         "14344433241122441420234421444212411444434344221044444211414113143331144114411422104244144"
+         "12112342431"},
         {&maglev_lb_policy, "maglev.v3.Maglev", "",
-     "1234124110334014141444433134413143444404411124110244141414224224244442444124133444104401441244114111"
-     "1012132402321412441243341441420442313414141440444442213202144414132442443241342244312144142430111304"},
+         "12341241103340141414444331344131434444044111241102441414142242242444424441241334441044014"
+         "41244114111"
+         "10121324023214124412433414414204423134141414404444422132021444141324424432413422443121441"
+         "42430111304"},
         {&maglev_lb_policy, "maglev.v3.Maglev", "table_size { value: 211 }",
-     "3304144442440423444204411421444111121323444104410144104210402414444412021012011441424124421223022444"
-     "4244413011201424434114212131410424044340441441244222131414112142344414442441234214142113014024141143"},
+         "33041444424404234442044114214441111213234441044101441042104024144444120210120114414241244"
+         "21223022444"
+         "42444130112014244341142121314104240443404414412442221314141121423444144424412342141421130"
+         "14024141143"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct fixture_cluster f;
@@ -273,7 +299,8 @@ static void test_as_envoy(void **state) {
         char type[128];
         fixture_init(&f, rows[i].type);
         fake_compile_init(&fc, NULL);
-        snprintf(type, sizeof(type), "envoy.extensions.load_balancing_policies.%s", rows[i].message);
+        snprintf(type, sizeof(type), "envoy.extensions.load_balancing_policies.%s",
+                 rows[i].message);
         f.cfg.lb_config = rows[i].type->compile(&fc.ctx, fake_msg(&fc, type, rows[i].config));
         struct host_set *s = fixture_hosts(&f, envoys, NULL);
         for (unsigned k = 0; k < 200; k++) {
@@ -353,12 +380,12 @@ static void test_bad_configs(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ring_points),   cmocka_unit_test(test_ring_weights),
-        cmocka_unit_test(test_locality_shares), cmocka_unit_test(test_hostname_key),
-        cmocka_unit_test(test_few_keys_move), cmocka_unit_test(test_one_and_none),
+        cmocka_unit_test(test_ring_points),        cmocka_unit_test(test_ring_weights),
+        cmocka_unit_test(test_locality_shares),    cmocka_unit_test(test_hostname_key),
+        cmocka_unit_test(test_few_keys_move),      cmocka_unit_test(test_one_and_none),
         cmocka_unit_test(test_maglev_small_table), cmocka_unit_test(test_maglev_weights),
-        cmocka_unit_test(test_as_envoy),
-        cmocka_unit_test(test_bounded_load),  cmocka_unit_test(test_bad_configs),
+        cmocka_unit_test(test_as_envoy),           cmocka_unit_test(test_bounded_load),
+        cmocka_unit_test(test_bad_configs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

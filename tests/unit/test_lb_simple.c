@@ -1,4 +1,5 @@
-/* Round robin, least request, random: exact EDF order, distributions, slow start; picking through a view. */
+/* Round robin, least request, random: exact EDF order, distributions, slow start; picking through a
+ * view. */
 #include "tests/support/hosts.h"
 
 #include <math.h>
@@ -22,7 +23,8 @@ struct picker {
     struct rng rng;
 };
 
-static void picker_init(struct picker *p, const struct lb_policy_type *lb, const struct fixture_host *v) {
+static void picker_init(struct picker *p, const struct lb_policy_type *lb,
+                        const struct fixture_host *v) {
     fixture_init(&p->f, lb);
     assert_int_equal(loop_init(&p->loop, 0), 0);
     rng_seed(&p->rng, 42);
@@ -96,7 +98,8 @@ static void test_edf_order(void **state) {
 static void test_rr_equal(void **state) {
     (void)state;
     struct picker p;
-    const struct fixture_host v[] = {{.address = "10.0.0.1:80"}, {.address = "10.0.0.2:80"}, {.address = "10.0.0.3:80"}, {0}};
+    const struct fixture_host v[] = {
+        {.address = "10.0.0.1:80"}, {.address = "10.0.0.2:80"}, {.address = "10.0.0.3:80"}, {0}};
     picker_init(&p, &round_robin_lb_policy, v);
     int last = pick(&p);
     for (unsigned i = 0; i < 30; i++) {
@@ -110,8 +113,12 @@ static void test_rr_equal(void **state) {
 static void test_rr_weights(void **state) {
     (void)state;
     struct picker p;
-    const struct fixture_host v[] = {{.address = "10.0.0.1:80", .weight = 1}, {.address = "10.0.0.2:80", .weight = 2}, {.address = "10.0.0.3:80", .weight = 7},
-                                     {.address = "10.0.0.4:80", .weight = 90, .flags = HOST_FLAG(FAILED_EDS_HEALTH)}, {0}};
+    const struct fixture_host v[] = {
+        {.address = "10.0.0.1:80", .weight = 1},
+        {.address = "10.0.0.2:80", .weight = 2},
+        {.address = "10.0.0.3:80", .weight = 7},
+        {.address = "10.0.0.4:80", .weight = 90, .flags = HOST_FLAG(FAILED_EDS_HEALTH)},
+        {0}};
     picker_init(&p, &round_robin_lb_policy, v);
     unsigned n[4] = {0};
     count(&p, 1000, n);
@@ -124,12 +131,18 @@ static void test_rr_weights(void **state) {
 
 /* ---- least request ---- */
 
-static void set_active(struct picker *p, unsigned i, uint32_t n) { p->view->hosts->entries[i].host->stats.rq_active = n; }
+static void set_active(struct picker *p, unsigned i, uint32_t n) {
+    p->view->hosts->entries[i].host->stats.rq_active = n;
+}
 
 static void test_lr_equal(void **state) {
     (void)state;
     struct picker p;
-    const struct fixture_host v[] = {{.address = "10.0.0.1:80"}, {.address = "10.0.0.2:80"}, {.address = "10.0.0.3:80"}, {.address = "10.0.0.4:80"}, {0}};
+    const struct fixture_host v[] = {{.address = "10.0.0.1:80"},
+                                     {.address = "10.0.0.2:80"},
+                                     {.address = "10.0.0.3:80"},
+                                     {.address = "10.0.0.4:80"},
+                                     {0}};
     picker_init(&p, &least_request_lb_policy, v);
     set_active(&p, 0, 10);
     unsigned n[4] = {0};
@@ -144,7 +157,11 @@ static void test_lr_equal(void **state) {
 static void test_lr_full_scan(void **state) {
     (void)state;
     struct picker p;
-    const struct fixture_host v[] = {{.address = "10.0.0.1:80"}, {.address = "10.0.0.2:80"}, {.address = "10.0.0.3:80"}, {.address = "10.0.0.4:80"}, {0}};
+    const struct fixture_host v[] = {{.address = "10.0.0.1:80"},
+                                     {.address = "10.0.0.2:80"},
+                                     {.address = "10.0.0.3:80"},
+                                     {.address = "10.0.0.4:80"},
+                                     {0}};
     picker_init(&p, &least_request_lb_policy, v);
     LbLeastRequest__LeastRequest m;
     lb_least_request__least_request__init(&m);
@@ -164,7 +181,8 @@ static void test_lr_full_scan(void **state) {
 static void test_lr_weights(void **state) {
     (void)state;
     struct picker p;
-    const struct fixture_host v[] = {{.address = "10.0.0.1:80", .weight = 1}, {.address = "10.0.0.2:80", .weight = 3}, {0}};
+    const struct fixture_host v[] = {
+        {.address = "10.0.0.1:80", .weight = 1}, {.address = "10.0.0.2:80", .weight = 3}, {0}};
     picker_init(&p, &least_request_lb_policy, v);
     unsigned n[2] = {0};
     count(&p, 400, n);
@@ -196,7 +214,10 @@ static void test_lr_config(void **state) {
 static void test_random(void **state) {
     (void)state;
     struct picker p;
-    const struct fixture_host v[] = {{.address = "10.0.0.1:80", .weight = 100}, {.address = "10.0.0.2:80"}, {.address = "10.0.0.3:80"}, {0}};
+    const struct fixture_host v[] = {{.address = "10.0.0.1:80", .weight = 100},
+                                     {.address = "10.0.0.2:80"},
+                                     {.address = "10.0.0.3:80"},
+                                     {0}};
     picker_init(&p, &random_lb_policy, v);
     unsigned n[3] = {0};
     count(&p, 9000, n);
@@ -228,7 +249,11 @@ static void test_slow_start(void **state) {
     static const struct {
         uint64_t age_s;
         unsigned low, high; /* of 1,100 picks */
-    } rows[] = {{0, 98, 102}, {10, 98, 102} /* 0.1 : 1 */, {50, 364, 368} /* 0.5 : 1 */, {100, 549, 551}, {5000, 549, 551}};
+    } rows[] = {{0, 98, 102},
+                {10, 98, 102} /* 0.1 : 1 */,
+                {50, 364, 368} /* 0.5 : 1 */,
+                {100, 549, 551},
+                {5000, 549, 551}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         now += 10000000000ull;
         p.view->hosts->entries[0].host->healthy_since_us = 0;
@@ -260,7 +285,8 @@ static void test_nobody(void **state) {
     picker_init(&p, &round_robin_lb_policy, none);
     assert_int_equal(pick(&p), -1);
     picker_fini(&p);
-    const struct fixture_host bad[] = {{.address = "10.0.0.1:80", .flags = HOST_FLAG(FAILED_EDS_HEALTH)}, {0}};
+    const struct fixture_host bad[] = {
+        {.address = "10.0.0.1:80", .flags = HOST_FLAG(FAILED_EDS_HEALTH)}, {0}};
     picker_init(&p, &round_robin_lb_policy, bad);
     assert_int_equal(pick(&p), 0); /* panic */
     assert_int_equal(fixture_stat(&p.f, CLUSTER_lb_healthy_panic), 1);
@@ -272,7 +298,8 @@ static void test_nobody(void **state) {
 static void test_panic_off(void **state) {
     (void)state;
     struct picker p;
-    const struct fixture_host bad[] = {{.address = "10.0.0.1:80", .flags = HOST_FLAG(FAILED_EDS_HEALTH)}, {0}};
+    const struct fixture_host bad[] = {
+        {.address = "10.0.0.1:80", .flags = HOST_FLAG(FAILED_EDS_HEALTH)}, {0}};
     picker_init(&p, &round_robin_lb_policy, NULL);
     p.f.cfg.healthy_panic_pct = 0;
     struct host_set *s = fixture_hosts(&p.f, bad, NULL);
@@ -288,8 +315,11 @@ static void test_localities_by_weight(void **state) {
     struct picker p;
     picker_init(&p, &round_robin_lb_policy, NULL);
     p.f.cfg.locality_weighted = true;
-    const struct fixture_host v[] = {{.address = "10.0.0.1:80", .zone = "a", .zone_weight = 3}, {.address = "10.0.0.2:80", .zone = "b", .zone_weight = 1},
-                                     {.address = "10.0.0.3:80", .zone = "b", .zone_weight = 1}, {.address = "10.0.0.4:80", .zone = "c"}, {0}};
+    const struct fixture_host v[] = {{.address = "10.0.0.1:80", .zone = "a", .zone_weight = 3},
+                                     {.address = "10.0.0.2:80", .zone = "b", .zone_weight = 1},
+                                     {.address = "10.0.0.3:80", .zone = "b", .zone_weight = 1},
+                                     {.address = "10.0.0.4:80", .zone = "c"},
+                                     {0}};
     struct host_set *s = fixture_hosts(&p.f, v, NULL);
     cluster_view_set_hosts(p.view, s);
     shared_unref(&s->shared);
@@ -305,8 +335,12 @@ static void test_localities_by_weight(void **state) {
 static void test_priorities_by_load(void **state) {
     (void)state;
     struct picker p;
-    const struct fixture_host v[] = {{.address = "10.0.0.1:80", .priority = 0}, {.address = "10.0.0.2:80", .priority = 0, .flags = HOST_FLAG(FAILED_EDS_HEALTH)},
-                                     {.address = "10.0.0.3:80", .priority = 1}, {.address = "10.0.0.4:80", .priority = 1}, {0}};
+    const struct fixture_host v[] = {
+        {.address = "10.0.0.1:80", .priority = 0},
+        {.address = "10.0.0.2:80", .priority = 0, .flags = HOST_FLAG(FAILED_EDS_HEALTH)},
+        {.address = "10.0.0.3:80", .priority = 1},
+        {.address = "10.0.0.4:80", .priority = 1},
+        {0}};
     picker_init(&p, &round_robin_lb_policy, v);
     unsigned n[4] = {0};
     count(&p, 10000, n);
@@ -351,8 +385,11 @@ static void test_avoid(void **state) {
 static void test_override(void **state) {
     (void)state;
     struct picker p;
-    const struct fixture_host v[] = {{.address = "10.0.0.1:80"}, {.address = "10.0.0.2:80"}, {.address = "10.0.0.3:80", .flags = HOST_FLAG(FAILED_EDS_HEALTH)},
-                                     {0}};
+    const struct fixture_host v[] = {
+        {.address = "10.0.0.1:80"},
+        {.address = "10.0.0.2:80"},
+        {.address = "10.0.0.3:80", .flags = HOST_FLAG(FAILED_EDS_HEALTH)},
+        {0}};
     picker_init(&p, &round_robin_lb_policy, v);
     struct addr a;
     assert_true(addr_parse_ip_port(SV("10.0.0.2:80"), &a));
@@ -372,7 +409,9 @@ static void test_override(void **state) {
 static void test_pins(void **state) {
     (void)state;
     struct picker p;
-    const struct fixture_host a[] = {{.address = "10.0.0.1:80"}, {0}}, b[] = {{.address = "10.0.0.2:80"}, {0}}, c[] = {{.address = "10.0.0.3:80"}, {0}};
+    const struct fixture_host a[] = {{.address = "10.0.0.1:80"}, {0}},
+                              b[] = {{.address = "10.0.0.2:80"}, {0}},
+                              c[] = {{.address = "10.0.0.3:80"}, {0}};
     picker_init(&p, &round_robin_lb_policy, a);
     struct hosts_pin *pin = cluster_view_pin(p.view);
     struct lb_context ctx = {.rng = &p.rng};
@@ -385,7 +424,8 @@ static void test_pins(void **state) {
     s = fixture_hosts(&p.f, c, NULL);
     cluster_view_set_hosts(p.view, s);
     shared_unref(&s->shared);
-    assert_sv_is(first->address_text, "10.0.0.1:80"); /* both sets are gone from the view, not from the pin */
+    /* both sets are gone from the view, not from the pin */
+    assert_sv_is(first->address_text, "10.0.0.1:80");
     assert_sv_is(second->address_text, "10.0.0.2:80");
     hosts_pin_release(pin);
     hosts_pin_release(NULL);
@@ -416,14 +456,22 @@ static void test_drop(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_edf_order),  cmocka_unit_test(test_rr_equal),
-        cmocka_unit_test(test_rr_weights), cmocka_unit_test(test_lr_equal),
-        cmocka_unit_test(test_lr_full_scan), cmocka_unit_test(test_lr_weights),
-        cmocka_unit_test(test_lr_config),  cmocka_unit_test(test_random),
-        cmocka_unit_test(test_slow_start), cmocka_unit_test(test_nobody),
-        cmocka_unit_test(test_panic_off),  cmocka_unit_test(test_localities_by_weight),
-        cmocka_unit_test(test_priorities_by_load), cmocka_unit_test(test_avoid),
-        cmocka_unit_test(test_override),   cmocka_unit_test(test_pins),
+        cmocka_unit_test(test_edf_order),
+        cmocka_unit_test(test_rr_equal),
+        cmocka_unit_test(test_rr_weights),
+        cmocka_unit_test(test_lr_equal),
+        cmocka_unit_test(test_lr_full_scan),
+        cmocka_unit_test(test_lr_weights),
+        cmocka_unit_test(test_lr_config),
+        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_slow_start),
+        cmocka_unit_test(test_nobody),
+        cmocka_unit_test(test_panic_off),
+        cmocka_unit_test(test_localities_by_weight),
+        cmocka_unit_test(test_priorities_by_load),
+        cmocka_unit_test(test_avoid),
+        cmocka_unit_test(test_override),
+        cmocka_unit_test(test_pins),
         cmocka_unit_test(test_drop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,12 +31,14 @@ static void bench_init(struct bench *b, unsigned hosts, const char *config) {
     }
     v[hosts] = (struct fixture_host){0};
     b->set = fixture_hosts(&b->f, v, NULL);
-    b->f.cfg.outlier = outlier_config_compile(&b->fc.ctx, fake_msg(&b->fc, "envoy.config.cluster.v3.OutlierDetection", config));
+    b->f.cfg.outlier = outlier_config_compile(
+        &b->fc.ctx, fake_msg(&b->fc, "envoy.config.cluster.v3.OutlierDetection", config));
     assert_true(diag_ok(&b->fc.diag));
     b->d = outlier_detector_new(NULL, &b->f.cfg, on_change, b);
     b->f.cfg.detector = b->d;
     outlier_detector_set_hosts(b->d, b->set);
-    b->stats = stats_scope_get(b->f.store, &outlier_stats_group, SV("cluster.c.outlier_detection."));
+    b->stats =
+        stats_scope_get(b->f.store, &outlier_stats_group, SV("cluster.c.outlier_detection."));
     outlier_detector_evaluate(b->d, 1000);
 }
 
@@ -53,7 +55,9 @@ static void bench_fini(struct bench *b) {
 }
 
 static struct host *host(struct bench *b, unsigned i) { return b->set->entries[i].host; }
-static bool ejected(struct bench *b, unsigned i) { return host_flags(host(b, i)) & HOST_FLAG(FAILED_OUTLIER_CHECK); }
+static bool ejected(struct bench *b, unsigned i) {
+    return host_flags(host(b, i)) & HOST_FLAG(FAILED_OUTLIER_CHECK);
+}
 static uint64_t counted(struct bench *b, unsigned i) { return stats_scope_value(b->stats, i); }
 
 static void http(struct bench *b, unsigned i, unsigned status, unsigned times) {
@@ -98,7 +102,9 @@ static void test_consecutive_5xx(void **state) {
 static void test_backoff_and_cap(void **state) {
     (void)state;
     struct bench b;
-    bench_init(&b, 10, "consecutive_5xx { value: 1 } base_ejection_time { seconds: 10 } max_ejection_time { seconds: 25 }");
+    bench_init(&b, 10,
+               "consecutive_5xx { value: 1 } base_ejection_time { seconds: 10 } max_ejection_time "
+               "{ seconds: 25 }");
     static const uint64_t away_s[] = {10, 20, 25, 25};
     uint64_t now = 1000;
     for (size_t i = 0; i < ARRAY_LEN(away_s); i++) {
@@ -131,7 +137,10 @@ static void test_limits_of_ejection(void **state) {
                 {5, "consecutive_5xx { value: 1 } max_ejection_percent { value: 100 }", 5},
                 {5, "consecutive_5xx { value: 1 } max_ejection_percent { value: 50 }", 2},
                 {5, "consecutive_5xx { value: 1 } max_ejection_percent { value: 0 }", 0},
-                {5, "consecutive_5xx { value: 1 } max_ejection_percent { value: 100 } enforcing_consecutive_5xx { }", 0},
+                {5,
+                 "consecutive_5xx { value: 1 } max_ejection_percent { value: 100 } "
+                 "enforcing_consecutive_5xx { }",
+                 0},
                 {5, "consecutive_5xx { value: 0 } max_ejection_percent { value: 100 }", 0}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct bench b;
@@ -149,8 +158,10 @@ static void test_limits_of_ejection(void **state) {
 static void test_gateway(void **state) {
     (void)state;
     struct bench b;
-    bench_init(&b, 4, "consecutive_5xx { value: 100 } consecutive_gateway_failure { value: 3 } max_ejection_percent { value: 100 } "
-                      "enforcing_consecutive_gateway_failure { value: 100 }");
+    bench_init(&b, 4,
+               "consecutive_5xx { value: 100 } consecutive_gateway_failure { value: 3 } "
+               "max_ejection_percent { value: 100 } "
+               "enforcing_consecutive_gateway_failure { value: 100 }");
     http(&b, 0, 503, 2);
     http(&b, 0, 500, 1); /* no gateway failure: the run is broken */
     http(&b, 0, 502, 2);
@@ -168,8 +179,10 @@ static void test_gateway(void **state) {
 static void test_split(void **state) {
     (void)state;
     struct bench b;
-    bench_init(&b, 4, "split_external_local_origin_errors: true consecutive_local_origin_failure { value: 2 } "
-                      "consecutive_5xx { value: 2 } max_ejection_percent { value: 100 }");
+    bench_init(
+        &b, 4,
+        "split_external_local_origin_errors: true consecutive_local_origin_failure { value: 2 } "
+        "consecutive_5xx { value: 2 } max_ejection_percent { value: 100 }");
     local(&b, 0, HOST_RESULT_CONNECT_FAILED, 1);
     local(&b, 0, HOST_RESULT_CONNECT_OK, 1);
     http(&b, 0, 500, 1);
@@ -185,7 +198,9 @@ static void test_split(void **state) {
 static void test_success_rate(void **state) {
     (void)state;
     struct bench b;
-    bench_init(&b, 5, "consecutive_5xx { value: 1000 } max_ejection_percent { value: 100 } success_rate_stdev_factor { value: 1500 }");
+    bench_init(&b, 5,
+               "consecutive_5xx { value: 1000 } max_ejection_percent { value: 100 } "
+               "success_rate_stdev_factor { value: 1500 }");
     for (unsigned i = 0; i < 5; i++) {
         http(&b, i, 500, i == 4 ? 60 : 2);
         http(&b, i, 200, i == 4 ? 40 : 98);
@@ -196,10 +211,12 @@ static void test_success_rate(void **state) {
     }
     assert_true(outlier_detector_success_rate(b.d, host(&b, 0), false) == 98.0);
     assert_true(outlier_detector_success_rate(b.d, host(&b, 0), true) == -1);
-    assert_true(outlier_detector_threshold(b.d, false) > 40 && outlier_detector_threshold(b.d, false) < 98);
+    assert_true(outlier_detector_threshold(b.d, false) > 40 &&
+                outlier_detector_threshold(b.d, false) < 98);
     assert_int_equal(counted(&b, OUTLIER_ejections_enforced_success_rate), 1);
     outlier_detector_evaluate(b.d, 12000);
-    assert_true(outlier_detector_success_rate(b.d, host(&b, 0), false) == -1); /* nothing in this interval */
+    /* nothing in this interval */
+    assert_true(outlier_detector_success_rate(b.d, host(&b, 0), false) == -1);
     assert_true(outlier_detector_threshold(b.d, false) == -1);
     bench_fini(&b);
     /* too few requests, too few hosts */
@@ -215,8 +232,11 @@ static void test_success_rate(void **state) {
 static void test_failure_percentage(void **state) {
     (void)state;
     struct bench b;
-    bench_init(&b, 5, "consecutive_5xx { value: 1000 } max_ejection_percent { value: 100 } enforcing_success_rate { } "
-                      "enforcing_failure_percentage { value: 100 } failure_percentage_threshold { value: 60 }");
+    bench_init(
+        &b, 5,
+        "consecutive_5xx { value: 1000 } max_ejection_percent { value: 100 } "
+        "enforcing_success_rate { } "
+        "enforcing_failure_percentage { value: 100 } failure_percentage_threshold { value: 60 }");
     for (unsigned i = 0; i < 5; i++) {
         unsigned bad = i == 0 ? 60 : i == 1 ? 59 : 0;
         http(&b, i, 500, bad);
@@ -257,8 +277,10 @@ static void test_bad_configs(void **state) {
     } rows[] = {
         {"interval { }", "interval: value must be greater than 0s"},
         {"base_ejection_time { seconds: -1 }", "base_ejection_time: value must be greater than 0s"},
-        {"max_ejection_percent { value: 101 }", "max_ejection_percent: value must be less than or equal to 100"},
-        {"enforcing_success_rate { value: 999 }", "enforcing_success_rate: value must be less than or equal to 100"},
+        {"max_ejection_percent { value: 101 }",
+         "max_ejection_percent: value must be less than or equal to 100"},
+        {"enforcing_success_rate { value: 999 }",
+         "enforcing_success_rate: value must be less than or equal to 100"},
         {"base_ejection_time { seconds: 40 } max_ejection_time { seconds: 30 }",
          "outlier detector's max_ejection_time cannot be smaller than base_ejection_time"},
         {"monitors { name: \"x\" }", "monitors: extension monitors are not supported"},
@@ -266,7 +288,8 @@ static void test_bad_configs(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct fake_compile fc;
         fake_compile_init(&fc, NULL);
-        outlier_config_compile(&fc.ctx, fake_msg(&fc, "envoy.config.cluster.v3.OutlierDetection", rows[i].config));
+        outlier_config_compile(
+            &fc.ctx, fake_msg(&fc, "envoy.config.cluster.v3.OutlierDetection", rows[i].config));
         assert_sv_is(fake_errors(&fc), rows[i].error);
         fake_compile_fini(&fc);
     }
@@ -274,10 +297,14 @@ static void test_bad_configs(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_consecutive_5xx), cmocka_unit_test(test_backoff_and_cap),
-        cmocka_unit_test(test_limits_of_ejection), cmocka_unit_test(test_gateway),
-        cmocka_unit_test(test_split),           cmocka_unit_test(test_success_rate),
-        cmocka_unit_test(test_failure_percentage), cmocka_unit_test(test_hosts_come_and_go),
+        cmocka_unit_test(test_consecutive_5xx),
+        cmocka_unit_test(test_backoff_and_cap),
+        cmocka_unit_test(test_limits_of_ejection),
+        cmocka_unit_test(test_gateway),
+        cmocka_unit_test(test_split),
+        cmocka_unit_test(test_success_rate),
+        cmocka_unit_test(test_failure_percentage),
+        cmocka_unit_test(test_hosts_come_and_go),
         cmocka_unit_test(test_bad_configs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

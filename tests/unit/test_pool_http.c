@@ -1,4 +1,5 @@
-/* HTTP pools against servers on loopback: reuse, queueing, limits, failures, draining, both protocols. */
+/* HTTP pools against servers on loopback: reuse, queueing, limits, failures, draining, both
+ * protocols. */
 #include "proxy/upstream/pool.h"
 
 #include "tests/support/hosts.h"
@@ -65,8 +66,12 @@ static void on_reset(struct codec_stream *s, enum reset_reason why) {
     finish(r);
 }
 static void nothing(struct codec_stream *s) { (void)s; }
-static const struct codec_stream_ops stream_ops = {.on_headers = on_headers, .on_data = on_data, .on_trailers = on_trailers,
-                                                   .on_reset = on_reset, .on_above_high = nothing, .on_below_low = nothing};
+static const struct codec_stream_ops stream_ops = {.on_headers = on_headers,
+                                                   .on_data = on_data,
+                                                   .on_trailers = on_trailers,
+                                                   .on_reset = on_reset,
+                                                   .on_above_high = nothing,
+                                                   .on_below_low = nothing};
 
 static void on_ready(void *user, struct codec_stream *s, struct conn *c, struct host *h) {
     struct request *r = user;
@@ -161,7 +166,8 @@ static void bench_fini(struct bench *b) {
 }
 
 static struct request *ask(struct bench *b, unsigned i) {
-    struct pool_key key = {.host = b->set->entries[0].host, .entry = &b->set->entries[0], .downstream = HTTP_11};
+    struct pool_key key = {
+        .host = b->set->entries[0].host, .entry = &b->set->entries[0], .downstream = HTTP_11};
     struct http_pool_request *handle = (void *)b; /* to be overwritten */
     http_pool_request(b->view, &key, &pool_ops, &b->rq[i], &stream_ops, &handle);
     b->rq[i].pending = handle;
@@ -201,7 +207,8 @@ static void test_reuse(void **state) {
     assert_int_equal(b.server.accepted, 1);
     assert_int_equal(count(&b, CLUSTER_upstream_cx_total), 1);
     assert_int_equal(count(&b, CLUSTER_upstream_cx_http1_total), 1);
-    assert_int_equal(count(&b, CLUSTER_upstream_rq_pending_total), 1); /* only the first one waited */
+    /* only the first one waited */
+    assert_int_equal(count(&b, CLUSTER_upstream_rq_pending_total), 1);
     assert_true(count(&b, CLUSTER_upstream_cx_rx_bytes_total) > 0);
     bench_fini(&b);
 }
@@ -220,7 +227,8 @@ static void test_one_connection_each(void **state) {
     ask(&b, 3);
     finish_all(&b, 4);
     assert_int_equal(b.server.accepted, 3);
-    assert_true(b.rq[3].conn == last || b.rq[3].conn == b.rq[0].conn || b.rq[3].conn == b.rq[1].conn);
+    assert_true(b.rq[3].conn == last || b.rq[3].conn == b.rq[0].conn ||
+                b.rq[3].conn == b.rq[1].conn);
     struct conn *hot = b.rq[3].conn;
     ask(&b, 4);
     finish_all(&b, 5);
@@ -293,7 +301,8 @@ static void test_connect_refused(void **state) {
     }
     assert_int_equal(count(&b, CLUSTER_upstream_rq_pending_failure_eject), 2);
     assert_true(count(&b, CLUSTER_upstream_cx_connect_fail) >= 1);
-    assert_int_equal(count(&b, CLUSTER_upstream_cx_destroy_remote), count(&b, CLUSTER_upstream_cx_connect_fail));
+    assert_int_equal(count(&b, CLUSTER_upstream_cx_destroy_remote),
+                     count(&b, CLUSTER_upstream_cx_connect_fail));
     assert_true(b.set->entries[0].host->stats.cx_connect_fail >= 1);
     b.server.fd = socket(AF_INET, SOCK_STREAM, 0);
     assert_int_equal(io_open(&b.server.io, &b.loop, b.server.fd, server_on_accept), 0);
@@ -351,7 +360,9 @@ static void test_server_closes(void **state) {
     static const struct {
         enum server_script script;
         bool is_done, notified;
-    } rows[] = {{SERVER_ANSWER_CLOSE, true, true}, {SERVER_ANSWER_HANG_UP, true, false}, {SERVER_HANG_UP, false, false}};
+    } rows[] = {{SERVER_ANSWER_CLOSE, true, true},
+                {SERVER_ANSWER_HANG_UP, true, false},
+                {SERVER_HANG_UP, false, false}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct bench b;
         bench_init(&b, false);
@@ -363,7 +374,9 @@ static void test_server_closes(void **state) {
         assert_row(b.rq[0].is_reset != rows[i].is_done, i);
         assert_row(count(&b, CLUSTER_upstream_cx_close_notify) == rows[i].notified, i);
         assert_row(count(&b, CLUSTER_upstream_cx_destroy_with_active_rq) == !rows[i].is_done, i);
-        assert_row(!b.rq[0].is_reset || (b.rq[0].why == RESET_CONNECTION_TERMINATION && !b.rq[0].was_reused), i);
+        assert_row(!b.rq[0].is_reset ||
+                       (b.rq[0].why == RESET_CONNECTION_TERMINATION && !b.rq[0].was_reused),
+                   i);
         b.server.script = SERVER_ANSWER;
         ask(&b, 1);
         finish_all(&b, 2);
@@ -681,7 +694,8 @@ static void test_downstream_protocol(void **state) {
     struct bench b;
     bench_init(&b, true);
     b.f.cfg.protocol = UPSTREAM_DOWNSTREAM;
-    struct pool_key key = {.host = b.set->entries[0].host, .entry = &b.set->entries[0], .downstream = HTTP_2};
+    struct pool_key key = {
+        .host = b.set->entries[0].host, .entry = &b.set->entries[0], .downstream = HTTP_2};
     http_pool_request(b.view, &key, &pool_ops, &b.rq[0], &stream_ops, &b.rq[0].pending);
     finish_all(&b, 1);
     assert_int_equal(count(&b, CLUSTER_upstream_cx_http2_total), 1);
@@ -780,20 +794,34 @@ static void test_tcp(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reuse),           cmocka_unit_test(test_one_connection_each),
-        cmocka_unit_test(test_connection_limit), cmocka_unit_test(test_pending_limit),
-        cmocka_unit_test(test_pool_limit),      cmocka_unit_test(test_connect_refused),
-        cmocka_unit_test(test_connect_timeout), cmocka_unit_test(test_no_transport),
-        cmocka_unit_test(test_happy_eyeballs),  cmocka_unit_test(test_server_closes),
-        cmocka_unit_test(test_stale_race),      cmocka_unit_test(test_garbage),
-        cmocka_unit_test(test_unasked_bytes),   cmocka_unit_test(test_max_requests),
-        cmocka_unit_test(test_idle_timeout),    cmocka_unit_test(test_max_duration),
-        cmocka_unit_test(test_cancel),          cmocka_unit_test(test_local_reset),
-        cmocka_unit_test(test_preconnect),      cmocka_unit_test(test_host_removed),
-        cmocka_unit_test(test_health_failure_closes), cmocka_unit_test(test_retire_under_load),
-        cmocka_unit_test(test_h2_multiplex),    cmocka_unit_test(test_h2_configured_streams),
-        cmocka_unit_test(test_h2_peer_streams), cmocka_unit_test(test_h2_goaway),
-        cmocka_unit_test(test_h2_connection_dies), cmocka_unit_test(test_downstream_protocol),
+        cmocka_unit_test(test_reuse),
+        cmocka_unit_test(test_one_connection_each),
+        cmocka_unit_test(test_connection_limit),
+        cmocka_unit_test(test_pending_limit),
+        cmocka_unit_test(test_pool_limit),
+        cmocka_unit_test(test_connect_refused),
+        cmocka_unit_test(test_connect_timeout),
+        cmocka_unit_test(test_no_transport),
+        cmocka_unit_test(test_happy_eyeballs),
+        cmocka_unit_test(test_server_closes),
+        cmocka_unit_test(test_stale_race),
+        cmocka_unit_test(test_garbage),
+        cmocka_unit_test(test_unasked_bytes),
+        cmocka_unit_test(test_max_requests),
+        cmocka_unit_test(test_idle_timeout),
+        cmocka_unit_test(test_max_duration),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_local_reset),
+        cmocka_unit_test(test_preconnect),
+        cmocka_unit_test(test_host_removed),
+        cmocka_unit_test(test_health_failure_closes),
+        cmocka_unit_test(test_retire_under_load),
+        cmocka_unit_test(test_h2_multiplex),
+        cmocka_unit_test(test_h2_configured_streams),
+        cmocka_unit_test(test_h2_peer_streams),
+        cmocka_unit_test(test_h2_goaway),
+        cmocka_unit_test(test_h2_connection_dies),
+        cmocka_unit_test(test_downstream_protocol),
         cmocka_unit_test(test_tcp),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
