@@ -9,8 +9,8 @@
 #include "proxy/base/map.h"
 
 #define FILTER_STATE_NAME "envoy.filters.http.grpc_stats"
-/* OK … UNAUTHENTICATED; what is above has no counter of its own */
-#define GRPC_STATUSES 17
+#define GRPC_STATUSES 17     /* OK … UNAUTHENTICATED: their counters are kept at hand */
+#define GRPC_STATUS_END 1000 /* from here on there are none */
 /* of one thread; past it requests are counted without their method */
 #define METHODS_MAX 4096
 #define METHOD_BYTES_MAX 256
@@ -270,10 +270,13 @@ static void charge_status(struct grpc_stats *g, const struct headers *h) {
     }
     g->is_charged = true;
     struct method_stats *m = g->stats;
-    if (sv_to_u64(text, &status) && status < GRPC_STATUSES) {
+    if (sv_to_u64(text, &status) && status < GRPC_STATUS_END) {
         char name[8];
+        struct stat_dyn *other = NULL; /* unknown statuses are rare: looked up each time */
         snprintf(name, sizeof(name), "%u", (unsigned)status);
-        stat_dyn_add(counter(m, &m->status[status], name, STAT_COUNTER), 1);
+        stat_dyn_add(
+            counter(m, status < GRPC_STATUSES ? &m->status[status] : &other, name, STAT_COUNTER),
+            1);
     }
     bool is_ok = sv_eq(text, SV("0"));
     stat_dyn_add(is_ok ? counter(m, &m->success, "success", STAT_COUNTER)

@@ -116,7 +116,7 @@ static const struct {
      "0: 1\nrequest_message_count: 2\nresponse_message_count: 1\nsuccess: 1\ntotal: 1\n"},
     /* statuses without a counter of their own */
     {"", "/s/m", GRPC, "99",
-     "failure: 1\nrequest_message_count: 2\nresponse_message_count: 1\ntotal: 1\n"},
+     "99: 1\nfailure: 1\nrequest_message_count: 2\nresponse_message_count: 1\ntotal: 1\n"},
     {"", "/s/m", GRPC, "x",
      "failure: 1\nrequest_message_count: 2\nresponse_message_count: 1\ntotal: 1\n"},
     {"", "/s/m", GRPC, NULL, "request_message_count: 2\nresponse_message_count: 1\n"},
