@@ -432,6 +432,52 @@ static void test_pins(void **state) {
     picker_fini(&p);
 }
 
+/* ---- ORIGINAL_DST ---- */
+
+static void test_original_dst(void **state) {
+    (void)state;
+    struct picker p;
+    picker_init(&p, &cluster_provided_lb_policy, NULL);
+    p.f.cfg.type = CLUSTER_TYPE_ORIGINAL_DST;
+    p.f.cfg.use_http_header_original_dst = true;
+    p.f.cfg.cleanup_interval_ms = 1;
+    struct conn conn = {0};
+    struct headers h;
+    headers_init(&h, &p.f.arena);
+    struct lb_context ctx = {.rng = &p.rng, .downstream = &conn, .request = &h};
+    const struct host_entry *e;
+    assert_null(cluster_view_pick(p.view, &ctx, &e)); /* no header, address not restored */
+    assert_true(addr_parse_ip_port(SV("10.1.1.1:8080"), &conn.local));
+    assert_null(cluster_view_pick(p.view, &ctx, &e)); /* that would be ourselves */
+    conn.is_local_restored = true;
+    const struct host *first = cluster_view_pick(p.view, &ctx, &e);
+    assert_sv_is(first->address_text, "10.1.1.1:8080");
+    assert_int_equal(e->transport_match, UINT16_MAX);
+    assert_ptr_equal(cluster_view_pick(p.view, &ctx, &e), first);
+    headers_set(&h, HDR_x_envoy_original_dst_host, SV("10.2.2.2:90"));
+    const struct host *second = cluster_view_pick(p.view, &ctx, &e);
+    assert_sv_is(second->address_text, "10.2.2.2:90");
+    p.f.cfg.has_original_dst_port = true;
+    p.f.cfg.original_dst_port = 443;
+    assert_sv_is(cluster_view_pick(p.view, &ctx, &e)->address_text, "10.2.2.2:443");
+    static const char *const bad[] = {"", "10.2.2.2", "example.com:80", "10.2.2.2:99999", "/path"};
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        headers_set(&h, HDR_x_envoy_original_dst_host, sv_cstr(bad[i]));
+        assert_null(cluster_view_pick(p.view, &ctx, &e));
+    }
+    assert_int_equal(fixture_stat(&p.f, CLUSTER_original_dst_host_invalid), ARRAY_LEN(bad));
+    /* Unused for two sweeps they go, but not from under a request. */
+    struct hosts_pin *pin = cluster_view_pin(p.view);
+    uint64_t until = loop_refresh_now(&p.loop) + 20000;
+    while (loop_now_us(&p.loop) < until) {
+        loop_run_nowait(&p.loop);
+    }
+    assert_sv_is(second->address_text, "10.2.2.2:90");
+    assert_true(first->shared.refs == 1 && second->shared.refs == 1); /* only the pin's */
+    hosts_pin_release(pin);
+    picker_fini(&p);
+}
+
 static void test_drop(void **state) {
     (void)state;
     struct picker p;
@@ -456,23 +502,15 @@ static void test_drop(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_edf_order),
-        cmocka_unit_test(test_rr_equal),
-        cmocka_unit_test(test_rr_weights),
-        cmocka_unit_test(test_lr_equal),
-        cmocka_unit_test(test_lr_full_scan),
-        cmocka_unit_test(test_lr_weights),
-        cmocka_unit_test(test_lr_config),
-        cmocka_unit_test(test_random),
-        cmocka_unit_test(test_slow_start),
-        cmocka_unit_test(test_nobody),
-        cmocka_unit_test(test_panic_off),
-        cmocka_unit_test(test_localities_by_weight),
-        cmocka_unit_test(test_priorities_by_load),
-        cmocka_unit_test(test_avoid),
-        cmocka_unit_test(test_override),
-        cmocka_unit_test(test_pins),
-        cmocka_unit_test(test_drop),
+        cmocka_unit_test(test_edf_order),          cmocka_unit_test(test_rr_equal),
+        cmocka_unit_test(test_rr_weights),         cmocka_unit_test(test_lr_equal),
+        cmocka_unit_test(test_lr_full_scan),       cmocka_unit_test(test_lr_weights),
+        cmocka_unit_test(test_lr_config),          cmocka_unit_test(test_random),
+        cmocka_unit_test(test_slow_start),         cmocka_unit_test(test_nobody),
+        cmocka_unit_test(test_panic_off),          cmocka_unit_test(test_localities_by_weight),
+        cmocka_unit_test(test_priorities_by_load), cmocka_unit_test(test_avoid),
+        cmocka_unit_test(test_override),           cmocka_unit_test(test_pins),
+        cmocka_unit_test(test_original_dst),       cmocka_unit_test(test_drop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
