@@ -263,17 +263,21 @@ static void set_warming(struct entry *e, struct resource *r) {
     stats_gauge_set(s->listener_manager, LISTENER_MANAGER_total_listeners_warming, s->warming_listeners);
 }
 
-void store_apply(struct entry *e, struct resource *r) {
-    struct store *s = e->store;
-    bool is_new = !e->active && !e->warming;
-    r->updated_us = loop_wall_us(s->loop, loop_refresh_now(s->loop));
-    e->is_gone = false;
+void store_clear_error(struct entry *e) {
     xfree(e->error);
     e->error = NULL;
     if (e->failed) {
         shared_unref(&e->failed->shared);
         e->failed = NULL;
     }
+}
+
+void store_apply(struct entry *e, struct resource *r) {
+    struct store *s = e->store;
+    bool is_new = !e->active && !e->warming;
+    r->updated_us = loop_wall_us(s->loop, loop_refresh_now(s->loop));
+    e->is_gone = false;
+    store_clear_error(e);
     timer_cancel(&e->fetch_timer);
     if (e->type == RES_CLUSTER) {
         stats_inc(s->cluster_manager, is_new ? CLUSTER_MANAGER_cluster_added : CLUSTER_MANAGER_cluster_modified);
@@ -310,8 +314,7 @@ void store_remove(struct entry *e) {
     if (e->type == RES_CLUSTER) {
         store_hosts_stop(e);
     }
-    xfree(e->error);
-    e->error = NULL;
+    store_clear_error(e);
     store_drop_if_unused(e);
 }
 

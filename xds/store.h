@@ -111,6 +111,7 @@ void store_set_active(struct entry *e, struct resource *r); /* takes r; NULL: re
 /* Apply one accepted resource (takes r). */
 void store_apply(struct entry *e, struct resource *r);
 void store_remove(struct entry *e);
+void store_clear_error(struct entry *e);           /* what was refused is of no interest any more */
 
 /* store_refs.c */
 void store_link(struct entry *owner, const struct resource *r, struct entry_vec *uses);

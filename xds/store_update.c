@@ -105,6 +105,7 @@ static bool take(struct source_client *c, const struct xds_update *u, const stru
         e->source = c->source;
     }
     if (has_equal_bytes(e, x->wire)) {
+        store_clear_error(e);
         return true;
     }
     bool is_wildcard = resource_types[u->type].is_full_state;

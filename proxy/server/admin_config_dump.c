@@ -1,6 +1,6 @@
 /* GET /config_dump: what is served, from the wire bytes of the resources, one element at a time so that nothing waits.
  * Threads: main. Spec: admin.v3 ConfigDump messages; parameters resource, mask, name_regex, include_eds.
- * An empty scoped-routes section is left out: routes are .configs[3], as runbooks have it. */
+ * The scoped-routes section, always empty here, comes with include_eds only: else routes are .configs[3], as runbooks have it. */
 #include <jansson.h>
 #include <stdio.h>
 #include <time.h>
@@ -24,7 +24,7 @@ struct dump_section {
     const char *dump;    /* message name in envoy.admin.v3 */
     const char *config;  /* the field of an element that holds the resource */
     enum resource_type type;
-    bool needs_eds, has_version;
+    bool is_full_only, has_version;
     struct dump_list lists[3];
 };
 static const struct dump_section sections[] = {
@@ -38,6 +38,10 @@ static const struct dump_section sections[] = {
       {0}}},
     {"ListenersConfigDump", "listener", RES_LISTENER, false, true,
      {{"static_listeners", "StaticListener", LIST_STATIC}, {"dynamic_listeners", "DynamicListener", LIST_GROUPED}, {0}}},
+    {"ScopedRoutesConfigDump", "scoped_route_configs", RES_SCOPED_ROUTE, true, false,
+     {{"inline_scoped_route_configs", "InlineScopedRouteConfigs", LIST_STATIC},
+      {"dynamic_scoped_route_configs", "DynamicScopedRouteConfigs", LIST_ACTIVE},
+      {0}}},
     {"RoutesConfigDump", "route_config", RES_ROUTE, false, false,
      {{"static_route_configs", "StaticRouteConfig", LIST_INLINE_ROUTES},
       {"dynamic_route_configs", "DynamicRouteConfig", LIST_ACTIVE},
@@ -238,7 +242,7 @@ static bool list_shown(const struct dump *d, const struct dump_list *l) {
 }
 
 static bool section_shown(const struct dump *d, const struct dump_section *s) {
-    if (s->needs_eds && !d->include_eds) {
+    if (s->is_full_only && !d->include_eds) {
         return false;
     }
     for (size_t i = 0; i < LISTS_MAX && s->lists[i].field; i++) {
@@ -420,7 +424,7 @@ static bool find_resource(struct dump *d, sv name) {
             if (sv_is(name, sections[i].lists[k].field)) {
                 d->only = &sections[i];
                 d->only_list = &sections[i].lists[k];
-                d->include_eds |= sections[i].needs_eds;
+                d->include_eds |= sections[i].is_full_only;
                 return true;
             }
         }
