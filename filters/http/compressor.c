@@ -17,11 +17,11 @@
     C(P, compressed)                   \
     C(P, content_length_too_small)     \
     C(P, not_compressed) C(P, total_compressed_bytes) C(P, total_uncompressed_bytes)
-#define HEADER_STATS(P, C, G, H, T)                                                           \
-    C(P, header_compressor_overshadowed)                                                      \
-    C(P, header_compressor_used)                                                              \
-    C(P, header_identity) C(P, header_not_valid) C(P, header_wildcard) C(P, no_accept_header) \
-        C(P, not_compressed_etag)
+#define HEADER_STATS(P, C, G, H, T)      \
+    C(P, header_compressor_overshadowed) \
+    C(P, header_compressor_used)         \
+    C(P, header_identity)                \
+    C(P, header_not_valid) C(P, header_wildcard) C(P, no_accept_header) C(P, not_compressed_etag)
 STATS_ENUM(DIRECTION, DIRECTION_STATS);
 STATS_GROUP(compressor_direction, DIRECTION, DIRECTION_STATS);
 STATS_ENUM(CHOICE, HEADER_STATS);
@@ -156,8 +156,9 @@ static void compile_response(struct compile_ctx *ctx, const HttpCompressor__Comp
     c->weaken_etag = r->weaken_etag_on_compress;
     c->has_status_header = r->status_header_enabled;
     uint32_t *codes = arena_new_array(ctx->arena, uint32_t, r->n_uncompressible_response_codes);
-    memcpy(codes, r->uncompressible_response_codes,
-           r->n_uncompressible_response_codes * sizeof(*codes));
+    for (size_t i = 0; i < r->n_uncompressible_response_codes; i++) {
+        codes[i] = r->uncompressible_response_codes[i];
+    }
     c->refused_codes = codes;
     c->refused_codes_n = r->n_uncompressible_response_codes;
 }
