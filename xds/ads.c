@@ -9,6 +9,7 @@
 #include <grpc/grpc_posix.h>
 #include <grpc/grpc_security.h>
 #include <grpc/slice.h>
+#include <grpc/support/log.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -52,6 +53,15 @@ struct ads_stream {
 
 /* ---- the pump ---- */
 
+static void on_grpc_log(gpr_log_func_args *a) {
+    static const enum log_level levels[] = {
+        [GPR_LOG_SEVERITY_DEBUG] = LOG_DEBUG, [GPR_LOG_SEVERITY_INFO] = LOG_INFO, [GPR_LOG_SEVERITY_ERROR] = LOG_WARN};
+    enum log_level l = levels[a->severity];
+    if (log_enabled(LOG_grpc, l)) {
+        log_write(LOG_grpc, l, a->file, a->line, "%s", a->message);
+    }
+}
+
 static struct {
     pthread_mutex_t lock;
     unsigned holders;             /* under lock */
@@ -78,6 +88,7 @@ static void *run_pump(void *arg) {
 void ads_hold(void) {
     pthread_mutex_lock(&pump.lock);
     if (pump.holders++ == 0) {
+        gpr_set_log_function(on_grpc_log);
         grpc_init();
         pump.queue = grpc_completion_queue_create_for_next(NULL);
         CHECK(pthread_create(&pump.thread, NULL, run_pump, pump.queue) == 0);

@@ -340,6 +340,8 @@ static void delta_on_verdict(struct subscription *sub, const struct discovery_re
     reply->error = error.n ? sv_dup(error) : NULL;
 }
 
+static void delta_on_expired(struct subscription *s, sv name) { drop_version(delta_of(s), name); }
+
 const struct subscription_ops delta_ops = {
     .make = delta_make,
     .free = delta_free,
@@ -354,4 +356,5 @@ const struct subscription_ops delta_ops = {
     .parse = discovery_parse_delta,
     .on_response = delta_on_response,
     .on_verdict = delta_on_verdict,
+    .on_expired = delta_on_expired,
 };

@@ -115,6 +115,9 @@ static void expire(struct xds_mux *m, enum resource_type t, uint64_t now) {
     }
     for (size_t i = 0; i < gone.n; i++) {
         map_remove(&m->ttls, ttl_key(gone.p[i]));
+        if (m->ops->on_expired) {
+            m->ops->on_expired(m, t, names.p[i]);
+        }
     }
     if (names.n) {
         struct xds_update u = {.type = t, .removed = names.p, .removed_n = (unsigned)names.n};

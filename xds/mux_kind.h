@@ -14,6 +14,7 @@ struct xds_mux_ops {
     void (*unwatch)(struct xds_mux *m, enum resource_type t, sv name);
     void (*pause)(struct xds_mux *m, enum resource_type t, bool pause);
     bool (*is_connected)(const struct xds_mux *m);
+    void (*on_expired)(struct xds_mux *m, enum resource_type t, sv name); /* its time to live passed; may be NULL */
 };
 
 struct ttl_entry;

@@ -32,7 +32,6 @@ struct sotw {
     bool were_names_sent;    /* one with names */
     bool is_dirty;           /* what is wanted changed since the last request */
     bool is_reply_due;
-    bool has_readded;
 };
 
 static struct sotw *sotw_of(struct subscription *s) { return (struct sotw *)s; }
@@ -92,7 +91,6 @@ static void sotw_watch(struct subscription *sub, sv name) {
         return;
     }
     w->is_readded = w->is_sent;
-    s->has_readded |= w->is_readded;
     s->watched_n++;
     s->is_dirty = true;
 }
@@ -137,7 +135,6 @@ static void forget_sent(struct sotw *s) {
             xfree(w);
         }
     }
-    s->has_readded = false;
 }
 
 static void reset_stream(struct sotw *s, bool is_up) {
@@ -163,14 +160,16 @@ static unsigned sotw_replies_due(const struct subscription *s) { return sotw_con
 
 static int by_name(const void *a, const void *b) { return sv_cmp(*(const sv *)a, *(const sv *)b); }
 
-/* The names to send, in bytewise order: equal interest makes equal bytes. */
-static void put_names(struct sotw *s, struct buf *out) {
+/* The names to send, in bytewise order: equal interest makes equal bytes. True: some are left for another request. */
+static bool put_names(struct sotw *s, struct buf *out) {
+    bool are_left = false;
     VEC(sv) names = {0};
     size_t it = 0;
     struct map_slot *slot;
     while ((slot = map_next(&s->names, &it))) {
         struct watch *w = slot->value;
         w->is_sent = w->refs > 0 && !w->is_readded;
+        are_left |= w->is_readded;
         if (w->is_sent) {
             *vec_push(&names) = slot->key;
         }
@@ -192,13 +191,14 @@ static void put_names(struct sotw *s, struct buf *out) {
     }
     s->were_names_sent |= names.n > 0;
     vec_fini(&names);
+    return are_left;
 }
 
 static void sotw_next_request(struct subscription *sub, sv node, struct buf *out) {
     struct sotw *s = sotw_of(sub);
     wire_put_string(out, FIELD_VERSION, sv_cstr(s->version));
     wire_put_string(out, FIELD_NODE, node);
-    put_names(s, out);
+    s->is_dirty = put_names(s, out);
     wire_put_string(out, FIELD_TYPE, sv_cstr(resource_types[s->type].type_url));
     wire_put_string(out, FIELD_NONCE, sv_cstr(s->nonce));
     if (!buf_empty(&s->error)) {
@@ -207,8 +207,6 @@ static void sotw_next_request(struct subscription *sub, sv node, struct buf *out
     }
     s->was_asked = true;
     s->is_reply_due = false;
-    s->is_dirty = s->has_readded; /* then once more, with them */
-    s->has_readded = false;
 }
 
 /* ---- responses ---- */
@@ -234,6 +232,11 @@ static void sotw_on_verdict(struct subscription *sub, const struct discovery_res
     replace_sv(&s->version, r->version);
 }
 
+static void sotw_on_expired(struct subscription *s, sv name) {
+    (void)s; /* one version for all: the server knows what it let expire */
+    (void)name;
+}
+
 const struct subscription_ops sotw_ops = {
     .make = sotw_make,
     .free = sotw_free,
@@ -248,4 +251,5 @@ const struct subscription_ops sotw_ops = {
     .parse = discovery_parse_sotw,
     .on_response = sotw_on_response,
     .on_verdict = sotw_on_verdict,
+    .on_expired = sotw_on_expired,
 };

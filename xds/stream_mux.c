@@ -217,6 +217,16 @@ static void on_rate_timer(struct timer *t) { send_next(CONTAINER_OF(t, struct st
 
 /* ---- receiving ---- */
 
+/* A response that only keeps resources alive does not tell all there are. */
+static bool has_heartbeat(const struct discovery_response *r) {
+    for (unsigned i = 0; i < r->resources_n; i++) {
+        if (!r->resources[i].wire.p) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void take(struct stream_mux *m, const struct discovery_response *r) {
     struct subscription *s = m->types[r->type];
     if (!s || !m->sub->on_response(s, r)) {
@@ -228,7 +238,7 @@ static void take(struct stream_mux *m, const struct discovery_response *r) {
     buf_init(&error);
     bool *accepted = xnew_array(bool, r->resources_n + 1);
     if (m->sub->is_wanted(s)) {
-        mux_deliver(&m->mux, r, m->opt.protocol == XDS_SOTW, accepted, &error);
+        mux_deliver(&m->mux, r, m->opt.protocol == XDS_SOTW && !has_heartbeat(r), accepted, &error);
     }
     m->sub->on_verdict(s, r, accepted, buf_pullup(&error, buf_len(&error)));
     xfree(accepted);
@@ -387,6 +397,13 @@ static void stream_pause(struct xds_mux *mux, enum resource_type t, bool pause) 
     }
 }
 
+static void stream_on_expired(struct xds_mux *mux, enum resource_type t, sv name) {
+    struct stream_mux *m = mux_of(mux);
+    if (m->types[t]) {
+        m->sub->on_expired(m->types[t], name);
+    }
+}
+
 static bool stream_is_connected(const struct xds_mux *mux) {
     return CONTAINER_OF(mux, struct stream_mux, mux)->is_connected;
 }
@@ -427,6 +444,7 @@ static const struct xds_mux_ops stream_mux_ops = {
     .unwatch = stream_unwatch,
     .pause = stream_pause,
     .is_connected = stream_is_connected,
+    .on_expired = stream_on_expired,
 };
 
 static void copy_options(struct stream_mux *m, const struct xds_mux_options *o) {

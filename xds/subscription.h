@@ -28,6 +28,8 @@ struct subscription_ops {
     bool (*on_response)(struct subscription *s, const struct discovery_response *r);
     /* What became of it: accepted[i] of its resources took effect; error empty: ACK, else NACK. */
     void (*on_verdict)(struct subscription *s, const struct discovery_response *r, const bool *accepted, sv error);
+    /* A resource's time to live passed: we have it no more. */
+    void (*on_expired)(struct subscription *s, sv name);
 };
 extern const struct subscription_ops sotw_ops, delta_ops;
 
