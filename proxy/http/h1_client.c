@@ -153,7 +153,10 @@ static void on_conn_end(struct codec *c, enum reset_reason why) {
         }
         return;
     }
-    h1_abort(h1, why, NULL);
+    /* A message cut short is the peer's fault; a connection that ends before one is not. */
+    bool is_cut = h1->rx != H1_RX_HEAD || conn_has_unread(h1->codec.conn);
+    bool by_peer = why == RESET_CONNECTION_TERMINATION;
+    h1_abort(h1, is_cut && by_peer ? RESET_PROTOCOL_ERROR : why, NULL);
 }
 
 /* --- requests --- */

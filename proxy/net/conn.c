@@ -672,9 +672,11 @@ const struct ssl_info *conn_ssl(const struct conn *c) {
 }
 
 sv conn_transport_failure(const struct conn *c) {
-    static _Thread_local char text[48];
+    static _Thread_local char text[96];
     if (c->connect_error_) {
-        int n = snprintf(text, sizeof(text), "delayed connect error: %d", -c->connect_error_);
+        char buf[64];
+        int n = snprintf(text, sizeof(text), "delayed connect error: %s",
+                         strerror_r(-c->connect_error_, buf, sizeof(buf)));
         return sv_from(text, (size_t)n);
     }
     return c->transport->ops->failure_reason(c->transport);

@@ -109,6 +109,8 @@ void conn_unread(struct conn *c, struct buf *data);
 void conn_write(struct conn *c, struct buf *data, bool end_stream);
 /* The out buffer itself, to append to directly; then conn_flush_later(). Watermarks are checked there. */
 static inline struct buf *conn_out(struct conn *c) { return &c->out_; }
+/* Bytes on_data has not taken yet. */
+static inline bool conn_has_unread(const struct conn *c) { return !buf_empty(&c->in_); }
 void conn_flush_later(struct conn *c);
 void conn_flush_now(struct conn *c);
 /* Close. LOCAL_CLOSE is raised synchronously for NO_FLUSH (after one try to send what is pending), ABORT_RESET, and when

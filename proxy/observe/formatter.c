@@ -313,15 +313,22 @@ static const struct {
 #undef X
 };
 
-static void write_flags(uint64_t flags, bool is_long, struct buf *out) {
-    bool any = false;
+static void write_those(uint64_t flags, bool is_long, bool *any, struct buf *out) {
     for (unsigned i = 0; i < FLAG_BITS && flags; i++) {
         if (flags >> i & 1) {
-            buf_append_sv(out, any ? SV(",") : SV(""));
+            buf_append_sv(out, *any ? SV(",") : SV(""));
             buf_append_sv(out, sv_cstr(is_long ? flag_names[i].longname : flag_names[i].name));
-            any = true;
+            *any = true;
         }
     }
+}
+
+/* In the order they arise: what refused another attempt comes before what ended the last one. */
+static void write_flags(uint64_t flags, bool is_long, struct buf *out) {
+    const uint64_t first = RESPONSE_FLAG(URX) | RESPONSE_FLAG(UO);
+    bool any = false;
+    write_those(flags & first, is_long, &any, out);
+    write_those(flags & ~first, is_long, &any, out);
     if (!any) {
         buf_lit(out, "-");
     }

@@ -69,11 +69,17 @@ static void normalise_host(struct stream *s) {
     headers_set(&s->request, HDR_authority, host);
 }
 
+/* application/grpc, or with a "+proto" behind it. */
+static bool is_grpc_type(sv type) {
+    sv grpc = SV("application/grpc");
+    return sv_starts(type, grpc) && (type.n == grpc.n || type.p[grpc.n] == '+');
+}
+
 static void note_request_kind(struct stream *s) {
     sv method = headers_get(&s->request, HDR_method);
     s->is_head = sv_eq(method, SV("HEAD"));
     s->is_connect = sv_eq(method, SV("CONNECT"));
-    s->is_grpc = sv_starts(headers_get(&s->request, HDR_content_type), SV("application/grpc"));
+    s->is_grpc = is_grpc_type(headers_get(&s->request, HDR_content_type));
     if (s->is_connect) {
         sv protocol = headers_get(&s->request, HDR_protocol);
         s->upgrade_type = protocol.n ? protocol : SV("CONNECT");
@@ -260,11 +266,9 @@ static void clean_trust_headers(struct stream *s, bool is_edge, bool is_internal
         return;
     }
     headers_remove(h, HDR_x_envoy_internal);
-    if (is_edge) {
-        remove_all(h, external_headers, ARRAY_LEN(external_headers));
-        for (unsigned i = 0; s->table && i < s->table->internal_only_n; i++) {
-            headers_remove_name(h, s->table->internal_only_headers[i]);
-        }
+    remove_all(h, external_headers, ARRAY_LEN(external_headers));
+    for (unsigned i = 0; s->table && i < s->table->internal_only_n; i++) {
+        headers_remove_name(h, s->table->internal_only_headers[i]);
     }
 }
 

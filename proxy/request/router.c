@@ -56,13 +56,38 @@ static void apply_response_mutations(struct router *r, struct headers *h) {
     header_mutations_apply(t->response_mutations, h, si);
 }
 
+/* The request's own URL: what a direct response of a status that needs a Location gives. */
+static sv own_url(struct router *r) {
+    return arena_printf(http_arena(&r->base), "%.*s://%.*s%.*s", SV_ARG(headers_get(r->headers, HDR_scheme)),
+                        SV_ARG(headers_get(r->headers, HDR_authority)), SV_ARG(headers_get(r->headers, HDR_path)));
+}
+
+/* Logs tell a rewriting redirect's new path, and the request's as the original one. */
+static void note_new_path(struct router *r, sv location) {
+    sv path = sv_skip(location, sv_find_sv(location, SV("://")) + 3);
+    size_t slash = sv_find(path, '/');
+    if (slash == SIZE_MAX) {
+        return;
+    }
+    if (!r->cfg->suppress_envoy_headers) {
+        headers_set(r->headers, HDR_x_envoy_original_path, headers_get(r->headers, HDR_path));
+    }
+    headers_set(r->headers, HDR_path, sv_skip(path, slash));
+}
+
 static void modify_direct(struct headers *h, void *arg) {
     struct router *r = arg;
     const struct route_entry *e = r->route;
     if (e->redirect) {
         bool is_tls = conn_ssl(info_of(r)->cx->conn) != NULL;
-        headers_set(h, HDR_location,
-                    route_redirect_location_for(e, r->headers, is_tls, info_of(r), http_arena(&r->base)));
+        sv to = route_redirect_location_for(e, r->headers, is_tls, info_of(r), http_arena(&r->base));
+        headers_set(h, HDR_location, to);
+        if (e->redirect->has_prefix_rewrite || e->redirect->regex.regex) {
+            note_new_path(r, to);
+        }
+    }
+    if (!e->redirect && (e->direct_status == 201 || e->direct_status / 100 == 3)) {
+        headers_set(h, HDR_location, own_url(r));
     }
     if (e->direct_content_type.n) {
         headers_set(h, HDR_content_type, e->direct_content_type);
@@ -180,7 +205,18 @@ static bool strict_check_fails(struct router *r) {
     return false;
 }
 
+static void set_tls_location(struct headers *h, void *arg) {
+    struct router *r = arg;
+    headers_set(h, HDR_location, route_tls_redirect_location(r->headers, http_arena(&r->base)));
+}
+
 static enum filter_headers_status no_route(struct router *r) {
+    if (r->base.stream->needs_tls) {
+        stats_inc(r->base.stream->hcm->stats, HCM_rq_redirect);
+        finish(r);
+        http_local_reply(&r->base, 301, SV_NULL, 0, SV("direct_response"), set_tls_location, r);
+        return FILTER_HEADERS_STOP;
+    }
     stats_inc(r->base.stream->hcm->stats, HCM_no_route);
     return refuse(r, 404, SV_NULL, RESPONSE_FLAG(NR), SV("route_not_found"));
 }

@@ -21,7 +21,7 @@ static bool take_ms(struct headers *h, enum header_id id, uint32_t *out) {
 }
 
 /* "10S" → 10000. RFC-like: at most eight digits and a unit. */
-static bool grpc_timeout_ms(sv v, uint64_t *out) {
+bool grpc_timeout_parse(sv v, uint64_t *out) {
     uint64_t n;
     if (!sv_eat_u64(&v, GRPC_TIMEOUT_DIGITS_MAX, &n) || v.n != 1) {
         return false;
@@ -58,7 +58,7 @@ static void apply_grpc(struct router *r) {
     }
     uint64_t ms = 0;
     sv v = headers_get(r->headers, HDR_grpc_timeout);
-    bool has = v.n && grpc_timeout_ms(v, &ms);
+    bool has = v.n && grpc_timeout_parse(v, &ms);
     uint64_t max = e->grpc_timeout_max_ms;
     uint64_t t = has ? ms : max;
     if (has && max && (t == 0 || t > max)) {
@@ -70,8 +70,12 @@ static void apply_grpc(struct router *r) {
     r->timeout_ms = t > UINT32_MAX ? UINT32_MAX : (uint32_t)t;
 }
 
-static void set_expected(struct router *r) {
+void router_set_expected_timeout(struct router *r) {
     uint32_t expected = r->timeout_ms;
+    if (expected && r->attempts > 1) { /* what is left of it */
+        uint64_t used = (loop_now_us(http_loop(&r->base)) - r->response_start_us) / 1000;
+        expected = used < expected ? expected - (uint32_t)used : 1;
+    }
     if (r->per_try_timeout_ms && (expected == 0 || r->per_try_timeout_ms < expected)) {
         expected = r->per_try_timeout_ms;
     }
@@ -83,8 +87,10 @@ static void set_expected(struct router *r) {
 void router_timeouts_read(struct router *r) {
     const struct route_entry *e = r->route;
     struct headers *h = r->headers;
-    r->timeout_ms = e->timeout_ms == UINT32_MAX ? ROUTE_TIMEOUT_DEFAULT_MS : e->timeout_ms;
-    apply_grpc(r);
+    if (!e->has_max_stream_duration) { /* with it, the stream's own limit counts (stream.c) */
+        r->timeout_ms = e->timeout_ms == UINT32_MAX ? ROUTE_TIMEOUT_DEFAULT_MS : e->timeout_ms;
+        apply_grpc(r);
+    }
     if (e->retry) {
         r->per_try_timeout_ms = e->retry->per_try_timeout_ms;
         r->per_try_idle_ms = e->retry->per_try_idle_timeout_ms;
@@ -107,5 +113,5 @@ void router_timeouts_read(struct router *r) {
     if (r->timeout_ms && r->per_try_timeout_ms >= r->timeout_ms) {
         r->per_try_timeout_ms = 0; /* the global timeout comes first */
     }
-    set_expected(r);
+    router_set_expected_timeout(r);
 }

@@ -3,6 +3,7 @@
  * Not here: what a response or failure means (router.c, retry.c). */
 #include "proxy/base/log.h"
 #include "proxy/request/router.h"
+#include "proxy/request/router_timeouts.h"
 #include "proxy/request/stream.h"
 
 static struct router *router_of(void *user) { return CAST(router, ROUTER_MAGIC, user); }
@@ -12,7 +13,9 @@ static struct stream_info *info_of(struct router *r) { return http_stream_info(&
 
 static void on_1xx(struct codec_stream *s, struct headers *h) {
     struct router *r = router_of(s->user);
-    http_encode_1xx(&r->base, h);
+    if (r->base.stream->cfg->proxy_100_continue) {
+        http_encode_1xx(&r->base, h);
+    }
 }
 
 static void note_first_byte(struct router *r) {
@@ -173,12 +176,7 @@ static void start_try_timer(struct router *r) {
 
 static void set_upstream_host(struct router *r) {
     const struct route_entry *e = r->route;
-    if (e->auto_host_rewrite && r->up.host->hostname.n) {
-        if (e->append_x_forwarded_host) {
-            headers_append(r->headers, HDR_x_forwarded_host, headers_get(r->headers, HDR_authority));
-        }
-        headers_set(r->headers, HDR_authority, r->up.host->hostname);
-    }
+    route_rewrite_auto_host(e, r->headers, !r->cfg->suppress_envoy_headers, r->up.host->hostname);
 }
 
 static void on_ready(void *user, struct codec_stream *s, struct conn *c, struct host *h) {
@@ -315,6 +313,9 @@ void router_attempt_start(struct router *r) {
     r->attempts++;
     struct stream_info *si = info_of(r);
     si->up.attempts = r->attempts;
+    if (r->attempts > 1) {
+        router_set_expected_timeout(r);
+    }
     if (r->route->vhost->include_request_attempt_count) {
         headers_set(r->headers, HDR_x_envoy_attempt_count, arena_printf(http_arena(&r->base), "%u", r->attempts));
     }

@@ -1,6 +1,7 @@
 /* A stream's life: codec callbacks in, filter walks, bytes out, timers, end.
  * Threads: worker-local; stream memory is recycled per thread.
  * Spec: Envoy's ConnectionManagerImpl::ActiveStream. Not here: the walk itself (filter_iter.c), header rules (conn_headers.c). */
+#include "proxy/request/router_timeouts.h"
 #include "proxy/request/stream.h"
 
 #include "proxy/base/log.h"
@@ -75,20 +76,26 @@ static void on_request_timer(struct timer *t) {
 static void on_headers_timer(struct timer *t) {
     struct stream *s = CONTAINER_OF(t, struct stream, headers_timer);
     stats_inc(s->hcm->stats, HCM_downstream_rq_header_timeout);
-    stream_local_reply(s, 408, SV("request header timeout"), RESPONSE_FLAG(DPE), SV("request_header_timeout"), NULL, NULL);
+    stream_local_reply(s, 408, SV("request header timeout"), 0, SV("request_header_timeout"), NULL, NULL);
+}
+
+static void set_deadline_exceeded(struct headers *h, void *arg) {
+    struct stream *s = arg;
+    if (s->is_grpc) {
+        headers_set(h, HDR_grpc_status, SV("4"));
+    }
 }
 
 static void on_max_duration(struct timer *t) {
     struct stream *s = CONTAINER_OF(t, struct stream, max_duration);
     stats_inc(s->hcm->stats, HCM_downstream_rq_max_duration_reached);
     if (s->enc.has_headers) {
-        s->info.flags |= RESPONSE_FLAG(UMSDR);
         s->info.response_code_details = SV("max_duration_timeout");
         stream_reset(s, RESET_LOCAL);
         return;
     }
-    stream_local_reply(s, s->saw_request_end ? 504 : 408, SV("downstream duration timeout"), RESPONSE_FLAG(UMSDR),
-                       SV("max_duration_timeout"), NULL, NULL);
+    stream_local_reply(s, s->saw_request_end ? 504 : 408, SV("downstream duration timeout"), 0, SV("max_duration_timeout"),
+                       set_deadline_exceeded, s);
 }
 
 void stream_touch(struct stream *s) { s->last_activity_us = loop_now_us(s->hcm->loop); }
@@ -272,11 +279,15 @@ void stream_resolve_route(struct stream *s) {
     }
     struct route_match_input in = {.headers = &s->request, .random = s->random, .scratch = &s->arena, .cx = s->info.cx,
                                    .si = &s->info, .is_connect = s->is_connect};
-    enum route_miss why;
+    enum route_miss why = ROUTE_FOUND;
     s->route = route_table_match(s->table, &in, &s->vhost, &why);
+    s->needs_tls = why == ROUTE_TLS_REDIRECT;
     if (!s->route) {
         return;
     }
+    sv name;
+    const struct virtual_cluster *vc = vhost_virtual_cluster(s->vhost, &s->request, &s->arena, &name);
+    s->info.virtual_cluster_name = vc && vc->matchers ? name : SV_NULL; /* the catch-all has none */
     s->info.route_name = s->route->name;
     s->info.vhost_name = s->route->vhost->name;
 }
@@ -289,6 +300,35 @@ static void request_ended(struct stream *s) {
     s->saw_request_end = true;
     s->info.last_rx_us = loop_now_us(s->hcm->loop);
     timer_cancel(&s->request_timer);
+}
+
+/* The client's grpc-timeout within the route's cap and offset; told on to the upstream. */
+static uint64_t grpc_duration_ms(struct stream *s, const struct route_entry *r, uint64_t ms) {
+    if (r->grpc_header_max_ms && ms > r->grpc_header_max_ms) {
+        ms = r->grpc_header_max_ms;
+    }
+    if (ms && r->grpc_header_offset_ms != UINT32_MAX) {
+        ms = ms > r->grpc_header_offset_ms ? ms - r->grpc_header_offset_ms : 0;
+    }
+    bool is_short = ms < 100000000; /* eight digits at most */
+    headers_set(&s->request, HDR_grpc_timeout,
+                arena_printf(&s->arena, "%llu%c", (unsigned long long)(is_short ? ms : ms / 1000), is_short ? 'm' : 'S'));
+    return ms;
+}
+
+static void apply_max_duration(struct stream *s, const struct route_entry *r) {
+    uint64_t ms = r->max_stream_duration_ms;
+    bool by_grpc = r->grpc_header_max_ms != UINT32_MAX && grpc_timeout_parse(headers_get(&s->request, HDR_grpc_timeout), &ms);
+    if (by_grpc) {
+        ms = grpc_duration_ms(s, r, ms);
+    } else if (r->max_stream_duration_ms == UINT32_MAX) {
+        return;
+    } else if (!ms) {
+        timer_cancel(&s->max_duration);
+        return;
+    }
+    uint64_t used_ms = (loop_now_us(s->hcm->loop) - s->info.start_us) / 1000;
+    timer_start(&s->max_duration, ms > used_ms ? ms - used_ms : 0);
 }
 
 /* Route-level timeouts replace the connection manager's. */
@@ -305,13 +345,7 @@ static void apply_route_timeouts(struct stream *s) {
             timer_cancel(&s->idle);
         }
     }
-    if (r->max_stream_duration_ms != UINT32_MAX) {
-        if (r->max_stream_duration_ms) {
-            timer_start(&s->max_duration, r->max_stream_duration_ms);
-        } else {
-            timer_cancel(&s->max_duration);
-        }
-    }
+    apply_max_duration(s, r);
     uint32_t limit = r->request_body_buffer_limit != UINT32_MAX ? r->request_body_buffer_limit
                                                                 : r->vhost->request_body_buffer_limit;
     if (limit != UINT32_MAX) {
@@ -483,6 +517,9 @@ static void response_ended(struct stream *s) {
 void stream_send_headers(struct stream *s, struct headers *h, bool end_stream) {
     if (!s->codec_stream) {
         return;
+    }
+    if (!s->saw_request_end && !s->upgrade_type.n) { /* nobody will read the rest of the request */
+        s->close_after = true;
     }
     conn_headers_mutate_response(s, h);
     stream_touch(s);

@@ -51,6 +51,7 @@ struct stream {
     bool is_head, is_grpc, is_connect, is_local_reply, is_destroyed, saw_request_end;
     bool response_started, response_ended, close_after, is_internal_request;
     bool is_upgraded;
+    bool needs_tls;                     /* the virtual host wants https: redirect */
     sv upgrade_type;
     uint32_t buffer_limit;
     uint64_t last_activity_us;

@@ -1,0 +1,239 @@
+"""The same request to sluice and to Envoy under one configuration: answers, what the upstream saw and the access log
+must agree, but for the reviewed rows of differences.yaml. Cases: cases/*.yaml."""
+
+import fnmatch
+import pathlib
+import re
+import socket
+
+import pytest
+import yaml
+
+from support import config
+from support.h2client import H2Client
+from support.rawhttp import Client, encode
+from support.upstream import Reply, ScriptedUpstream
+
+HERE = pathlib.Path(__file__).parent
+# Values that differ from run to run; their presence is compared all the same.
+VOLATILE = {"date", "x-request-id", "x-envoy-upstream-service-time"}
+QUIET_S = 0.3  # how long a request that must not be logged or answered is watched
+
+
+def load_cases():
+    for path in sorted((HERE / "cases").glob("*.yaml")):
+        for case in yaml.safe_load(path.read_text()):
+            yield pytest.param(case, id=f"{path.stem}/{case['name']}")
+
+
+def differences():
+    return yaml.safe_load((HERE / "differences.yaml").read_text()) or []
+
+
+# ---- the configuration ----
+
+def expand_cluster(spec):
+    spec = dict(spec)
+    ports, hostname = spec.pop("ports"), spec.pop("hostname", None)
+    extra = {"endpoint": {"hostname": hostname}} if hostname else {}
+    return config.cluster(spec.pop("name"), *[config.endpoint(int(p), **extra) for p in ports], **spec)
+
+
+def expand_listener(spec, template, log):
+    spec = dict(spec)
+    name, router = spec.pop("name"), spec.pop("router", {})
+    hcm = config.hcm(vhosts=template["virtual_hosts"], stat_prefix=name,
+                     access_log=[config.file_log(f"{log}.{name}", template["access_log_format"])], **spec)
+    hcm["typed_config"]["http_filters"] = [config.router(**router)]
+    return config.listener(hcm, name=name)
+
+
+def bootstrap(ports, log):
+    text = (HERE / "bootstrap.yaml").read_text()
+    for name, port in ports.items():
+        text = text.replace(f"@{name}@", str(port))
+    template = yaml.safe_load(text)
+    return config.bootstrap([expand_listener(s, template, log) for s in template["listeners"]],
+                            [expand_cluster(s) for s in template["clusters"]])
+
+
+class Side:
+    """One of the two proxies, with its access logs."""
+
+    def __init__(self, start, ports, directory):
+        self.log = directory / "access"
+        self.proxy = start(bootstrap(ports, self.log))
+        self.ports = {name: port for name, (_, port) in self.proxy.listeners().items()}
+        self.seen = {}
+
+    def new_lines(self, listener, count):
+        """Log lines of the listener since the last call, once there are `count`."""
+        before = self.seen.get(listener, 0)
+        lines = self.proxy.log_lines(f"{self.log}.{listener}", before + count, 3 if count else QUIET_S)
+        self.seen[listener] = len(lines)
+        return lines[before:]
+
+
+@pytest.fixture(scope="module")
+def pair(shared_sluice, shared_envoy, shared_upstream, tmp_path_factory):
+    refusing = socket.socket()
+    refusing.bind(("127.0.0.1", 0))
+    second = ScriptedUpstream()
+    ports = {"UP": shared_upstream.port, "UP2": second.port, "DEAD": refusing.getsockname()[1]}
+    yield [Side(start, ports, tmp_path_factory.mktemp(name))
+           for name, start in (("envoy", shared_envoy), ("sluice", shared_sluice))]
+    refusing.close()
+    second.stop()
+
+
+# ---- one request on one side ----
+
+def to_bytes(text):
+    return text.encode("latin-1") if isinstance(text, str) else text
+
+
+def make_reply(spec):
+    spec = dict(spec)
+    for key in ("raw", "body"):
+        if key in spec:
+            spec[key] = to_bytes(spec[key])
+    if "repeat" in spec:
+        spec["body"] = spec.get("body", b"x") * spec.pop("repeat")
+    if "chunks" in spec:
+        spec["chunks"] = [to_bytes(c) for c in spec["chunks"]]
+    for key in ("headers", "trailers"):
+        spec[key] = [tuple(map(str, h)) for h in spec.get(key, [])]
+    return Reply(**spec)
+
+
+def request_bytes(spec):
+    if "raw" in spec:
+        return to_bytes(spec["raw"])
+    body = to_bytes(spec.get("body", "")) * spec.get("repeat", 1)
+    headers = [tuple(map(str, h)) for h in spec.get("headers", [])]
+    return encode(spec.get("method", "GET"), spec.get("path", "/"), headers, body, spec.get("host", "test"))
+
+
+def mask(name, value):
+    if name == "x-envoy-expected-rq-timeout-ms" and value.isdigit():
+        return str(-(-int(value) // 100) * 100)  # a retry tells what is left
+    return "*" if name in VOLATILE else value
+
+
+def clean(headers):
+    """Sorted, lower-case, volatile values masked."""
+    return sorted((n.lower(), mask(n.lower(), v)) for n, v in headers)
+
+
+def describe(response):
+    return {"status": response.status, "reason": response.reason, "version": response.version,
+            "headers": clean(response.headers), "names": sorted(n for n, _ in response.headers),
+            "body": response.body, "trailers": sorted(response.trailers),
+            "interim": [(i.status, clean(i.headers)) for i in response.interim], "complete": response.is_complete}
+
+
+def read_answer(client, spec):
+    try:
+        return describe(client.read(spec.get("method") == "HEAD"))
+    except EOFError as end:
+        return {"closed": str(end)}
+    except TimeoutError:
+        return {"silent": True}
+
+
+def exchange(port, case):
+    specs = case.get("requests") or [case.get("request") or {}]
+    out = {"responses": []}
+    with Client(port, timeout=case.get("wait", 10)) as client:
+        if case.get("pipeline"):
+            client.send(b"".join(request_bytes(s) for s in specs))
+        for spec in specs:
+            if not case.get("pipeline"):
+                client.send(request_bytes(spec))
+            if spec.get("half_close"):
+                client.half_close()
+            out["responses"].append(read_answer(client, spec))
+            if "then" in spec:
+                client.send(to_bytes(spec["then"]))
+                out["responses"][-1]["after"] = client.exactly(spec["expect_bytes"])
+        if case.get("closes"):
+            out["closed"] = client.is_closed(3)
+    return out
+
+
+def exchange_h2(port, case):
+    with H2Client(port, timeout=case.get("wait", 10)) as client:
+        spec = case["h2"]
+        answer = client.request([tuple(map(str, h)) for h in spec["headers"]],
+                                to_bytes(spec.get("body", "")) * spec.get("repeat", 1),
+                                [tuple(map(str, h)) for h in spec.get("trailers", [])])
+    return {"status": answer.status, "headers": clean(answer.headers), "body": answer.body,
+            "trailers": clean(answer.trailers), "reset": answer.reset, "goaway": answer.goaway}
+
+
+def seen_request(request):
+    return {"line": f"{request.method} {request.target} {request.version}", "headers": clean(request.headers),
+            "names": sorted(n for n, _ in request.headers), "body": request.body,
+            "trailers": sorted(request.trailers), "complete": request.is_complete}
+
+
+def mask_ports(value, ports):
+    """The two sides listen on different ports, which show in some answers."""
+    if isinstance(value, dict):
+        return {k: mask_ports(v, ports) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [mask_ports(v, ports) for v in value]
+    if isinstance(value, str):
+        return re.sub(r"\b(" + "|".join(map(str, ports.values())) + r")\b", "PORT", value)
+    return value
+
+
+def run(side, upstream, case):
+    upstream.drop_all()
+    upstream.script(*[make_reply(r) for r in case.get("replies", [{}])])
+    listener = case.get("listener", "main")
+    answers = (exchange_h2 if "h2" in case else exchange)(side.ports[listener], case)
+    count = case.get("logs", len(case.get("requests", [1])))
+    lines = side.new_lines(listener, count)
+    return mask_ports({**answers, "upstream": [seen_request(r) for r in upstream.requests], "log": lines}, side.ports)
+
+
+# ---- comparing ----
+
+def flatten(value, path=""):
+    if isinstance(value, dict):
+        return {p: v for k, item in value.items() for p, v in flatten(item, f"{path}.{k}" if path else k).items()}
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return {p: v for i, item in enumerate(value) for p, v in flatten(item, f"{path}[{i}]").items()}
+    return {path: value}
+
+
+def compare(envoy, sluice):
+    """{path: (Envoy's value, sluice's)} of what differs."""
+    a, b = flatten(envoy), flatten(sluice)
+    return {p: (a.get(p, "absent"), b.get(p, "absent")) for p in sorted(a.keys() | b.keys()) if a.get(p) != b.get(p)}
+
+
+def show(found):
+    return "\n".join(f"{path}\n   envoy: {a!r}\n  sluice: {b!r}" for path, (a, b) in found.items())
+
+
+@pytest.mark.parametrize("case", load_cases())
+def test_parity(pair, shared_upstream, case, request):
+    envoy, sluice = (run(side, shared_upstream, case) for side in pair)
+    found = compare(envoy, sluice)
+    name = request.node.callspec.id
+    reviewed = [d for d in differences() if fnmatch.fnmatchcase(name, d["case"])]
+    allowed = {path for path in found for d in reviewed for p in d["paths"] if fnmatch.fnmatchcase(path, p.replace("[", "[[]"))}
+    unexplained = {path: pair_ for path, pair_ in found.items() if path not in allowed}
+    assert not unexplained, f"{name}\n{show(unexplained)}"
+    stale = [d["case"] for d in reviewed if d["case"] == name and not found]
+    assert not stale, f"{name} no longer differs: remove its row from differences.yaml"
+
+
+def test_every_difference_has_a_reason_and_a_case():
+    names = [p.id for p in load_cases()]
+    assert len(names) == len(set(names))
+    for row in differences():
+        assert row["reason"].strip() and row["paths"], row
+        assert any(fnmatch.fnmatchcase(n, row["case"]) for n in names), f"no case {row['case']}"
