@@ -26,6 +26,8 @@ static struct stats_scope *codec_scope(struct compile_ctx *ctx, const struct clu
     return s;
 }
 
+static void free_side_codes(void *arg) { cluster_side_codes_free(arg); }
+
 void cluster_stats_compile(struct compile_ctx *ctx, struct cluster_config *c) {
     sv prefix = arena_printf(ctx->arena, "cluster.%.*s.", SV_ARG(c->observability_name));
     struct stats_tag tag = {SV("envoy.cluster_name"), c->observability_name};
@@ -34,9 +36,7 @@ void cluster_stats_compile(struct compile_ctx *ctx, struct cluster_config *c) {
     c->h1_stats = codec_scope(ctx, c, &h1_stats_group, "http1.");
     c->h2_stats = codec_scope(ctx, c, &h2_stats_group, "http2.");
     c->rq_codes = codes(ctx, c->stats, "upstream_rq_");
-    c->internal_codes = codes(ctx, c->stats, "internal.upstream_rq_");
-    c->external_codes = codes(ctx, c->stats, "external.upstream_rq_");
-    c->canary_codes = codes(ctx, c->stats, "canary.upstream_rq_");
+    arena_on_fini(ctx->arena, free_side_codes, c);
 }
 
 /* ---- cluster_type ---- */

@@ -363,9 +363,12 @@ static void count_code(struct router *r, unsigned status) {
     const struct cluster_config *c = r->cluster->cfg;
     stats_codes_inc(c->rq_codes, status);
     stats_inc(r->cluster->stats, CLUSTER_upstream_rq_completed);
-    struct stats_codes *side = r->base.stream->is_internal_request ? c->internal_codes : c->external_codes;
-    if (side && r->cfg->dynamic_stats) {
-        stats_codes_inc(side, status);
+    if (r->cfg->dynamic_stats) {
+        enum cluster_side side = r->base.stream->is_internal_request ? CLUSTER_SIDE_INTERNAL : CLUSTER_SIDE_EXTERNAL;
+        stats_codes_inc(cluster_side_codes(c, side), status);
+        if (r->up.host && r->up.host->is_canary) {
+            stats_codes_inc(cluster_side_codes(c, CLUSTER_SIDE_CANARY), status);
+        }
     }
 }
 

@@ -62,3 +62,28 @@ slot_t cluster_transport_slot(const struct cluster_config *c, const struct host_
     }
     return c->transport;
 }
+
+/* ---- response codes by side ---- */
+
+struct stats_codes *cluster_side_codes(const struct cluster_config *c, enum cluster_side side) {
+    static const char *const leads[CLUSTER_SIDES] = {"internal.upstream_rq_", "external.upstream_rq_", "canary.upstream_rq_"};
+    struct stats_codes **at = (struct stats_codes **)(uintptr_t)&c->side_codes[side];
+    struct stats_codes *have = __atomic_load_n(at, __ATOMIC_ACQUIRE);
+    if (LIKELY(have)) {
+        return have;
+    }
+    struct stats_codes *made = stats_codes_new(c->stats, leads[side]);
+    if (__atomic_compare_exchange_n(at, &have, made, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        return made;
+    }
+    stats_codes_free(made); /* another worker was first */
+    return have;
+}
+
+void cluster_side_codes_free(struct cluster_config *c) {
+    for (unsigned i = 0; i < CLUSTER_SIDES; i++) {
+        if (c->side_codes[i]) {
+            stats_codes_free(c->side_codes[i]);
+        }
+    }
+}

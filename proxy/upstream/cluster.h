@@ -28,6 +28,8 @@ enum upstream_protocol {
 };
 enum { PRIORITY_DEFAULT, PRIORITY_HIGH, PRIORITIES };
 
+enum cluster_side { CLUSTER_SIDE_INTERNAL, CLUSTER_SIDE_EXTERNAL, CLUSTER_SIDE_CANARY, CLUSTER_SIDES };
+
 /* Circuit breakers: process-wide limits (CircuitBreakers.Thresholds). */
 struct breaker {
     uint32_t max_connections, max_pending, max_requests, max_retries; /* 1024, 1024, 1024, 3 */
@@ -112,7 +114,8 @@ struct cluster_config {
     /* upstream/outlier.h; NULL: none. Set before the config is shared */
     struct outlier_detector *detector;
     struct stats_codes *rq_codes; /* upstream_rq_* */
-    struct stats_codes *internal_codes, *external_codes, *canary_codes;
+    /* internal., external., canary. upstream_rq_*: shared, atomic; made when first counted, by cluster_side_codes() */
+    struct stats_codes *side_codes[CLUSTER_SIDES];
 };
 
 struct worker;
@@ -175,6 +178,10 @@ struct host *cluster_view_pick(struct cluster_view *v, struct lb_context *ctx,
 bool cluster_view_drop(struct cluster_view *v, struct rng *rng);
 /* The transport factory slot for an entry. */
 slot_t cluster_transport_slot(const struct cluster_config *c, const struct host_entry *e);
+
+/* The response-code counters of one side. Any thread. */
+struct stats_codes *cluster_side_codes(const struct cluster_config *c, enum cluster_side side);
+void cluster_side_codes_free(struct cluster_config *c); /* with the config */
 
 /* Circuit breakers. Each _try takes one unit unless the limit is reached. */
 bool breaker_try(uint32_t *used, uint32_t max);
