@@ -98,6 +98,8 @@ def stop_sluice(child):
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+        if child.returncode:
+            sys.exit(f"gateway: sluice ended with {child.returncode}, not with 0")
 
 
 def is_ready(url):
