@@ -1,11 +1,11 @@
 """A scripted control plane: SotW and delta xDS, aggregated and per type, over TCP (port 0) or a UNIX socket.
 
     with AdsServer() as ads:
-        ads.set(CLUSTER, "v1", [cluster_message, …])      # pushed to every stream that wants it
+        ads.set(CLUSTER, "v1", [{"name": "a", …}, …])      # pushed to every stream that wants it
         request = ads.wait(lambda r: r.type_url == CLUSTER and r.response_nonce)
 
-Requests are kept in order in `ads.requests`, each with its method, stream number and metadata. Resources are messages or
-ready-made Resource wrappers. Nothing here sleeps: every wait ends when its condition holds or fails after a limit.
+Requests are kept in order in `ads.requests`, each with its stream (method, number, metadata). Resources are messages, dicts
+as in JSON, or ready-made Resource wrappers. Nothing here sleeps: every wait ends when its condition holds or fails after a limit.
 """
 import threading
 import time
@@ -16,8 +16,13 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
-from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
+# Messages that resources given as dicts may hold in an Any.
+from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2  # noqa: F401
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2  # noqa: F401
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2  # noqa: F401
 from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf import json_format
 
 PREFIX = "type.googleapis.com/"
 CLUSTER = PREFIX + "envoy.config.cluster.v3.Cluster"
@@ -44,6 +49,10 @@ METHODS = {
     "Routes": ROUTE,
 }
 WAIT_S = 20
+
+
+def message_of(type_url, resource):
+    return json_format.ParseDict(resource, MESSAGES[type_url]()) if isinstance(resource, dict) else resource
 
 
 def name_of(message):
@@ -164,9 +173,9 @@ class AdsServer:
     # ---- resources ----
 
     def set(self, type_url, version, resources, push=True):
-        """All resources of a type from now on: messages, or (name, message) pairs."""
+        """All resources of a type from now on."""
         with self.lock:
-            named = dict(r if isinstance(r, tuple) else (name_of(r), r) for r in resources)
+            named = {name_of(m): m for m in (message_of(type_url, r) for r in resources)}
             self.state[type_url] = (version, {name: (version, message) for name, message in named.items()})
             if push and type_url not in self.held:
                 self._push(type_url)
@@ -175,7 +184,7 @@ class AdsServer:
         """Change some resources only: the others keep their own version (delta sends what changed)."""
         with self.lock:
             resources = dict(self.state.get(type_url, ("", {}))[1])
-            for message in changed:
+            for message in (message_of(type_url, r) for r in changed):
                 resources[name_of(message)] = (version, message)
             for name in removed:
                 resources.pop(name, None)
