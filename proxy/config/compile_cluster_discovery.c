@@ -4,7 +4,6 @@
 #include "protos/gen/clusters_dns.pb-c.h"
 #include "proxy/config/cluster_compile.h"
 #include "proxy/config/config.h"
-#include "proxy/http/codec_stats.h"
 #include "proxy/upstream/dns.h"
 #include "proxy/upstream/outlier.h"
 
@@ -16,27 +15,15 @@ static struct stats_codes *codes(struct compile_ctx *ctx, struct stats_scope *sc
     return c;
 }
 
-static struct stats_scope *codec_scope(struct compile_ctx *ctx, const struct cluster_config *c, const struct stats_group *g,
-                                       const char *tail) {
-    struct stats_tag tag = {SV("envoy.cluster_name"), c->observability_name};
-    sv prefix = arena_printf(ctx->arena, "cluster.%.*s.%s", SV_ARG(c->observability_name), tail);
-    sv tag_prefix = arena_printf(ctx->arena, "cluster.%s", tail);
-    struct stats_scope *s = stats_scope_get_tagged(ctx->stats, g, prefix, tag_prefix, &tag, 1);
-    arena_on_fini(ctx->arena, (void (*)(void *))stats_scope_unref, s);
-    return s;
-}
-
-static void free_side_codes(void *arg) { cluster_side_codes_free(arg); }
+static void free_lazy_stats(void *arg) { cluster_lazy_stats_free(arg); }
 
 void cluster_stats_compile(struct compile_ctx *ctx, struct cluster_config *c) {
     sv prefix = arena_printf(ctx->arena, "cluster.%.*s.", SV_ARG(c->observability_name));
     struct stats_tag tag = {SV("envoy.cluster_name"), c->observability_name};
     c->stats = stats_scope_get_tagged(ctx->stats, &cluster_stats_group, prefix, SV("cluster."), &tag, 1);
     arena_on_fini(ctx->arena, (void (*)(void *))stats_scope_unref, c->stats);
-    c->h1_stats = codec_scope(ctx, c, &h1_stats_group, "http1.");
-    c->h2_stats = codec_scope(ctx, c, &h2_stats_group, "http2.");
     c->rq_codes = codes(ctx, c->stats, "upstream_rq_");
-    arena_on_fini(ctx->arena, free_side_codes, c);
+    arena_on_fini(ctx->arena, free_lazy_stats, c);
 }
 
 /* ---- cluster_type ---- */

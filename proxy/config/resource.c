@@ -108,8 +108,11 @@ static void on_resource_free(struct shared *s) {
 }
 
 static struct resource *resource_new(enum resource_type t, sv name, sv version, sv wire) {
+    /* One block holds a small resource of the common kinds: clusters and endpoints come by the ten thousand. */
+    static const unsigned compiled_bytes[RES_TYPES] = {[RES_CLUSTER] = 1400, [RES_ENDPOINTS] = 420};
     struct arena a;
-    arena_init(&a, wire.n + 512 < 4096 ? wire.n + 512 : 4096);
+    size_t bytes = wire.n + sizeof(struct resource) + 128 + (compiled_bytes[t] ? compiled_bytes[t] : 512);
+    arena_init(&a, bytes < 4096 ? bytes : 4096);
     struct resource *r = arena_new(&a, struct resource);
     shared_init(&r->shared, on_resource_free);
     r->type = t;

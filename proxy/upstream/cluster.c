@@ -4,6 +4,9 @@
  * Not here: the worker's view (cluster_view.c), compiling (config/). */
 #include "proxy/upstream/cluster.h"
 
+#include "proxy/base/buf.h"
+#include "proxy/http/codec_stats.h"
+
 STATS_GROUP(cluster, CLUSTER, CLUSTER_STATS);
 STATS_GROUP(breaker, BREAKER, BREAKER_STATS);
 
@@ -80,10 +83,35 @@ struct stats_codes *cluster_side_codes(const struct cluster_config *c, enum clus
     return have;
 }
 
-void cluster_side_codes_free(struct cluster_config *c) {
+struct stats_scope *cluster_codec_stats(const struct cluster_config *c, bool is_h2) {
+    struct stats_scope **at = (struct stats_scope **)(uintptr_t)&c->codec_stats[is_h2];
+    struct stats_scope *have = __atomic_load_n(at, __ATOMIC_ACQUIRE);
+    if (have) {
+        return have;
+    }
+    struct buf BUF_AUTO prefix;
+    buf_init(&prefix);
+    buf_printf(&prefix, "cluster.%.*s.http%d.", SV_ARG(c->observability_name), is_h2 ? 2 : 1);
+    struct stats_tag tag = {SV("envoy.cluster_name"), c->observability_name};
+    struct stats_scope *made =
+        stats_scope_get_tagged(stats_scope_store(c->stats), is_h2 ? &h2_stats_group : &h1_stats_group,
+                               buf_pullup(&prefix, buf_len(&prefix)), is_h2 ? SV("cluster.http2.") : SV("cluster.http1."), &tag, 1);
+    if (__atomic_compare_exchange_n(at, &have, made, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        return made;
+    }
+    stats_scope_unref(made); /* another worker was first */
+    return have;
+}
+
+void cluster_lazy_stats_free(struct cluster_config *c) {
     for (unsigned i = 0; i < CLUSTER_SIDES; i++) {
         if (c->side_codes[i]) {
             stats_codes_free(c->side_codes[i]);
+        }
+    }
+    for (unsigned i = 0; i < ARRAY_LEN(c->codec_stats); i++) {
+        if (c->codec_stats[i]) {
+            stats_scope_unref(c->codec_stats[i]);
         }
     }
 }

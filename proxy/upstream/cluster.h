@@ -110,7 +110,7 @@ struct cluster_config {
     double per_upstream_preconnect_ratio;
     struct stats_scope *stats; /* cluster.<observability name>. */
     /* …http1., …http2. (http/codec_stats.h); NULL: not counted */
-    struct stats_scope *h1_stats, *h2_stats;
+    struct stats_scope *codec_stats[2]; /* …http1., …http2. (http/codec_stats.h): atomic; made with the first codec */
     /* upstream/outlier.h; NULL: none. Set before the config is shared */
     struct outlier_detector *detector;
     struct stats_codes *rq_codes; /* upstream_rq_* */
@@ -181,7 +181,9 @@ slot_t cluster_transport_slot(const struct cluster_config *c, const struct host_
 
 /* The response-code counters of one side. Any thread. */
 struct stats_codes *cluster_side_codes(const struct cluster_config *c, enum cluster_side side);
-void cluster_side_codes_free(struct cluster_config *c); /* with the config */
+/* "cluster.<name>.http1." or, is_h2, "http2.". Any thread. */
+struct stats_scope *cluster_codec_stats(const struct cluster_config *c, bool is_h2);
+void cluster_lazy_stats_free(struct cluster_config *c); /* with the config */
 
 /* Circuit breakers. Each _try takes one unit unless the limit is reached. */
 bool breaker_try(uint32_t *used, uint32_t max);

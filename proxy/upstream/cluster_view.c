@@ -379,11 +379,11 @@ void cluster_view_retire(struct cluster_view *v) {
 
 const struct codec_stats *cluster_view_codec_stats(struct cluster_view *v) {
     struct codec_stats *st = &v->codec_stats_;
-    if (!st->h1 && v->cfg->h1_stats) {
-        st->h1 = stats_shard(v->cfg->h1_stats, v->loop->thread_index);
+    if (!st->h1 && v->cfg->stats) {
+        st->h1 = stats_shard(cluster_codec_stats(v->cfg, false), v->loop->thread_index);
     }
-    if (!st->h2 && v->cfg->h2_stats) {
-        st->h2 = stats_shard(v->cfg->h2_stats, v->loop->thread_index);
+    if (!st->h2 && v->cfg->stats) {
+        st->h2 = stats_shard(cluster_codec_stats(v->cfg, true), v->loop->thread_index);
     }
     return st;
 }
