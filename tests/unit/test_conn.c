@@ -699,7 +699,7 @@ static void connect_failure_is_told(void **state) {
     s.c = conn_connect(&loop, &bound, NULL, NULL, transport_raw_new(), &failing, &s, &err);
     turns(2);
     assert_ptr_equal(failed, s.c);
-    assert_string_equal(failure, "delayed connect error: 111");
+    assert_string_equal(failure, "delayed connect error: Connection refused");
     close(fd);
 }
 

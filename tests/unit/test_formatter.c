@@ -487,7 +487,7 @@ static void test_flags(void **state) {
     si.flags = RESPONSE_FLAG(UF) | RESPONSE_FLAG(URX);
     assert_string_equal(
         text_of(formatter_compile(&f.ctx, SV("%RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG%"), false)),
-        "UF,URX UpstreamConnectionFailure,UpstreamRetryLimitExceeded");
+        "URX,UF UpstreamRetryLimitExceeded,UpstreamConnectionFailure");
     si.flags = (1ull << FLAG_BITS) - 1; /* longer than the small buffer */
     const char *all = text_of(formatter_compile(&f.ctx, SV("%RESPONSE_FLAGS_LONG%"), false));
     assert_true(strlen(all) > 512);
