@@ -10,6 +10,8 @@
 #include "proxy/base/mem.h"
 #include "proxy/base/version.h"
 #include "proxy/config/bootstrap.h"
+#include "proxy/net/tls.h"
+#include "proxy/net/transport.h"
 #include "proxy/server/bootstrap_check.h"
 #include "proxy/server/observe_wiring.h"
 #include "proxy/server/server.h"
@@ -47,6 +49,9 @@ static void run_config(void *arg) {
         loop_run_nowait(&p->config_loop);
     }
     loop_fini(&p->config_loop);
+    transport_read_chunk_drop();
+    tls_thread_drop();
+    chunk_cache_trim();
     crash_thread_end();
 }
 
@@ -182,6 +187,13 @@ static int validate(struct program *p, struct diag *d) {
     return 0;
 }
 
+static void free_names(struct config *c) {
+    names_free(c->listeners);
+    names_free(c->routes);
+    names_free(c->clusters);
+    names_free(c->transports);
+}
+
 static int serve(struct program *p, struct diag *d) {
     if (!init_store(p, false, d)) {
         return fail(p, d, "initializing config");
@@ -193,6 +205,7 @@ static int serve(struct program *p, struct diag *d) {
     loop_stop(&p->config_loop);
     uv_thread_join(&p->config_thread);
     server_fini(&p->server);
+    free_names(&p->store.config); /* the last snapshots are gone */
     return rc;
 }
 

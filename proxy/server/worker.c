@@ -326,10 +326,10 @@ static void release(struct worker *w) {
     free_pages(w->cluster_pages, w->cluster_pages_n);
     free_pages(w->route_pages, w->route_pages_n);
     loop_fini(&w->loop);
-    chunk_cache_trim();
     transport_read_chunk_drop();
     splice_cache_trim();
     tls_thread_drop();
+    chunk_cache_trim(); /* last: the others give their chunks to it */
     runtime_thread_release();
 }
 
