@@ -55,9 +55,9 @@ LINKOPTS = [
 
 # What the `/* link: … */` line of a test asks for (make reads it from the file, Bazel cannot).
 TEST_LINKOPTS = {
-    "test_tls": ["-Wl,--wrap=conn_transport_ready,--wrap=conn_transport_failed"],
-    "test_tls_context": ["-Wl,--wrap=conn_transport_ready,--wrap=conn_transport_failed"],
-    "test_tls_data": ["-Wl,--wrap=conn_transport_ready,--wrap=conn_transport_failed"],
+    "test_tls": ["-Wl,--wrap=conn_transport_ready,--wrap=conn_transport_failed", "-Wl,--wrap=conn_transport_want_write,--wrap=conn_resume"],
+    "test_tls_context": ["-Wl,--wrap=conn_transport_ready,--wrap=conn_transport_failed", "-Wl,--wrap=conn_transport_want_write,--wrap=conn_resume"],
+    "test_tls_data": ["-Wl,--wrap=conn_transport_ready,--wrap=conn_transport_failed", "-Wl,--wrap=conn_transport_want_write,--wrap=conn_resume"],
 }
 
 def _level(folder):
