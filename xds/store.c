@@ -388,6 +388,7 @@ void store_init(struct store *s, const struct store_options *o) {
     s->listener_manager = shard(s, &listener_manager_stats_group, "listener_manager.");
     s->cds_version = xstrdup("");
     s->lds_version = xstrdup("");
+    s->config.server_stats = shard(s, &server_stats_group, "server.");
     s->cds_scope = stats_scope_get(o->stats, &xds_stats_group, SV("cluster_manager.cds."));
     s->lds_scope = stats_scope_get(o->stats, &xds_stats_group, SV("listener_manager.lds."));
 }
@@ -419,4 +420,18 @@ void store_fini(struct store *s) {
     xfree(s->socket_error);
     stats_scope_unref(s->cds_scope);
     stats_scope_unref(s->lds_scope);
+}
+
+void store_free_names(struct store *s) {
+    names_free(s->config.listeners);
+    names_free(s->config.routes);
+    names_free(s->config.clusters);
+    names_free(s->config.transports);
+    size_t it = 0;
+    struct map_slot *slot;
+    while ((slot = map_next(&s->config.told, &it))) {
+        char *key = (char *)(uintptr_t)slot->key.p;
+        xfree(key);
+    }
+    map_fini(&s->config.told);
 }

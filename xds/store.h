@@ -86,6 +86,7 @@ struct store {
 
 void store_init(struct store *s, const struct store_options *o);
 void store_fini(struct store *s);
+void store_free_names(struct store *s); /* last of all: resources that workers held release their slots when they go */
 
 /* A resource of the bootstrap. False: errors are in d. */
 bool store_add_static(struct store *s, enum resource_type t, sv wire, struct diag *d);

@@ -162,13 +162,7 @@ const void *compile_any(struct compile_ctx *ctx, sv name, const void *any_msg, c
     return m;
 }
 
-void compile_unhonoured(struct compile_ctx *ctx, const char *field) {
-    struct config *c = ctx->build->config;
-    diag_warn(ctx->diag, "%s has no effect here", field);
-    if (c->on_unhonoured) {
-        c->on_unhonoured(c->user, diag_path(ctx->diag), field);
-    }
-}
+void compile_unhonoured(struct compile_ctx *ctx, const char *field) { diag_warn(ctx->diag, "%s has no effect here", field); }
 
 /* ---- data sources ---- */
 

@@ -48,8 +48,9 @@ struct config {
     sv node_cluster, node_id, node_zone;
     /* Is this cluster known (static, active or warming)? */
     bool (*has_cluster)(void *user, sv name);
-    void (*on_unhonoured)(void *user, sv path, const char *field);
     void *user;
+    struct stats_shard *server_stats; /* "server.", this thread's; NULL in tests */
+    struct map told;                  /* warnings already logged; keys are heap copies */
 };
 
 /* Compile one resource; its name comes from the message when `name` is empty. `prev`: the resource being replaced (may be

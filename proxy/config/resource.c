@@ -19,6 +19,7 @@
 #include "proxy/config/config.h"
 #include "proxy/net/tls_cert.h"
 #include "proxy/route/route_table.h"
+#include "proxy/stats/stats_server.h"
 
 const struct resource_type_info resource_types[RES_TYPES] = {
 #define X(id, short_name, proto, is_full) [RES_##id] = {short_name, proto, "type.googleapis.com/" proto, is_full},
@@ -198,6 +199,24 @@ static void keep_lists(struct resource *r, const struct config_build *b) {
     r->transports_n = (unsigned)b->transports->v.n;
 }
 
+#define WARNINGS_REMEMBERED_MAX 4096u
+
+/* Each warning is logged once, and all are counted: settings without effect, unknown fields. */
+static void tell_warnings(struct config *c, const struct resource *r, bool is_static, const struct diag *d) {
+    for (const struct diag_warning *w = d->warning_list_; w; w = w->next) {
+        bool is_unknown = sv_contains(w->text, SV("unknown field"));
+        if (is_unknown && c->server_stats) {
+            stats_inc(c->server_stats, is_static ? SERVER_static_unknown_fields : SERVER_dynamic_unknown_fields);
+        }
+        if (map_get(&c->told, w->text) || map_count(&c->told) >= WARNINGS_REMEMBERED_MAX) {
+            continue;
+        }
+        sv kept = sv_from(sv_dup(w->text), w->text.n);
+        map_put(&c->told, kept, c);
+        log_warn(LOG_config, "%s '%.*s': %.*s", resource_types[r->type].short_name, SV_ARG(r->name), SV_ARG(kept));
+    }
+}
+
 struct resource *resource_compile(struct config *c, enum resource_type t, sv name, sv version, sv wire, bool is_static,
                                   const struct resource *prev, struct diag *d) {
     struct resource *r = resource_new(t, name, version, wire);
@@ -214,6 +233,7 @@ struct resource *resource_compile(struct config *c, enum resource_type t, sv nam
         shared_unref(&r->shared);
         return NULL;
     }
+    tell_warnings(c, r, is_static, d);
     return r;
 }
 
