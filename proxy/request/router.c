@@ -8,6 +8,7 @@
 #include "proxy/base/mem.h"
 #include "proxy/base/runtime.h"
 #include "proxy/observe/formatter.h"
+#include "proxy/request/mirror.h"
 #include "proxy/request/router_timeouts.h"
 #include "proxy/request/stream.h"
 
@@ -251,9 +252,12 @@ static enum filter_headers_status start_request(struct router *r, bool end_strea
     router_timeouts_read(r);
     r->retry = retry_state_new(r->route->retry, r->headers, http_arena(&r->base), r->priority);
     apply_request_mutations(r);
-    r->body_ended = end_stream;
+    r->body_ended = r->is_headers_only = end_stream;
     if (end_stream && r->timeout_ms) {
         timer_start(&r->global_timer, r->timeout_ms);
+    }
+    if (UNLIKELY(r->route->mirrors_n)) {
+        r->mirrors = mirrors_start(&r->base, r->route, r->headers, r->timeout_ms, end_stream);
     }
     router_attempt_start(r);
     return FILTER_HEADERS_STOP;
@@ -322,6 +326,9 @@ static void take_body(struct router *r, struct buf *data) {
 
 static enum filter_data_status decode_data(struct http_filter *f, struct buf *data, bool end_stream) {
     struct router *r = router_of(f);
+    if (r->mirrors) {
+        mirrors_data(r->mirrors, data, end_stream);
+    }
     if (r->is_done) {
         buf_clear(data);
         return FILTER_DATA_STOP_NO_BUFFER;
@@ -345,6 +352,9 @@ static enum filter_data_status decode_data(struct http_filter *f, struct buf *da
 
 static enum filter_trailers_status decode_trailers(struct http_filter *f, struct headers *t) {
     struct router *r = router_of(f);
+    if (r->mirrors) {
+        mirrors_trailers(r->mirrors, t);
+    }
     if (r->is_done) {
         return FILTER_TRAILERS_STOP;
     }
@@ -627,6 +637,7 @@ static void init(struct http_filter *f) {
 static void destroy(struct http_filter *f) {
     struct router *r = router_of(f);
     finish(r);
+    mirrors_end(r->mirrors);
     if (r->up.is_active && r->cluster) {
         stats_inc(r->cluster->stats, r->up.stream ? CLUSTER_upstream_rq_tx_reset : CLUSTER_upstream_rq_cancelled);
     }

@@ -41,11 +41,13 @@ struct router {
     const struct weighted_cluster *weighted;
     struct cluster_view *cluster;       /* ref held */
     struct hosts_pin *pin;              /* keeps every host valid that this request meets */
+    struct mirrors *mirrors;            /* NULL: none */
     struct retry_state *retry;          /* NULL: no retries for this request */
     struct upstream_attempt up;
     struct headers *headers;            /* downstream request headers, rewritten for upstream */
     struct headers *trailers;
     struct buf body;                    /* kept while connecting or while a retry is possible */
+    bool is_headers_only;               /* the request ended with its headers */
     bool body_ended, is_buffering, is_done, is_response_started, has_breaker, timed_out, is_grpc, skip_retry_buffer;
     bool had_response_headers, is_head, alt_response, has_replayed;
     uint8_t priority;

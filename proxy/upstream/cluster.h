@@ -8,6 +8,7 @@
 
 #include "proxy/api/lb_policy.h"
 #include "proxy/api/network_filter.h"
+#include "proxy/api/transport_socket.h"
 #include "proxy/http/codec.h"
 #include "proxy/net/sock.h"
 #include "proxy/upstream/cluster_stats.h"
@@ -184,6 +185,15 @@ struct stats_codes *cluster_side_codes(const struct cluster_config *c, enum clus
 /* "cluster.<name>.http1." or, is_h2, "http2.". Any thread. */
 struct stats_scope *cluster_codec_stats(const struct cluster_config *c, bool is_h2);
 void cluster_lazy_stats_free(struct cluster_config *c); /* with the config */
+
+/* Overrides for the upstream's transport socket that come from the request's headers (auto_sni); not copied: options point
+ * into it and into the headers. */
+struct request_transport {
+    struct transport_options options;
+    sv sni;
+};
+/* False: the cluster asks for none. */
+bool cluster_auto_sni(const struct cluster_config *c, const struct headers *request, struct request_transport *out);
 
 /* Circuit breakers. Each _try takes one unit unless the limit is reached. */
 bool breaker_try(uint32_t *used, uint32_t max);
