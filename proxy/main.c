@@ -187,13 +187,6 @@ static int validate(struct program *p, struct diag *d) {
     return 0;
 }
 
-static void free_names(struct config *c) {
-    names_free(c->listeners);
-    names_free(c->routes);
-    names_free(c->clusters);
-    names_free(c->transports);
-}
-
 static int serve(struct program *p, struct diag *d) {
     if (!init_store(p, false, d)) {
         return fail(p, d, "initializing config");
@@ -205,7 +198,7 @@ static int serve(struct program *p, struct diag *d) {
     loop_stop(&p->config_loop);
     uv_thread_join(&p->config_thread);
     server_fini(&p->server);
-    free_names(&p->store.config); /* the last snapshots are gone */
+    store_free_names(&p->store); /* the last snapshots are gone */
     return rc;
 }
 
