@@ -190,6 +190,9 @@ static void unhonoured(struct compile_ctx *ctx, const Cluster__Cluster *m) {
         {m->stats_matcher != NULL, "stats_matcher"},
         {m->track_cluster_stats != NULL, "track_cluster_stats"},
         {m->queuing_policies != NULL, "queuing_policies"},
+        {m->ignore_health_on_host_removal, "ignore_health_on_host_removal"},
+        {m->wait_for_warm_on_init && !m->wait_for_warm_on_init->value, "wait_for_warm_on_init"},
+        {m->per_connection_buffer_high_watermark_timeout != NULL, "per_connection_buffer_high_watermark_timeout"},
     };
     for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
         if (fields[i].is_set) {

@@ -186,6 +186,9 @@ static void common_lb(struct compile_ctx *ctx, const Cluster__Cluster__CommonLbC
     for (size_t i = 0; m->override_host_status && i < m->override_host_status->n_statuses; i++) {
         c->override_host_status = (i ? c->override_host_status : 0) | 1u << m->override_host_status->statuses[i];
     }
+    if (m->update_merge_window && (m->update_merge_window->seconds || m->update_merge_window->nanos)) {
+        compile_unhonoured(ctx, "update_merge_window");
+    }
     if (m->close_connections_on_host_set_change) {
         compile_unhonoured(ctx, "close_connections_on_host_set_change");
     }

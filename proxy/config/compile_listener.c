@@ -321,6 +321,9 @@ static void refuse_unsupported(struct compile_ctx *ctx, const Listener__Listener
         {m->tcp_fast_open_queue_length != NULL, "tcp_fast_open_queue_length"},
         {m->bypass_overload_manager, "bypass_overload_manager"},
         {m->stats_matcher != NULL, "stats_matcher"},
+        {m->drain_type != 0, "drain_type"},
+        {m->ignore_global_conn_limit, "ignore_global_conn_limit"},
+        {m->per_connection_buffer_high_watermark_timeout != NULL, "per_connection_buffer_high_watermark_timeout"},
     };
     for (size_t i = 0; i < ARRAY_LEN(unhonoured); i++) {
         if (unhonoured[i].is_set) {

@@ -261,6 +261,9 @@ void h1_encode_request_head(struct h1 *h1, const struct headers *h, enum h1_codi
 
 /* Short data is copied behind what is there already: one write, and no received chunk is pinned. */
 static void put_data(struct buf *out, struct buf *data) {
+    if (buf_empty(data)) {
+        return;
+    }
     if (buf_len(data) > BUF_COPY_MAX) {
         buf_move(out, data);
         return;
@@ -354,7 +357,8 @@ void h1_encode_trailers(struct h1 *h1, const struct headers *h) {
     char *start = buf_reserve(out, fields_room(h));
     char *p = PUT_LIT(start, "0\r\n");
     if (pass) {
-        p = put_fields(p, h, (struct field_filter){true, true}, h1->codec.opt->h1.header_case);
+        p = put_fields(p, h, (struct field_filter){true, true},
+                       H1_CASE_LOWER); /* as Envoy: only heads have a case */
     }
     p = PUT_LIT(p, "\r\n");
     h1->stream.tx_header_bytes += (uint64_t)(p - start);

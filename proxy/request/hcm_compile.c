@@ -239,6 +239,11 @@ static void unhonoured(struct compile_ctx *ctx, const Hcm__HttpConnectionManager
         {m->drain_timeout_jitter != NULL, "drain_timeout_jitter"},
         {m->stream_flush_timeout != NULL, "stream_flush_timeout"},
         {m->http1_safe_max_connection_duration, "http1_safe_max_connection_duration"},
+        {m->add_proxy_protocol_connection_state != NULL, "add_proxy_protocol_connection_state"},
+        {m->internal_address_config && m->internal_address_config->unix_sockets, "internal_address_config.unix_sockets"},
+        {m->append_local_overload, "append_local_overload"},
+        {m->scheme_header_transformation && m->scheme_header_transformation->match_upstream,
+         "scheme_header_transformation.match_upstream"},
     };
     for (size_t i = 0; i < ARRAY_LEN(f); i++) {
         if (f[i].is_set) {

@@ -29,6 +29,12 @@ void *router_compile(struct compile_ctx *ctx, const void *msg) {
     if (m->n_upstream_log) {
         compile_unhonoured(ctx, "upstream_log");
     }
+    if (m->upstream_log_options) {
+        compile_unhonoured(ctx, "upstream_log_options");
+    }
+    if (m->reject_connect_request_early_data) {
+        compile_unhonoured(ctx, "reject_connect_request_early_data");
+    }
     if (m->start_child_span) {
         compile_unhonoured(ctx, "start_child_span");
     }

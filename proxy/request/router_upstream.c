@@ -194,7 +194,7 @@ static void on_ready(void *user, struct codec_stream *s, struct conn *c, struct 
     fill_upstream_info(r);
     set_upstream_host(r);
     start_try_timer(r);
-    bool end = r->body_ended && buf_empty(&r->body) && !r->trailers;
+    bool end = r->is_headers_only;
     r->up.request_done = end;
     r->up.headers_sent = true;
     s->codec->vt->send_headers(s, r->headers, end);
@@ -213,7 +213,7 @@ void router_attempt_body(struct router *r) {
         http_read_disable(&r->base, false);
     }
     bool end = r->body_ended && !r->trailers;
-    if (!buf_empty(&r->body)) {
+    if (!buf_empty(&r->body) || end) {
         struct buf BUF_AUTO out;
         buf_init(&out);
         if (r->retry) {

@@ -63,6 +63,22 @@ static void refuse_unsupported(struct compile_ctx *ctx, const TcpProxy__TcpProxy
             diag_error(ctx->diag, "%s is not supported", refused[i].field);
         }
     }
+    const struct {
+        bool is_set;
+        const char *field;
+    } unhonoured[] = {
+        {m->downstream_idle_timeout != NULL, "downstream_idle_timeout"},
+        {m->upstream_idle_timeout != NULL, "upstream_idle_timeout"},
+        {m->check_drain_close != NULL, "check_drain_close"},
+        {m->max_early_data_bytes != NULL, "max_early_data_bytes"},
+        {m->max_downstream_connection_duration_jitter_percentage != NULL,
+         "max_downstream_connection_duration_jitter_percentage"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(unhonoured); i++) {
+        if (unhonoured[i].is_set) {
+            compile_unhonoured(ctx, unhonoured[i].field);
+        }
+    }
     if (m->access_log_options || m->access_log_flush_interval || m->flush_access_log_on_connected) {
         compile_unhonoured(ctx, "access_log_options");
     }

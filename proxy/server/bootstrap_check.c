@@ -36,6 +36,11 @@ bool bootstrap_check(const Bootstrap__Bootstrap *b, struct diag *d) {
     };
     const struct setting unhonoured[] = {
         {b->n_stats_sinks != 0, "stats_sinks", "scrape /stats/prometheus"},
+        {b->cluster_manager != NULL, "cluster_manager", "there is no local cluster and no outlier event log yet"},
+        {b->stats_flush_case == BOOTSTRAP__BOOTSTRAP__STATS_FLUSH_STATS_FLUSH_ON_ADMIN, "stats_flush_on_admin", "stats are flushed by interval"},
+        {b->typed_dns_resolver_config != NULL, "typed_dns_resolver_config", "set it in the clusters"},
+        {b->admin && b->admin->n_access_log + (*b->admin->access_log_path != 0), "admin.access_log", "requests are logged at debug level"},
+        {b->admin && b->admin->n_socket_options, "admin.socket_options", "the socket is a plain one"},
         {b->watchdog != NULL || b->watchdogs != NULL, "watchdogs", "threads are not watched"},
         {b->overload_manager != NULL, "overload_manager", "its actions are not there yet"},
         {b->tracing != NULL, "tracing", "spans are not sent yet"},

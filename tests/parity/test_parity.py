@@ -66,6 +66,15 @@ class Side:
         self.ports = {name: port for name, (_, port) in self.proxy.listeners().items()}
         self.seen = {}
 
+    def expect_alive(self):
+        """One case that kills a proxy must not fail all that follow."""
+        if not self.proxy.has_exited():
+            return
+        log = self.proxy.log()
+        self.proxy.start()
+        self.ports = {name: port for name, (_, port) in self.proxy.listeners().items()}
+        pytest.fail(f"{self.proxy.name} died:\n{log[-4000:]}")
+
     def new_lines(self, listener, count):
         """Log lines of the listener since the last call, once there are `count`."""
         before = self.seen.get(listener, 0)
@@ -193,6 +202,7 @@ def run(side, upstream, case):
     upstream.script(*[make_reply(r) for r in case.get("replies", [{}])])
     listener = case.get("listener", "main")
     answers = (exchange_h2 if "h2" in case else exchange)(side.ports[listener], case)
+    side.expect_alive()
     count = case.get("logs", len(case.get("requests", [1])))
     lines = side.new_lines(listener, count)
     return mask_ports({**answers, "upstream": [seen_request(r) for r in upstream.requests], "log": lines}, side.ports)

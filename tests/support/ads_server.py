@@ -127,7 +127,7 @@ class Stream:
 
 
 class AdsServer:
-    """See the module. `ads_type`-independent: a client uses whichever methods it likes."""
+    """See the module. A client uses whichever methods it likes; all share the resources."""
 
     def __init__(self, path=None, credentials=None, options=()):
         self.lock = threading.Condition()
@@ -262,14 +262,15 @@ class AdsServer:
     def _push(self, type_url):
         for stream in self.open_streams():
             if stream.wanted.get(type_url):
-                self._respond(stream, type_url)
+                self._respond(stream, type_url, is_push=True)
 
-    def _respond(self, stream, type_url):
+    def _respond(self, stream, type_url, is_push=False):
         if type_url in self.held or type_url not in self.state:
             return
         version, resources = self.state[type_url]
         response = (self._delta if stream.is_delta else self._sotw)(stream, type_url, version, resources)
-        if response is not None:
+        is_news = not stream.is_delta or response.resources or response.removed_resources
+        if is_news or not is_push:
             stream.responses.append(response)
             self.lock.notify_all()
 
