@@ -61,8 +61,7 @@ struct router {
     unsigned tried_n;
     struct timer global_timer, try_timer, backoff_timer;
     struct headers response, response_trailers;
-    struct transport_options transport;
-    sv sni;
+    struct request_transport transport;
 };
 
 /* router_upstream.c */

@@ -292,23 +292,6 @@ static struct host *pick(struct router *r, const struct host_entry **entry) {
     return cluster_view_pick(r->cluster, &ctx, entry);
 }
 
-static const struct transport_options *transport_options(struct router *r) {
-    const struct cluster_config *c = r->cluster->cfg;
-    if (!c->auto_sni && !c->auto_san_validation) {
-        return NULL;
-    }
-    sv host = c->auto_sni_header.n ? headers_get_name(r->headers, c->auto_sni_header) : headers_get(r->headers, HDR_authority);
-    r->sni = host_without_port(host);
-    if (c->auto_sni) {
-        r->transport.server_name = r->sni;
-    }
-    if (c->auto_san_validation) {
-        r->transport.san_override = &r->sni;
-        r->transport.san_override_n = 1;
-    }
-    return &r->transport;
-}
-
 void router_attempt_start(struct router *r) {
     r->attempts++;
     struct stream_info *si = info_of(r);
@@ -337,8 +320,9 @@ void router_attempt_start(struct router *r) {
         router_on_upstream_failure(r, RESET_OVERFLOW, SV_NULL);
         return;
     }
+    bool has_options = cluster_auto_sni(r->cluster->cfg, r->headers, &r->transport);
     struct pool_key key = {.host = h, .entry = entry, .priority = r->priority, .downstream = si->protocol,
-                           .transport = transport_options(r)};
+                           .transport = has_options ? &r->transport.options : NULL};
     http_pool_request(r->cluster, &key, &pool_ops, r, &upstream_ops, &r->up.pending);
 }
 
