@@ -25,7 +25,7 @@ struct op {
     struct loop_msg msg;
     struct ads_stream *stream;
     enum op_kind kind;
-    bool is_pending; /* handed to gRPC, its message not run yet */
+    bool is_pending; /* atomic; handed to gRPC, its message not run yet */
     bool ok;         /* written by the pump before it posts */
 };
 
@@ -79,6 +79,7 @@ static void *run_pump(void *arg) {
         }
         if (e.type == GRPC_OP_COMPLETE) {
             struct op *op = e.tag;
+            CHECK(__atomic_load_n(&op->is_pending, __ATOMIC_ACQUIRE));
             op->ok = e.success != 0;
             loop_post(op->stream->loop, &op->msg);
         }
@@ -154,12 +155,14 @@ void ads_stream_close(struct ads_stream *s) {
 static void start_batch(struct ads_stream *s, enum op_kind kind, const grpc_op *ops, size_t n) {
     struct op *op = &s->ops[kind];
     ASSERT(!op->is_pending);
+    /* gRPC's queue orders this before the pump's reads; the release says it to those who can't see into gRPC. */
+    __atomic_store_n(&op->is_pending, true, __ATOMIC_RELEASE);
     grpc_call_error e = grpc_call_start_batch(s->call, ops, n, op, NULL);
     if (BUG(e != GRPC_CALL_OK)) {
+        op->is_pending = false;
         grpc_call_cancel(s->call, NULL); /* its status ends the stream */
         return;
     }
-    op->is_pending = true;
     s->pending_n++;
 }
 

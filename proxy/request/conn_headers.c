@@ -138,7 +138,7 @@ bool hcm_is_internal_address(const struct hcm_config *c, const struct addr *a) {
         return false;
     }
     if (!c->internal_cidrs_n) {
-        return addr_is_internal(a);
+        return c->trusts_private && addr_is_internal(a);
     }
     for (unsigned i = 0; i < c->internal_cidrs_n; i++) {
         if (cidr_contains(&c->internal_cidrs[i], a)) {
@@ -154,7 +154,7 @@ static bool xff_address(sv list, uint32_t hops, struct addr *out) {
         size_t comma = sv_rfind(list, ',');
         sv last = sv_trim(comma == SIZE_MAX ? list : sv_skip(list, comma + 1));
         if (i == hops) {
-            return addr_parse_ip(last, 0, out) || addr_parse_ip_port(last, out);
+            return addr_parse_ip(last, 0, out);
         }
         if (comma == SIZE_MAX) {
             return false;
@@ -194,6 +194,31 @@ static sv ip_text(struct stream *s, const struct addr *a) {
     return arena_sv(&s->arena, sv_from(text, n));
 }
 
+/* Several x-forwarded-for lines are one list. */
+static void join_xff(struct stream *s) {
+    struct headers *h = &s->request;
+    struct header *first = headers_find(h, HDR_x_forwarded_for);
+    if (!first) {
+        return;
+    }
+    sv list = first->value;
+    unsigned lines = 0;
+    HEADERS_FOREACH (it, h) {
+        if (it->id == HDR_x_forwarded_for && lines++) {
+            list = arena_printf(&s->arena, "%.*s,%.*s", SV_ARG(list), SV_ARG(it->value));
+        }
+    }
+    if (lines > 1) {
+        headers_set(h, HDR_x_forwarded_for, list);
+    }
+}
+
+static void add_to_xff(struct stream *s, sv ip) {
+    sv list = headers_get(&s->request, HDR_x_forwarded_for);
+    headers_set(&s->request, HDR_x_forwarded_for,
+                list.n ? arena_printf(&s->arena, "%.*s,%.*s", SV_ARG(list), SV_ARG(ip)) : ip);
+}
+
 static void append_xff(struct stream *s) {
     if (s->cfg->skip_xff_append) {
         return;
@@ -204,7 +229,7 @@ static void append_xff(struct stream *s) {
         remote = own;
     }
     if (remote->family == AF_INET || remote->family == AF_INET6) {
-        headers_append(&s->request, HDR_x_forwarded_for, ip_text(s, remote));
+        add_to_xff(s, ip_text(s, remote));
     }
 }
 
@@ -231,6 +256,7 @@ static void set_forwarded(struct stream *s) {
     }
     if (c->scheme_overwrite.n) {
         headers_set(h, HDR_scheme, c->scheme_overwrite);
+        headers_set(h, HDR_x_forwarded_proto, c->scheme_overwrite);
     } else if (!headers_has(h, HDR_scheme)) {
         headers_add_id(h, HDR_scheme, headers_get(h, HDR_x_forwarded_proto));
     }
@@ -324,6 +350,7 @@ static void strip_hop_by_hop(struct stream *s) {
         headers_remove(h, HDR_upgrade);
     }
     headers_remove(h, HDR_keep_alive);
+    s->close_after |= sv_eq_nocase(headers_get(h, HDR_proxy_connection), SV("close"));
     headers_remove(h, HDR_proxy_connection);
     headers_remove(h, HDR_transfer_encoding);
     sv te = headers_get(h, HDR_te);
@@ -336,6 +363,7 @@ void conn_headers_mutate_request(struct stream *s) {
     const struct hcm_config *c = s->cfg;
     bool single;
     strip_hop_by_hop(s);
+    join_xff(s);
     struct addr client = client_address(s, &single);
     bool is_internal = single && hcm_is_internal_address(c, &client);
     bool is_edge = c->use_remote_address && !is_internal;

@@ -73,6 +73,7 @@ struct hcm_config {
     bool strip_matching_port, strip_any_port, strip_trailing_host_dot;
     const struct cidr *internal_cidrs; /* internal_address_config; NULL: defaults */
     unsigned internal_cidrs_n;
+    bool trusts_private; /* without a config: private addresses are internal (they are not, by default) */
     bool suppress_envoy_headers_from_router_;
 };
 

@@ -3,6 +3,7 @@
 #include "protos/any.h"
 #include "protos/gen/hcm.pb-c.h"
 #include "proxy/base/mem.h"
+#include "proxy/base/runtime.h"
 #include "proxy/http/codec_options.h"
 #include "proxy/http/codec_stats.h"
 #include "proxy/request/hcm_filters.h"
@@ -131,6 +132,7 @@ static void routes(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
 
 static void internal_addresses(struct compile_ctx *ctx, const Hcm__HttpConnectionManager__InternalAddressConfig *m,
                                struct hcm_config *c) {
+    c->trusts_private = !runtime_bool(SV("envoy.reloadable_features.explicit_internal_address_config"), true);
     if (!m) {
         return;
     }

@@ -115,12 +115,19 @@ static enum filter_headers_status answer_directly(struct router *r) {
 
 /* ---- choosing the cluster ---- */
 
+static struct route_match_input match_input(struct router *r) {
+    struct stream *s = r->base.stream;
+    return (struct route_match_input){.headers = r->headers, .random = s->random, .scratch = &s->arena, .cx = s->info.cx,
+                                      .si = &s->info};
+}
+
 static struct cluster_view *cluster_by_header(struct router *r, enum header_id id, sv name) {
     sv value = id != HDR_OTHER ? headers_get(r->headers, id) : headers_get_name(r->headers, name);
     return value.n ? worker_cluster_by_name(http_worker(&r->base), value) : NULL;
 }
 
 static struct cluster_view *pick_cluster(struct router *r) {
+    struct route_match_input in;
     const struct route_entry *e = r->route;
     struct worker *w = http_worker(&r->base);
     switch (e->action) {
@@ -129,7 +136,8 @@ static struct cluster_view *pick_cluster(struct router *r) {
     case ROUTE_CLUSTER_HEADER:
         return cluster_by_header(r, e->cluster_header_id, e->cluster_header);
     case ROUTE_WEIGHTED:
-        r->weighted = route_pick_weighted(e, e->weighted_use_hash && r->has_hash ? r->hash : r->base.stream->random);
+        in = match_input(r);
+        r->weighted = route_pick_weighted(e, route_weighted_random(e, &in));
         if (!r->weighted) {
             return NULL;
         }
@@ -147,13 +155,10 @@ static struct cluster_view *pick_cluster(struct router *r) {
 }
 
 static void compute_hash(struct router *r) {
-    if (!r->route->hash_n) {
-        return;
+    if (r->route->hash_n) {
+        struct route_match_input in = match_input(r);
+        r->hash = route_hash(r->route, &in, &r->has_hash, &r->set_cookie);
     }
-    struct stream *s = r->base.stream;
-    struct route_match_input in = {.headers = r->headers, .random = s->random, .scratch = &s->arena, .cx = s->info.cx,
-                                   .si = &s->info};
-    r->hash = route_hash(r->route, &in, &r->has_hash, &r->set_cookie);
 }
 
 /* ---- the upstream request's headers ---- */
@@ -280,11 +285,13 @@ static enum filter_headers_status decode_headers(struct http_filter *f, struct h
         return answer_directly(r);
     }
     r->priority = e->priority;
-    compute_hash(r);
     struct cluster_view *v = pick_cluster(r);
     if (!v) {
         stats_inc(f->stream->hcm->stats, HCM_no_cluster);
         return refuse(r, e->cluster_not_found_code, SV_NULL, RESPONSE_FLAG(NC), SV("cluster_not_found"));
+    }
+    if (!r->has_hash && v->cfg->lb_type->is_hashing) {
+        compute_hash(r);
     }
     r->cluster = cluster_view_ref(v);
     r->pin = cluster_view_pin(v);

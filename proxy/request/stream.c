@@ -255,6 +255,21 @@ void stream_reset(struct stream *s, enum reset_reason why) {
 
 /* ---- routing ---- */
 
+/* The route's cluster, for logs and filters; one chosen by weight is told by the router. */
+static void note_cluster(struct stream *s) {
+    const struct route_entry *e = s->route;
+    struct worker *w = s->hcm->worker;
+    const struct cluster_view *v = NULL;
+    if (e->action == ROUTE_CLUSTER) {
+        v = worker_cluster(w, e->cluster);
+    } else if (e->action == ROUTE_CLUSTER_HEADER) {
+        sv name = e->cluster_header_id != HDR_OTHER ? headers_get(&s->request, e->cluster_header_id)
+                                                    : headers_get_name(&s->request, e->cluster_header);
+        v = name.n ? worker_cluster_by_name(w, name) : NULL;
+    }
+    s->info.cluster_name = v ? v->cfg->observability_name : SV_NULL;
+}
+
 static const struct route_table *current_table(struct stream *s) {
     if (s->cfg->routes) {
         return s->cfg->routes;
@@ -288,6 +303,7 @@ void stream_resolve_route(struct stream *s) {
     sv name;
     const struct virtual_cluster *vc = vhost_virtual_cluster(s->vhost, &s->request, &s->arena, &name);
     s->info.virtual_cluster_name = vc && vc->matchers ? name : SV_NULL; /* the catch-all has none */
+    note_cluster(s);
     s->info.route_name = s->route->name;
     s->info.vhost_name = s->route->vhost->name;
 }
@@ -407,7 +423,7 @@ static void on_headers(struct codec_stream *cs, struct headers *h, bool end_stre
     if (!stream_filters_create(s)) {
         return;
     }
-    if (!allowed) {
+    if (!allowed && s->route) { /* without a route it is a 404 */
         stats_inc(s->hcm->stats, HCM_downstream_rq_ws_on_non_ws_route);
         stream_local_reply(s, 403, SV_NULL, 0, SV("upgrade_failed"), NULL, NULL);
         return;
@@ -448,7 +464,7 @@ static void on_reset(struct codec_stream *cs, enum reset_reason why) {
     }
     if (why == RESET_CONNECTION_TERMINATION) {
         s->info.flags |= RESPONSE_FLAG(DC);
-        if (!s->info.response_code_details.n) {
+        if (!cs->error_details) {
             s->info.response_code_details = SV("downstream_remote_disconnect");
         }
     } else if (why == RESET_PROTOCOL_ERROR || why == RESET_LOCAL) {

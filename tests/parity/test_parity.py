@@ -75,6 +75,10 @@ class Side:
         self.ports = {name: port for name, (_, port) in self.proxy.listeners().items()}
         pytest.fail(f"{self.proxy.name} died:\n{log[-4000:]}")
 
+    def skip_lines(self, listener):
+        """What an earlier case logged late is not this one's."""
+        self.seen[listener] = len(self.proxy.log_lines(f"{self.log}.{listener}", 0))
+
     def new_lines(self, listener, count):
         """Log lines of the listener since the last call, once there are `count`."""
         before = self.seen.get(listener, 0)
@@ -201,6 +205,7 @@ def run(side, upstream, case):
     upstream.drop_all()
     upstream.script(*[make_reply(r) for r in case.get("replies", [{}])])
     listener = case.get("listener", "main")
+    side.skip_lines(listener)
     answers = (exchange_h2 if "h2" in case else exchange)(side.ports[listener], case)
     side.expect_alive()
     count = case.get("logs", len(case.get("requests", [1])))
