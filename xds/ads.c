@@ -1,6 +1,6 @@
 /* gRPC streams: see ads.h.
- * Threads: calls are made on the loop's thread. The pump thread only waits on the completion queue and posts each completion
- * to the loop of its stream. Spec: gRPC over HTTP/2.
+ * Threads: calls are made on the loop's thread. The pump thread only waits on the completion queue
+ * and posts each completion to the loop of its stream. Spec: gRPC over HTTP/2.
  * A channel over a fd dies once, with its fd: each stream has its own channel. */
 #include "xds/ads.h"
 
@@ -38,9 +38,9 @@ struct ads_stream {
     grpc_call *call;
     struct op ops[OP_KINDS];
     unsigned pending_n;
-    bool is_closed;   /* by us or by its status: no callback any more */
+    bool is_closed; /* by us or by its status: no callback any more */
     bool is_paused;
-    bool is_dead;     /* receiving ended; the status follows */
+    bool is_dead; /* receiving ended; the status follows */
     bool in_callback;
     grpc_byte_buffer *received;
     grpc_byte_buffer *sending;
@@ -54,8 +54,9 @@ struct ads_stream {
 /* ---- the pump ---- */
 
 static void on_grpc_log(gpr_log_func_args *a) {
-    static const enum log_level levels[] = {
-        [GPR_LOG_SEVERITY_DEBUG] = LOG_DEBUG, [GPR_LOG_SEVERITY_INFO] = LOG_INFO, [GPR_LOG_SEVERITY_ERROR] = LOG_WARN};
+    static const enum log_level levels[] = {[GPR_LOG_SEVERITY_DEBUG] = LOG_DEBUG,
+                                            [GPR_LOG_SEVERITY_INFO] = LOG_INFO,
+                                            [GPR_LOG_SEVERITY_ERROR] = LOG_WARN};
     enum log_level l = levels[a->severity];
     if (log_enabled(LOG_grpc, l)) {
         log_write(LOG_grpc, l, a->file, a->line, "%s", a->message);
@@ -64,7 +65,7 @@ static void on_grpc_log(gpr_log_func_args *a) {
 
 static struct {
     pthread_mutex_t lock;
-    unsigned holders;             /* under lock */
+    unsigned holders; /* under lock */
     pthread_t thread;
     grpc_completion_queue *queue; /* immutable while held */
 } pump = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -97,7 +98,8 @@ void ads_hold(void) {
     pthread_mutex_unlock(&pump.lock);
 }
 
-/* Streams are closed by now: what they have pending ends at once, and is in their loop's mailbox when the pump is joined. */
+/* Streams are closed by now: what they have pending ends at once, and is in their loop's mailbox
+ * when the pump is joined. */
 void ads_release(void) {
     pthread_mutex_lock(&pump.lock);
     CHECK(pump.holders > 0);
@@ -155,7 +157,8 @@ void ads_stream_close(struct ads_stream *s) {
 static void start_batch(struct ads_stream *s, enum op_kind kind, const grpc_op *ops, size_t n) {
     struct op *op = &s->ops[kind];
     ASSERT(!op->is_pending);
-    /* gRPC's queue orders this before the pump's reads; the release says it to those who can't see into gRPC. */
+    /* gRPC's queue orders this before the pump's reads; the release says it to those who can't see
+     * into gRPC. */
     __atomic_store_n(&op->is_pending, true, __ATOMIC_RELEASE);
     grpc_call_error e = grpc_call_start_batch(s->call, ops, n, op, NULL);
     if (BUG(e != GRPC_CALL_OK)) {
@@ -203,7 +206,8 @@ void ads_stream_send(struct ads_stream *s, struct buf *message) {
 static void deliver(struct ads_stream *s) {
     grpc_byte_buffer_reader reader;
     if (!grpc_byte_buffer_reader_init(&reader, s->received)) {
-        grpc_call_cancel_with_status(s->call, GRPC_STATUS_INTERNAL, "message can not be decompressed", NULL);
+        grpc_call_cancel_with_status(s->call, GRPC_STATUS_INTERNAL,
+                                     "message can not be decompressed", NULL);
         return;
     }
     grpc_slice all = grpc_byte_buffer_reader_readall(&reader);
@@ -228,7 +232,8 @@ static void on_received(struct ads_stream *s, bool ok) {
 
 static void on_status(struct ads_stream *s) {
     s->is_closed = true;
-    sv text = {(const char *)GRPC_SLICE_START_PTR(s->status_text), GRPC_SLICE_LENGTH(s->status_text)};
+    sv text = {(const char *)GRPC_SLICE_START_PTR(s->status_text),
+               GRPC_SLICE_LENGTH(s->status_text)};
     s->cb->on_closed(s->user, (int)s->status, sv_sub(text, 0, ADS_STATUS_MESSAGE_MAX));
 }
 
@@ -274,7 +279,8 @@ static grpc_channel *open_channel(const struct ads_stream_options *o, const char
     } numbers[] = {
         {GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, max, true},
         {GRPC_ARG_KEEPALIVE_TIME_MS, (int)o->keepalive_ms, o->keepalive_ms > 0},
-        {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, (int)o->keepalive_timeout_ms, o->keepalive_ms > 0 && o->keepalive_timeout_ms > 0},
+        {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, (int)o->keepalive_timeout_ms,
+         o->keepalive_ms > 0 && o->keepalive_timeout_ms > 0},
         {GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0, o->keepalive_ms > 0},
     };
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
@@ -301,8 +307,10 @@ static void copy_metadata(struct ads_stream *s, const struct ads_stream_options 
     for (unsigned i = 0; i < o->metadata_n; i++) {
         grpc_slice key = slice_of(o->metadata[i].key), value = slice_of(o->metadata[i].value);
         bool is_binary = grpc_is_binary_header(key);
-        if (!grpc_header_key_is_legal(key) || !(is_binary || grpc_header_nonbin_value_is_legal(value))) {
-            log_warn_limited(LOG_grpc, "initial metadata '%.*s' is not legal and not sent", SV_ARG(o->metadata[i].key));
+        if (!grpc_header_key_is_legal(key) ||
+            !(is_binary || grpc_header_nonbin_value_is_legal(value))) {
+            log_warn_limited(LOG_grpc, "initial metadata '%.*s' is not legal and not sent",
+                             SV_ARG(o->metadata[i].key));
             grpc_slice_unref(key);
             grpc_slice_unref(value);
             continue;
@@ -313,7 +321,8 @@ static void copy_metadata(struct ads_stream *s, const struct ads_stream_options 
 }
 
 static void start(struct ads_stream *s) {
-    grpc_op head[2] = {{.op = GRPC_OP_SEND_INITIAL_METADATA}, {.op = GRPC_OP_RECV_INITIAL_METADATA}};
+    grpc_op head[2] = {{.op = GRPC_OP_SEND_INITIAL_METADATA},
+                       {.op = GRPC_OP_RECV_INITIAL_METADATA}};
     head[0].data.send_initial_metadata.count = s->metadata_n;
     head[0].data.send_initial_metadata.metadata = s->metadata;
     head[1].data.recv_initial_metadata.recv_initial_metadata = &s->initial;
@@ -326,7 +335,8 @@ static void start(struct ads_stream *s) {
     receive(s);
 }
 
-struct ads_stream *ads_stream_open(const struct ads_stream_options *o, const struct ads_stream_ops *ops, void *user) {
+struct ads_stream *ads_stream_open(const struct ads_stream_options *o,
+                                   const struct ads_stream_ops *ops, void *user) {
     CHECK(pump.queue);
     grpc_init();
     struct ads_stream *s = xnew(struct ads_stream);
@@ -344,8 +354,8 @@ struct ads_stream *ads_stream_open(const struct ads_stream_options *o, const str
     char *authority = sv_dup(o->authority);
     s->channel = open_channel(o, authority);
     grpc_slice method = grpc_slice_from_copied_string(o->method), host = slice_of(o->authority);
-    s->call = grpc_channel_create_call(s->channel, NULL, GRPC_PROPAGATE_DEFAULTS, pump.queue, method, &host,
-                                       gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+    s->call = grpc_channel_create_call(s->channel, NULL, GRPC_PROPAGATE_DEFAULTS, pump.queue,
+                                       method, &host, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
     grpc_slice_unref(method);
     grpc_slice_unref(host);
     xfree(authority);

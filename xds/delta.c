@@ -1,7 +1,9 @@
-/* Incremental xDS: requests tell changes of what is wanted, responses changes of what there is; each resource has a version.
- * Threads: one owner. Spec: xDS protocol, "Incremental xDS"; service.discovery.v3.DeltaDiscoveryRequest.
- * Wildcard: a first request without names, as old servers know it; "*" as soon as other names are asked for beside it.
- * A reply never carries names: requests that subscribe are sent behind it. */
+/* Incremental xDS: requests tell changes of what is wanted, responses changes of what there is;
+ * each resource has a version.
+ * Threads: one owner. Spec: xDS protocol, "Incremental xDS";
+ * service.discovery.v3.DeltaDiscoveryRequest.
+ * Wildcard: a first request without names, as old servers know it; "*" as soon as other names are
+ * asked for beside it. A reply never carries names: requests that subscribe are sent behind it. */
 #include <stdlib.h>
 
 #include "proxy/base/map.h"
@@ -23,8 +25,9 @@ enum { ENTRY_KEY = 1, ENTRY_VALUE };
 /* A name that is wanted, or was, or that the wildcard brought. */
 struct item {
     uint32_t refs;
-    bool is_sent;  /* the server knows that it is wanted */
-    bool is_fresh; /* wanted anew: subscribe even when it is_sent, so that the server sends it again */
+    bool is_sent; /* the server knows that it is wanted */
+    /* wanted anew: subscribe even when it is_sent, so that the server sends it again */
+    bool is_fresh;
     char *version; /* of what is in use; NULL: none */
     size_t n;
     char name[];
@@ -37,18 +40,20 @@ struct reply {
 
 struct delta {
     enum resource_type type;
-    struct map items;       /* → struct item */
-    unsigned wanted_n;      /* of them with refs, without the wildcard */
+    struct map items;  /* → struct item */
+    unsigned wanted_n; /* of them with refs, without the wildcard */
     uint32_t wildcard_refs;
     VEC(struct reply) replies; /* in order of their responses */
     bool is_up, was_asked;
-    bool is_wildcard_sent;  /* the server knows of the wildcard… */
-    bool is_wildcard_legacy;/* …from a request without names */
+    bool is_wildcard_sent;   /* the server knows of the wildcard… */
+    bool is_wildcard_legacy; /* …from a request without names */
     bool is_dirty;
 };
 
 static struct delta *delta_of(struct subscription *s) { return (struct delta *)s; }
-static const struct delta *delta_const(const struct subscription *s) { return (const struct delta *)s; }
+static const struct delta *delta_const(const struct subscription *s) {
+    return (const struct delta *)s;
+}
 
 /* ---- life ---- */
 
@@ -182,10 +187,13 @@ static void delta_stream_down(struct subscription *s) { reset_stream(delta_of(s)
 
 static bool delta_has_request(const struct subscription *sub) {
     const struct delta *s = delta_const(sub);
-    return s->is_up && (s->replies.n > 0 || (s->is_dirty && (s->was_asked || delta_is_wanted(sub))));
+    return s->is_up &&
+           (s->replies.n > 0 || (s->is_dirty && (s->was_asked || delta_is_wanted(sub))));
 }
 
-static unsigned delta_replies_due(const struct subscription *s) { return (unsigned)delta_const(s)->replies.n; }
+static unsigned delta_replies_due(const struct subscription *s) {
+    return (unsigned)delta_const(s)->replies.n;
+}
 
 static int by_name(const void *a, const void *b) { return sv_cmp(*(const sv *)a, *(const sv *)b); }
 
@@ -219,7 +227,8 @@ static void put_wildcard(struct delta *s, bool has_names, struct buf *out) {
     s->is_wildcard_sent = is_wanted;
 }
 
-/* Changes since the last request; the unsubscribed are forgotten unless the wildcard may bring them. */
+/* Changes since the last request; the unsubscribed are forgotten unless the wildcard may bring
+ * them. */
 static void put_changes(struct delta *s, struct buf *out) {
     struct names add = {0}, gone = {0};
     VEC(struct item *) idle = {0};
@@ -325,7 +334,8 @@ static void drop_version(struct delta *s, sv name) {
     }
 }
 
-static void delta_on_verdict(struct subscription *sub, const struct discovery_response *r, const bool *accepted, sv error) {
+static void delta_on_verdict(struct subscription *sub, const struct discovery_response *r,
+                             const bool *accepted, sv error) {
     struct delta *s = delta_of(sub);
     for (unsigned i = 0; i < r->resources_n; i++) {
         if (accepted[i] && r->resources[i].wire.p) {

@@ -1,5 +1,6 @@
-/* Connections of xDS streams: see dial.h. Two conns relay to each other: the network's, through our transport sockets, and
- * one end of a socketpair whose other end is gRPC's. Each way is bounded by the writer's watermark.
+/* Connections of xDS streams: see dial.h. Two conns relay to each other: the network's, through our
+ * transport sockets, and one end of a socketpair whose other end is gRPC's. Each way is bounded by
+ * the writer's watermark.
  * Threads: the config thread. Spec: cluster.v3.Cluster connect_timeout, transport_socket. */
 #include "xds/dial.h"
 
@@ -76,7 +77,9 @@ static void fail(struct xds_dial *c, const char *error) {
 
 /* ---- relaying ---- */
 
-static struct conn *other(const struct xds_dial *c, const struct conn *side) { return side == c->net ? c->local : c->net; }
+static struct conn *other(const struct xds_dial *c, const struct conn *side) {
+    return side == c->net ? c->local : c->net;
+}
 
 static void on_data(struct conn *from, void *user, struct buf *data, bool end_stream) {
     struct xds_dial *c = user;
@@ -130,8 +133,9 @@ static void open_relay(struct xds_dial *c) {
 
 static void on_closed(struct xds_dial *c, struct conn *side) {
     sv why = conn_transport_failure(side);
-    snprintf(c->error, sizeof(c->error), "connection to %s failed%s%.*s%s%s", c->addr, why.n ? ": " : "", SV_ARG(why),
-             side->connect_error_ ? ": " : "", side->connect_error_ ? sock_strerror(side->connect_error_) : "");
+    snprintf(c->error, sizeof(c->error), "connection to %s failed%s%.*s%s%s", c->addr,
+             why.n ? ": " : "", SV_ARG(why), side->connect_error_ ? ": " : "",
+             side->connect_error_ ? sock_strerror(side->connect_error_) : "");
     if (side == c->net) {
         c->net = NULL;
     } else {
@@ -146,7 +150,8 @@ static void on_closed(struct xds_dial *c, struct conn *side) {
     }
     struct conn *rest = c->net ? c->net : c->local;
     if (rest) {
-        /* What is on its way is still delivered; the fd's end tells gRPC, whose owner then closes the dial. */
+        /* What is on its way is still delivered; the fd's end tells gRPC, whose owner then closes
+         * the dial. */
         conn_close(rest, CONN_CLOSE_FLUSH, "xds_peer_closed");
     }
 }
@@ -199,7 +204,8 @@ static bool begin(struct xds_dial *c) {
     addr_str(&t.addr, c->addr);
     struct transport *transport = make_transport(&t);
     if (!transport) {
-        snprintf(c->error, sizeof(c->error), "connection to %s: its TLS secrets are not there", c->addr);
+        snprintf(c->error, sizeof(c->error), "connection to %s: its TLS secrets are not there",
+                 c->addr);
         return false;
     }
     struct sock_opts so = {.keepalive_time_s = t.keepalive_time_s,
@@ -208,7 +214,8 @@ static bool begin(struct xds_dial *c) {
     int err = 0;
     c->net = conn_connect(c->dialer->loop, &t.addr, t.source, &so, transport, &relay_ops, c, &err);
     if (!c->net) {
-        snprintf(c->error, sizeof(c->error), "connection to %s failed: %s", c->addr, sock_strerror(err));
+        snprintf(c->error, sizeof(c->error), "connection to %s failed: %s", c->addr,
+                 sock_strerror(err));
         return false;
     }
     c->state = DIAL_CONNECTING;
@@ -218,7 +225,9 @@ static bool begin(struct xds_dial *c) {
     return true;
 }
 
-struct xds_dial *xds_dial_start(struct xds_dialer *d, void (*on_done)(void *user, int fd, const char *error), void *user) {
+struct xds_dial *xds_dial_start(struct xds_dialer *d,
+                                void (*on_done)(void *user, int fd, const char *error),
+                                void *user) {
     struct xds_dial *c = xnew(struct xds_dial);
     c->dialer = d;
     c->on_done = on_done;

@@ -1,5 +1,5 @@
-/* Discovery messages on the wire: see discovery_wire.h. A hand-written reader, because a generated one would copy every
- * resource twice: a 64 MB response costs one pass over its headers.
+/* Discovery messages on the wire: see discovery_wire.h. A hand-written reader, because a generated
+ * one would copy every resource twice: a 64 MB response costs one pass over its headers.
  * Threads: the arena's owner. Spec: protobuf encoding; service.discovery.v3. */
 #include "xds/discovery_wire.h"
 
@@ -58,14 +58,17 @@ static bool eat_field(sv *w, struct field *f) {
 }
 
 /* A name, version, nonce or URL: it may be sent back, so it has to be what a string may hold. */
-static bool is_text(sv s) { return s.n <= XDS_NAME_MAX && sv_is_utf8(s) && sv_find(s, '\0') == SIZE_MAX; }
+static bool is_text(sv s) {
+    return s.n <= XDS_NAME_MAX && sv_is_utf8(s) && sv_find(s, '\0') == SIZE_MAX;
+}
 
 static bool take_text(const struct field *f, sv *out) {
     *out = f->bytes;
     return f->kind == WIRE_BYTES && is_text(f->bytes);
 }
 
-/* The one string in field `number` of a small message (ControlPlane.identifier, ResourceName.name). */
+/* The one string in field `number` of a small message (ControlPlane.identifier,
+ * ResourceName.name). */
 static bool inner_text(const struct field *outer, uint64_t number, sv *out) {
     sv w = outer->bytes;
     struct field f;
@@ -97,7 +100,8 @@ static bool parse_duration_ms(const struct field *outer, uint64_t *ms) {
             nanos = f.value;
         }
     }
-    if (seconds > 315576000000u || nanos > 999999999u) { /* as google.protobuf.Duration limits it; negative ones too */
+    /* as google.protobuf.Duration limits it; negative ones too */
+    if (seconds > 315576000000u || nanos > 999999999u) {
         return false;
     }
     *ms = seconds * 1000 + nanos / 1000000;
@@ -150,9 +154,11 @@ static void check_type(struct parse *p, sv type_url) {
     if (sv_eq(any_url_name(type_url), any_url_name(p->out->type_url)) || p->out->error.n) {
         return;
     }
-    p->out->error = arena_printf(p->arena, "type URL %.*s embedded in an individual Any does not match the message-wide type "
-                                           "URL %.*s in DiscoveryResponse",
-                                 SV_ARG(type_url), SV_ARG(p->out->type_url));
+    p->out->error = arena_printf(
+        p->arena,
+        "type URL %.*s embedded in an individual Any does not match the message-wide type "
+        "URL %.*s in DiscoveryResponse",
+        SV_ARG(type_url), SV_ARG(p->out->type_url));
 }
 
 /* Resource: name 3, resource_name 8, version 1, resource 2, ttl 6. */
@@ -226,15 +232,16 @@ static bool add_delta_resource(struct parse *p, const struct field *f) {
 
 static bool add_removed(struct parse *p, const struct field *f, bool is_message) {
     sv name = SV_NULL;
-    if (p->removed.n >= XDS_RESOURCES_MAX || !(is_message ? inner_text(f, 1, &name) : take_text(f, &name))) {
+    if (p->removed.n >= XDS_RESOURCES_MAX ||
+        !(is_message ? inner_text(f, 1, &name) : take_text(f, &name))) {
         return false;
     }
     *vec_push(&p->removed) = name;
     return true;
 }
 
-/* ResourceError {resource_name 1 {name 1}, error_detail 2 {code 1, message 2}}: the server can't give a resource. What is
- * in use stays; an operator is told. */
+/* ResourceError {resource_name 1 {name 1}, error_detail 2 {code 1, message 2}}: the server can't
+ * give a resource. What is in use stays; an operator is told. */
 static bool tell_error(struct parse *p, const struct field *outer) {
     sv w = outer->bytes, name = SV_NULL, text = SV_NULL;
     struct field f;
@@ -250,7 +257,8 @@ static bool tell_error(struct parse *p, const struct field *outer) {
         }
     }
     if (p->errors_told++ < XDS_RESOURCE_ERRORS_MAX) {
-        log_warn(LOG_config, "control plane reports an error of resource '%.*s': %.*s", SV_ARG(name), SV_ARG(text));
+        log_warn(LOG_config, "control plane reports an error of resource '%.*s': %.*s",
+                 SV_ARG(name), SV_ARG(text));
     }
     return true;
 }
@@ -262,9 +270,9 @@ static bool parse_head(sv w, uint64_t control_plane_field, struct discovery_resp
         if (!eat_field(&w, &f)) {
             return false;
         }
-        bool ok = f.number == 1   ? take_text(&f, &out->version)
-                  : f.number == 4 ? take_text(&f, &out->type_url)
-                  : f.number == 5 ? take_text(&f, &out->nonce)
+        bool ok = f.number == 1                     ? take_text(&f, &out->version)
+                  : f.number == 4                   ? take_text(&f, &out->type_url)
+                  : f.number == 5                   ? take_text(&f, &out->nonce)
                   : f.number == control_plane_field ? inner_text(&f, 1, &out->control_plane)
                                                     : true;
         if (!ok) {
@@ -275,7 +283,8 @@ static bool parse_head(sv w, uint64_t control_plane_field, struct discovery_resp
     return true;
 }
 
-static bool parse_body(struct parse *p, sv w, bool (*each)(struct parse *p, const struct field *f)) {
+static bool parse_body(struct parse *p, sv w,
+                       bool (*each)(struct parse *p, const struct field *f)) {
     struct field f;
     while (w.n) {
         if (!eat_field(&w, &f) || !each(p, &f)) {
@@ -304,7 +313,8 @@ static bool delta_field(struct parse *p, const struct field *f) {
     }
 }
 
-static bool parse(sv w, uint64_t control_plane_field, bool (*each)(struct parse *p, const struct field *f), struct arena *a,
+static bool parse(sv w, uint64_t control_plane_field,
+                  bool (*each)(struct parse *p, const struct field *f), struct arena *a,
                   struct discovery_response *out) {
     *out = (struct discovery_response){.type = RES_TYPES};
     struct parse p = {.arena = a, .out = out};

@@ -1,6 +1,8 @@
-/* The bytes of discovery messages: responses read as views without copying resources, requests written from views.
- * Threads: the arena's owner. Spec: service.discovery.v3 (DiscoveryResponse, DeltaDiscoveryResponse, Resource and their
- * requests). Not here: what an answer should be (sotw.c, delta.c). */
+/* The bytes of discovery messages: responses read as views without copying resources, requests
+ * written from views.
+ * Threads: the arena's owner. Spec: service.discovery.v3 (DiscoveryResponse,
+ * DeltaDiscoveryResponse, Resource and their requests). Not here: what an answer should be (sotw.c,
+ * delta.c). */
 #ifndef SLUICE_XDS_DISCOVERY_WIRE_H
 #define SLUICE_XDS_DISCOVERY_WIRE_H
 
@@ -9,8 +11,9 @@
 #include "xds/mux.h"
 
 #define XDS_RESOURCES_MAX (4u * 1024 * 1024) /* in one response; more is malformed */
-#define XDS_NAME_MAX 4096u                   /* bytes of a name, version or nonce; more is malformed */
-#define XDS_RESOURCE_ERRORS_MAX 20u          /* told of one response */
+/* bytes of a name, version or nonce; more is malformed */
+#define XDS_NAME_MAX 4096u
+#define XDS_RESOURCE_ERRORS_MAX 20u /* told of one response */
 
 /* A response: views of its bytes and of the arena. */
 struct discovery_response {
@@ -31,7 +34,8 @@ bool discovery_parse_delta(sv wire, struct arena *a, struct discovery_response *
 enum discovery_error_code { DISCOVERY_INVALID_ARGUMENT = 3 }; /* google.rpc.Code */
 void wire_put_varint(struct buf *b, uint64_t v);
 void wire_put_bytes(struct buf *b, unsigned field, sv bytes); /* written even when empty */
-void wire_put_string(struct buf *b, unsigned field, sv s);    /* left out when empty, as proto3 does */
+/* left out when empty, as proto3 does */
+void wire_put_string(struct buf *b, unsigned field, sv s);
 /* google.rpc.Status with code INVALID_ARGUMENT. The text is made UTF-8. */
 void wire_put_error(struct buf *b, unsigned field, sv text);
 

@@ -1,7 +1,8 @@
-/* Resources from a file (path_config_source): a DiscoveryResponse as .json, .yaml, .pb or .pb_text, read again when a file is
- * moved into place. A file that can't be read or parsed changes nothing: the last good one stays.
- * Threads: the config thread. Spec: core.v3.PathConfigSource; only moves count, as in Envoy: a file being written is not read.
- * Watched by inotify itself, which tells a move from a creation. */
+/* Resources from a file (path_config_source): a DiscoveryResponse as .json, .yaml, .pb or .pb_text,
+ * read again when a file is moved into place. A file that can't be read or parsed changes nothing:
+ * the last good one stays.
+ * Threads: the config thread. Spec: core.v3.PathConfigSource; only moves count, as in Envoy: a file
+ * being written is not read. Watched by inotify itself, which tells a move from a creation. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -25,8 +26,8 @@ struct file_mux {
     struct xds_mux mux;
     enum resource_type type;
     char *path, *dir;
-    char *name;         /* of the file in dir; NULL: any move in dir counts (watched_directory) */
-    int fd;             /* inotify */
+    char *name; /* of the file in dir; NULL: any move in dir counts (watched_directory) */
+    int fd;     /* inotify */
     struct io io;
     struct loop_task load;
     unsigned watched_n; /* names, by count */
@@ -51,7 +52,8 @@ static char *read_file(const char *path, size_t *n, struct diag *d) {
     if (diag_ok(d)) {
         text = xalloc((size_t)st.st_size + 1);
         ssize_t got = 1;
-        while (*n < (size_t)st.st_size && (got = read(fd, text + *n, (size_t)st.st_size - *n)) > 0) {
+        while (*n < (size_t)st.st_size &&
+               (got = read(fd, text + *n, (size_t)st.st_size - *n)) > 0) {
             *n += (size_t)got;
         }
         if (got < 0) {
@@ -85,7 +87,8 @@ static ProtobufCMessage *parse_text(sv path, sv text, struct arena *a, struct di
 }
 
 /* False: errors are in d. */
-static bool read_response(const struct file_mux *m, struct arena *a, struct discovery_response *out, struct diag *d) {
+static bool read_response(const struct file_mux *m, struct arena *a, struct discovery_response *out,
+                          struct diag *d) {
     size_t n;
     char *text = read_file(m->path, &n, d);
     if (!text) {
@@ -103,8 +106,9 @@ static bool read_response(const struct file_mux *m, struct arena *a, struct disc
     if (!discovery_parse_sotw(proto_pack(msg, a), a, out)) {
         return diag_error(d, "malformed DiscoveryResponse");
     }
-    return out->type == m->type || diag_error(d, "unexpected type URL '%.*s', expected '%s'", SV_ARG(out->type_url),
-                                              resource_types[m->type].type_url);
+    return out->type == m->type ||
+           diag_error(d, "unexpected type URL '%.*s', expected '%s'", SV_ARG(out->type_url),
+                      resource_types[m->type].type_url);
 }
 
 static void deliver(struct file_mux *m, const struct discovery_response *r, struct diag *d) {
@@ -135,8 +139,8 @@ static void load(struct loop_task *task) {
     }
     if (!diag_ok(d)) {
         sv text = diag_text(d);
-        log_warn(LOG_config, "filesystem config update of '%s' %s: %.*s", m->path, was_read ? "rejected" : "failed",
-                 SV_ARG(text));
+        log_warn(LOG_config, "filesystem config update of '%s' %s: %.*s", m->path,
+                 was_read ? "rejected" : "failed", SV_ARG(text));
     }
     for (const struct diag_warning *w = diag_warnings(d); w; w = w->next) {
         log_warn(LOG_config, "'%s': %.*s", m->path, SV_ARG(w->text));
@@ -152,7 +156,8 @@ static void load(struct loop_task *task) {
 /* ---- watching ---- */
 
 static bool is_ours(const struct file_mux *m, const struct inotify_event *e) {
-    return (e->mask & IN_Q_OVERFLOW) || ((e->mask & IN_MOVED_TO) && (!m->name || (e->len && strcmp(e->name, m->name) == 0)));
+    return (e->mask & IN_Q_OVERFLOW) ||
+           ((e->mask & IN_MOVED_TO) && (!m->name || (e->len && strcmp(e->name, m->name) == 0)));
 }
 
 static void on_ready(struct io *io, int events, int status) {
@@ -214,7 +219,9 @@ static void file_pause(struct xds_mux *mux, enum resource_type t, bool pause) {
     (void)pause;
 }
 
-static bool file_is_connected(const struct xds_mux *mux) { return CONTAINER_OF(mux, struct file_mux, mux)->is_loaded; }
+static bool file_is_connected(const struct xds_mux *mux) {
+    return CONTAINER_OF(mux, struct file_mux, mux)->is_loaded;
+}
 
 static void file_destroy(struct file_mux *m) {
     loop_cancel_task(&m->load);
@@ -249,12 +256,14 @@ static void set_paths(struct file_mux *m, const struct config_source *src) {
         m->dir = sv_dup(src->watched_dir);
         return;
     }
-    m->dir = slash == SIZE_MAX ? xstrdup(".") : slash == 0 ? xstrdup("/") : sv_dup(sv_sub(src->path, 0, slash));
+    m->dir = slash == SIZE_MAX ? xstrdup(".")
+             : slash == 0      ? xstrdup("/")
+                               : sv_dup(sv_sub(src->path, 0, slash));
     m->name = sv_dup(slash == SIZE_MAX ? src->path : sv_skip(src->path, slash + 1));
 }
 
-struct xds_mux *file_source_new(struct loop *l, const struct config_source *src, enum resource_type type,
-                                const struct xds_sink *sink) {
+struct xds_mux *file_source_new(struct loop *l, const struct config_source *src,
+                                enum resource_type type, const struct xds_sink *sink) {
     struct file_mux *m = xnew(struct file_mux);
     mux_init(&m->mux, &file_mux_ops, l, sink);
     m->type = type;

@@ -1,4 +1,5 @@
-/* What every mux does: see mux.h, mux_kind.h. Calls go to the kind; updates go to the sink; a time to live ends as a removal.
+/* What every mux does: see mux.h, mux_kind.h. Calls go to the kind; updates go to the sink; a time
+ * to live ends as a removal.
  * Threads: the config thread. Spec: xDS protocol, "TTL". */
 #include "xds/mux.h"
 
@@ -22,9 +23,13 @@ void xds_mux_free(struct xds_mux *m) {
 }
 
 void xds_mux_watch(struct xds_mux *m, enum resource_type t, sv name) { m->ops->watch(m, t, name); }
-void xds_mux_unwatch(struct xds_mux *m, enum resource_type t, sv name) { m->ops->unwatch(m, t, name); }
+void xds_mux_unwatch(struct xds_mux *m, enum resource_type t, sv name) {
+    m->ops->unwatch(m, t, name);
+}
 void xds_mux_watch_all(struct xds_mux *m, enum resource_type t) { m->ops->watch(m, t, SV("*")); }
-void xds_mux_pause(struct xds_mux *m, enum resource_type t, bool pause) { m->ops->pause(m, t, pause); }
+void xds_mux_pause(struct xds_mux *m, enum resource_type t, bool pause) {
+    m->ops->pause(m, t, pause);
+}
 bool xds_mux_is_connected(const struct xds_mux *m) { return m->ops->is_connected(m); }
 
 /* ---- time to live ---- */
@@ -143,7 +148,8 @@ static void on_ttl(struct timer *timer) {
 
 /* ---- for the kinds ---- */
 
-void mux_init(struct xds_mux *m, const struct xds_mux_ops *ops, struct loop *l, const struct xds_sink *sink) {
+void mux_init(struct xds_mux *m, const struct xds_mux_ops *ops, struct loop *l,
+              const struct xds_sink *sink) {
     m->ops = ops;
     m->loop = l;
     m->sink = *sink;
@@ -161,7 +167,8 @@ void mux_fini(struct xds_mux *m) {
     map_fini(&m->ttls);
 }
 
-void mux_deliver(struct xds_mux *m, const struct discovery_response *r, bool is_full, bool *accepted, struct buf *error) {
+void mux_deliver(struct xds_mux *m, const struct discovery_response *r, bool is_full,
+                 bool *accepted, struct buf *error) {
     if (r->resources_n) {
         memset(accepted, 0, r->resources_n * sizeof(*accepted));
     }

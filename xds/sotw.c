@@ -1,6 +1,9 @@
-/* State of the world: every request names all that is wanted, with the version last accepted and the nonce last seen.
- * Threads: one owner. Spec: xDS protocol, "The SotW variant"; service.discovery.v3.DiscoveryRequest.
- * Wildcard: no names at all as long as none was ever sent on the stream (then "*" beside names), as old servers know it.
+/* State of the world: every request names all that is wanted, with the version last accepted and
+ * the nonce last seen.
+ * Threads: one owner. Spec: xDS protocol, "The SotW variant";
+ * service.discovery.v3.DiscoveryRequest.
+ * Wildcard: no names at all as long as none was ever sent on the stream (then "*" beside names), as
+ * old servers know it.
  * Not here: what a resource missing from a response means (store_update.c). */
 #include <stdlib.h>
 
@@ -13,29 +16,32 @@ enum { FIELD_VERSION = 1, FIELD_NODE, FIELD_NAMES, FIELD_TYPE, FIELD_NONCE, FIEL
 
 struct watch {
     uint32_t refs;
-    bool is_sent;    /* in the last request of this stream */
-    bool is_readded; /* given up and wanted again since: the server must see it gone once, or it sends nothing */
+    bool is_sent; /* in the last request of this stream */
+    /* given up and wanted again since: the server must see it gone once, or it sends nothing */
+    bool is_readded;
     size_t n;
     char name[];
 };
 
 struct sotw {
     enum resource_type type;
-    struct map names;        /* → struct watch */
-    unsigned watched_n;      /* of them with refs */
+    struct map names;   /* → struct watch */
+    unsigned watched_n; /* of them with refs */
     uint32_t wildcard_refs;
-    char *version;           /* of the last accepted response, NULL */
-    char *nonce;             /* of the last response on this stream, NULL */
-    struct buf error;        /* NACK text of that response */
+    char *version;    /* of the last accepted response, NULL */
+    char *nonce;      /* of the last response on this stream, NULL */
+    struct buf error; /* NACK text of that response */
     bool is_up;
-    bool was_asked;          /* a request was sent on this stream */
-    bool were_names_sent;    /* one with names */
-    bool is_dirty;           /* what is wanted changed since the last request */
+    bool was_asked;       /* a request was sent on this stream */
+    bool were_names_sent; /* one with names */
+    bool is_dirty;        /* what is wanted changed since the last request */
     bool is_reply_due;
 };
 
 static struct sotw *sotw_of(struct subscription *s) { return (struct sotw *)s; }
-static const struct sotw *sotw_const(const struct subscription *s) { return (const struct sotw *)s; }
+static const struct sotw *sotw_const(const struct subscription *s) {
+    return (const struct sotw *)s;
+}
 
 static void replace(char **at, const char *text) {
     xfree(*at);
@@ -156,11 +162,14 @@ static bool sotw_has_request(const struct subscription *sub) {
     return s->is_up && (s->is_reply_due || (s->is_dirty && (s->was_asked || sotw_is_wanted(sub))));
 }
 
-static unsigned sotw_replies_due(const struct subscription *s) { return sotw_const(s)->is_reply_due; }
+static unsigned sotw_replies_due(const struct subscription *s) {
+    return sotw_const(s)->is_reply_due;
+}
 
 static int by_name(const void *a, const void *b) { return sv_cmp(*(const sv *)a, *(const sv *)b); }
 
-/* The names to send, in bytewise order: equal interest makes equal bytes. True: some are left for another request. */
+/* The names to send, in bytewise order: equal interest makes equal bytes. True: some are left for
+ * another request. */
 static bool put_names(struct sotw *s, struct buf *out) {
     bool are_left = false;
     VEC(sv) names = {0};
@@ -222,7 +231,8 @@ static bool sotw_on_response(struct subscription *sub, const struct discovery_re
     return true;
 }
 
-static void sotw_on_verdict(struct subscription *sub, const struct discovery_response *r, const bool *accepted, sv error) {
+static void sotw_on_verdict(struct subscription *sub, const struct discovery_response *r,
+                            const bool *accepted, sv error) {
     struct sotw *s = sotw_of(sub);
     (void)accepted; /* one version for all */
     if (error.n) {

@@ -1,6 +1,8 @@
-/* A mux over gRPC streams, aggregated or of one type: dialing, back-off, pacing, which request goes next.
- * Threads: the config thread. Spec: xDS protocol; core.v3.ApiConfigSource, RateLimitSettings; Envoy's control_plane stats.
- * Requests are made when the stream can take one, so what changes meanwhile is in them: nothing queues.
+/* A mux over gRPC streams, aggregated or of one type: dialing, back-off, pacing, which request goes
+ * next.
+ * Threads: the config thread. Spec: xDS protocol; core.v3.ApiConfigSource, RateLimitSettings;
+ * Envoy's control_plane stats. Requests are made when the stream can take one, so what changes
+ * meanwhile is in them: nothing queues.
  * Not here: what requests say (sotw.c, delta.c), gRPC itself (ads.c). */
 #include <stdio.h>
 
@@ -25,21 +27,23 @@ struct stream_mux {
     struct subscription *types[RES_TYPES]; /* NULL: never watched */
     unsigned paused[RES_TYPES];
     enum mux_state state;
-    struct loop_task task;  /* something may be due: dial or send */
-    struct timer timer;     /* back-off */
-    struct timer rate_timer;/* waits for a token */
+    struct loop_task task;   /* something may be due: dial or send */
+    struct timer timer;      /* back-off */
+    struct timer rate_timer; /* waits for a token */
     struct xds_dial *dial;
     struct ads_stream *stream;
-    unsigned failures;      /* in a row, since a message was received */
-    bool is_held;           /* gRPC, from the first dial on */
-    bool is_connected;      /* told to the sink */
-    bool is_node_sent;      /* on this stream */
+    unsigned failures; /* in a row, since a message was received */
+    bool is_held;      /* gRPC, from the first dial on */
+    bool is_connected; /* told to the sink */
+    bool is_node_sent; /* on this stream */
     double tokens;
     uint64_t tokens_ms;
     struct stats_shard *stats; /* NULL: none */
 };
 
-static struct stream_mux *mux_of(struct xds_mux *m) { return CONTAINER_OF(m, struct stream_mux, mux); }
+static struct stream_mux *mux_of(struct xds_mux *m) {
+    return CONTAINER_OF(m, struct stream_mux, mux);
+}
 
 /* ---- methods ---- */
 
@@ -50,10 +54,12 @@ static const struct {
     [RES_ENDPOINTS] = {"endpoint.v3.EndpointDiscoveryService", "StreamEndpoints", "DeltaEndpoints"},
     [RES_SECRET] = {"secret.v3.SecretDiscoveryService", "StreamSecrets", "DeltaSecrets"},
     [RES_LISTENER] = {"listener.v3.ListenerDiscoveryService", "StreamListeners", "DeltaListeners"},
-    [RES_SCOPED_ROUTE] = {"route.v3.ScopedRoutesDiscoveryService", "StreamScopedRoutes", "DeltaScopedRoutes"},
+    [RES_SCOPED_ROUTE] = {"route.v3.ScopedRoutesDiscoveryService", "StreamScopedRoutes",
+                          "DeltaScopedRoutes"},
     [RES_ROUTE] = {"route.v3.RouteDiscoveryService", "StreamRoutes", "DeltaRoutes"},
     [RES_VIRTUAL_HOST] = {"route.v3.VirtualHostDiscoveryService", NULL, "DeltaVirtualHosts"},
-    [RES_EXTENSION] = {"extension.v3.ExtensionConfigDiscoveryService", "StreamExtensionConfigs", "DeltaExtensionConfigs"},
+    [RES_EXTENSION] = {"extension.v3.ExtensionConfigDiscoveryService", "StreamExtensionConfigs",
+                       "DeltaExtensionConfigs"},
     [RES_RUNTIME] = {"runtime.v3.RuntimeDiscoveryService", "StreamRuntime", "DeltaRuntime"},
 };
 
@@ -66,7 +72,8 @@ static const char *method_name(const struct stream_mux *m) {
 }
 
 static void method_path(const struct stream_mux *m, char out[METHOD_MAX]) {
-    const char *service = m->opt.is_aggregated ? "discovery.v3.AggregatedDiscoveryService" : services[m->opt.only].service;
+    const char *service = m->opt.is_aggregated ? "discovery.v3.AggregatedDiscoveryService"
+                                               : services[m->opt.only].service;
     snprintf(out, METHOD_MAX, "/envoy.service.%s/%s", service, method_name(m));
 }
 
@@ -110,7 +117,8 @@ static bool is_wanted(const struct stream_mux *m) {
     return false;
 }
 
-/* Anywhere below a ceiling that doubles with each failure, so that many proxies do not come back at once. */
+/* Anywhere below a ceiling that doubles with each failure, so that many proxies do not come back at
+ * once. */
 static uint64_t backoff_ms(struct stream_mux *m) {
     uint64_t base = m->opt.backoff_base_ms ? m->opt.backoff_base_ms : 1;
     unsigned shift = m->failures < 20 ? m->failures : 20;
@@ -187,7 +195,8 @@ static void send_request(struct stream_mux *m, int t) {
     bool with_node = !m->opt.node_on_first_message_only || !m->is_node_sent;
     m->sub->next_request(m->types[t], with_node ? m->opt.node : SV_NULL, &out);
     m->is_node_sent = true;
-    log_trace(LOG_config, "xDS request of %zu bytes for %s", buf_len(&out), resource_types[t].short_name);
+    log_trace(LOG_config, "xDS request of %zu bytes for %s", buf_len(&out),
+              resource_types[t].short_name);
     ads_stream_send(m->stream, &out);
 }
 
@@ -213,7 +222,9 @@ static void send_next(struct stream_mux *m) {
     ads_stream_pause(m->stream, is_behind);
 }
 
-static void on_rate_timer(struct timer *t) { send_next(CONTAINER_OF(t, struct stream_mux, rate_timer)); }
+static void on_rate_timer(struct timer *t) {
+    send_next(CONTAINER_OF(t, struct stream_mux, rate_timer));
+}
 
 /* ---- receiving ---- */
 
@@ -230,7 +241,8 @@ static bool has_heartbeat(const struct discovery_response *r) {
 static void take(struct stream_mux *m, const struct discovery_response *r) {
     struct subscription *s = m->types[r->type];
     if (!s || !m->sub->on_response(s, r)) {
-        log_warn_limited(LOG_config, "ignoring the message for type URL %.*s as it has no current subscribers",
+        log_warn_limited(LOG_config,
+                         "ignoring the message for type URL %.*s as it has no current subscribers",
                          SV_ARG(r->type_url));
         return;
     }
@@ -261,13 +273,14 @@ static void on_message(void *user, sv wire) {
     arena_init(&a, 0);
     struct discovery_response r;
     if (!m->sub->parse(wire, &a, &r)) {
-        log_warn_limited(LOG_config, "%s gRPC config stream: malformed response of %zu bytes", method_name(m), wire.n);
+        log_warn_limited(LOG_config, "%s gRPC config stream: malformed response of %zu bytes",
+                         method_name(m), wire.n);
         arena_fini(&a);
         drop_stream(m);
         return;
     }
-    log_debug(LOG_config, "received gRPC message for %.*s at version %.*s: %u resources", SV_ARG(r.type_url),
-              SV_ARG(r.version), r.resources_n);
+    log_debug(LOG_config, "received gRPC message for %.*s at version %.*s: %u resources",
+              SV_ARG(r.type_url), SV_ARG(r.version), r.resources_n);
     if (r.type < RES_TYPES && (m->opt.is_aggregated || r.type == m->opt.only)) {
         take(m, &r);
     } else {
@@ -286,14 +299,15 @@ static void on_sent(void *user) {
 static void on_closed(void *user, int status, sv text) {
     struct stream_mux *m = user;
     m->stream = NULL;
-    log_warn(LOG_config, "%s gRPC config stream to %.*s closed: %d, %.*s", method_name(m), SV_ARG(m->opt.authority), status,
-             SV_ARG(text));
+    log_warn(LOG_config, "%s gRPC config stream to %.*s closed: %d, %.*s", method_name(m),
+             SV_ARG(m->opt.authority), status, SV_ARG(text));
     retry_later(m);
 }
 
 /* ---- connecting ---- */
 
-static const struct ads_stream_ops stream_ops = {.on_message = on_message, .on_sent = on_sent, .on_closed = on_closed};
+static const struct ads_stream_ops stream_ops = {
+    .on_message = on_message, .on_sent = on_sent, .on_closed = on_closed};
 
 static void open_stream(struct stream_mux *m, int fd) {
     char method[METHOD_MAX];
@@ -327,7 +341,8 @@ static void on_dialed(void *user, int fd, const char *error) {
         return;
     }
     m->dial = NULL; /* gone with the failure */
-    log_warn_limited(LOG_config, "%s gRPC config stream to %.*s: %s", method_name(m), SV_ARG(m->opt.authority), error);
+    log_warn_limited(LOG_config, "%s gRPC config stream to %.*s: %s", method_name(m),
+                     SV_ARG(m->opt.authority), error);
     retry_later(m);
 }
 
@@ -451,7 +466,8 @@ static void copy_options(struct stream_mux *m, const struct xds_mux_options *o) 
     m->opt = *o;
     m->opt.node = arena_sv(&m->arena, o->node);
     m->opt.authority = arena_sv(&m->arena, o->authority);
-    struct xds_metadata *md = arena_new_array(&m->arena, struct xds_metadata, o->initial_metadata_n);
+    struct xds_metadata *md =
+        arena_new_array(&m->arena, struct xds_metadata, o->initial_metadata_n);
     for (unsigned i = 0; i < o->initial_metadata_n; i++) {
         md[i].key = arena_sv(&m->arena, o->initial_metadata[i].key);
         md[i].value = arena_sv(&m->arena, o->initial_metadata[i].value);
@@ -459,7 +475,8 @@ static void copy_options(struct stream_mux *m, const struct xds_mux_options *o) 
     m->opt.initial_metadata = md;
 }
 
-struct xds_mux *xds_mux_new(struct loop *l, const struct xds_mux_options *o, const struct xds_sink *sink) {
+struct xds_mux *xds_mux_new(struct loop *l, const struct xds_mux_options *o,
+                            const struct xds_sink *sink) {
     struct stream_mux *m = xnew(struct stream_mux);
     arena_init(&m->arena, 0);
     copy_options(m, o);

@@ -1,6 +1,7 @@
-/* A control plane's bytes against both protocols: sequences of watches, responses and streams that come and go. Requests
- * must stay well-formed whatever came.
- * Input: one byte for the protocol, then steps: an op byte; a name (one byte); or a response (two bytes length, its bytes). */
+/* A control plane's bytes against both protocols: sequences of watches, responses and streams that
+ * come and go. Requests must stay well-formed whatever came.
+ * Input: one byte for the protocol, then steps: an op byte; a name (one byte); or a response (two
+ * bytes length, its bytes). */
 #include <stdlib.h>
 
 #include "protos/any.h"
@@ -40,8 +41,9 @@ static void request(struct run *x) {
     struct buf BUF_AUTO out;
     buf_init(&out);
     x->ops->next_request(x->s, SV_NULL, &out);
-    const ProtobufCMessageDescriptor *desc = x->ops == &delta_ops ? &service_discovery__delta_discovery_request__descriptor
-                                                                  : &service_discovery__discovery_request__descriptor;
+    const ProtobufCMessageDescriptor *desc =
+        x->ops == &delta_ops ? &service_discovery__delta_discovery_request__descriptor
+                             : &service_discovery__discovery_request__descriptor;
     CHECK(proto_unpack(desc, buf_pullup(&out, buf_len(&out)), &x->a, x->d));
 }
 

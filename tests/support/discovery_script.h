@@ -1,6 +1,7 @@
 /* Scenarios of one subscription as text, for sotw.c and delta.c: steps parted by ';'.
  *   watch NAME, unwatch NAME, up, down, expire NAME
- *   resp NONCE VERSION RESOURCE…   a response that is delivered; RESOURCE is NAME[@VERSION] taken, NAME[@VERSION]! refused,
+ *   resp NONCE VERSION RESOURCE…   a response that is delivered; RESOURCE is NAME[@VERSION] taken,
+ * NAME[@VERSION]! refused,
  *                                  NAME~ a heartbeat, -NAME removed; err=TEXT refuses the whole
  *   drop NONCE                     a response that answers nothing
  *   expect REQUEST                 the request that is due: fields as render_request() writes them
@@ -61,13 +62,15 @@ static inline void render_delta(const ServiceDiscovery__DeltaDiscoveryRequest *r
         for (size_t i = 0; i < r->n_initial_resource_versions; i++) {
             const char *key = r->initial_resource_versions[i]->key;
             if (strcmp(key, after) > 0 &&
-                (best == r->n_initial_resource_versions || strcmp(key, r->initial_resource_versions[best]->key) < 0)) {
+                (best == r->n_initial_resource_versions ||
+                 strcmp(key, r->initial_resource_versions[best]->key) < 0)) {
                 best = i;
             }
         }
         assert_true(best < r->n_initial_resource_versions);
         after = r->initial_resource_versions[best]->key;
-        buf_printf(out, "%s%s:%s", k ? "," : " init=", after, r->initial_resource_versions[best]->value);
+        buf_printf(out, "%s%s:%s", k ? "," : " init=", after,
+                   r->initial_resource_versions[best]->value);
     }
     buf_printf(out, "%s%s", *r->response_nonce ? " n=" : "", r->response_nonce);
     if (r->error_detail) {
@@ -89,14 +92,15 @@ static inline sv render_request(struct script *x, sv node) {
     const char *type_url = NULL;
     if (x->is_delta) {
         const ServiceDiscovery__DeltaDiscoveryRequest *r =
-            PROTO_UNPACK(ServiceDiscovery__DeltaDiscoveryRequest, service_discovery__delta_discovery_request__descriptor, bytes,
-                         &x->a, d);
+            PROTO_UNPACK(ServiceDiscovery__DeltaDiscoveryRequest,
+                         service_discovery__delta_discovery_request__descriptor, bytes, &x->a, d);
         assert_non_null(r);
         render_delta(r, &out);
         type_url = r->type_url;
     } else {
-        const ServiceDiscovery__DiscoveryRequest *r = PROTO_UNPACK(
-            ServiceDiscovery__DiscoveryRequest, service_discovery__discovery_request__descriptor, bytes, &x->a, d);
+        const ServiceDiscovery__DiscoveryRequest *r =
+            PROTO_UNPACK(ServiceDiscovery__DiscoveryRequest,
+                         service_discovery__discovery_request__descriptor, bytes, &x->a, d);
         assert_non_null(r);
         render_sotw(r, &out);
         type_url = r->type_url;
@@ -195,7 +199,8 @@ static inline void script_step(struct script *x, sv step) {
 }
 
 static inline void run_script(const struct subscription_ops *ops, const char *text) {
-    struct script x = {.ops = ops, .s = ops->make(RES_ENDPOINTS), .is_delta = ops == &delta_ops, .text = text};
+    struct script x = {
+        .ops = ops, .s = ops->make(RES_ENDPOINTS), .is_delta = ops == &delta_ops, .text = text};
     arena_init(&x.a, 0);
     sv rest = sv_cstr(text);
     while (rest.n) {

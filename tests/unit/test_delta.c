@@ -1,4 +1,5 @@
-/* Incremental subscriptions: changes of names, versions by resource, replies in order, reconnects. Scenarios as text. */
+/* Incremental subscriptions: changes of names, versions by resource, replies in order, reconnects.
+ * Scenarios as text. */
 #include "tests/support/discovery_script.h"
 
 static void run_all(const char *const *scripts, size_t n) {
@@ -22,7 +23,8 @@ static void test_names(void **state) {
         "watch a; unwatch a; up; none",
         "watch a; watch a; up; expect sub=a; unwatch a; none; unwatch a; expect unsub=a; none",
         "watch a; up; expect sub=a; unwatch a; watch a; expect sub=a; none",
-        "watch a; up; expect sub=a; resp n1 1 a@1; unwatch a; watch a; expect n=n1; expect sub=a; none",
+        "watch a; up; expect sub=a; resp n1 1 a@1; unwatch a; watch a; expect n=n1; expect sub=a; "
+        "none",
     };
     run_all(scripts, ARRAY_LEN(scripts));
 }
@@ -50,7 +52,8 @@ static void test_replies(void **state) {
         "watch a; up; expect sub=a; resp n1 1 a@1; expect n=n1; none",
         "watch a; up; expect sub=a; resp n1 1 a@1; resp n2 2 a@2; expect n=n1; expect n=n2; none",
         "watch a; up; expect sub=a; resp n1 1 a@1!; expect n=n1 err=bad; none",
-        "watch a; up; expect sub=a; resp n1 1 a@1!; resp n2 2 a@2; expect n=n1 err=bad; expect n=n2; none",
+        "watch a; up; expect sub=a; resp n1 1 a@1!; resp n2 2 a@2; expect n=n1 err=bad; expect "
+        "n=n2; none",
         "watch a; up; expect sub=a; resp n1 1 err=type; expect n=n1 err=type; none",
         "watch a; up; expect sub=a; resp n1 1 a@1; watch b; expect n=n1; expect sub=b; none",
         "watch a; up; expect sub=a; resp n1 1 -a; expect n=n1; none; wanted",
@@ -65,27 +68,38 @@ static void test_reconnect(void **state) {
     (void)state;
     static const char *const scripts[] = {
         "watch a; up; expect sub=a; down; none; up; expect sub=a; none",
-        "watch a; watch b; up; expect sub=a,b; resp n1 1 a@1 b@7; expect n=n1; down; up; expect sub=a,b init=a:1,b:7; none",
+        "watch a; watch b; up; expect sub=a,b; resp n1 1 a@1 b@7; expect n=n1; down; up; expect "
+        "sub=a,b init=a:1,b:7; none",
         /* only what is in use has a version */
         "watch a; watch b; up; expect sub=a,b; resp n1 1 a@1 b@1!; expect n=n1 err=bad; down; up; "
         "expect sub=a,b init=a:1; none",
-        "watch a; up; expect sub=a; resp n1 1 a@1; expect n=n1; resp n2 2 a@2!; expect n=n2 err=bad; down; up; "
+        "watch a; up; expect sub=a; resp n1 1 a@1; expect n=n1; resp n2 2 a@2!; expect n=n2 "
+        "err=bad; down; up; "
         "expect sub=a init=a:1; none",
-        "watch a; up; expect sub=a; resp n1 1 a@1; expect n=n1; resp n2 2 -a; expect n=n2; down; up; expect sub=a; none",
-        "watch a; up; expect sub=a; resp n1 1 a@1; expect n=n1; unwatch a; expect unsub=a; watch a; expect sub=a; down; up; "
+        "watch a; up; expect sub=a; resp n1 1 a@1; expect n=n1; resp n2 2 -a; expect n=n2; down; "
+        "up; expect sub=a; none",
+        "watch a; up; expect sub=a; resp n1 1 a@1; expect n=n1; unwatch a; expect unsub=a; watch "
+        "a; expect sub=a; down; up; "
         "expect sub=a; none",
-        "watch a; up; expect sub=a; resp n1 1 a@1; expect n=n1; resp n2 2 a~; expect n=n2; down; up; expect sub=a init=a:1",
-        "watch a; up; expect sub=a; resp n1 1 a@1; expect n=n1; expire a; down; up; expect sub=a; none",
+        "watch a; up; expect sub=a; resp n1 1 a@1; expect n=n1; resp n2 2 a~; expect n=n2; down; "
+        "up; expect sub=a init=a:1",
+        "watch a; up; expect sub=a; resp n1 1 a@1; expect n=n1; expire a; down; up; expect sub=a; "
+        "none",
         "watch a; up; expect sub=a; resp n1 1 b@1; expect n=n1; down; up; expect sub=a; none",
         "watch *; up; expect ; resp n1 1 a@1 b@2; expect n=n1; down; up; expect init=a:1,b:2; none",
-        "watch *; up; expect ; resp n1 1 a@1; expect n=n1; resp n2 2 -a; expect n=n2; down; up; expect ; none",
-        "watch *; up; expect ; resp n1 1 a@1; expect n=n1; unwatch *; expect unsub=*; down; watch *; up; expect ; none",
-        "watch *; watch a; up; expect sub=*,a; resp n1 1 a@1; expect n=n1; unwatch a; expect unsub=a; down; up; "
+        "watch *; up; expect ; resp n1 1 a@1; expect n=n1; resp n2 2 -a; expect n=n2; down; up; "
+        "expect ; none",
+        "watch *; up; expect ; resp n1 1 a@1; expect n=n1; unwatch *; expect unsub=*; down; watch "
+        "*; up; expect ; none",
+        "watch *; watch a; up; expect sub=*,a; resp n1 1 a@1; expect n=n1; unwatch a; expect "
+        "unsub=a; down; up; "
         "expect init=a:1; none",
         "watch a; up; expect sub=a; down; unwatch a; up; none",
         "watch a; up; expect sub=a; unwatch a; down; up; none",
-        "watch a; up; expect sub=a; resp n1 1 a@1; expect n=n1; down; unwatch a; watch a; up; expect sub=a; none",
-        "watch a; up; expect sub=a; resp n1 1 a@; expect n=n1; down; up; expect sub=a init=a:; none",
+        "watch a; up; expect sub=a; resp n1 1 a@1; expect n=n1; down; unwatch a; watch a; up; "
+        "expect sub=a; none",
+        "watch a; up; expect sub=a; resp n1 1 a@; expect n=n1; down; up; expect sub=a init=a:; "
+        "none",
     };
     run_all(scripts, ARRAY_LEN(scripts));
 }
@@ -126,8 +140,9 @@ static void test_replies_due(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),     cmocka_unit_test(test_wildcard), cmocka_unit_test(test_replies),
-        cmocka_unit_test(test_reconnect), cmocka_unit_test(test_unasked),  cmocka_unit_test(test_replies_due),
+        cmocka_unit_test(test_names),   cmocka_unit_test(test_wildcard),
+        cmocka_unit_test(test_replies), cmocka_unit_test(test_reconnect),
+        cmocka_unit_test(test_unasked), cmocka_unit_test(test_replies_due),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

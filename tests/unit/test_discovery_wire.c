@@ -1,4 +1,5 @@
-/* Discovery messages on the wire: responses as the generated code packs them, malformed ones, errors. */
+/* Discovery messages on the wire: responses as the generated code packs them, malformed ones,
+ * errors. */
 #include "xds/discovery_wire.h"
 
 #include "protos/any.h"
@@ -70,11 +71,14 @@ static void test_sotw_wrapped(void **state) {
 static void test_delta(void **state) {
     struct discovery_response r = parse_text(
         *state, true,
-        "system_version_info: 's1' nonce: 'n1' type_url: '" CDS "' control_plane { identifier: 'cp' } "
+        "system_version_info: 's1' nonce: 'n1' type_url: '" CDS
+        "' control_plane { identifier: 'cp' } "
         "resources { name: 'a' version: '1' resource { type_url: '" CDS "' value: 'abc' } } "
-        "resources { name: 'b' ttl { seconds: 3 } } resources { resource_name { name: 'c' } version: '7' } "
+        "resources { name: 'b' ttl { seconds: 3 } } resources { resource_name { name: 'c' } "
+        "version: '7' } "
         "removed_resources: 'x' removed_resources: '' removed_resource_names { name: 'y' } "
-        "resource_errors { resource_name { name: 'q' } error_detail { code: 5 message: 'not here' } }");
+        "resource_errors { resource_name { name: 'q' } error_detail { code: 5 message: 'not here' "
+        "} }");
     assert_sv_is(r.version, "s1");
     assert_sv_is(r.control_plane, "cp");
     assert_int_equal(r.resources_n, 3);
@@ -109,12 +113,15 @@ static void test_type(void **state) {
 }
 
 static void test_mismatch(void **state) {
-    struct discovery_response r = parse_text(*state, false,
-                                             "type_url: '" CDS "' resources { type_url: 'x/foo.Bar' } "
-                                             "resources { type_url: 'x/foo.Baz' }");
-    assert_sv_is(r.error, "type URL x/foo.Bar embedded in an individual Any does not match the message-wide type URL " CDS
-                          " in DiscoveryResponse");
-    r = parse_text(*state, true, "type_url: '" CDS "' resources { name: 'a' resource { type_url: 'x/foo.Bar' } }");
+    struct discovery_response r =
+        parse_text(*state, false,
+                   "type_url: '" CDS "' resources { type_url: 'x/foo.Bar' } "
+                   "resources { type_url: 'x/foo.Baz' }");
+    assert_sv_is(r.error, "type URL x/foo.Bar embedded in an individual Any does not match the "
+                          "message-wide type URL " CDS " in DiscoveryResponse");
+    r = parse_text(*state, true,
+                   "type_url: '" CDS
+                   "' resources { name: 'a' resource { type_url: 'x/foo.Bar' } }");
     assert_true(r.error.n > 0);
 }
 
@@ -122,25 +129,26 @@ static void test_mismatch(void **state) {
 static void test_malformed(void **state) {
     struct pb_fixture *f = *state;
     static const sv rows[] = {
-        SV_INIT("\x0a"),                         /* no length */
+        SV_INIT("\x0a"), /* no length */
         SV_INIT("\x0a\x05"
-                "ab"),                           /* cut short */
-        SV_INIT("\x0a\x01\xff"),                 /* version not UTF-8 */
-        SV_INIT("\x0a\x01\x00"),                 /* NUL */
-        SV_INIT("\x08\x01"),                     /* version as a number */
-        SV_INIT("\x22\x01\xc3"),                 /* type not UTF-8 */
-        SV_INIT("\x2a\x01\x80"),                 /* nonce */
-        SV_INIT("\x00"),                         /* field 0 */
-        SV_INIT("\x0b"),                         /* group */
+                "ab"),           /* cut short */
+        SV_INIT("\x0a\x01\xff"), /* version not UTF-8 */
+        SV_INIT("\x0a\x01\x00"), /* NUL */
+        SV_INIT("\x08\x01"),     /* version as a number */
+        SV_INIT("\x22\x01\xc3"), /* type not UTF-8 */
+        SV_INIT("\x2a\x01\x80"), /* nonce */
+        SV_INIT("\x00"),         /* field 0 */
+        SV_INIT("\x0b"),         /* group */
         SV_INIT("\x0c"),
-        SV_INIT("\x0e"),                         /* wire type 6 */
-        SV_INIT("\x79\x01\x02"),                 /* short fixed64 */
-        SV_INIT("\x7d\x01"),                     /* short fixed32 */
+        SV_INIT("\x0e"),                                             /* wire type 6 */
+        SV_INIT("\x79\x01\x02"),                                     /* short fixed64 */
+        SV_INIT("\x7d\x01"),                                         /* short fixed32 */
         SV_INIT("\x78\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), /* varint of 11 bytes */
         SV_INIT("\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),     /* length 2^64-1 */
-        SV_INIT("\x12\x02\x0a\x05"),             /* inside a resource */
-        SV_INIT("\x10\x01"),                     /* a resource as a number */
-        SV_INIT("\x12\x03\x1a\x01\xff"),         /* delta: name not UTF-8; SotW: field 3 of Any is unknown */
+        SV_INIT("\x12\x02\x0a\x05"),                                 /* inside a resource */
+        SV_INIT("\x10\x01"),                                         /* a resource as a number */
+        /* delta: name not UTF-8; SotW: field 3 of Any is unknown */
+        SV_INIT("\x12\x03\x1a\x01\xff"),
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct discovery_response r;
@@ -165,7 +173,8 @@ static void test_limits(void **state) {
     /* durations that are none */
     static const sv ttls[] = {
         SV_INIT("\x12\x0d\x32\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), /* -1 s */
-        SV_INIT("\x12\x09\x32\x07\x10\x80\x94\xeb\xdc\x03\x00"),                 /* 10^9 ns, and a field 0 */
+        /* 10^9 ns, and a field 0 */
+        SV_INIT("\x12\x09\x32\x07\x10\x80\x94\xeb\xdc\x03\x00"),
     };
     for (size_t i = 0; i < ARRAY_LEN(ttls); i++) {
         struct discovery_response r;
@@ -207,7 +216,9 @@ static void test_error_text(void **state) {
     } rows[] = {
         {SV_INIT("plain"), "plain"},
         {SV_INIT("caf\xc3\xa9"), "caf\xc3\xa9"},
-        {SV_INIT("a\xff" "b"), "a?b"},
+        {SV_INIT("a\xff"
+                 "b"),
+         "a?b"},
         {SV_INIT("a\0b"), "a?b"},
         {SV_INIT("\xc3"), "?"},
     };
@@ -215,9 +226,9 @@ static void test_error_text(void **state) {
         struct buf BUF_AUTO b;
         buf_init(&b);
         wire_put_error(&b, 6, rows[i].text);
-        const ServiceDiscovery__DiscoveryRequest *r =
-            PROTO_UNPACK(ServiceDiscovery__DiscoveryRequest, service_discovery__discovery_request__descriptor,
-                         buf_pullup(&b, buf_len(&b)), &f->a, &f->d);
+        const ServiceDiscovery__DiscoveryRequest *r = PROTO_UNPACK(
+            ServiceDiscovery__DiscoveryRequest, service_discovery__discovery_request__descriptor,
+            buf_pullup(&b, buf_len(&b)), &f->a, &f->d);
         assert_row(r && r->error_detail && r->error_detail->code == 3, i);
         assert_string_equal(r->error_detail->message, rows[i].want);
     }
@@ -225,8 +236,9 @@ static void test_error_text(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        PB_TEST(test_sotw),      PB_TEST(test_sotw_wrapped), PB_TEST(test_delta), PB_TEST(test_type), PB_TEST(test_mismatch),
-        PB_TEST(test_malformed), PB_TEST(test_limits),       PB_TEST(test_empty), PB_TEST(test_order),
+        PB_TEST(test_sotw),       PB_TEST(test_sotw_wrapped), PB_TEST(test_delta),
+        PB_TEST(test_type),       PB_TEST(test_mismatch),     PB_TEST(test_malformed),
+        PB_TEST(test_limits),     PB_TEST(test_empty),        PB_TEST(test_order),
         PB_TEST(test_error_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* State-of-the-world subscriptions: what is asked for, ACK, NACK, streams that come and go. Scenarios as text. */
+/* State-of-the-world subscriptions: what is asked for, ACK, NACK, streams that come and go.
+ * Scenarios as text. */
 #include "tests/support/discovery_script.h"
 
 static void run_all(const char *const *scripts, size_t n) {
@@ -17,7 +18,8 @@ static void test_names(void **state) {
         "watch b; watch a; up; expect names=a,b; none",
         "watch a; watch a; up; expect names=a; none; watch a; none",
         "watch a; up; expect names=a; watch b; expect names=a,b; none",
-        "watch a; watch a; up; expect names=a; unwatch a; none; wanted; unwatch a; unwanted; expect ; none",
+        "watch a; watch a; up; expect names=a; unwatch a; none; wanted; unwatch a; unwanted; "
+        "expect ; none",
         "watch a; watch b; up; expect names=a,b; unwatch a; expect names=b; none",
         "watch a; unwatch a; up; none",
         "up; watch a; unwatch a; none",
@@ -27,16 +29,20 @@ static void test_names(void **state) {
     run_all(scripts, ARRAY_LEN(scripts));
 }
 
-/* Given up and wanted again between two requests: the server must see it gone, or it would send nothing. */
+/* Given up and wanted again between two requests: the server must see it gone, or it would send
+ * nothing. */
 static void test_readded(void **state) {
     (void)state;
     static const char *const scripts[] = {
         "watch a; up; expect names=a; unwatch a; watch a; expect ; expect names=a; none",
-        "watch a; watch b; up; expect names=a,b; unwatch a; watch a; expect names=b; expect names=a,b; none",
+        "watch a; watch b; up; expect names=a,b; unwatch a; watch a; expect names=b; expect "
+        "names=a,b; none",
         "watch a; up; expect names=a; unwatch a; watch a; unwatch a; expect ; none",
         "watch a; up; expect names=a; unwatch a; watch a; down; up; expect names=a; none",
-        "watch a; up; expect names=a; unwatch a; watch a; watch c; expect names=c; expect names=a,c; none",
-        "watch a; up; expect names=a; resp n1 1 a; unwatch a; watch a; expect v=1 n=n1; expect v=1 names=a n=n1; none",
+        "watch a; up; expect names=a; unwatch a; watch a; watch c; expect names=c; expect "
+        "names=a,c; none",
+        "watch a; up; expect names=a; resp n1 1 a; unwatch a; watch a; expect v=1 n=n1; expect v=1 "
+        "names=a n=n1; none",
     };
     run_all(scripts, ARRAY_LEN(scripts));
 }
@@ -63,7 +69,8 @@ static void test_ack(void **state) {
         "watch *; up; expect ; resp n1 1; expect v=1 n=n1; none",
         "watch a; up; expect names=a; resp n1 1; resp n2 2; expect v=2 names=a n=n2; none",
         "watch a; up; expect names=a; resp n1 1; watch b; expect v=1 names=a,b n=n1; none",
-        "watch a; up; expect names=a; resp n1 1; expect v=1 names=a n=n1; watch b; expect v=1 names=a,b n=n1; none",
+        "watch a; up; expect names=a; resp n1 1; expect v=1 names=a n=n1; watch b; expect v=1 "
+        "names=a,b n=n1; none",
         "watch a; up; expect names=a; resp n1 ; expect names=a n=n1; none",
         "watch a; up; expect names=a; resp  1; expect v=1 names=a; none",
         "watch a; up; expect names=a; unwatch a; expect ; resp n1 1; expect v=1 n=n1; none",
@@ -77,13 +84,17 @@ static void test_nack(void **state) {
     (void)state;
     static const char *const scripts[] = {
         "watch a; up; expect names=a; resp n1 1 a!; expect names=a n=n1 err=bad; none",
-        "watch a; up; expect names=a; resp n1 1 a; resp n2 2 a!; expect v=1 names=a n=n2 err=bad; none",
-        "watch a; up; expect names=a; resp n1 1 a; expect v=1 names=a n=n1; resp n2 2 a b!; expect v=1 names=a n=n2 err=bad; "
+        "watch a; up; expect names=a; resp n1 1 a; resp n2 2 a!; expect v=1 names=a n=n2 err=bad; "
+        "none",
+        "watch a; up; expect names=a; resp n1 1 a; expect v=1 names=a n=n1; resp n2 2 a b!; expect "
+        "v=1 names=a n=n2 err=bad; "
         "resp n3 3 a; expect v=3 names=a n=n3; none",
         "watch a; up; expect names=a; resp n1 1 a!; resp n2 2 a; expect v=2 names=a n=n2; none",
-        "watch a; up; expect names=a; resp n1 1 a!; resp n2 2 a!; expect names=a n=n2 err=bad; none",
+        "watch a; up; expect names=a; resp n1 1 a!; resp n2 2 a!; expect names=a n=n2 err=bad; "
+        "none",
         "watch a; up; expect names=a; resp n1 1 err=type; expect names=a n=n1 err=type; none",
-        "watch a; up; expect names=a; resp n1 1 a!; expect names=a n=n1 err=bad; watch b; expect names=a,b n=n1; none",
+        "watch a; up; expect names=a; resp n1 1 a!; expect names=a n=n1 err=bad; watch b; expect "
+        "names=a,b n=n1; none",
         "watch a; up; expect names=a; resp n1 1 a!; down; up; expect names=a; none",
     };
     run_all(scripts, ARRAY_LEN(scripts));
@@ -93,14 +104,16 @@ static void test_streams(void **state) {
     (void)state;
     static const char *const scripts[] = {
         "watch a; up; expect names=a; down; none; up; expect names=a; none",
-        "watch a; up; expect names=a; resp n1 1 a; expect v=1 names=a n=n1; down; up; expect v=1 names=a; none",
+        "watch a; up; expect names=a; resp n1 1 a; expect v=1 names=a n=n1; down; up; expect v=1 "
+        "names=a; none",
         "watch a; up; expect names=a; resp n1 1 a; down; none; up; expect v=1 names=a; none",
         "watch a; up; down; up; expect names=a; none",
         "watch a; up; expect names=a; down; watch b; up; expect names=a,b; none",
         "watch a; watch b; up; expect names=a,b; down; unwatch a; up; expect names=b; none",
         "watch a; up; expect names=a; unwatch a; down; up; none; watch a; expect names=a; none",
         "watch *; up; expect ; resp n1 1; down; up; expect v=1; none",
-        "watch a; up; expect names=a; resp n1 1 a; down; up; expect v=1 names=a; resp n1 2 a; expect v=2 names=a n=n1; none",
+        "watch a; up; expect names=a; resp n1 1 a; down; up; expect v=1 names=a; resp n1 2 a; "
+        "expect v=2 names=a n=n1; none",
     };
     run_all(scripts, ARRAY_LEN(scripts));
 }
@@ -159,9 +172,11 @@ static void test_many_names(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),   cmocka_unit_test(test_readded),    cmocka_unit_test(test_wildcard),
-        cmocka_unit_test(test_ack),     cmocka_unit_test(test_nack),       cmocka_unit_test(test_streams),
-        cmocka_unit_test(test_unasked), cmocka_unit_test(test_node),       cmocka_unit_test(test_many_names),
+        cmocka_unit_test(test_names),      cmocka_unit_test(test_readded),
+        cmocka_unit_test(test_wildcard),   cmocka_unit_test(test_ack),
+        cmocka_unit_test(test_nack),       cmocka_unit_test(test_streams),
+        cmocka_unit_test(test_unasked),    cmocka_unit_test(test_node),
+        cmocka_unit_test(test_many_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
