@@ -53,6 +53,7 @@ static int end(void **state) {
     (void)state;
     buf_fini(&t.body);
     arena_fini(&t.arena);
+    chunk_cache_trim();
     return 0;
 }
 
