@@ -1,0 +1,71 @@
+"""cors, fault and grpc_stats in front of a scripted upstream."""
+
+import pytest
+
+from support.config import bootstrap, cluster, hcm, listener, route, typed, vhost
+from support.rawhttp import fetch
+from support.upstream import Reply
+
+HTTP = "envoy.extensions.filters.http"
+CORS, FAULT, GRPC_STATS = "envoy.filters.http.cors", "envoy.filters.http.fault", "envoy.filters.http.grpc_stats"
+
+
+def per_route(name, type_name, **fields):
+    return {name: {"@type": f"type.googleapis.com/{type_name}", **fields}}
+
+
+def percent(n):
+    return {"numerator": n, "denominator": "HUNDRED"}
+
+
+@pytest.fixture(scope="module")
+def proxy(shared_sluice, shared_upstream):
+    policy = per_route(CORS, f"{HTTP}.cors.v3.CorsPolicy", allow_origin_string_match=[{"exact": "https://ok.example"}],
+                       allow_methods="GET, PUT", max_age="60", allow_credentials=True)
+    abort = per_route(FAULT, f"{HTTP}.fault.v3.HTTPFault", abort={"http_status": 418, "percentage": percent(100)})
+    delay = per_route(FAULT, f"{HTTP}.fault.v3.HTTPFault", delay={"fixed_delay": "0.2s", "percentage": percent(100)})
+    routes = [{**route("/cors"), "typed_per_filter_config": policy}, {**route("/abort"), "typed_per_filter_config": abort},
+              {**route("/delay"), "typed_per_filter_config": delay}, route()]
+    filters = [typed(CORS, f"{HTTP}.cors.v3.Cors"), typed(FAULT, f"{HTTP}.fault.v3.HTTPFault"),
+               typed(GRPC_STATS, f"{HTTP}.grpc_stats.v3.FilterConfig", stats_for_all_methods=True)]
+    main = listener(hcm(vhosts=[vhost(routes)], filters=filters))
+    return shared_sluice(bootstrap([main], [cluster("up", shared_upstream.port)]))
+
+
+@pytest.fixture
+def up(shared_upstream):
+    return shared_upstream.script(Reply(body=b"ok"))
+
+
+@pytest.mark.smoke
+def test_preflight_is_answered(proxy, up):
+    answer = fetch(proxy.port(), "/cors", method="OPTIONS",
+                   headers=[("origin", "https://ok.example"), ("access-control-request-method", "PUT")])
+    assert answer.status == 200 and answer.get("access-control-allow-origin") == "https://ok.example"
+    assert answer.get("access-control-allow-methods") == "GET, PUT" and answer.get("access-control-max-age") == "60"
+    assert answer.get("access-control-allow-credentials") == "true"
+
+
+def test_a_foreign_origin_gets_no_permission(proxy, up):
+    answer = fetch(proxy.port(), "/cors", headers=[("origin", "https://evil.example")])
+    assert answer.status == 200 and answer.body == b"ok" and answer.get("access-control-allow-origin") is None
+    assert proxy.stat("http.ingress.cors.origin_invalid") >= 1
+
+
+def test_abort(proxy, up):
+    answer = fetch(proxy.port(), "/abort")
+    assert answer.status == 418 and answer.body == b"fault filter abort"
+    assert proxy.stat("http.ingress.fault.aborts_injected") >= 1
+
+
+def test_delay(proxy, up):
+    answer = fetch(proxy.port(), "/delay")
+    assert answer.status == 200 and proxy.stat("http.ingress.fault.delays_injected") >= 1
+
+
+def test_grpc_calls_are_counted(proxy, shared_upstream):
+    shared_upstream.script(Reply(headers=[("content-type", "application/grpc"), ("grpc-status", "0")], body=b""))
+    answer = fetch(proxy.port(), "/pkg.Service/Method", method="POST",
+                   headers=[("content-type", "application/grpc"), ("te", "trailers"), ("content-length", "0")])
+    assert answer.status == 200
+    proxy.wait_stat("cluster.up.grpc.pkg.Service.Method.total", lambda n: n >= 1)
