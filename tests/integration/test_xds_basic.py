@@ -271,6 +271,28 @@ def test_server_ends_the_stream(sluice, ads, upstream, kind):
 
 
 @both
+def test_goaway(sluice, control_planes, upstream, kind):
+    """Connections of limited age, as istiod's are."""
+    ads = control_planes(options=[("grpc.max_connection_age_ms", 200), ("grpc.max_connection_age_grace_ms", 50)])
+    serve_all(ads, upstream.port)
+    proxy = sluice(ads_bootstrap(ads, kind))
+    ads.wait(lambda r: r.stream.number >= 2 and r.type_url == ROUTE)
+    assert get(proxy) == 200
+
+
+def test_socket_comes_late(sluice, control_planes, tmp_path, upstream):
+    ads = control_planes(path=tmp_path / "ads.sock")
+    ads.kill()
+    (tmp_path / "ads.sock").unlink(missing_ok=True)
+    proxy = sluice(ads_bootstrap(ads), ready=False)
+    proxy.wait_stat("cluster_manager.cds.update_failure", lambda n: n >= 2)
+    serve_all(ads, upstream.port)
+    ads.start()
+    ads.wait_ack(ROUTE)
+    wait_until(lambda: proxy.admin("/ready").status == 200, "ready")
+
+
+@both
 def test_server_comes_late(sluice, ads, upstream, kind):
     ads.kill()
     proxy = sluice(ads_bootstrap(ads, kind), ready=False)
