@@ -199,6 +199,7 @@ static int serve(struct program *p, struct diag *d) {
     uv_thread_join(&p->config_thread);
     server_fini(&p->server);
     store_free_names(&p->store); /* the last snapshots are gone */
+    stats_store_free(p->server.stats);
     return rc;
 }
 

@@ -298,6 +298,9 @@ void server_fini(struct server *s) {
     for (unsigned i = 0; i < s->workers_n; i++) {
         if (s->are_workers_started) {
             worker_stop_and_free(s->workers[i]);
+        } else {
+            loop_run_nowait(&s->workers[i]->loop); /* snapshots in its mailbox are adopted, then let go */
+            worker_free(s->workers[i]);
         }
     }
     timer_cancel(&s->flush_timer);

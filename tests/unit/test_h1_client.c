@@ -283,7 +283,7 @@ static char *run(size_t row, size_t split, bool *clean) {
     }
     *clean = l.codec->vt->is_idle_clean(l.codec) && !l.conn.read_disable_ && buf_empty(&l.conn.in_);
     assert_row(l.ends ==
-                   (strchr(l.text.len_ ? buf_front(&l.text).p : "", '.') || l.resets ? 1u : l.ends),
+                   (sv_find(buf_front(&l.text), '.') != SIZE_MAX || l.resets ? 1u : l.ends),
                row);
     assert_row(l.codec->streams_active == 0 || !responses[row].at_end, row);
     /* What comes behind a complete response is an error of the connection, not of the response. */
