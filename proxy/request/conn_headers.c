@@ -9,7 +9,7 @@
 /* ---- checks ---- */
 
 static enum header_verdict refuse(struct stream *s, unsigned status, sv details) {
-    s->close_after = s->info.protocol != HTTP_2;
+    s->close_after = s->info.protocol != HTTP_2 && !s->cfg->codec.h1.override_stream_error_on_invalid_http_message;
     stream_local_reply(s, status, SV_NULL, 0, details, NULL, NULL);
     return HEADERS_REPLIED;
 }
@@ -41,6 +41,7 @@ static enum header_verdict normalise_path(struct stream *s) {
         return refuse(s, 400, SV("path_normalization_failed"));
     case PATH_REDIRECT:
         stats_inc(s->hcm->stats, HCM_downstream_rq_redirected_with_normalized_path);
+        headers_set(&s->request, HDR_path, p);
         stream_local_reply(s, 307, SV_NULL, 0, SV("path_normalization_failed"), set_redirect, &p);
         return HEADERS_REPLIED;
     }
@@ -122,7 +123,8 @@ enum header_verdict conn_headers_request(struct stream *s) {
     }
     if (!is_plain_connect && path.p[0] != '/') {
         stats_inc(s->hcm->stats, HCM_downstream_rq_non_relative_path);
-        return refuse(s, 404, SV("absolute_path_rejected"));
+        stream_local_reply(s, 404, SV_NULL, 0, SV("absolute_path_rejected"), NULL, NULL);
+        return HEADERS_REPLIED;
     }
     if (!is_plain_connect && normalise_path(s) == HEADERS_REPLIED) {
         return HEADERS_REPLIED;

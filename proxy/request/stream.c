@@ -176,7 +176,7 @@ struct stream *stream_new(struct hcm *h, struct codec_stream *cs) {
 
 static void count_response(struct stream *s) {
     struct hcm *h = s->hcm;
-    if (s->info.response_code && s->cfg->rq_codes) {
+    if (s->info.response_code && s->cfg->rq_codes && !s->is_redirected) {
         stats_codes_inc_class(s->cfg->rq_codes, s->info.response_code);
         stats_inc(h->stats, HCM_downstream_rq_completed);
     }
@@ -403,20 +403,13 @@ static bool choose_chain(struct stream *s) {
     return true;
 }
 
-static void on_headers(struct codec_stream *cs, struct headers *h, bool end_stream) {
-    struct stream *s = stream_of(cs);
-    s->request = *h;
-    timer_cancel(&s->headers_timer);
-    stream_touch(s);
-    s->info.request = &s->request;
-    if (end_stream) {
-        request_ended(s);
-    }
-    s->dec.has_headers = true;
+void stream_begin(struct stream *s, bool end_stream) {
     if (conn_headers_request(s) == HEADERS_REPLIED) {
         return;
     }
-    conn_headers_mutate_request(s);
+    if (!s->internal_redirects) { /* else that was done for the client's own request */
+        conn_headers_mutate_request(s);
+    }
     stream_resolve_route(s);
     apply_route_timeouts(s);
     bool allowed = choose_chain(s);
@@ -433,6 +426,20 @@ static void on_headers(struct codec_stream *cs, struct headers *h, bool end_stre
         return;
     }
     stream_decode_headers(s, end_stream);
+}
+
+static void on_headers(struct codec_stream *cs, struct headers *h, bool end_stream) {
+    struct stream *s = stream_of(cs);
+    s->request = *h;
+    s->info.protocol = (uint8_t)s->hcm->codec->protocol; /* HTTP/1.0 is known from here on */
+    timer_cancel(&s->headers_timer);
+    stream_touch(s);
+    s->info.request = &s->request;
+    if (end_stream) {
+        request_ended(s);
+    }
+    s->dec.has_headers = true;
+    stream_begin(s, end_stream);
 }
 
 static void on_data(struct codec_stream *cs, struct buf *data, bool end_stream) {
