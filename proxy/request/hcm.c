@@ -213,7 +213,9 @@ static void on_protocol_error(struct hcm *h) {
         if (!s->info.response_code_details.n) {
             s->info.response_code_details = sv_cstr(h->codec->vt->error(h->codec));
         }
-        s->codec_stream = NULL;
+        if (s->codec_stream) {
+            s->codec_stream->ops = NULL; /* the codec keeps its half until the connection ends, and has nobody to tell */
+        }
         stream_finish(s);
     }
     close_connection(h, CONN_CLOSE_FLUSH_DELAY, "codec_error");
