@@ -8,6 +8,7 @@
 #include "proxy/base/mem.h"
 #include "proxy/base/runtime.h"
 #include "proxy/observe/formatter.h"
+#include "proxy/request/internal_redirect.h"
 #include "proxy/request/mirror.h"
 #include "proxy/request/router_timeouts.h"
 #include "proxy/request/stream.h"
@@ -258,6 +259,7 @@ static enum filter_headers_status start_request(struct router *r, bool end_strea
     r->retry = retry_state_new(r->route->retry, r->headers, http_arena(&r->base), r->priority);
     apply_request_mutations(r);
     r->body_ended = r->is_headers_only = end_stream;
+    r->may_redirect = r->route->internal_redirect && !http_upgrade_type(&r->base).n;
     if (end_stream && r->timeout_ms) {
         timer_start(&r->global_timer, r->timeout_ms);
     }
@@ -305,11 +307,14 @@ static void request_complete(struct router *r) {
     }
 }
 
-/* The body outgrew what may be kept for a retry: this request will not be retried. */
-static void give_up_retry(struct router *r) {
+/* The body outgrew what may be kept: this request will not be sent once more. */
+static void give_up_replay(struct router *r) {
     stats_inc(r->cluster->stats, CLUSTER_retry_or_shadow_abandoned);
-    retry_release(r->retry, r->cluster);
-    r->retry = NULL;
+    if (r->retry) {
+        retry_release(r->retry, r->cluster);
+        r->retry = NULL;
+    }
+    r->may_redirect = false;
     if (r->up.stream) {
         buf_clear(&r->body);
     }
@@ -321,7 +326,7 @@ static void take_body(struct router *r, struct buf *data) {
         buf_compact(&r->body);
         return;
     }
-    if (r->retry && !r->is_response_started) {
+    if (router_keeps_body(r) && !r->is_response_started) {
         buf_copy_to(data, &r->body);
         buf_compact(&r->body);
     }
@@ -346,8 +351,8 @@ static enum filter_data_status decode_data(struct http_filter *f, struct buf *da
     take_body(r, data);
     uint32_t limit = http_buffer_limit(f);
     if (limit && buf_len(&r->body) > limit) {
-        if (r->retry) {
-            give_up_retry(r);
+        if (router_keeps_body(r)) {
+            give_up_replay(r);
         }
         if (!r->up.stream && !r->up.read_disabled_downstream) {
             r->up.read_disabled_downstream = true;
@@ -463,6 +468,9 @@ void router_on_response_headers(struct router *r, bool end_stream) {
         if (try_again(r, v, h)) {
             return;
         }
+    }
+    if (UNLIKELY(r->route->internal_redirect) && internal_redirect_try(r, status, end_stream)) {
+        return;
     }
     timer_cancel(&r->try_timer);
     r->is_response_started = true;

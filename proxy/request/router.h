@@ -47,6 +47,7 @@ struct router {
     struct headers *headers;            /* downstream request headers, rewritten for upstream */
     struct headers *trailers;
     struct buf body;                    /* kept while connecting or while a retry is possible */
+    bool may_redirect;                  /* internally; the body is kept for it */
     bool is_headers_only;               /* the request ended with its headers */
     bool body_ended, is_buffering, is_done, is_response_started, has_breaker, timed_out, is_grpc, skip_retry_buffer;
     bool had_response_headers, is_head, alt_response, has_replayed;
@@ -63,6 +64,9 @@ struct router {
     struct headers response, response_trailers;
     struct request_transport transport;
 };
+
+/* May the request have to be sent once more? Then its body is kept. */
+static inline bool router_keeps_body(const struct router *r) { return r->retry || r->may_redirect; }
 
 /* router_upstream.c */
 void router_attempt_start(struct router *r);      /* pick a host, ask its pool; may answer by itself */

@@ -216,7 +216,7 @@ void router_attempt_body(struct router *r) {
     if (!buf_empty(&r->body) || end) {
         struct buf BUF_AUTO out;
         buf_init(&out);
-        if (r->retry) {
+        if (router_keeps_body(r)) {
             buf_copy_to(&r->body, &out);
         } else {
             buf_move(&out, &r->body);

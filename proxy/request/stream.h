@@ -51,6 +51,9 @@ struct stream {
     bool is_head, is_grpc, is_connect, is_local_reply, is_destroyed, saw_request_end;
     bool response_started, response_ended, close_after, is_internal_request;
     bool is_upgraded;
+    bool is_redirected;                 /* another stream took over; there is no response to count */
+    uint16_t internal_redirects;        /* followed on the way to this request */
+    const struct redirect_hop *hops;    /* the newest first (request/internal_redirect.h) */
     bool needs_tls;                     /* the virtual host wants https: redirect */
     sv upgrade_type;
     uint32_t buffer_limit;
@@ -64,6 +67,8 @@ struct stream {
 struct stream *stream_new(struct hcm *h, struct codec_stream *cs);
 /* Log, destroy filters, unlink; memory goes after the callback stack. Idempotent. */
 void stream_finish(struct stream *s);
+/* The request's headers are there and accepted: route it and run the filters. */
+void stream_begin(struct stream *s, bool end_stream);
 /* Give pooled stream memory of this thread back (thread end). */
 void stream_cache_trim(void);
 extern const struct codec_stream_ops stream_codec_ops;
