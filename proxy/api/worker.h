@@ -10,7 +10,7 @@ struct worker;
 struct cluster_view;
 struct transport_factory;
 struct route_table;
-struct listener_config;
+struct net_chain;
 
 /* A worker's hold on a route table: streams count plainly here, the view holds one atomic ref on the table. */
 struct route_view {
@@ -34,8 +34,8 @@ struct stats_store *worker_stats(struct worker *w);
 uint64_t worker_next_id(struct worker *w);
 /* The Date header's value, refreshed once a second. */
 sv worker_http_date(struct worker *w);
-/* /healthcheck/fail or a drain: responses ask clients to leave. `random` decides gradual drains. */
-bool worker_drain_close(struct worker *w, const struct listener_config *lc);
+/* /healthcheck/fail, or the connection's listener drains: responses ask clients to leave. Chance decides gradual drains. */
+bool worker_drain_close(struct worker *w, const struct net_chain *c);
 /* Facts of the bootstrap node for x-envoy-downstream-service-* and via; live for ever. */
 sv worker_node_id(const struct worker *w);
 sv worker_node_cluster(const struct worker *w);

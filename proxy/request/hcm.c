@@ -37,8 +37,7 @@ void hcm_start_drain(struct hcm *h) {
     }
     h->drain = HCM_DRAINING;
     if (h->codec->protocol != HTTP_2) {
-        h1_server_close_after(h->codec);
-        return;
+        return; /* the next response says so; a close without notice would cost the client a request */
     }
     h->codec->vt->goaway(h->codec, false);
     conn_flush_later(h->base.conn);
@@ -63,8 +62,13 @@ static void on_max_duration(struct timer *t) {
         return;
     }
     hcm_start_drain(h);
-    if (list_empty(&h->streams) && h->codec->protocol != HTTP_2) {
+    if (h->codec->protocol == HTTP_2) {
+        return;
+    }
+    if (list_empty(&h->streams)) {
         close_connection(h, CONN_CLOSE_FLUSH, "connection_duration_exceeded");
+    } else {
+        h1_server_close_after(h->codec);
     }
 }
 
@@ -78,7 +82,7 @@ void hcm_stream_ended(struct hcm *h) {
     if (h->drain == HCM_CLOSING || !list_empty(&h->streams) || !h->codec) {
         return;
     }
-    bool is_drained = h->drain == HCM_DRAINING && (h->codec->protocol != HTTP_2 || !timer_active(&h->drain_timer));
+    bool is_drained = h->drain == HCM_DRAINING && h->codec->protocol == HTTP_2 && !timer_active(&h->drain_timer);
     if (is_drained || h->codec->vt->wants_close(h->codec)) {
         close_connection(h, CONN_CLOSE_FLUSH_DELAY, NULL);
         return;
@@ -304,15 +308,14 @@ static void on_below_low(struct network_filter *f) {
     }
 }
 
+/* An idle connection is not closed: its client may be sending a request right now. Either the answer to the next one asks the
+ * client to leave, or the drain time ends. Before the first byte there is nothing to tell yet: worker_drain_close() will. */
 static void on_drain(struct network_filter *f) {
     struct hcm *h = hcm_of(f);
-    if (h->drain == HCM_OPEN && list_empty(&h->streams) && (!h->codec || h->codec->protocol != HTTP_2)) {
+    if (h->codec && h->drain == HCM_OPEN) {
         stats_inc(h->stats, HCM_downstream_cx_drain_close);
-        close_connection(h, CONN_CLOSE_FLUSH, "drain");
-        return;
+        hcm_start_drain(h);
     }
-    stats_inc(h->stats, HCM_downstream_cx_drain_close);
-    hcm_start_drain(h);
 }
 
 static void destroy(struct network_filter *f) {

@@ -235,18 +235,16 @@ void worker_drain(struct worker *w, struct drain_request r) {
     loop_post(&w->loop, &d->msg);
 }
 
-bool worker_drain_close(struct worker *w, const struct listener_config *lc) {
+/* The chain's owner tells, not the listener it began on: a chain that an update left alone has moved to the new listener. */
+bool worker_drain_close(struct worker *w, const struct net_chain *c) {
     if (UNLIKELY(__atomic_load_n(&w->shared->is_health_failed, __ATOMIC_RELAXED))) {
         return true;
     }
-    LIST_FOREACH(it, &w->draining) {
-        struct worker_listener *l = LIST_ENTRY(it, struct worker_listener, node);
-        if (l->cfg == lc) {
-            return worker_listener_drains(l, &w->loop.rng);
-        }
+    if (!c->config->listener) {
+        return false; /* admin's own */
     }
-    struct worker_listener *l = lc ? worker_listener_find(w, lc->slot) : NULL;
-    return l && l->drain_started_ms && worker_listener_drains(l, &w->loop.rng);
+    struct worker_listener *l = CAST(worker_listener, WORKER_LISTENER_MAGIC, c->owner);
+    return l->drain_started_ms && worker_listener_drains(l, &w->loop.rng);
 }
 
 /* ---- small facts ---- */
