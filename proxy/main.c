@@ -1,4 +1,5 @@
-/* The program: options, bootstrap, and the wiring of server, control plane and registry. The only file that sees everything.
+/* The program: options, bootstrap, and the wiring of server, control plane and registry. The only
+ * file that sees everything.
  * Threads: main; starts the config thread, which owns the store from then on. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -103,26 +104,31 @@ static bool init_store(struct program *p, bool is_dry_run, struct diag *d) {
     if (!add_static(p, d)) {
         return false;
     }
-    if (s->bootstrap->dynamic_resources && !store_set_dynamic(&p->store, s->bootstrap->dynamic_resources, d)) {
+    if (s->bootstrap->dynamic_resources &&
+        !store_set_dynamic(&p->store, s->bootstrap->dynamic_resources, d)) {
         return false;
     }
     return store_static_done(&p->store, d);
 }
 
 /* application_log_config.log_format; the flag wins. */
-static bool apply_log_format(const Bootstrap__Bootstrap__ApplicationLogConfig__LogFormat *f, struct diag *d) {
+static bool apply_log_format(const Bootstrap__Bootstrap__ApplicationLogConfig__LogFormat *f,
+                             struct diag *d) {
     char err[256];
     DIAG_FIELD(d, "application_log_config.log_format");
-    if (f->log_format_case != BOOTSTRAP__BOOTSTRAP__APPLICATION_LOG_CONFIG__LOG_FORMAT__LOG_FORMAT_TEXT_FORMAT) {
+    if (f->log_format_case !=
+        BOOTSTRAP__BOOTSTRAP__APPLICATION_LOG_CONFIG__LOG_FORMAT__LOG_FORMAT_TEXT_FORMAT) {
         return diag_error(d, "only text_format is supported");
     }
-    return log_set_format(f->text_format, err, sizeof(err)) || diag_error(d, "text_format: %s", err);
+    return log_set_format(f->text_format, err, sizeof(err)) ||
+           diag_error(d, "text_format: %s", err);
 }
 
 static bool load_bootstrap(struct program *p, struct diag *d) {
     struct server *s = &p->server;
     arena_init(&s->arena, 65536);
-    s->bootstrap = bootstrap_load(s->opt.config_path, s->opt.config_yaml, s->opt.allow_unknown_static_fields, &s->arena, d);
+    s->bootstrap = bootstrap_load(s->opt.config_path, s->opt.config_yaml,
+                                  s->opt.allow_unknown_static_fields, &s->arena, d);
     if (!s->bootstrap) {
         return false;
     }
@@ -155,7 +161,8 @@ static bool init_logging(const struct options *o) {
         sv name = sv_cut(&item, ':');
         enum log_component c;
         if (!log_level_parse(item, &level) || !log_component_parse(name, &c)) {
-            fprintf(stderr, "error: invalid component log level '%.*s:%.*s'\n", SV_ARG(name), SV_ARG(item));
+            fprintf(stderr, "error: invalid component log level '%.*s:%.*s'\n", SV_ARG(name),
+                    SV_ARG(item));
             return false;
         }
         log_set(c, level);
@@ -167,14 +174,17 @@ static bool init_logging(const struct options *o) {
     return rc == 0;
 }
 
-static const char *config_name(const struct options *o) { return *o->config_path ? o->config_path : "<inline>"; }
+static const char *config_name(const struct options *o) {
+    return *o->config_path ? o->config_path : "<inline>";
+}
 
 static int fail(struct program *p, struct diag *d, const char *what) {
     sv text = diag_text(d);
     if (p->server.opt.mode == MODE_VALIDATE) {
         fprintf(stderr, "%.*s\n", SV_ARG(text));
     } else {
-        log_critical(LOG_main, "error %s '%s': %.*s", what, config_name(&p->server.opt), SV_ARG(text));
+        log_critical(LOG_main, "error %s '%s': %.*s", what, config_name(&p->server.opt),
+                     SV_ARG(text));
     }
     return 1;
 }
@@ -207,7 +217,8 @@ static int run(struct program *p, struct diag *d) {
     if (!load_bootstrap(p, d)) {
         return fail(p, d, "initializing config");
     }
-    log_info(LOG_main, "sluice %s, %u workers", version_string(), server_concurrency(&p->server.opt));
+    log_info(LOG_main, "sluice %s, %u workers", version_string(),
+             server_concurrency(&p->server.opt));
     if (!server_init(&p->server, p->server.registry, d)) {
         return fail(p, d, "initializing config");
     }

@@ -1,5 +1,6 @@
 /* Config sources as muxes: see client.h.
- * Threads: the config thread. Spec: core.v3.ApiConfigSource, GrpcService.EnvoyGrpc, PathConfigSource. */
+ * Threads: the config thread. Spec: core.v3.ApiConfigSource, GrpcService.EnvoyGrpc,
+ * PathConfigSource. */
 #include "xds/client.h"
 
 #include "protos/any.h"
@@ -22,7 +23,8 @@ static bool next_target(void *user, struct xds_dial_target *out) {
 static void on_connected(void *user, bool is_connected) {
     struct source_client *c = user;
     c->is_connected = is_connected;
-    log_debug(LOG_config, "xDS stream of cluster '%.*s' %s", SV_ARG(c->cluster), is_connected ? "is up" : "is lost");
+    log_debug(LOG_config, "xDS stream of cluster '%.*s' %s", SV_ARG(c->cluster),
+              is_connected ? "is up" : "is lost");
 }
 
 /* ---- options ---- */
@@ -46,17 +48,19 @@ static bool protocol_of(const Core__ApiConfigSource *m, struct xds_mux_options *
     }
 }
 
-static bool grpc_of(struct source_client *c, const Core__ApiConfigSource *m, struct xds_mux_options *o, struct arena *a,
-                    struct diag *d) {
+static bool grpc_of(struct source_client *c, const Core__ApiConfigSource *m,
+                    struct xds_mux_options *o, struct arena *a, struct diag *d) {
     if (m->n_grpc_services == 0) {
-        return diag_error(d, "API configs must have either a gRPC service or a cluster name defined");
+        return diag_error(d,
+                          "API configs must have either a gRPC service or a cluster name defined");
     }
     const Core__GrpcService *g = m->grpc_services[0];
     if (g->target_specifier_case != CORE__GRPC_SERVICE__TARGET_SPECIFIER_ENVOY_GRPC) {
         return diag_error(d, "grpc_services[0]: only envoy_grpc is supported");
     }
     c->cluster = sv_cstr(xstrdup(g->envoy_grpc->cluster_name));
-    o->authority = *g->envoy_grpc->authority ? arena_sv(a, sv_cstr(g->envoy_grpc->authority)) : c->cluster;
+    o->authority =
+        *g->envoy_grpc->authority ? arena_sv(a, sv_cstr(g->envoy_grpc->authority)) : c->cluster;
     struct xds_metadata *md = arena_new_array(a, struct xds_metadata, g->n_initial_metadata);
     for (size_t i = 0; i < g->n_initial_metadata; i++) {
         md[i].key = arena_sv(a, sv_cstr(g->initial_metadata[i]->key));
@@ -67,28 +71,36 @@ static bool grpc_of(struct source_client *c, const Core__ApiConfigSource *m, str
     o->backoff_base_ms = BACKOFF_BASE_MS;
     o->backoff_max_ms = BACKOFF_MAX_MS;
     if (g->retry_policy && g->retry_policy->retry_back_off) {
-        o->backoff_base_ms = duration_ms(g->retry_policy->retry_back_off->base_interval, BACKOFF_BASE_MS);
-        o->backoff_max_ms = duration_ms(g->retry_policy->retry_back_off->max_interval, BACKOFF_MAX_MS);
+        o->backoff_base_ms =
+            duration_ms(g->retry_policy->retry_back_off->base_interval, BACKOFF_BASE_MS);
+        o->backoff_max_ms =
+            duration_ms(g->retry_policy->retry_back_off->max_interval, BACKOFF_MAX_MS);
     }
     return true;
 }
 
-static bool api_mux(struct source_client *c, const Core__ApiConfigSource *m, bool is_aggregated, struct diag *d) {
+static bool api_mux(struct source_client *c, const Core__ApiConfigSource *m, bool is_aggregated,
+                    struct diag *d) {
     struct store *s = c->store;
     struct arena a;
     arena_init(&a, 0);
-    struct xds_mux_options o = {.is_aggregated = is_aggregated, .only = c->type, .node = s->opt.node,
+    struct xds_mux_options o = {.is_aggregated = is_aggregated,
+                                .only = c->type,
+                                .node = s->opt.node,
                                 .node_on_first_message_only = m->set_node_on_first_message_only};
     bool ok = protocol_of(m, &o, d) && grpc_of(c, m, &o, &a, d);
     if (ok && m->rate_limit_settings) {
-        o.request_rate_max_tokens = m->rate_limit_settings->max_tokens ? m->rate_limit_settings->max_tokens->value : 100;
-        o.request_rate_fill = m->rate_limit_settings->fill_rate ? m->rate_limit_settings->fill_rate->value : 10;
+        o.request_rate_max_tokens =
+            m->rate_limit_settings->max_tokens ? m->rate_limit_settings->max_tokens->value : 100;
+        o.request_rate_fill =
+            m->rate_limit_settings->fill_rate ? m->rate_limit_settings->fill_rate->value : 10;
     }
     if (ok) {
         struct xds_dial_ops ops = {next_target, c};
         c->dialer = xds_dialer_new(s->loop, &ops);
         o.dialer = c->dialer;
-        o.control_plane_stats = stats_scope_get(s->opt.stats, &control_plane_stats_group, SV("control_plane."));
+        o.control_plane_stats =
+            stats_scope_get(s->opt.stats, &control_plane_stats_group, SV("control_plane."));
         c->mux = xds_mux_new(s->loop, &o, &c->sink);
     }
     arena_fini(&a);
@@ -97,13 +109,16 @@ static bool api_mux(struct source_client *c, const Core__ApiConfigSource *m, boo
 
 /* ---- making ---- */
 
-static struct source_client *client_new(struct store *s, const struct config_source *src, enum resource_type t) {
+static struct source_client *client_new(struct store *s, const struct config_source *src,
+                                        enum resource_type t) {
     struct source_client *c = xnew(struct source_client);
     c->store = s;
     c->source = src;
     c->type = t;
-    c->sink = (struct xds_sink){
-        .on_update = store_on_update, .on_connected = on_connected, .on_failure = store_on_failure, .user = c};
+    c->sink = (struct xds_sink){.on_update = store_on_update,
+                                .on_connected = on_connected,
+                                .on_failure = store_on_failure,
+                                .user = c};
     return c;
 }
 
@@ -114,20 +129,22 @@ static bool open_source(struct source_client *c, struct diag *d) {
     }
     struct arena a;
     arena_init(&a, 0);
-    const Core__ApiConfigSource *m =
-        PROTO_UNPACK(Core__ApiConfigSource, core__api_config_source__descriptor, c->source->wire, &a, d);
+    const Core__ApiConfigSource *m = PROTO_UNPACK(
+        Core__ApiConfigSource, core__api_config_source__descriptor, c->source->wire, &a, d);
     bool ok = m && api_mux(c, m, false, d);
     arena_fini(&a);
     return ok;
 }
 
-struct source_client *source_client_new(struct store *s, const struct config_source *src, enum resource_type t) {
+struct source_client *source_client_new(struct store *s, const struct config_source *src,
+                                        enum resource_type t) {
     struct source_client *c = client_new(s, src, t);
     struct diag d;
     diag_init(&d);
     if (!open_source(c, &d)) {
         sv text = diag_text(&d);
-        log_error(LOG_config, "config source of %s: %.*s", resource_types[t].short_name, SV_ARG(text));
+        log_error(LOG_config, "config source of %s: %.*s", resource_types[t].short_name,
+                  SV_ARG(text));
         source_client_free(c);
         c = NULL;
     }
@@ -135,8 +152,8 @@ struct source_client *source_client_new(struct store *s, const struct config_sou
     return c;
 }
 
-struct source_client *source_client_new_ads(struct store *s, const struct config_source *src, const void *msg,
-                                            struct diag *d) {
+struct source_client *source_client_new_ads(struct store *s, const struct config_source *src,
+                                            const void *msg, struct diag *d) {
     struct source_client *c = client_new(s, src, RES_TYPES);
     DIAG_FIELD(d, "ads_config");
     if (!api_mux(c, msg, true, d)) {
@@ -158,7 +175,8 @@ void source_client_free(struct source_client *c) {
 
 /* ---- dynamic_resources ---- */
 
-static bool wildcard(struct store *s, const Core__ConfigSource *m, enum resource_type t, bool *waits, struct diag *d) {
+static bool wildcard(struct store *s, const Core__ConfigSource *m, enum resource_type t,
+                     bool *waits, struct diag *d) {
     if (!m) {
         return true;
     }
@@ -169,10 +187,12 @@ static bool wildcard(struct store *s, const Core__ConfigSource *m, enum resource
     }
     struct source_client *c = store_client(s, src, t);
     if (!c) {
-        return diag_error(d, src->kind == SOURCE_ADS ? "ads needs dynamic_resources.ads_config" : "the config source can not be used");
+        return diag_error(d, src->kind == SOURCE_ADS ? "ads needs dynamic_resources.ads_config"
+                                                     : "the config source can not be used");
     }
     *waits = true;
-    stats_inc(stats_shard(t == RES_CLUSTER ? s->cds_scope : s->lds_scope, s->loop->thread_index), XDS_update_attempt);
+    stats_inc(stats_shard(t == RES_CLUSTER ? s->cds_scope : s->lds_scope, s->loop->thread_index),
+              XDS_update_attempt);
     store_wildcard_timeout(s, t, src->initial_fetch_timeout_ms);
     xds_mux_watch_all(c->mux, t);
     return true;
@@ -197,7 +217,9 @@ bool store_set_dynamic(struct store *s, const void *msg, struct diag *d) {
         s->clients[s->clients_n++] = c;
     }
     if (*m->cds_resources_locator || *m->lds_resources_locator) {
-        return diag_error(d, "resource locators (xdstp) are not supported: use cds_config and lds_config");
+        return diag_error(
+            d, "resource locators (xdstp) are not supported: use cds_config and lds_config");
     }
-    return wildcard(s, m->cds_config, RES_CLUSTER, &s->waits_cds, d) && wildcard(s, m->lds_config, RES_LISTENER, &s->waits_lds, d);
+    return wildcard(s, m->cds_config, RES_CLUSTER, &s->waits_cds, d) &&
+           wildcard(s, m->lds_config, RES_LISTENER, &s->waits_lds, d);
 }

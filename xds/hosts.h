@@ -9,23 +9,23 @@
 struct dns_name;
 struct cluster_hosts {
     struct entry *entry;
-    struct resource *resource;          /* one ref: the version being discovered */
+    struct resource *resource; /* one ref: the version being discovered */
     const struct cluster_config *cfg;
-    struct host_set *set;               /* one ref */
-    bool is_ready;                      /* first discovery is over, one way or the other */
-    struct dns_name **names;            /* DNS clusters: one for each different name */
+    struct host_set *set;    /* one ref */
+    bool is_ready;           /* first discovery is over, one way or the other */
+    struct dns_name **names; /* DNS clusters: one for each different name */
     unsigned names_n;
-    struct dns_resolver *resolver;      /* one ref while names are looked up */
-    struct outlier_detector *detector;  /* of cfg; NULL: no outlier detection */
+    struct dns_resolver *resolver;     /* one ref while names are looked up */
+    struct outlier_detector *detector; /* of cfg; NULL: no outlier detection */
 };
 struct dns_name {
     struct cluster_hosts *hosts;
-    sv name;                            /* of the cluster's config */
-    struct addr *addrs;                 /* last good answer */
+    sv name;            /* of the cluster's config */
+    struct addr *addrs; /* last good answer */
     unsigned addrs_n;
-    bool is_answered;                   /* once: with addresses or not */
-    unsigned failures;                  /* in a row */
-    struct dns_lookup *lookup;          /* under way; NULL */
+    bool is_answered;          /* once: with addresses or not */
+    unsigned failures;         /* in a row */
+    struct dns_lookup *lookup; /* under way; NULL */
     struct timer refresh;
 };
 const struct dns_name *store_dns_find(const struct cluster_hosts *h, sv name);

@@ -19,7 +19,8 @@ bool store_same_source(const struct config_source *a, const struct config_source
 }
 
 /* Clusters and listeners are one namespace; other types are looked up per source. */
-static void make_key(struct buf *key, enum resource_type t, const struct config_source *src, sv name) {
+static void make_key(struct buf *key, enum resource_type t, const struct config_source *src,
+                     sv name) {
     uint8_t type = (uint8_t)t;
     uint64_t id = src && src->kind == SOURCE_ADS ? ADS_SOURCE_ID : src ? src->id : 0;
     if (t == RES_CLUSTER || t == RES_LISTENER) {
@@ -30,7 +31,8 @@ static void make_key(struct buf *key, enum resource_type t, const struct config_
     buf_append_sv(key, name);
 }
 
-struct entry *store_find(struct store *s, enum resource_type t, const struct config_source *src, sv name) {
+struct entry *store_find(struct store *s, enum resource_type t, const struct config_source *src,
+                         sv name) {
     struct buf BUF_AUTO key;
     buf_init(&key);
     make_key(&key, t, src, name);
@@ -40,14 +42,16 @@ struct entry *store_find(struct store *s, enum resource_type t, const struct con
 static void on_fetch_timeout(struct timer *t) {
     struct entry *e = CONTAINER_OF(t, struct entry, fetch_timer);
     e->is_timed_out = true;
-    log_warn(LOG_config, "%s: initial fetch of '%.*s' timed out", resource_types[e->type].short_name, SV_ARG(entry_name(e)));
+    log_warn(LOG_config, "%s: initial fetch of '%.*s' timed out",
+             resource_types[e->type].short_name, SV_ARG(entry_name(e)));
     store_target_changed(e);
 }
 
 /* The key and the name are one allocation: type, source id, name, NUL. */
 #define KEY_HEAD (1 + sizeof(uint64_t))
 
-struct entry *store_get(struct store *s, enum resource_type t, const struct config_source *src, sv name) {
+struct entry *store_get(struct store *s, enum resource_type t, const struct config_source *src,
+                        sv name) {
     struct buf BUF_AUTO key;
     buf_init(&key);
     make_key(&key, t, src, name);
@@ -197,7 +201,8 @@ static void set_listener(struct entry *e, struct resource *r) {
     } else if (e->active && !r) {
         s->active_listeners--;
     }
-    stats_gauge_set(s->listener_manager, LISTENER_MANAGER_total_listeners_active, s->active_listeners);
+    stats_gauge_set(s->listener_manager, LISTENER_MANAGER_total_listeners_active,
+                    s->active_listeners);
     table_set(&s->next->tables[TABLE_LISTENERS], slot, r ? &r->shared : NULL);
     table_set(&s->next->tables[TABLE_SOCKETS], slot, r ? &e->sockets->shared : NULL);
     if (!r && e->sockets) {
@@ -208,7 +213,8 @@ static void set_listener(struct entry *e, struct resource *r) {
 
 static void set_route(struct entry *e, struct resource *r) {
     struct store *s = e->store;
-    slot_t slot = names_acquire(s->config.routes, entry_name(e)); /* wanted by someone: the slot exists */
+    /* wanted by someone: the slot exists */
+    slot_t slot = names_acquire(s->config.routes, entry_name(e));
     store_touch(s);
     table_set(&s->next->tables[TABLE_ROUTES], slot, r ? &r->shared : NULL);
     if (!r) {
@@ -223,8 +229,8 @@ void store_set_active(struct entry *e, struct resource *r) {
     struct store *s = e->store;
     struct resource *old = e->active;
     if (r && !store_make_transports(e, r)) {
-        log_error(LOG_config, "%s '%.*s': a transport socket could not be made", resource_types[e->type].short_name,
-                  SV_ARG(entry_name(e)));
+        log_error(LOG_config, "%s '%.*s': a transport socket could not be made",
+                  resource_types[e->type].short_name, SV_ARG(entry_name(e)));
     }
     if (e->type == RES_CLUSTER) {
         set_cluster(e, r);
@@ -260,7 +266,8 @@ static void set_warming(struct entry *e, struct resource *r) {
         store_link(e, r, &e->warming_uses);
     }
     stats_gauge_set(s->cluster_manager, CLUSTER_MANAGER_warming_clusters, s->warming_clusters);
-    stats_gauge_set(s->listener_manager, LISTENER_MANAGER_total_listeners_warming, s->warming_listeners);
+    stats_gauge_set(s->listener_manager, LISTENER_MANAGER_total_listeners_warming,
+                    s->warming_listeners);
 }
 
 void store_clear_error(struct entry *e) {
@@ -280,14 +287,16 @@ void store_apply(struct entry *e, struct resource *r) {
     store_clear_error(e);
     timer_cancel(&e->fetch_timer);
     if (e->type == RES_CLUSTER) {
-        stats_inc(s->cluster_manager, is_new ? CLUSTER_MANAGER_cluster_added : CLUSTER_MANAGER_cluster_modified);
+        stats_inc(s->cluster_manager,
+                  is_new ? CLUSTER_MANAGER_cluster_added : CLUSTER_MANAGER_cluster_modified);
         set_warming(e, r);
         store_hosts_start(e, r);
         store_check_warm(e);
         return;
     }
     if (e->type == RES_LISTENER) {
-        stats_inc(s->listener_manager, is_new ? LISTENER_MANAGER_listener_added : LISTENER_MANAGER_listener_modified);
+        stats_inc(s->listener_manager,
+                  is_new ? LISTENER_MANAGER_listener_added : LISTENER_MANAGER_listener_modified);
         set_warming(e, r);
         store_check_warm(e);
         return;
@@ -325,12 +334,15 @@ bool store_add_static(struct store *s, enum resource_type t, sv wire, struct dia
     static unsigned unnamed;
     char generated[32];
     if (!name.n) { /* listeners may go without a name */
-        name = sv_from(generated, (size_t)snprintf(generated, sizeof(generated), "%u-unnamed", ++unnamed));
+        name = sv_from(generated,
+                       (size_t)snprintf(generated, sizeof(generated), "%u-unnamed", ++unnamed));
     }
     const struct config_source *src = config_source_intern(NULL, d);
     struct entry *e = store_get(s, t, src, name);
     if (e->active || e->warming) {
-        return diag_error(d, t == RES_CLUSTER ? "cluster manager: duplicate cluster '%.*s'" : "duplicate '%.*s'", SV_ARG(name));
+        return diag_error(
+            d, t == RES_CLUSTER ? "cluster manager: duplicate cluster '%.*s'" : "duplicate '%.*s'",
+            SV_ARG(name));
     }
     e->is_static = true;
     struct resource *r = resource_compile(&s->config, t, name, SV_NULL, wire, true, NULL, d);

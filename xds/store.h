@@ -1,9 +1,9 @@
-/* The resources of this proxy: static ones, those of control planes and files; what is active, warming, rejected; what is
- * wanted from where; and the snapshot made of it.
- * Threads: the config thread owns it all. Snapshots leave through `publish`; what other threads say comes in by the loop's
- * mailbox.
- * Files: store.c (entries, applying updates), store_refs.c (wanted names, sources), store_warm.c (readiness, activation),
- * store_hosts.c (host sets, DNS), store_view.c (what admin shows). */
+/* The resources of this proxy: static ones, those of control planes and files; what is active,
+ * warming, rejected; what is wanted from where; and the snapshot made of it.
+ * Threads: the config thread owns it all. Snapshots leave through `publish`; what other threads say
+ * comes in by the loop's mailbox.
+ * Files: store.c (entries, applying updates), store_refs.c (wanted names, sources), store_warm.c
+ * (readiness, activation), store_hosts.c (host sets, DNS), store_view.c (what admin shows). */
 #ifndef SLUICE_XDS_STORE_H
 #define SLUICE_XDS_STORE_H
 
@@ -20,30 +20,34 @@ struct cluster_hosts; /* store_hosts.c: the discovered endpoints of one cluster 
 
 VEC_TYPE(entry_vec, struct entry *)
 
-/* One named resource, or the place of one that is wanted. Found by (type, source, name); clusters and listeners, whose names
- * are unique in the process, by (type, name). */
+/* One named resource, or the place of one that is wanted. Found by (type, source, name); clusters
+ * and listeners, whose names are unique in the process, by (type, name). */
 struct entry {
     struct store *store;
     enum resource_type type;
     char *name;
     size_t name_n;
-    const struct config_source *source; /* where it is asked for; SOURCE_STATIC: bootstrap. NULL: not known yet */
-    struct resource *active;            /* in the snapshot (clusters, listeners, routes), or in use (secrets, endpoints) */
-    struct resource *warming;           /* clusters, listeners: accepted, waits for what it refers to */
-    char *error;                        /* why the last update was refused; NULL: it was not */
-    struct resource *failed;            /* wire bytes only: what was refused, for error_state */
-    uint64_t error_us;                  /* wall clock */
-    uint32_t watchers;                  /* compiled resources that want it */
-    bool is_static, is_gone;            /* gone: the server said it does not exist (any more) */
-    bool is_timed_out;                  /* initial_fetch_timeout passed */
+    /* where it is asked for; SOURCE_STATIC: bootstrap. NULL: not known yet */
+    const struct config_source *source;
+    /* in the snapshot (clusters, listeners, routes), or in use (secrets, endpoints) */
+    struct resource *active;
+    /* clusters, listeners: accepted, waits for what it refers to */
+    struct resource *warming;
+    char *error;             /* why the last update was refused; NULL: it was not */
+    struct resource *failed; /* wire bytes only: what was refused, for error_state */
+    uint64_t error_us;       /* wall clock */
+    uint32_t watchers;       /* compiled resources that want it */
+    bool is_static, is_gone; /* gone: the server said it does not exist (any more) */
+    bool is_timed_out;       /* initial_fetch_timeout passed */
     struct timer fetch_timer;
-    struct entry_vec users;             /* entries whose active or warming resource refers to this one */
-    struct entry_vec uses;              /* entries that this one's active resource refers to… */
-    struct entry_vec warming_uses;      /* …and its warming one */
-    struct cluster_hosts *hosts;        /* clusters */
-    struct listener_sockets *sockets;   /* listeners: of the active resource */
-    struct stats_scope *stats;          /* subscription stats; NULL until the first update */
-    uint64_t seen_update;               /* SotW: the update that listed it last */
+    /* entries whose active or warming resource refers to this one */
+    struct entry_vec users;
+    struct entry_vec uses;            /* entries that this one's active resource refers to… */
+    struct entry_vec warming_uses;    /* …and its warming one */
+    struct cluster_hosts *hosts;      /* clusters */
+    struct listener_sockets *sockets; /* listeners: of the active resource */
+    struct stats_scope *stats;        /* subscription stats; NULL until the first update */
+    uint64_t seen_update;             /* SotW: the update that listed it last */
 };
 
 struct store_options {
@@ -51,11 +55,13 @@ struct store_options {
     struct stats_store *stats;
     const struct registry *registry;
     unsigned workers;
-    sv node;                             /* serialised core.v3.Node, lives as long as the store */
+    sv node; /* serialised core.v3.Node, lives as long as the store */
     sv node_id, node_cluster;
     bool reject_unknown_dynamic, ignore_unknown_dynamic, allow_unknown_static;
-    bool is_dry_run;                     /* --mode validate: no sockets, no streams, no names resolved */
-    /* Hand a snapshot to the workers and to main; called at the end of an event that changed something. */
+    /* --mode validate: no sockets, no streams, no names resolved */
+    bool is_dry_run;
+    /* Hand a snapshot to the workers and to main; called at the end of an event that changed
+     * something. */
     void (*publish)(void *user, struct snapshot *s);
     /* Everything that start-up waits for is there (or timed out). Once. */
     void (*on_ready)(void *user);
@@ -65,28 +71,30 @@ struct store {
     struct loop *loop;
     struct store_options opt;
     struct config config;
-    struct map entries;                  /* key: type, source id, name → struct entry */
-    struct snapshot *latest, *next;      /* next: being changed in this event; NULL: nothing changed */
+    struct map entries; /* key: type, source id, name → struct entry */
+    /* next: being changed in this event; NULL: nothing changed */
+    struct snapshot *latest, *next;
     struct loop_task flush;
     bool are_cluster_names_dirty;
     uint64_t update_count;
     struct source_client **clients;
     unsigned clients_n;
-    const struct config_source *ads;     /* dynamic_resources.ads_config as a source; NULL: none */
+    const struct config_source *ads; /* dynamic_resources.ads_config as a source; NULL: none */
     struct xds_mux *ads_mux;
     bool is_ready;
-    bool waits_cds, waits_lds;           /* first response not there yet */
+    bool waits_cds, waits_lds; /* first response not there yet */
     struct timer cds_timer, lds_timer;
     struct stats_shard *cluster_manager, *listener_manager;
     struct stats_scope *cds_scope, *lds_scope;
-    char *cds_version, *lds_version;     /* of the last accepted response; never NULL */
-    char *socket_error;                  /* a static listener could not be bound: why; NULL */
+    char *cds_version, *lds_version; /* of the last accepted response; never NULL */
+    char *socket_error;              /* a static listener could not be bound: why; NULL */
     unsigned warming_clusters, warming_listeners, active_clusters, active_listeners;
 };
 
 void store_init(struct store *s, const struct store_options *o);
 void store_fini(struct store *s);
-void store_free_names(struct store *s); /* last of all: resources that workers held release their slots when they go */
+/* last of all: resources that workers held release their slots when they go */
+void store_free_names(struct store *s);
 
 /* A resource of the bootstrap. False: errors are in d. */
 bool store_add_static(struct store *s, enum resource_type t, sv wire, struct diag *d);
@@ -95,51 +103,60 @@ bool store_static_done(struct store *s, struct diag *d);
 /* dynamic_resources: bootstrap.v3.Bootstrap.DynamicResources message. */
 bool store_set_dynamic(struct store *s, const void *dynamic_resources_msg, struct diag *d);
 bool store_has_cluster(struct store *s, sv name);
-/* Start-up no longer waits for the first response of a wildcard subscription after `ms` (0: it waits for ever). */
+/* Start-up no longer waits for the first response of a wildcard subscription after `ms` (0: it
+ * waits for ever). */
 void store_wildcard_timeout(struct store *s, enum resource_type t, uint32_t ms);
 /* The next endpoint of a (static) cluster to dial for an xDS stream. */
 struct xds_dial_target;
 bool store_dial_target(struct store *s, sv cluster, struct xds_dial_target *out);
 
 /* --- between the store's files --- */
-struct entry *store_find(struct store *s, enum resource_type t, const struct config_source *src, sv name);
-struct entry *store_get(struct store *s, enum resource_type t, const struct config_source *src, sv name); /* or make */
+struct entry *store_find(struct store *s, enum resource_type t, const struct config_source *src,
+                         sv name);
+/* or make */
+struct entry *store_get(struct store *s, enum resource_type t, const struct config_source *src,
+                        sv name);
 bool store_same_source(const struct config_source *a, const struct config_source *b);
 void store_drop_if_unused(struct entry *e);
 sv entry_name(const struct entry *e);
-void store_touch(struct store *s);                 /* a snapshot is due: s->next may be changed */
+void store_touch(struct store *s); /* a snapshot is due: s->next may be changed */
 void store_set_active(struct entry *e, struct resource *r); /* takes r; NULL: remove. Tells users */
 /* Apply one accepted resource (takes r). */
 void store_apply(struct entry *e, struct resource *r);
 void store_remove(struct entry *e);
-void store_clear_error(struct entry *e);           /* what was refused is of no interest any more */
+void store_clear_error(struct entry *e); /* what was refused is of no interest any more */
 
 /* store_refs.c */
 void store_link(struct entry *owner, const struct resource *r, struct entry_vec *uses);
 void store_unlink(struct entry *owner, struct entry_vec *uses);
-void store_watch(struct entry *target);            /* first watcher subscribes */
+void store_watch(struct entry *target); /* first watcher subscribes */
 void store_unwatch(struct entry *target);
-struct source_client *store_client(struct store *s, const struct config_source *src, enum resource_type t);
+struct source_client *store_client(struct store *s, const struct config_source *src,
+                                   enum resource_type t);
 void store_clients_free(struct store *s);
 /* store_warm.c */
-void store_check_warm(struct entry *e);            /* activate the warming resource when all it waits for is there */
-void store_target_changed(struct entry *target);   /* a secret, endpoints or route table came, changed, went or timed out */
+/* activate the warming resource when all it waits for is there */
+void store_check_warm(struct entry *e);
+/* a secret, endpoints or route table came, changed, went or timed out */
+void store_target_changed(struct entry *target);
 void store_check_ready(struct store *s);
 bool store_make_transports(struct entry *e, const struct resource *r);
 void store_drop_transports(struct store *s, const struct resource *r);
 /* store_hosts.c */
-void store_hosts_start(struct entry *cluster, struct resource *r); /* discovery of a new cluster version begins */
+/* discovery of a new cluster version begins */
+void store_hosts_start(struct entry *cluster, struct resource *r);
 bool store_hosts_ready(const struct entry *cluster);
-void store_hosts_publish(struct entry *cluster);   /* into s->next */
+void store_hosts_publish(struct entry *cluster); /* into s->next */
 void store_hosts_stop(struct entry *cluster);
 /* store_update.c: the sink of muxes */
 struct source_client {
     struct store *store;
     const struct config_source *source;
-    enum resource_type type;                       /* of a per-type stream or file; RES_TYPES: aggregated */
+    /* of a per-type stream or file; RES_TYPES: aggregated */
+    enum resource_type type;
     struct xds_mux *mux;
     struct xds_dialer *dialer;
-    sv cluster;                                    /* control-plane cluster */
+    sv cluster; /* control-plane cluster */
     struct xds_sink sink;
     bool is_connected;
 };

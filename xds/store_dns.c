@@ -1,5 +1,7 @@
-/* Names of STRICT_DNS and LOGICAL_DNS clusters: looked up at start and again and again; the last good answer is kept.
- * Threads: the config thread. Spec: cluster.v3.Cluster.dns_refresh_rate, respect_dns_ttl, dns_failure_refresh_rate.
+/* Names of STRICT_DNS and LOGICAL_DNS clusters: looked up at start and again and again; the last
+ * good answer is kept.
+ * Threads: the config thread. Spec: cluster.v3.Cluster.dns_refresh_rate, respect_dns_ttl,
+ * dns_failure_refresh_rate.
  * Not here: c-ares (upstream/dns.c), host sets (store_hosts.c). */
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
@@ -29,7 +31,8 @@ static bool all_answered(const struct cluster_hosts *h) {
 
 /* ---- when to ask again ---- */
 
-static uint64_t failure_delay_ms(const struct dns_config *c, const struct dns_name *n, struct rng *rng) {
+static uint64_t failure_delay_ms(const struct dns_config *c, const struct dns_name *n,
+                                 struct rng *rng) {
     unsigned shift = n->failures > FAILURE_SHIFT_MAX ? FAILURE_SHIFT_MAX : n->failures - 1;
     uint64_t window = c->failure_base_ms << shift;
     if (window > c->failure_max_ms) {
@@ -72,7 +75,8 @@ static uint32_t keep_answer(struct dns_name *n, const struct dns_answer *v, unsi
     return count ? ttl : 0;
 }
 
-static void on_answer(void *arg, enum dns_status status, const struct dns_answer *v, unsigned count, sv details) {
+static void on_answer(void *arg, enum dns_status status, const struct dns_answer *v, unsigned count,
+                      sv details) {
     struct dns_name *n = arg;
     struct cluster_hosts *h = n->hosts;
     struct loop *l = h->entry->store->loop;
@@ -84,7 +88,8 @@ static void on_answer(void *arg, enum dns_status status, const struct dns_answer
     if (status == DNS_FAILED) {
         n->failures++;
         stats_inc(st, CLUSTER_update_failure);
-        log_debug(LOG_upstream, "DNS lookup of '%.*s' failed: %.*s", SV_ARG(n->name), SV_ARG(details));
+        log_debug(LOG_upstream, "DNS lookup of '%.*s' failed: %.*s", SV_ARG(n->name),
+                  SV_ARG(details));
         timer_start(&n->refresh, failure_delay_ms(c, n, &l->rng));
         h->is_ready = all_answered(h);
         if (!was_ready && h->is_ready) {
@@ -107,7 +112,8 @@ static void on_answer(void *arg, enum dns_status status, const struct dns_answer
 
 static void look_up(struct dns_name *n) {
     struct cluster_hosts *h = n->hosts;
-    stats_inc(stats_shard(h->cfg->stats, h->entry->store->loop->thread_index), CLUSTER_update_attempt);
+    stats_inc(stats_shard(h->cfg->stats, h->entry->store->loop->thread_index),
+              CLUSTER_update_attempt);
     n->lookup = dns_resolve_start(h->resolver, n->name, h->cfg->dns->family, on_answer, n);
 }
 

@@ -46,7 +46,8 @@ static bool is_canary(const struct kv_metadata *m) {
 
 /* The first transport socket match all of whose fields the endpoint has. */
 static uint16_t transport_match(const struct cluster_config *c, const struct kv_metadata *m) {
-    const struct kv_value *have = m ? kv_metadata_namespace(m, SV("envoy.transport_socket_match")) : NULL;
+    const struct kv_value *have =
+        m ? kv_metadata_namespace(m, SV("envoy.transport_socket_match")) : NULL;
     for (unsigned i = 0; i < c->transport_matches_n; i++) {
         const struct kv_struct *want = &c->transport_matches[i].match->fields;
         uint32_t k = 0;
@@ -85,12 +86,13 @@ static void add_host(struct host_set_builder *b, const struct cluster_config *c,
         spec.health_check_addr = *addr;
         spec.health_check_addr.port = e->health_check_port;
     }
-    host_set_builder_add(b, locality, &spec, e->weight, transport_match(c, e->metadata), host_flags_of_eds(e->health_status));
+    host_set_builder_add(b, locality, &spec, e->weight, transport_match(c, e->metadata),
+                         host_flags_of_eds(e->health_status));
 }
 
 /* The addresses of an endpoint: its own, or those its name resolved to. */
-static void add_endpoint(struct cluster_hosts *h, struct host_set_builder *b, unsigned locality, const struct cla_config *cla,
-                         unsigned i) {
+static void add_endpoint(struct cluster_hosts *h, struct host_set_builder *b, unsigned locality,
+                         const struct cla_config *cla, unsigned i) {
     const struct cla_endpoint *e = &cla->endpoints[i];
     if (e->addr.family) {
         add_host(b, h->cfg, locality, e, &e->addr);
@@ -179,7 +181,8 @@ static void start_detector(struct cluster_hosts *h) {
     stop_detector(h);
     if (h->cfg->outlier && !h->entry->store->opt.is_dry_run) {
         h->detector = outlier_detector_new(h->entry->store->loop, h->cfg, on_ejection, h);
-        h->resource->cluster->detector = h->detector; /* the new version is not shared yet; its arena holds the ref */
+        /* the new version is not shared yet; its arena holds the ref */
+        h->resource->cluster->detector = h->detector;
         arena_on_fini(&h->resource->arena, release_detector, h->detector);
     }
 }
@@ -192,7 +195,8 @@ static const struct cla_config *assignment(struct cluster_hosts *h, const struct
     }
     for (unsigned i = 0; i < r->refs_n; i++) {
         if (r->refs[i].type == RES_ENDPOINTS) {
-            struct entry *e = store_find(h->entry->store, RES_ENDPOINTS, r->refs[i].source, r->refs[i].name);
+            struct entry *e =
+                store_find(h->entry->store, RES_ENDPOINTS, r->refs[i].source, r->refs[i].name);
             h->is_ready = e && (e->active || e->is_timed_out);
             return e && e->active ? e->active->endpoints : NULL;
         }
@@ -224,7 +228,8 @@ void store_hosts_start(struct entry *e, struct resource *r) {
         h->cfg = r->cluster;
         store_dns_stop(h);
         start_detector(h);
-        bool is_dns = h->cfg->type == CLUSTER_TYPE_STRICT_DNS || h->cfg->type == CLUSTER_TYPE_LOGICAL_DNS;
+        bool is_dns =
+            h->cfg->type == CLUSTER_TYPE_STRICT_DNS || h->cfg->type == CLUSTER_TYPE_LOGICAL_DNS;
         h->is_ready = !is_dns && h->cfg->type != CLUSTER_TYPE_EDS;
         if (is_dns) {
             store_dns_start(h);
@@ -292,7 +297,9 @@ bool store_dial_target(struct store *s, sv cluster, struct xds_dial_target *out)
     if (!f) {
         return false; /* its secrets are not there yet */
     }
-    *out = (struct xds_dial_target){.addr = h->host->addr, .source = c->source, .connect_timeout_ms = c->connect_timeout_ms,
+    *out = (struct xds_dial_target){.addr = h->host->addr,
+                                    .source = c->source,
+                                    .connect_timeout_ms = c->connect_timeout_ms,
                                     .transport = f->ops->is_secure ? f : NULL,
                                     .keepalive_time_s = c->sock_opts.keepalive_time_s,
                                     .keepalive_interval_s = c->sock_opts.keepalive_interval_s,

@@ -1,4 +1,5 @@
-/* What resources refer to: links between entries, subscriptions by first and last watcher, clients of sources.
+/* What resources refer to: links between entries, subscriptions by first and last watcher, clients
+ * of sources.
  * Threads: the config thread. */
 #include "proxy/base/mem.h"
 #include "xds/client.h"
@@ -78,7 +79,8 @@ void store_unwatch(struct entry *t) {
 
 /* ---- clients ---- */
 
-struct source_client *store_client(struct store *s, const struct config_source *src, enum resource_type t) {
+struct source_client *store_client(struct store *s, const struct config_source *src,
+                                   enum resource_type t) {
     for (unsigned i = 0; i < s->clients_n; i++) {
         struct source_client *c = s->clients[i];
         bool is_ads = src->kind == SOURCE_ADS && c->source->kind == SOURCE_ADS;

@@ -51,15 +51,19 @@ static void add_error(struct xds_verdict *v, enum resource_type t, sv name, sv t
         buf_lit(v->error, "\n");
     }
     if (t == RES_LISTENER) {
-        buf_printf(v->error, "Error adding/updating listener(s) %.*s: %.*s", SV_ARG(name), SV_ARG(text));
+        buf_printf(v->error, "Error adding/updating listener(s) %.*s: %.*s", SV_ARG(name),
+                   SV_ARG(text));
     } else if (t == RES_CLUSTER) {
-        buf_printf(v->error, "Error adding/updating cluster(s) %.*s: %.*s", SV_ARG(name), SV_ARG(text));
+        buf_printf(v->error, "Error adding/updating cluster(s) %.*s: %.*s", SV_ARG(name),
+                   SV_ARG(text));
     } else {
         buf_printf(v->error, "%.*s: %.*s", SV_ARG(name), SV_ARG(text));
     }
 }
 
-static struct resource *newest(const struct entry *e) { return e->warming ? e->warming : e->active; }
+static struct resource *newest(const struct entry *e) {
+    return e->warming ? e->warming : e->active;
+}
 
 static bool has_equal_bytes(const struct entry *e, sv wire) {
     const struct resource *r = newest(e);
@@ -71,7 +75,8 @@ static bool has_equal_bytes(const struct entry *e, sv wire) {
     return r->hash[0] == h[0] && r->hash[1] == h[1];
 }
 
-static void reject(struct entry *e, const struct xds_resource *x, sv version, sv text, struct xds_verdict *v) {
+static void reject(struct entry *e, const struct xds_resource *x, sv version, sv text,
+                   struct xds_verdict *v) {
     add_error(v, e->type, entry_name(e), text);
     xfree(e->error);
     e->error = sv_dup(text);
@@ -84,8 +89,8 @@ static void reject(struct entry *e, const struct xds_resource *x, sv version, sv
     count(e->store, named_scope(e), XDS_update_rejected);
 }
 
-static bool take(struct source_client *c, const struct xds_update *u, const struct xds_resource *x, struct diag *d,
-                 struct xds_verdict *v) {
+static bool take(struct source_client *c, const struct xds_update *u, const struct xds_resource *x,
+                 struct diag *d, struct xds_verdict *v) {
     struct store *s = c->store;
     sv name = x->name.n ? x->name : resource_name_of(u->type, x->wire);
     struct entry *e = store_get(s, u->type, c->source, name);
@@ -114,7 +119,8 @@ static bool take(struct source_client *c, const struct xds_update *u, const stru
         return true; /* nobody asked */
     }
     diag_reset(d);
-    struct resource *r = resource_compile(&s->config, u->type, name, x->version, x->wire, false, newest(e), d);
+    struct resource *r =
+        resource_compile(&s->config, u->type, name, x->version, x->wire, false, newest(e), d);
     if (!r) {
         reject(e, x, x->version, diag_text(d), v);
         return false;
@@ -131,7 +137,8 @@ static void remove_named(struct source_client *c, enum resource_type t, sv name)
     if (!e || e->is_static) {
         return;
     }
-    if (e->source && !store_same_source(e->source, c->source) && (t == RES_CLUSTER || t == RES_LISTENER)) {
+    if (e->source && !store_same_source(e->source, c->source) &&
+        (t == RES_CLUSTER || t == RES_LISTENER)) {
         return; /* another source's */
     }
     log_info(LOG_config, "%s: remove '%.*s'", resource_types[t].short_name, SV_ARG(name));
@@ -146,13 +153,15 @@ static void remove_unlisted(struct source_client *c, enum resource_type t) {
     struct map_slot *slot;
     while ((slot = map_next(&s->entries, &it))) {
         struct entry *e = slot->value;
-        bool is_ours = e->type == t && store_same_source(e->source, c->source) && !e->is_static && (e->active || e->warming);
+        bool is_ours = e->type == t && store_same_source(e->source, c->source) && !e->is_static &&
+                       (e->active || e->warming);
         if (is_ours && e->seen_update != s->update_count) {
             *vec_push(&gone) = e;
         }
     }
     for (size_t i = 0; i < gone.n; i++) {
-        log_info(LOG_config, "%s: remove '%.*s'", resource_types[t].short_name, SV_ARG(entry_name(gone.p[i])));
+        log_info(LOG_config, "%s: remove '%.*s'", resource_types[t].short_name,
+                 SV_ARG(entry_name(gone.p[i])));
         store_remove(gone.p[i]);
     }
     vec_fini(&gone);
@@ -209,8 +218,8 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
         stats_record(stats_shard(scope, s->loop->thread_index), XDS_update_duration,
                      (loop_refresh_now(s->loop) - began_us) / 1000);
     }
-    log_info(LOG_config, "%s: %u resources, %u accepted, %u removed", resource_types[u->type].short_name, u->resources_n, ok,
-             u->removed_n);
+    log_info(LOG_config, "%s: %u resources, %u accepted, %u removed",
+             resource_types[u->type].short_name, u->resources_n, ok, u->removed_n);
     diag_fini(d);
     xfree(d);
     first_response(s, u->type);

@@ -18,7 +18,8 @@ struct view_request {
 
 VEC_TYPE(item_vec, struct view_item)
 
-static void add(struct item_vec *items, const struct entry *e, struct resource *r, enum view_status status) {
+static void add(struct item_vec *items, const struct entry *e, struct resource *r,
+                enum view_status status) {
     struct view_item *i = vec_push(items);
     i->status = status;
     i->is_static = e->is_static;
@@ -53,8 +54,8 @@ static void add_unready(struct view *v, const struct entry *e) {
     for (size_t i = 0; i < e->warming_uses.n; i++) {
         const struct entry *t = e->warming_uses.p[i];
         if (!t->active && !t->is_timed_out) {
-            buf_printf(&target, "%s%s %.*s", buf_empty(&target) ? "" : ", ", resource_types[t->type].short_name,
-                       SV_ARG(entry_name(t)));
+            buf_printf(&target, "%s%s %.*s", buf_empty(&target) ? "" : ", ",
+                       resource_types[t->type].short_name, SV_ARG(entry_name(t)));
         }
     }
     v->unready = xreallocarray(v->unready, v->unready_n + 1, sizeof(*v->unready));
@@ -110,12 +111,19 @@ static void on_request(struct loop *l, struct loop_msg *m) {
     xfree(r);
 }
 
-static void request(void *config, unsigned types, struct loop *reply_to, void (*on_view)(struct view *v, void *user), void *user) {
+static void request(void *config, unsigned types, struct loop *reply_to,
+                    void (*on_view)(struct view *v, void *user), void *user) {
     struct store *s = config;
     struct view_request *r = xnew(struct view_request);
-    *r = (struct view_request){.msg.run = on_request, .store = s, .types = types, .reply_to = reply_to, .on_view = on_view,
+    *r = (struct view_request){.msg.run = on_request,
+                               .store = s,
+                               .types = types,
+                               .reply_to = reply_to,
+                               .on_view = on_view,
                                .user = user};
     loop_post(s->loop, &r->msg);
 }
 
-struct config_view store_view(struct store *s) { return (struct config_view){request, s}; }
+struct config_view store_view(struct store *s) {
+    return (struct config_view){request, s};
+}

@@ -1,4 +1,5 @@
-/* Readiness: what a cluster or listener waits for, activation, transport factories, the end of start-up.
+/* Readiness: what a cluster or listener waits for, activation, transport factories, the end of
+ * start-up.
  * Threads: the config thread. Spec: Envoy's "xDS protocol" (warming), initial_fetch_timeout. */
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
@@ -56,7 +57,9 @@ void store_drop_transports(struct store *s, const struct resource *r) {
 
 /* ---- readiness ---- */
 
-static bool has_arrived(const struct entry *target) { return target->active || target->is_timed_out; }
+static bool has_arrived(const struct entry *target) {
+    return target->active || target->is_timed_out;
+}
 
 static bool all_arrived(const struct entry_vec *uses) {
     for (size_t i = 0; i < uses->n; i++) {
@@ -93,7 +96,8 @@ static bool take_sockets(struct entry *e, struct resource *r) {
         if (e->is_static && !s->socket_error) {
             struct buf BUF_AUTO b;
             buf_init(&b);
-            buf_printf(&b, "error adding listener '%.*s': %.*s", SV_ARG(entry_name(e)), SV_ARG(text));
+            buf_printf(&b, "error adding listener '%.*s': %.*s", SV_ARG(entry_name(e)),
+                       SV_ARG(text));
             s->socket_error = buf_dup_str(&b);
         }
         diag_fini(&d);
@@ -124,8 +128,10 @@ void store_check_warm(struct entry *e) {
         stats_add(s->listener_manager, LISTENER_MANAGER_listener_create_success, s->opt.workers);
     }
     stats_gauge_set(s->cluster_manager, CLUSTER_MANAGER_warming_clusters, s->warming_clusters);
-    stats_gauge_set(s->listener_manager, LISTENER_MANAGER_total_listeners_warming, s->warming_listeners);
-    log_debug(LOG_config, "%s '%.*s' is warm", resource_types[e->type].short_name, SV_ARG(entry_name(e)));
+    stats_gauge_set(s->listener_manager, LISTENER_MANAGER_total_listeners_warming,
+                    s->warming_listeners);
+    log_debug(LOG_config, "%s '%.*s' is warm", resource_types[e->type].short_name,
+              SV_ARG(entry_name(e)));
     store_set_active(e, r);
     store_check_ready(s);
 }
@@ -138,7 +144,8 @@ static void user_changed(struct entry *user, struct entry *target) {
     }
     if (target->type == RES_ENDPOINTS && user->type == RES_CLUSTER) {
         store_hosts_start(user, user->warming ? user->warming : user->active);
-        if (!user->warming && user->active) { /* a warming version's tables may be of another balancer: they wait for it */
+        /* a warming version's tables may be of another balancer: they wait for it */
+        if (!user->warming && user->active) {
             store_hosts_publish(user);
         }
     }
@@ -165,7 +172,8 @@ void store_target_changed(struct entry *target) {
 /* ---- start-up ---- */
 
 void store_check_ready(struct store *s) {
-    if (s->is_ready || s->waits_cds || s->waits_lds || s->warming_clusters || s->warming_listeners || s->next) {
+    if (s->is_ready || s->waits_cds || s->waits_lds || s->warming_clusters ||
+        s->warming_listeners || s->next) {
         return;
     }
     s->is_ready = true;

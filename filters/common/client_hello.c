@@ -1,5 +1,7 @@
-/* ClientHello reading by consuming views: every length is checked against what is left, nothing is trusted.
- * Threads: any. Spec: see client_hello.h. Not here: what to do with the result (listener/tls_inspector.c). */
+/* ClientHello reading by consuming views: every length is checked against what is left, nothing is
+ * trusted.
+ * Threads: any. Spec: see client_hello.h. Not here: what to do with the result
+ * (listener/tls_inspector.c). */
 #include "filters/common/client_hello.h"
 
 #include <openssl/md5.h>
@@ -107,7 +109,8 @@ static enum client_hello_result message_length(sv head, size_t max_bytes, size_t
     return *n + MESSAGE_HEAD + RECORD_HEAD > max_bytes ? CLIENT_HELLO_TOO_LARGE : CLIENT_HELLO_OK;
 }
 
-/* The first `max` bytes of the records' payloads, copied to `to` (NULL: not copied). Fewer: *why tells. */
+/* The first `max` bytes of the records' payloads, copied to `to` (NULL: not copied). Fewer: *why
+ * tells. */
 static size_t copy_payload(sv stream, char *to, size_t max, size_t *stream_bytes,
                            enum client_hello_result *why) {
     size_t have = 0;
@@ -133,7 +136,8 @@ static size_t copy_payload(sv stream, char *to, size_t max, size_t *stream_bytes
     return have;
 }
 
-/* The message over several records. Gathered only when its last byte is there: a slow sender costs no memory. */
+/* The message over several records. Gathered only when its last byte is there: a slow sender costs
+ * no memory. */
 static enum client_hello_result gather(sv stream, size_t max_bytes, struct arena *a, sv *body,
                                        size_t *bytes) {
     char head[MESSAGE_HEAD];

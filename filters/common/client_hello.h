@@ -1,5 +1,7 @@
-/* A bounded reader of TLS ClientHello messages out of a record stream, and JA3/JA4 fingerprints of them.
- * Pure: bytes in, views out. Spec: RFC 8446 §4.1.2, §5.1, RFC 6066 §3, RFC 7301; JA3 (salesforce), JA4 (FoxIO). */
+/* A bounded reader of TLS ClientHello messages out of a record stream, and JA3/JA4 fingerprints of
+ * them.
+ * Pure: bytes in, views out. Spec: RFC 8446 §4.1.2, §5.1, RFC 6066 §3, RFC 7301; JA3 (salesforce),
+ * JA4 (FoxIO). */
 #ifndef SLUICE_FILTERS_CLIENT_HELLO_H
 #define SLUICE_FILTERS_CLIENT_HELLO_H
 
@@ -14,7 +16,8 @@ enum client_hello_result {
     CLIENT_HELLO_TOO_LARGE, /* would not fit in max_bytes */
 };
 
-/* Views point into the bytes given, or into the arena when the message spans records. Absent: empty. */
+/* Views point into the bytes given, or into the arena when the message spans records. Absent:
+ * empty. */
 struct client_hello {
     uint16_t version;                            /* legacy_version */
     sv ciphers;                                  /* list of uint16 */

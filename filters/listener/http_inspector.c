@@ -1,5 +1,6 @@
-/* http_inspector: tells HTTP/1.0, HTTP/1.1 and HTTP/2 (prior knowledge) apart by the first line, for filter chain matching
- * by application protocol. Threads: worker-local. Spec: listener.http_inspector.v3.HttpInspector, RFC 9112 §3, RFC 9113 §3.4.
+/* http_inspector: tells HTTP/1.0, HTTP/1.1 and HTTP/2 (prior knowledge) apart by the first line,
+ * for filter chain matching by application protocol. Threads: worker-local. Spec:
+ * listener.http_inspector.v3.HttpInspector, RFC 9112 §3, RFC 9113 §3.4.
  * Not here: reading the request (http/h1.c). */
 #include "protos/gen/listener_http_inspector.pb-c.h"
 #include "proxy/api/listener_filter.h"

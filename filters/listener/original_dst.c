@@ -1,4 +1,5 @@
-/* original_dst: gives a redirected connection (iptables REDIRECT or TPROXY) the destination its client asked for.
+/* original_dst: gives a redirected connection (iptables REDIRECT or TPROXY) the destination its
+ * client asked for.
  * Threads: worker-local. Spec: listener.original_dst.v3.OriginalDst.
  * Not here: handing the connection to another listener (server/worker.c). */
 #include "protos/gen/listener_original_dst.pb-c.h"

@@ -1,7 +1,10 @@
-/* proxy_protocol: takes the client's address from a PROXY header, version 1 or 2, and the header off the socket.
- * Threads: config immutable, worker-local otherwise. Spec: listener.proxy_protocol.v3.ProxyProtocol; HAProxy's
- * proxy-protocol.txt. A header that claims more than LISTENER_PEEK_MAX bytes is an error.
- * Not here: sending such headers upstream (net/). Refused: rules (TLVs as metadata), which may decide who is let in. */
+/* proxy_protocol: takes the client's address from a PROXY header, version 1 or 2, and the header
+ * off the socket.
+ * Threads: config immutable, worker-local otherwise. Spec:
+ * listener.proxy_protocol.v3.ProxyProtocol; HAProxy's proxy-protocol.txt. A header that claims more
+ * than LISTENER_PEEK_MAX bytes is an error.
+ * Not here: sending such headers upstream (net/). Refused: rules (TLVs as metadata), which may
+ * decide who is let in. */
 #include <stdlib.h>
 
 #include "protos/gen/core.pb-c.h"
@@ -316,7 +319,8 @@ static enum listener_filter_status on_bytes(const void *config, void *state,
                                             unsigned thread_index) {
     (void)state;
     const struct config *c = config;
-    /* Connections without a header are let through: then a disallowed version's signature is application data. */
+    /* Connections without a header are let through: then a disallowed version's signature is
+     * application data. */
     bool may_be_v1 = may_be(bytes, v1_signature) && (c->is_v1_allowed || !c->allow_without);
     bool may_be_v2 = may_be(bytes, v2_signature) && (c->is_v2_allowed || !c->allow_without);
     if (may_be_v2 && bytes.n >= v2_signature.n) {

@@ -1,4 +1,5 @@
-/* tls_inspector: learns SNI and ALPN from the ClientHello, so that a filter chain can be chosen by them.
+/* tls_inspector: learns SNI and ALPN from the ClientHello, so that a filter chain can be chosen by
+ * them.
  * Threads: config immutable, worker-local state. Spec: listener.tls_inspector.v3.TlsInspector.
  * Not here: reading the message (common/client_hello.c), TLS itself (net/tls.c).
  * initial_read_buffer_size has nothing to act on: what is there is looked at whole. */
@@ -105,7 +106,8 @@ static enum listener_filter_status on_bytes(const void *config, void *state,
     bytes = sv_sub(bytes, 0, c->max_bytes);
     enum client_hello_result got = client_hello_read(bytes, c->max_bytes, info->arena, &h);
     if (got == CLIENT_HELLO_MORE) {
-        return LISTENER_FILTER_NEED_DATA; /* at the end, too: the listener counts the peer's leaving */
+        /* at the end, too: the listener counts the peer's leaving */
+        return LISTENER_FILTER_NEED_DATA;
     }
     struct stats_shard *st = stats_shard(c->stats, thread_index);
     stats_record(st, TLS_INSPECTOR_bytes_processed, got == CLIENT_HELLO_OK ? h.bytes : bytes.n);

@@ -1,5 +1,6 @@
 /* Access loggers: called once when a stream or connection ends (and for flush intervals).
- * Spec: config.accesslog.v3.AccessLog. Threads: log() on workers; it formats into a per-thread buffer. */
+ * Spec: config.accesslog.v3.AccessLog. Threads: log() on workers; it formats into a per-thread
+ * buffer. */
 #ifndef SLUICE_API_ACCESS_LOGGER_H
 #define SLUICE_API_ACCESS_LOGGER_H
 
@@ -15,7 +16,8 @@ struct access_logger_type {
 
 /* Compiled list of AccessLog messages with their filters. */
 struct access_logs;
-/* msgs: array of n `const Envoy__Config__Accesslog__V3__AccessLog *`. NULL on error; also NULL (no error) when n is 0. */
+/* msgs: array of n `const Envoy__Config__Accesslog__V3__AccessLog *`. NULL on error; also NULL (no
+ * error) when n is 0. */
 struct access_logs *access_logs_compile(struct compile_ctx *ctx, const void *const *msgs, size_t n);
 void access_logs_run(const struct access_logs *logs, const struct stream_info *si, struct loop *l);
 

@@ -1,5 +1,6 @@
-/* What a compile function of a filter, transport socket or access logger is given: memory, errors, and ways to refer to
- * other resources by name. Compiled config is immutable and lives in the resource's arena.
+/* What a compile function of a filter, transport socket or access logger is given: memory, errors,
+ * and ways to refer to other resources by name. Compiled config is immutable and lives in the
+ * resource's arena.
  * Threads: config thread. */
 #ifndef SLUICE_API_COMPILE_H
 #define SLUICE_API_COMPILE_H
@@ -12,56 +13,67 @@ struct stats_store;
 struct registry;
 struct config_build; /* config/: the resource under construction and the name tables */
 
-/* Slots are dense small integers that stand for a name of one kind for as long as anyone refers to it; a worker finds the
- * named object by indexing its view: no lookup by name on the request path. */
+/* Slots are dense small integers that stand for a name of one kind for as long as anyone refers to
+ * it; a worker finds the named object by indexing its view: no lookup by name on the request
+ * path. */
 #define SLOT_NONE UINT32_MAX
 typedef uint32_t slot_t;
 
 struct compile_ctx {
-    struct arena *arena;          /* of the resource being compiled */
+    struct arena *arena; /* of the resource being compiled */
     struct diag *diag;
     const struct registry *registry;
     struct stats_store *stats;
     struct config_build *build;
-    bool is_static;               /* from the bootstrap: unknown clusters in inline routes are errors */
-    bool is_downstream;           /* compiling for a listener (false: for a cluster) */
-    sv stat_prefix;               /* "http.ingress." while HTTP filters compile, "cluster.x." for upstream filters, … */
-    sv owner;                     /* name of the resource being compiled, for messages */
+    /* from the bootstrap: unknown clusters in inline routes are errors */
+    bool is_static;
+    bool is_downstream; /* compiling for a listener (false: for a cluster) */
+    /* "http.ingress." while HTTP filters compile, "cluster.x." for upstream filters, … */
+    sv stat_prefix;
+    sv owner; /* name of the resource being compiled, for messages */
 };
 
-/* A cluster's slot; the cluster may be missing at run time (Envoy: 503 NC). must_exist: diag_error "unknown cluster 'x'"
- * when it is not known now. */
+/* A cluster's slot; the cluster may be missing at run time (Envoy: 503 NC). must_exist: diag_error
+ * "unknown cluster 'x'" when it is not known now. */
 slot_t compile_cluster_ref(struct compile_ctx *ctx, sv name, bool must_exist);
-/* A route configuration fetched from `source` (envoy.config.core.v3.ConfigSource). The listener warms until it is there. */
+/* A route configuration fetched from `source` (envoy.config.core.v3.ConfigSource). The listener
+ * warms until it is there. */
 slot_t compile_route_ref(struct compile_ctx *ctx, sv name, const void *config_source);
-/* A secret by name; source NULL: a static secret of the bootstrap. The owner warms until it is there.
- * Returns an index for secret_source_get. */
+/* A secret by name; source NULL: a static secret of the bootstrap. The owner warms until it is
+ * there. Returns an index for secret_source_get. */
 unsigned compile_secret_ref(struct compile_ctx *ctx, sv name, const void *config_source);
-/* A compiled transport socket (core.v3.TransportSocket message, NULL: raw_buffer) gets a slot in the snapshot's factory
- * table. SLOT_NONE on error. */
+/* A compiled transport socket (core.v3.TransportSocket message, NULL: raw_buffer) gets a slot in
+ * the snapshot's factory table. SLOT_NONE on error. */
 slot_t compile_transport_socket(struct compile_ctx *ctx, const void *transport_socket_msg);
 
 /* Secrets handed to transport_socket_type.make. */
 struct tls_secret;
 struct secret_source {
-    const struct tls_secret *const *v; /* by the index that compile_secret_ref returned; NULL: missing */
+    /* by the index that compile_secret_ref returned; NULL: missing */
+    const struct tls_secret *const *v;
     unsigned n;
 };
 
-/* Unpack a typed_config Any of the extension `name` into the arena: TypedStruct is seen through, validate rules are checked,
- * `want_type` (full proto name) must match when not NULL. NULL on error. *type_out: the message's full name. */
-const void *compile_any(struct compile_ctx *ctx, sv name, const void *any_msg, const char *want_type, const char **type_out);
+/* Unpack a typed_config Any of the extension `name` into the arena: TypedStruct is seen through,
+ * validate rules are checked, `want_type` (full proto name) must match when not NULL. NULL on
+ * error. *type_out: the message's full name. */
+const void *compile_any(struct compile_ctx *ctx, sv name, const void *any_msg,
+                        const char *want_type, const char **type_out);
 
-/* A field that is accepted but has no effect here: counted, warned about once per field path. Use diag_error instead when
- * it bears on who is let in, what is trusted or where traffic goes. */
+/* A field that is accepted but has no effect here: counted, warned about once per field path. Use
+ * diag_error instead when it bears on who is let in, what is trusted or where traffic goes. */
 void compile_unhonoured(struct compile_ctx *ctx, const char *field);
 
-/* DataSource (core.v3.DataSource): inline bytes/string, environment variable or file, read now into the arena. */
+/* DataSource (core.v3.DataSource): inline bytes/string, environment variable or file, read now into
+ * the arena. */
 bool compile_data_source(struct compile_ctx *ctx, const void *data_source_msg, sv *out);
 
-/* Small conversions. Durations: ms, rounded up to 1 when positive and below; negative or absurd values are errors. */
-bool compile_duration_ms(struct compile_ctx *ctx, const void *duration_msg, uint32_t dflt, uint32_t *out);
+/* Small conversions. Durations: ms, rounded up to 1 when positive and below; negative or absurd
+ * values are errors. */
+bool compile_duration_ms(struct compile_ctx *ctx, const void *duration_msg, uint32_t dflt,
+                         uint32_t *out);
 bool compile_address(struct compile_ctx *ctx, const void *address_msg, struct addr *out);
-bool compile_socket_address(struct compile_ctx *ctx, const void *socket_address_msg, struct addr *out);
+bool compile_socket_address(struct compile_ctx *ctx, const void *socket_address_msg,
+                            struct addr *out);
 
 #endif

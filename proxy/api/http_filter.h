@@ -129,7 +129,8 @@ uint32_t http_buffer_limit(struct http_filter *f);
 void http_set_buffer_limit(struct http_filter *f, uint32_t bytes);
 /* Upgrade type of this request ("websocket", "CONNECT"); empty: none. */
 sv http_upgrade_type(struct http_filter *f);
-/* The i-th instance on this stream of f's own type, in the order of decoding, f itself included; NULL past the end. */
+/* The i-th instance on this stream of f's own type, in the order of decoding, f itself included;
+ * NULL past the end. */
 struct http_filter *http_filter_like(struct http_filter *f, unsigned i);
 /* Runtime fraction: does the configured percentage hold for this request? */
 struct runtime_fraction;

@@ -1,4 +1,5 @@
-/* Load-balancing policies: tables built on the config thread per host set (immutable), picking with a worker's cursor.
+/* Load-balancing policies: tables built on the config thread per host set (immutable), picking with
+ * a worker's cursor.
  * Spec: cluster.v3.Cluster.lb_policy, config.cluster.v3.LoadBalancingPolicy and its extensions. */
 #ifndef SLUICE_API_LB_POLICY_H
 #define SLUICE_API_LB_POLICY_H
@@ -7,19 +8,22 @@
 #include "proxy/base/rand.h"
 
 struct host;
-struct host_set;     /* immutable: priorities → localities → hosts (upstream/host.h) */
+struct host_set; /* immutable: priorities → localities → hosts (upstream/host.h) */
 struct host_entry;
-struct host_list;    /* the eligible hosts to pick among: weights, EDF inputs (upstream/host.h) */
+struct host_list; /* the eligible hosts to pick among: weights, EDF inputs (upstream/host.h) */
 
 /* What a pick may depend on. All borrowed for the call. */
 struct lb_context {
     uint64_t hash;
     bool has_hash;
     struct rng *rng;
-    uint64_t now_us;                  /* loop time: slow start; set by cluster_view_pick */
-    uint64_t cluster_rq_active;       /* requests of the whole cluster (bounded-load hashing); set by cluster_view_pick */
-    unsigned attempt;                 /* how many hosts of this pick were avoided so far; set by cluster_view_pick */
-    /* Retry predicates: should this host be avoided? NULL: never. Tried at most `avoid_max` times, then taken anyway. */
+    uint64_t now_us; /* loop time: slow start; set by cluster_view_pick */
+    /* requests of the whole cluster (bounded-load hashing); set by cluster_view_pick */
+    uint64_t cluster_rq_active;
+    /* how many hosts of this pick were avoided so far; set by cluster_view_pick */
+    unsigned attempt;
+    /* Retry predicates: should this host be avoided? NULL: never. Tried at most `avoid_max` times,
+     * then taken anyway. */
     bool (*avoid)(const struct host *h, void *arg);
     void *avoid_arg;
     unsigned avoid_max;
@@ -29,26 +33,31 @@ struct lb_context {
     const struct metadata_match *metadata_match;
     const struct addr *override_host; /* stateful session; NULL: none */
     bool override_strict;
-    const struct conn *downstream;    /* ORIGINAL_DST, source-address hashing; NULL: none */
-    const struct headers *request;    /* ORIGINAL_DST by header; NULL: none */
+    const struct conn *downstream; /* ORIGINAL_DST, source-address hashing; NULL: none */
+    const struct headers *request; /* ORIGINAL_DST by header; NULL: none */
 };
 
 struct lb_policy_type {
-    const char *name;                 /* "envoy.load_balancing_policies.round_robin" */
-    const char *enum_name;            /* of Cluster.lb_policy: "ROUND_ROBIN" */
-    const char *type_url;             /* of the typed extension config */
-    void *(*compile)(struct compile_ctx *ctx, const void *msg); /* typed config, or NULL for defaults; arena */
-    /* Build the shared immutable table for one list of hosts (a priority's healthy hosts …); arena-owned. May return NULL. */
+    const char *name;      /* "envoy.load_balancing_policies.round_robin" */
+    const char *enum_name; /* of Cluster.lb_policy: "ROUND_ROBIN" */
+    const char *type_url;  /* of the typed extension config */
+    /* typed config, or NULL for defaults; arena */
+    void *(*compile)(struct compile_ctx *ctx, const void *msg);
+    /* Build the shared immutable table for one list of hosts (a priority's healthy hosts …);
+     * arena-owned. May return NULL. */
     void *(*build)(const void *config, const struct host_list *hosts, struct arena *a);
-    /* The table spans a priority's localities (host_list.share has their weights in it) and the request's hash also chooses
-     * the priority: Envoy's thread-aware balancers. Else localities are picked first when they are weighted. */
+    /* The table spans a priority's localities (host_list.share has their weights in it) and the
+     * request's hash also chooses the priority: Envoy's thread-aware balancers. Else localities are
+     * picked first when they are weighted. */
     bool is_hashing;
-    size_t cursor_size;               /* per worker and host list; zeroed before cursor_init */
-    void (*cursor_init)(void *cursor, const void *config, const void *table, const struct host_list *hosts, struct rng *rng);
+    size_t cursor_size; /* per worker and host list; zeroed before cursor_init */
+    void (*cursor_init)(void *cursor, const void *config, const void *table,
+                        const struct host_list *hosts, struct rng *rng);
     void (*cursor_fini)(void *cursor);
-    /* An entry of hosts->v; NULL: none. `table` may be NULL when build is. Never called with an empty list. */
-    const struct host_entry *(*pick)(void *cursor, const void *config, const void *table, const struct host_list *hosts,
-                                     const struct lb_context *ctx);
+    /* An entry of hosts->v; NULL: none. `table` may be NULL when build is. Never called with an
+     * empty list. */
+    const struct host_entry *(*pick)(void *cursor, const void *config, const void *table,
+                                     const struct host_list *hosts, const struct lb_context *ctx);
 };
 
 #endif

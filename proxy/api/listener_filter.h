@@ -18,7 +18,8 @@ enum listener_filter_status {
     LISTENER_FILTER_REJECT,    /* close the socket */
 };
 
-/* Facts found so far about an accepted socket; input to the filter-chain match. Views live in `arena`. */
+/* Facts found so far about an accepted socket; input to the filter-chain match. Views live in
+ * `arena`. */
 struct accept_info {
     struct arena *arena;
     int fd;
@@ -41,7 +42,8 @@ struct listener_filter_type {
     const char *type_url;
     size_t max_peek_bytes; /* 0: needs no bytes; at most LISTENER_PEEK_MAX */
     void *(*compile)(struct compile_ctx *ctx, const void *msg);
-    /* Judge the bytes peeked so far (at least one, unless `end`); `end`: the peer will not send more. `state`: 64 bytes, zeroed, per socket and filter. */
+    /* Judge the bytes peeked so far (at least one, unless `end`); `end`: the peer will not send
+     * more. `state`: 64 bytes, zeroed, per socket and filter. */
     enum listener_filter_status (*on_bytes)(const void *config, void *state,
                                             struct accept_info *info, sv bytes, bool end,
                                             unsigned thread_index);

@@ -1,6 +1,7 @@
-/* Network (L4) filters: a chain on each downstream connection, between transport socket and the terminal filter.
- * Spec: listener.v3.Filter, Envoy's Network::ReadFilter/WriteFilter. Threads: config on the config thread, the rest
- * worker-local. */
+/* Network (L4) filters: a chain on each downstream connection, between transport socket and the
+ * terminal filter.
+ * Spec: listener.v3.Filter, Envoy's Network::ReadFilter/WriteFilter. Threads: config on the config
+ * thread, the rest worker-local. */
 #ifndef SLUICE_API_NETWORK_FILTER_H
 #define SLUICE_API_NETWORK_FILTER_H
 
@@ -15,7 +16,8 @@ struct stats_shard;
 
 enum net_status { NET_CONTINUE, NET_STOP };
 
-/* An instance on one connection; embedded first in the filter's own struct (type->instance_size bytes, zeroed). */
+/* An instance on one connection; embedded first in the filter's own struct (type->instance_size
+ * bytes, zeroed). */
 struct network_filter {
     const struct network_filter_type *type;
     struct net_chain *chain;
@@ -30,7 +32,8 @@ struct network_filter_type {
     bool is_terminal;
     size_t instance_size;
     void *(*compile)(struct compile_ctx *ctx, const void *msg);
-    /* The connection is accepted (transport handshake may still run). NET_STOP: no later filter sees it until continued. */
+    /* The connection is accepted (transport handshake may still run). NET_STOP: no later filter
+     * sees it until continued. */
     enum net_status (*on_new_connection)(struct network_filter *f);
     /* NET_STOP: later filters do not see `data`, it stays buffered; terminal filters drain it. */
     enum net_status (*on_data)(struct network_filter *f, struct buf *data, bool end_stream);
@@ -46,9 +49,11 @@ struct network_filter_type {
 
 /* --- what a filter may ask of its chain (net/filter_chain.c) --- */
 void net_continue(struct network_filter *f); /* resume after NET_STOP with the buffered data */
-/* Through earlier filters' on_write; one that answers NET_STOP has taken what it wants to keep, the rest is dropped. */
+/* Through earlier filters' on_write; one that answers NET_STOP has taken what it wants to keep, the
+ * rest is dropped. */
 void net_write(struct network_filter *f, struct buf *data, bool end_stream);
-/* Does no other filter of the chain look at data any more? Then splice may take bytes past the chain. */
+/* Does no other filter of the chain look at data any more? Then splice may take bytes past the
+ * chain. */
 bool net_is_alone(const struct network_filter *f);
 /* Facts of the connection; lives as long as the chain. */
 const struct conn_info *net_conn_info(const struct network_filter *f);

@@ -1,5 +1,7 @@
-/* Transport sockets: what turns bytes on a fd into application bytes (raw_buffer, tls, proxy_protocol …).
- * Spec: core.v3.TransportSocket. Threads: factory is immutable and shared; a socket belongs to its connection's worker. */
+/* Transport sockets: what turns bytes on a fd into application bytes (raw_buffer, tls,
+ * proxy_protocol …).
+ * Spec: core.v3.TransportSocket. Threads: factory is immutable and shared; a socket belongs to its
+ * connection's worker. */
 #ifndef SLUICE_API_TRANSPORT_SOCKET_H
 #define SLUICE_API_TRANSPORT_SOCKET_H
 
@@ -13,9 +15,10 @@ struct ssl_info; /* net/tls.h: peer certificate facts of a finished handshake */
 enum transport_action { TRANSPORT_KEEP, TRANSPORT_CLOSE };
 struct transport_result {
     enum transport_action action;
-    bool end_stream;  /* read: the peer half-closed cleanly */
-    bool again;       /* read: stopped at the caller's limit with more possibly ready; write: kernel buffer full */
-    size_t bytes;     /* application bytes moved */
+    bool end_stream; /* read: the peer half-closed cleanly */
+    /* read: stopped at the caller's limit with more possibly ready; write: kernel buffer full */
+    bool again;
+    size_t bytes; /* application bytes moved */
 };
 
 /* A connection's transport. Embedded first in each implementation. */
@@ -25,30 +28,35 @@ struct transport {
 };
 struct transport_ops {
     const char *name;
-    /* TCP is connected (or accepted): start a handshake. Call conn_transport_ready() once application bytes may flow. */
+    /* TCP is connected (or accepted): start a handshake. Call conn_transport_ready() once
+     * application bytes may flow. */
     void (*on_connected)(struct transport *t);
     /* Move up to `max` received application bytes to the end of `in`. */
     struct transport_result (*read)(struct transport *t, struct buf *in, size_t max);
-    /* Send from the front of `out`, draining what was taken. end_stream: after the last byte, shut down the write side. */
+    /* Send from the front of `out`, draining what was taken. end_stream: after the last byte, shut
+     * down the write side. */
     struct transport_result (*write)(struct transport *t, struct buf *out, bool end_stream);
     /* Last words before close(fd) (close_notify); must not block. */
     void (*close)(struct transport *t);
     void (*destroy)(struct transport *t);
-    sv (*protocol)(const struct transport *t);        /* ALPN result, empty when none */
-    sv (*failure_reason)(const struct transport *t);  /* for %UPSTREAM_TRANSPORT_FAILURE_REASON%; empty when none */
+    sv (*protocol)(const struct transport *t); /* ALPN result, empty when none */
+    /* for %UPSTREAM_TRANSPORT_FAILURE_REASON%; empty when none */
+    sv (*failure_reason)(const struct transport *t);
     const struct ssl_info *(*ssl)(const struct transport *t); /* NULL: not TLS */
-    bool (*can_splice)(const struct transport *t);    /* raw bytes on the fd are the application's */
+    /* raw bytes on the fd are the application's */
+    bool (*can_splice)(const struct transport *t);
 };
 
-/* Per-connection overrides for upstream sockets (auto_sni, ALPN override); views are borrowed for the call. */
+/* Per-connection overrides for upstream sockets (auto_sni, ALPN override); views are borrowed for
+ * the call. */
 struct transport_options {
-    sv server_name;            /* SNI override */
-    sv host_name;              /* the host's own name: SNI of contexts that say auto_host_sni */
-    const sv *san_override;    /* verify these SANs instead (auto_san_validation) */
+    sv server_name;         /* SNI override */
+    sv host_name;           /* the host's own name: SNI of contexts that say auto_host_sni */
+    const sv *san_override; /* verify these SANs instead (auto_san_validation) */
     unsigned san_override_n;
     const sv *alpn_override;
     unsigned alpn_override_n;
-    const sv *alpn_fallback;   /* used when the config names none */
+    const sv *alpn_fallback; /* used when the config names none */
     unsigned alpn_fallback_n;
 };
 
@@ -59,23 +67,28 @@ struct transport_factory {
 };
 struct transport_factory_ops {
     /* NULL: not ready (secrets missing) and the connection must be refused. `o` may be NULL. */
-    struct transport *(*create)(const struct transport_factory *f, const struct transport_options *o);
+    struct transport *(*create)(const struct transport_factory *f,
+                                const struct transport_options *o);
     bool is_secure;
-    /* Upstream pools with different keys must not share connections; appends bytes that tell options apart. May be NULL. */
-    void (*hash_key)(const struct transport_factory *f, const struct transport_options *o, struct buf *key);
+    /* Upstream pools with different keys must not share connections; appends bytes that tell
+     * options apart. May be NULL. */
+    void (*hash_key)(const struct transport_factory *f, const struct transport_options *o,
+                     struct buf *key);
 };
 
-/* A kind of transport socket, one row of filters.def. `compile` turns the typed config into arena memory and names the
- * secrets it needs by compile_secret_ref(); `make` builds the factory once they are all there, and again when one changes. */
+/* A kind of transport socket, one row of filters.def. `compile` turns the typed config into arena
+ * memory and names the secrets it needs by compile_secret_ref(); `make` builds the factory once
+ * they are all there, and again when one changes. */
 struct compile_ctx;
 struct secret_source; /* see api/compile.h */
 struct diag;
 struct transport_socket_type {
-    const char *name;         /* "envoy.transport_sockets.tls" */
-    const char *type_url;     /* full proto name of the config message, without host */
+    const char *name;     /* "envoy.transport_sockets.tls" */
+    const char *type_url; /* full proto name of the config message, without host */
     bool is_downstream, is_upstream;
     void *(*compile)(struct compile_ctx *ctx, const void *msg); /* NULL: errors are in ctx->diag */
-    struct transport_factory *(*make)(const void *config, const struct secret_source *secrets, struct diag *d);
+    struct transport_factory *(*make)(const void *config, const struct secret_source *secrets,
+                                      struct diag *d);
 };
 
 #endif

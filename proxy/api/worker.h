@@ -1,5 +1,5 @@
-/* A worker as filters, pools and the request path see it: lookups by slot in the adopted snapshot. Implemented in
- * server/worker.c. Threads: on the worker's own thread only. */
+/* A worker as filters, pools and the request path see it: lookups by slot in the adopted snapshot.
+ * Implemented in server/worker.c. Threads: on the worker's own thread only. */
 #ifndef SLUICE_API_WORKER_H
 #define SLUICE_API_WORKER_H
 
@@ -12,7 +12,8 @@ struct transport_factory;
 struct route_table;
 struct net_chain;
 
-/* A worker's hold on a route table: streams count plainly here, the view holds one atomic ref on the table. */
+/* A worker's hold on a route table: streams count plainly here, the view holds one atomic ref on
+ * the table. */
 struct route_view {
     struct route_table *table;
     uint32_t refs;
@@ -20,12 +21,14 @@ struct route_view {
 };
 
 struct loop *worker_loop(struct worker *w);
-unsigned worker_index(const struct worker *w);                          /* 0… */
-/* The view of the cluster in this slot, made on first use; NULL when the cluster is not in the snapshot. Borrowed for the
- * event; take cluster_view_ref() to keep it. */
+unsigned worker_index(const struct worker *w); /* 0… */
+/* The view of the cluster in this slot, made on first use; NULL when the cluster is not in the
+ * snapshot. Borrowed for the event; take cluster_view_ref() to keep it. */
 struct cluster_view *worker_cluster(struct worker *w, slot_t slot);
-struct cluster_view *worker_cluster_by_name(struct worker *w, sv name); /* cluster_header and the like */
-struct transport_factory *worker_transport(struct worker *w, slot_t slot); /* borrowed; NULL: secrets are missing */
+/* cluster_header and the like */
+struct cluster_view *worker_cluster_by_name(struct worker *w, sv name);
+/* borrowed; NULL: secrets are missing */
+struct transport_factory *worker_transport(struct worker *w, slot_t slot);
 /* The current table of a route slot with a ref taken; NULL: none yet. */
 struct route_view *worker_route(struct worker *w, slot_t slot);
 void route_view_unref(struct route_view *v);
@@ -34,12 +37,14 @@ struct stats_store *worker_stats(struct worker *w);
 uint64_t worker_next_id(struct worker *w);
 /* The Date header's value, refreshed once a second. */
 sv worker_http_date(struct worker *w);
-/* /healthcheck/fail, or the connection's listener drains: responses ask clients to leave. Chance decides gradual drains. */
+/* /healthcheck/fail, or the connection's listener drains: responses ask clients to leave. Chance
+ * decides gradual drains. */
 bool worker_drain_close(struct worker *w, const struct net_chain *c);
 /* Facts of the bootstrap node for x-envoy-downstream-service-* and via; live for ever. */
 sv worker_node_id(const struct worker *w);
 sv worker_node_cluster(const struct worker *w);
-/* The host's own non-loopback address (x-forwarded-for of loopback clients); family 0 when there is none. */
+/* The host's own non-loopback address (x-forwarded-for of loopback clients); family 0 when there is
+ * none. */
 struct addr;
 const struct addr *worker_local_address(const struct worker *w);
 

@@ -1,5 +1,6 @@
-/* Atomically refcounted immutable objects that cross threads inside snapshots. Refs move on publish, adopt and retire only;
- * a worker's requests count on the worker's own view objects instead. */
+/* Atomically refcounted immutable objects that cross threads inside snapshots. Refs move on
+ * publish, adopt and retire only; a worker's requests count on the worker's own view objects
+ * instead. */
 #ifndef SLUICE_BASE_SHARED_H
 #define SLUICE_BASE_SHARED_H
 
@@ -9,8 +10,9 @@
 #include "proxy/base/check.h"
 
 struct shared {
-    uint32_t refs;                     /* atomic */
-    void (*free)(struct shared *self); /* runs on whichever thread drops the last ref; must be safe there */
+    uint32_t refs; /* atomic */
+    /* runs on whichever thread drops the last ref; must be safe there */
+    void (*free)(struct shared *self);
 };
 
 static inline void shared_init(struct shared *s, void (*free_fn)(struct shared *)) {

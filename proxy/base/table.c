@@ -1,5 +1,6 @@
 /* Copy-on-write slot tables: see table.h.
- * Threads: building is the config thread's; pages are shared read-only and freed by whoever drops the last ref.
+ * Threads: building is the config thread's; pages are shared read-only and freed by whoever drops
+ * the last ref.
  * Not here: what the slots mean (config/names.c), snapshots (config/snapshot.c). */
 #include "proxy/base/table.h"
 
@@ -75,7 +76,8 @@ void table_set(struct table *t, uint32_t slot, struct shared *value) {
 }
 
 static void page_diff(const struct table_page *was, const struct table_page *now, uint32_t base,
-                      void (*fn)(void *arg, uint32_t slot, struct shared *o, struct shared *n), void *arg) {
+                      void (*fn)(void *arg, uint32_t slot, struct shared *o, struct shared *n),
+                      void *arg) {
     for (uint32_t i = 0; i < TABLE_PAGE_SLOTS; i++) {
         struct shared *o = was ? was->v[i] : NULL;
         struct shared *n = now ? now->v[i] : NULL;
@@ -86,7 +88,9 @@ static void page_diff(const struct table_page *was, const struct table_page *now
 }
 
 void table_diff(const struct table *was, const struct table *now,
-                void (*fn)(void *arg, uint32_t slot, struct shared *old_value, struct shared *new_value), void *arg) {
+                void (*fn)(void *arg, uint32_t slot, struct shared *old_value,
+                           struct shared *new_value),
+                void *arg) {
     uint32_t pages = was->pages_n > now->pages_n ? was->pages_n : now->pages_n;
     for (uint32_t i = 0; i < pages; i++) {
         const struct table_page *w = i < was->pages_n ? was->pages[i] : NULL;
@@ -98,7 +102,8 @@ void table_diff(const struct table *was, const struct table *now,
 }
 
 uint32_t table_next(const struct table *t, uint32_t slot) {
-    for (uint32_t page = slot / TABLE_PAGE_SLOTS; page < t->pages_n; page++, slot = page * TABLE_PAGE_SLOTS) {
+    for (uint32_t page = slot / TABLE_PAGE_SLOTS; page < t->pages_n;
+         page++, slot = page * TABLE_PAGE_SLOTS) {
         if (!t->pages[page]) {
             continue;
         }

@@ -1,6 +1,7 @@
-/* Copy-on-write table from slots (small integers) to shared objects: the body of a configuration snapshot.
- * A change copies one page (256 pointers) and the page directory; two versions are compared page by page, so publishing and
- * adopting one change among 100,000 entries costs microseconds. Threads: a table value is immutable once shared. */
+/* Copy-on-write table from slots (small integers) to shared objects: the body of a configuration
+ * snapshot. A change copies one page (256 pointers) and the page directory; two versions are
+ * compared page by page, so publishing and adopting one change among 100,000 entries costs
+ * microseconds. Threads: a table value is immutable once shared. */
 #ifndef SLUICE_BASE_TABLE_H
 #define SLUICE_BASE_TABLE_H
 
@@ -27,11 +28,15 @@ static inline struct shared *table_get(const struct table *t, uint32_t slot) {
     uint32_t page = slot / TABLE_PAGE_SLOTS;
     return page < t->pages_n && t->pages[page] ? t->pages[page]->v[slot % TABLE_PAGE_SLOTS] : NULL;
 }
-/* Set (a new ref on `value` is taken) or clear (NULL). The table must not be shared yet; shared pages are copied first. */
+/* Set (a new ref on `value` is taken) or clear (NULL). The table must not be shared yet; shared
+ * pages are copied first. */
 void table_set(struct table *t, uint32_t slot, struct shared *value);
-/* Call fn for each slot whose pointer differs between the versions; old or now may be NULL pointers. */
+/* Call fn for each slot whose pointer differs between the versions; old or now may be NULL
+ * pointers. */
 void table_diff(const struct table *was, const struct table *now,
-                void (*fn)(void *arg, uint32_t slot, struct shared *old_value, struct shared *new_value), void *arg);
+                void (*fn)(void *arg, uint32_t slot, struct shared *old_value,
+                           struct shared *new_value),
+                void *arg);
 /* Next filled slot at or after `slot`, UINT32_MAX when none. */
 uint32_t table_next(const struct table *t, uint32_t slot);
 

@@ -17,7 +17,7 @@ void *vec_grow(void *p, size_t *cap, size_t need, size_t item_bytes);
 
 /* A named vector type, for struct members that are passed around. */
 #define VEC_TYPE(name, type) \
-    struct name {             \
+    struct name {            \
         type *p;             \
         size_t n, cap;       \
     };

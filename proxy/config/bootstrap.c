@@ -36,7 +36,9 @@ static bool read_file(const char *path, struct buf *out, struct diag *d) {
     return ok || diag_error(d, "unable to read file '%s': %s", path, strerror(errno));
 }
 
-static const struct proto_type *bootstrap_type(void) { return any_type(SV("envoy.config.bootstrap.v3.Bootstrap")); }
+static const struct proto_type *bootstrap_type(void) {
+    return any_type(SV("envoy.config.bootstrap.v3.Bootstrap"));
+}
 
 static json_t *parse_json(sv text, struct diag *d) {
     json_error_t e;
@@ -57,13 +59,17 @@ static Bootstrap__Bootstrap *checked(ProtobufCMessage *m, bool allow_unknown, st
 }
 
 /* Binary and text bootstraps have no tree to merge with: --config-yaml is refused beside them. */
-static Bootstrap__Bootstrap *load_proto(sv path, sv text, bool has_inline, bool allow_unknown, struct arena *a, struct diag *d) {
+static Bootstrap__Bootstrap *load_proto(sv path, sv text, bool has_inline, bool allow_unknown,
+                                        struct arena *a, struct diag *d) {
     if (has_inline) {
-        diag_error(d, "--config-yaml can not be merged with '%.*s': only with .json and .yaml files", SV_ARG(path));
+        diag_error(d,
+                   "--config-yaml can not be merged with '%.*s': only with .json and .yaml files",
+                   SV_ARG(path));
         return NULL;
     }
     if (sv_ends(path, SV(".pb"))) {
-        return checked(proto_unpack(&bootstrap__bootstrap__descriptor, text, a, d), allow_unknown, d);
+        return checked(proto_unpack(&bootstrap__bootstrap__descriptor, text, a, d), allow_unknown,
+                       d);
     }
     return checked(pb_text_parse(bootstrap_type(), text, a, d), allow_unknown, d);
 }
@@ -104,10 +110,11 @@ static json_t *load_tree(const char *path, const char *inline_yaml, sv text, str
     return tree;
 }
 
-Bootstrap__Bootstrap *bootstrap_load(const char *path, const char *inline_yaml, bool allow_unknown, struct arena *a,
-                                     struct diag *d) {
+Bootstrap__Bootstrap *bootstrap_load(const char *path, const char *inline_yaml, bool allow_unknown,
+                                     struct arena *a, struct diag *d) {
     if (!*path && !*inline_yaml) {
-        diag_error(d, "At least one of --config-path or --config-yaml or Options::configProto() should be non-empty");
+        diag_error(d, "At least one of --config-path or --config-yaml or Options::configProto() "
+                      "should be non-empty");
         return NULL;
     }
     struct buf BUF_AUTO text;
@@ -124,7 +131,8 @@ Bootstrap__Bootstrap *bootstrap_load(const char *path, const char *inline_yaml, 
     if (!tree) {
         return NULL;
     }
-    ProtobufCMessage *m = pb_json_parse(bootstrap_type(), tree, allow_unknown ? PB_JSON_UNKNOWN_WARN : PB_JSON_UNKNOWN_ERROR, a, d);
+    ProtobufCMessage *m = pb_json_parse(
+        bootstrap_type(), tree, allow_unknown ? PB_JSON_UNKNOWN_WARN : PB_JSON_UNKNOWN_ERROR, a, d);
     json_decref(tree);
     if (!m || !diag_ok(d) || !pb_rules_check(m, d)) {
         return NULL;
@@ -142,7 +150,8 @@ struct extension_list {
     struct arena *a;
 };
 
-static void add_extension(struct extension_list *l, const char *name, const char *category, const char *type_url) {
+static void add_extension(struct extension_list *l, const char *name, const char *category,
+                          const char *type_url) {
     Core__Extension *e = arena_alloc(l->a, sizeof(*e));
     core__extension__init(e);
     e->name = name;
@@ -157,28 +166,35 @@ static void add_extension(struct extension_list *l, const char *name, const char
 }
 
 static void extensions(Core__Node *node, const struct registry *r, struct arena *a) {
-    size_t n = r->http_filters_n + r->network_filters_n + r->listener_filters_n + r->transport_sockets_n + r->access_loggers_n +
-               r->lb_policies_n;
+    size_t n = r->http_filters_n + r->network_filters_n + r->listener_filters_n +
+               r->transport_sockets_n + r->access_loggers_n + r->lb_policies_n;
     struct extension_list l = {arena_zalloc_array(a, n, sizeof(Core__Extension *)), 0, a};
     for (unsigned i = 0; i < r->http_filters_n; i++) {
-        add_extension(&l, r->http_filters[i]->name, "envoy.filters.http", r->http_filters[i]->type_url);
+        add_extension(&l, r->http_filters[i]->name, "envoy.filters.http",
+                      r->http_filters[i]->type_url);
     }
     for (unsigned i = 0; i < r->network_filters_n; i++) {
-        add_extension(&l, r->network_filters[i]->name, "envoy.filters.network", r->network_filters[i]->type_url);
+        add_extension(&l, r->network_filters[i]->name, "envoy.filters.network",
+                      r->network_filters[i]->type_url);
     }
     for (unsigned i = 0; i < r->listener_filters_n; i++) {
-        add_extension(&l, r->listener_filters[i]->name, "envoy.filters.listener", r->listener_filters[i]->type_url);
+        add_extension(&l, r->listener_filters[i]->name, "envoy.filters.listener",
+                      r->listener_filters[i]->type_url);
     }
     for (unsigned i = 0; i < r->transport_sockets_n; i++) {
         const struct transport_socket_type *t = r->transport_sockets[i];
-        add_extension(&l, t->name, t->is_downstream ? "envoy.transport_sockets.downstream" : "envoy.transport_sockets.upstream",
+        add_extension(&l, t->name,
+                      t->is_downstream ? "envoy.transport_sockets.downstream"
+                                       : "envoy.transport_sockets.upstream",
                       t->type_url);
     }
     for (unsigned i = 0; i < r->access_loggers_n; i++) {
-        add_extension(&l, r->access_loggers[i]->name, "envoy.access_loggers", r->access_loggers[i]->type_url);
+        add_extension(&l, r->access_loggers[i]->name, "envoy.access_loggers",
+                      r->access_loggers[i]->type_url);
     }
     for (unsigned i = 0; i < r->lb_policies_n; i++) {
-        add_extension(&l, r->lb_policies[i]->name, "envoy.load_balancing_policies", r->lb_policies[i]->type_url);
+        add_extension(&l, r->lb_policies[i]->name, "envoy.load_balancing_policies",
+                      r->lb_policies[i]->type_url);
     }
     node->extensions = l.v;
     node->n_extensions = l.n;
@@ -193,12 +209,13 @@ static void build_version(Core__Node *node, struct arena *a) {
     v->minor_number = SLUICE_VERSION_MINOR;
     v->patch = SLUICE_VERSION_PATCH;
     bv->version = v;
-    node->user_agent_version_type_case = CORE__NODE__USER_AGENT_VERSION_TYPE_USER_AGENT_BUILD_VERSION;
+    node->user_agent_version_type_case =
+        CORE__NODE__USER_AGENT_VERSION_TYPE_USER_AGENT_BUILD_VERSION;
     node->user_agent_build_version = bv;
 }
 
-Core__Node *bootstrap_node(const Bootstrap__Bootstrap *b, const struct node_flags *f, const struct registry *r,
-                           struct arena *a) {
+Core__Node *bootstrap_node(const Bootstrap__Bootstrap *b, const struct node_flags *f,
+                           const struct registry *r, struct arena *a) {
     Core__Node *node = arena_alloc(a, sizeof(*node));
     if (b->node) {
         *node = *b->node;

@@ -1,4 +1,5 @@
-/* Growing lists while one resource compiles (config thread); they end up as arrays in the resource's arena. */
+/* Growing lists while one resource compiles (config thread); they end up as arrays in the
+ * resource's arena. */
 #ifndef SLUICE_CONFIG_BUILD_LISTS_H
 #define SLUICE_CONFIG_BUILD_LISTS_H
 

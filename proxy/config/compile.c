@@ -1,4 +1,5 @@
-/* What compile functions are given (api/compile.h): references by name, transport sockets, typed configs, data sources.
+/* What compile functions are given (api/compile.h): references by name, transport sockets, typed
+ * configs, data sources.
  * Threads: the config thread. Not here: the resource types themselves (compile_*.c). */
 #include "proxy/api/compile.h"
 
@@ -23,8 +24,8 @@
 
 /* ---- references ---- */
 
-static void add_ref(struct ref_list *l, enum resource_type t, sv name, const struct config_source *src, slot_t slot,
-                    struct arena *a) {
+static void add_ref(struct ref_list *l, enum resource_type t, sv name,
+                    const struct config_source *src, slot_t slot, struct arena *a) {
     for (size_t i = 0; i < l->v.n; i++) {
         const struct resource_ref *have = &l->v.p[i];
         if (have->type == t && have->source == src && sv_eq(have->name, name)) {
@@ -71,25 +72,29 @@ unsigned compile_secret_ref(struct compile_ctx *ctx, sv name, const void *config
         diag_error(ctx->diag, "secret '%.*s' can not be referred to here", SV_ARG(name));
         return 0;
     }
-    *vec_push(&l->v) = (struct resource_ref){RES_SECRET, arena_sv(ctx->arena, name), src, SLOT_NONE};
+    *vec_push(&l->v) =
+        (struct resource_ref){RES_SECRET, arena_sv(ctx->arena, name), src, SLOT_NONE};
     add_ref(ctx->build->refs, RES_SECRET, name, src, SLOT_NONE, ctx->arena);
     return (unsigned)(l->v.n - 1);
 }
 
 /* ---- transport sockets ---- */
 
-static const struct transport_socket_type *find_transport(struct compile_ctx *ctx, const Core__TransportSocket *m) {
+static const struct transport_socket_type *find_transport(struct compile_ctx *ctx,
+                                                          const Core__TransportSocket *m) {
     sv url = m->typed_config ? any_inner_name(m->typed_config, ctx->arena) : SV_NULL;
     const struct transport_socket_type *t =
         registry_transport_socket(ctx->registry, sv_cstr(m->name), url, ctx->is_downstream);
     if (!t) {
-        diag_error(ctx->diag, "Didn't find a registered implementation for '%s' with type URL: '%.*s'", m->name, SV_ARG(url));
+        diag_error(ctx->diag,
+                   "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+                   m->name, SV_ARG(url));
     }
     return t;
 }
 
-static slot_t add_transport(struct compile_ctx *ctx, const struct transport_socket_type *t, const void *config,
-                            struct ref_list *secrets) {
+static slot_t add_transport(struct compile_ctx *ctx, const struct transport_socket_type *t,
+                            const void *config, struct ref_list *secrets) {
     struct config *c = ctx->build->config;
     slot_t slot = names_acquire(c->transports, SV_NULL);
     names_release_with(c->transports, slot, ctx->arena);
@@ -97,7 +102,8 @@ static slot_t add_transport(struct compile_ctx *ctx, const struct transport_sock
     if (secrets->v.n) {
         memcpy(refs, secrets->v.p, secrets->v.n * sizeof(*refs));
     }
-    *vec_push(&ctx->build->transports->v) = (struct transport_def){slot, t, config, refs, (unsigned)secrets->v.n};
+    *vec_push(&ctx->build->transports->v) =
+        (struct transport_def){slot, t, config, refs, (unsigned)secrets->v.n};
     return slot;
 }
 
@@ -114,7 +120,9 @@ slot_t compile_transport_socket(struct compile_ctx *ctx, const void *msg) {
     }
     DIAG_FIELD(ctx->diag, "transport_socket.typed_config");
     unsigned errors = diag_errors(ctx->diag);
-    const void *typed = m->typed_config ? compile_any(ctx, sv_cstr(m->name), m->typed_config, t->type_url, NULL) : NULL;
+    const void *typed = m->typed_config
+                            ? compile_any(ctx, sv_cstr(m->name), m->typed_config, t->type_url, NULL)
+                            : NULL;
     ctx->build->secrets = &secrets;
     if (diag_errors(ctx->diag) == errors) {
         const void *config = t->compile(ctx, typed);
@@ -143,14 +151,16 @@ enum pb_json_unknown compile_unknown_policy(const struct compile_ctx *ctx) {
     return c->ignore_unknown_dynamic ? PB_JSON_UNKNOWN_SKIP : PB_JSON_UNKNOWN_WARN;
 }
 
-const void *compile_any(struct compile_ctx *ctx, sv name, const void *any_msg, const char *want_type, const char **type_out) {
-    const ProtobufCMessage *m = any_unpack_with(any_msg, name, compile_unknown_policy(ctx), ctx->arena, ctx->diag);
+const void *compile_any(struct compile_ctx *ctx, sv name, const void *any_msg,
+                        const char *want_type, const char **type_out) {
+    const ProtobufCMessage *m =
+        any_unpack_with(any_msg, name, compile_unknown_policy(ctx), ctx->arena, ctx->diag);
     if (!m) {
         return NULL;
     }
     if (want_type && strcmp(m->descriptor->name, want_type) != 0) {
-        diag_error(ctx->diag, "the configuration of '%.*s' must be a '%s', not a '%s'", SV_ARG(name), want_type,
-                   m->descriptor->name);
+        diag_error(ctx->diag, "the configuration of '%.*s' must be a '%s', not a '%s'",
+                   SV_ARG(name), want_type, m->descriptor->name);
         return NULL;
     }
     if (!pb_rules_check(m, ctx->diag)) {
@@ -162,7 +172,9 @@ const void *compile_any(struct compile_ctx *ctx, sv name, const void *any_msg, c
     return m;
 }
 
-void compile_unhonoured(struct compile_ctx *ctx, const char *field) { diag_warn(ctx->diag, "%s has no effect here", field); }
+void compile_unhonoured(struct compile_ctx *ctx, const char *field) {
+    diag_warn(ctx->diag, "%s has no effect here", field);
+}
 
 /* ---- data sources ---- */
 
@@ -177,7 +189,8 @@ static bool read_file(struct compile_ctx *ctx, const char *path, sv *out) {
     }
     if (st.st_size > DATA_SOURCE_FILE_MAX) {
         close(fd);
-        return diag_error(ctx->diag, "file '%s' is larger than %u bytes", path, DATA_SOURCE_FILE_MAX);
+        return diag_error(ctx->diag, "file '%s' is larger than %u bytes", path,
+                          DATA_SOURCE_FILE_MAX);
     }
     char *p = arena_alloc(ctx->arena, (size_t)st.st_size + 1);
     size_t n = 0;
@@ -205,13 +218,15 @@ bool compile_data_source(struct compile_ctx *ctx, const void *msg, sv *out) {
     case CORE__DATA_SOURCE__SPECIFIER_ENVIRONMENT_VARIABLE: {
         const char *v = getenv(m->environment_variable);
         if (!v) {
-            return diag_error(ctx->diag, "Environment variable doesn't exist: %s", m->environment_variable);
+            return diag_error(ctx->diag, "Environment variable doesn't exist: %s",
+                              m->environment_variable);
         }
         *out = arena_sv(ctx->arena, sv_cstr(v));
         return true;
     }
     default:
-        return diag_error(ctx->diag, "Unexpected DataSource::specifier_case(): %d", (int)m->specifier_case);
+        return diag_error(ctx->diag, "Unexpected DataSource::specifier_case(): %d",
+                          (int)m->specifier_case);
     }
 }
 
@@ -240,10 +255,15 @@ bool compile_socket_address(struct compile_ctx *ctx, const void *msg, struct add
     if (m->protocol != CORE__SOCKET_ADDRESS__PROTOCOL__TCP) {
         return diag_error(ctx->diag, "only TCP socket addresses are supported");
     }
-    uint32_t port = m->port_specifier_case == CORE__SOCKET_ADDRESS__PORT_SPECIFIER_PORT_VALUE ? m->port_value : 0;
+    uint32_t port = m->port_specifier_case == CORE__SOCKET_ADDRESS__PORT_SPECIFIER_PORT_VALUE
+                        ? m->port_value
+                        : 0;
     if (!addr_parse_ip(sv_cstr(m->address), (uint16_t)port, out)) {
-        return diag_error(ctx->diag, "malformed IP address: %s. Consider setting resolver_name or setting cluster type to "
-                                     "'STRICT_DNS' or 'LOGICAL_DNS'", m->address);
+        return diag_error(
+            ctx->diag,
+            "malformed IP address: %s. Consider setting resolver_name or setting cluster type to "
+            "'STRICT_DNS' or 'LOGICAL_DNS'",
+            m->address);
     }
     return true;
 }

@@ -1,22 +1,28 @@
-/* Cluster → struct cluster_config: discovery type, limits, sockets, metadata. Protocol options: compile_cluster_http.c; the
- * balancer: compile_cluster_lb.c.
- * Threads: the config thread. Spec: config.cluster.v3.Cluster. Not here: endpoints' discovery (xds/, upstream/dns.c). */
+/* Cluster → struct cluster_config: discovery type, limits, sockets, metadata. Protocol options:
+ * compile_cluster_http.c; the balancer: compile_cluster_lb.c.
+ * Threads: the config thread. Spec: config.cluster.v3.Cluster. Not here: endpoints' discovery
+ * (xds/, upstream/dns.c). */
 #include "protos/gen/cluster.pb-c.h"
 #include "proxy/config/cluster_compile.h"
 #include "proxy/config/config.h"
 #include "proxy/config/endpoints.h"
-#include "proxy/route/route_metadata.h"
 #include "proxy/config/socket_config.h"
 #include "proxy/observe/metadata.h"
+#include "proxy/route/route_metadata.h"
 
 #define BUFFER_LIMIT_BYTES (1u << 20)
 
-static sv keep(struct compile_ctx *ctx, const char *s) { return *s ? arena_sv(ctx->arena, sv_cstr(s)) : SV_NULL; }
+static sv keep(struct compile_ctx *ctx, const char *s) {
+    return *s ? arena_sv(ctx->arena, sv_cstr(s)) : SV_NULL;
+}
 
 /* ---- circuit breakers ---- */
 
 static void breaker_defaults(struct breaker *b) {
-    *b = (struct breaker){.max_connections = 1024, .max_pending = 1024, .max_requests = 1024, .max_retries = 3,
+    *b = (struct breaker){.max_connections = 1024,
+                          .max_pending = 1024,
+                          .max_requests = 1024,
+                          .max_retries = 3,
                           .max_pools = UINT32_MAX};
 }
 
@@ -31,12 +37,14 @@ static void breaker(const Cluster__CircuitBreakers__Thresholds *t, struct breake
     b->track_remaining = t->track_remaining;
     if (t->retry_budget) {
         b->has_retry_budget = true;
-        b->budget_percent = t->retry_budget->budget_percent ? t->retry_budget->budget_percent->value : 20.0;
+        b->budget_percent =
+            t->retry_budget->budget_percent ? t->retry_budget->budget_percent->value : 20.0;
         b->min_retry_concurrency = value_or(t->retry_budget->min_retry_concurrency, 3);
     }
 }
 
-static void breakers(struct compile_ctx *ctx, const Cluster__CircuitBreakers *m, struct cluster_config *c) {
+static void breakers(struct compile_ctx *ctx, const Cluster__CircuitBreakers *m,
+                     struct cluster_config *c) {
     breaker_defaults(&c->breakers[PRIORITY_DEFAULT]);
     breaker_defaults(&c->breakers[PRIORITY_HIGH]);
     c->use = arena_new_array(ctx->arena, struct breaker_use, PRIORITIES);
@@ -54,7 +62,8 @@ static void breakers(struct compile_ctx *ctx, const Cluster__CircuitBreakers *m,
 
 /* ---- discovery ---- */
 
-static void inline_endpoints(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c, bool names) {
+static void inline_endpoints(struct compile_ctx *ctx, const Cluster__Cluster *m,
+                             struct cluster_config *c, bool names) {
     if (!m->load_assignment) {
         return;
     }
@@ -73,7 +82,8 @@ static void eds(struct compile_ctx *ctx, const Cluster__Cluster *m, struct clust
     compile_endpoints_ref(ctx, c->eds_service_name, m->eds_cluster_config->eds_config);
 }
 
-static void original_dst(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+static void original_dst(struct compile_ctx *ctx, const Cluster__Cluster *m,
+                         struct cluster_config *c) {
     if (m->load_assignment) {
         diag_error(ctx->diag, "ORIGINAL_DST clusters must have no load assignment configured");
     }
@@ -82,7 +92,8 @@ static void original_dst(struct compile_ctx *ctx, const Cluster__Cluster *m, str
     }
     const Cluster__Cluster__OriginalDstLbConfig *o = m->original_dst_lb_config;
     c->use_http_header_original_dst = o->use_http_header;
-    c->original_dst_header = keep(ctx, *o->http_header_name ? o->http_header_name : "x-envoy-original-dst-host");
+    c->original_dst_header =
+        keep(ctx, *o->http_header_name ? o->http_header_name : "x-envoy-original-dst-host");
     c->has_original_dst_port = o->upstream_port_override != NULL;
     c->original_dst_port = (uint16_t)value_or(o->upstream_port_override, 0);
     if (o->metadata_key) {
@@ -91,10 +102,12 @@ static void original_dst(struct compile_ctx *ctx, const Cluster__Cluster *m, str
     }
 }
 
-static void discovery(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+static void discovery(struct compile_ctx *ctx, const Cluster__Cluster *m,
+                      struct cluster_config *c) {
     if (m->cluster_discovery_type_case == CLUSTER__CLUSTER__CLUSTER_DISCOVERY_TYPE_CLUSTER_TYPE) {
         cluster_type_compile(ctx, m->cluster_type, c);
-        inline_endpoints(ctx, m, c, c->type == CLUSTER_TYPE_STRICT_DNS || c->type == CLUSTER_TYPE_LOGICAL_DNS);
+        inline_endpoints(ctx, m, c,
+                         c->type == CLUSTER_TYPE_STRICT_DNS || c->type == CLUSTER_TYPE_LOGICAL_DNS);
         return;
     }
     switch (m->cluster_discovery_type_case == CLUSTER__CLUSTER__CLUSTER_DISCOVERY_TYPE_TYPE
@@ -114,7 +127,8 @@ static void discovery(struct compile_ctx *ctx, const Cluster__Cluster *m, struct
         inline_endpoints(ctx, m, c, true);
         cluster_dns_compile(ctx, m, c);
         if (c->endpoints && c->endpoints->endpoints_n != 1) {
-            diag_error(ctx->diag, "LOGICAL_DNS clusters must have a single locality_lb_endpoint and a single lb_endpoint");
+            diag_error(ctx->diag, "LOGICAL_DNS clusters must have a single locality_lb_endpoint "
+                                  "and a single lb_endpoint");
         }
         return;
     case CLUSTER__CLUSTER__DISCOVERY_TYPE__EDS:
@@ -132,7 +146,8 @@ static void discovery(struct compile_ctx *ctx, const Cluster__Cluster *m, struct
 
 /* ---- sockets ---- */
 
-static void bind_config(struct compile_ctx *ctx, const Core__BindConfig *b, struct cluster_config *c) {
+static void bind_config(struct compile_ctx *ctx, const Core__BindConfig *b,
+                        struct cluster_config *c) {
     if (!b) {
         return;
     }
@@ -151,15 +166,18 @@ static void bind_config(struct compile_ctx *ctx, const Core__BindConfig *b, stru
     c->extra_sources = extra;
     c->extra_sources_n = (unsigned)b->n_extra_source_addresses;
     c->sock_opts.freebind = b->freebind && b->freebind->value;
-    socket_options_compile(ctx, (void *const *)b->socket_options, b->n_socket_options, &c->sock_opts);
+    socket_options_compile(ctx, (void *const *)b->socket_options, b->n_socket_options,
+                           &c->sock_opts);
     if (b->local_address_selector) {
         compile_unhonoured(ctx, "local_address_selector");
     }
 }
 
-static void transport_sockets(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+static void transport_sockets(struct compile_ctx *ctx, const Cluster__Cluster *m,
+                              struct cluster_config *c) {
     c->transport = compile_transport_socket(ctx, m->transport_socket);
-    struct transport_match *v = arena_new_array(ctx->arena, struct transport_match, m->n_transport_socket_matches);
+    struct transport_match *v =
+        arena_new_array(ctx->arena, struct transport_match, m->n_transport_socket_matches);
     for (size_t i = 0; i < m->n_transport_socket_matches; i++) {
         DIAG_FIELD(ctx->diag, "transport_socket_matches[%zu]", i);
         const Cluster__Cluster__TransportSocketMatch *t = m->transport_socket_matches[i];
@@ -192,7 +210,8 @@ static void unhonoured(struct compile_ctx *ctx, const Cluster__Cluster *m) {
         {m->queuing_policies != NULL, "queuing_policies"},
         {m->ignore_health_on_host_removal, "ignore_health_on_host_removal"},
         {m->wait_for_warm_on_init && !m->wait_for_warm_on_init->value, "wait_for_warm_on_init"},
-        {m->per_connection_buffer_high_watermark_timeout != NULL, "per_connection_buffer_high_watermark_timeout"},
+        {m->per_connection_buffer_high_watermark_timeout != NULL,
+         "per_connection_buffer_high_watermark_timeout"},
     };
     for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
         if (fields[i].is_set) {
@@ -204,7 +223,8 @@ static void unhonoured(struct compile_ctx *ctx, const Cluster__Cluster *m) {
     }
 }
 
-static void names_and_stats(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+static void names_and_stats(struct compile_ctx *ctx, const Cluster__Cluster *m,
+                            struct cluster_config *c) {
     c->name = arena_sv(ctx->arena, sv_cstr(m->name));
     c->observability_name = *m->alt_stat_name ? keep(ctx, m->alt_stat_name) : c->name;
     struct config *cfg = ctx->build->config;

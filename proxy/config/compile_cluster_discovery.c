@@ -1,4 +1,5 @@
-/* Of a Cluster: cluster_type extensions, DNS, outlier detection and health checks, upstream filters, stats.
+/* Of a Cluster: cluster_type extensions, DNS, outlier detection and health checks, upstream
+ * filters, stats.
  * Threads: the config thread. Spec: cluster.v3.Cluster, extensions.clusters.dns.v3. */
 #include "protos/any.h"
 #include "protos/gen/clusters_dns.pb-c.h"
@@ -9,7 +10,8 @@
 
 /* ---- stats ---- */
 
-static struct stats_codes *codes(struct compile_ctx *ctx, struct stats_scope *scope, const char *lead) {
+static struct stats_codes *codes(struct compile_ctx *ctx, struct stats_scope *scope,
+                                 const char *lead) {
     struct stats_codes *c = stats_codes_new(scope, lead);
     arena_on_fini(ctx->arena, (void (*)(void *))stats_codes_free, c);
     return c;
@@ -20,7 +22,8 @@ static void free_lazy_stats(void *arg) { cluster_lazy_stats_free(arg); }
 void cluster_stats_compile(struct compile_ctx *ctx, struct cluster_config *c) {
     sv prefix = arena_printf(ctx->arena, "cluster.%.*s.", SV_ARG(c->observability_name));
     struct stats_tag tag = {SV("envoy.cluster_name"), c->observability_name};
-    c->stats = stats_scope_get_tagged(ctx->stats, &cluster_stats_group, prefix, SV("cluster."), &tag, 1);
+    c->stats =
+        stats_scope_get_tagged(ctx->stats, &cluster_stats_group, prefix, SV("cluster."), &tag, 1);
     arena_on_fini(ctx->arena, (void (*)(void *))stats_scope_unref, c->stats);
     c->rq_codes = codes(ctx, c->stats, "upstream_rq_");
     arena_on_fini(ctx->arena, free_lazy_stats, c);
@@ -28,28 +31,35 @@ void cluster_stats_compile(struct compile_ctx *ctx, struct cluster_config *c) {
 
 /* ---- cluster_type ---- */
 
-void cluster_type_compile(struct compile_ctx *ctx, const Cluster__Cluster__CustomClusterType *t, struct cluster_config *c) {
+void cluster_type_compile(struct compile_ctx *ctx, const Cluster__Cluster__CustomClusterType *t,
+                          struct cluster_config *c) {
     DIAG_FIELD(ctx->diag, "cluster_type.typed_config");
     sv url = t->typed_config ? any_inner_name(t->typed_config, ctx->arena) : SV_NULL;
     if (!sv_is(url, clusters_dns__dns_cluster__descriptor.name)) {
-        diag_error(ctx->diag, "Didn't find a registered cluster factory implementation for name: '%s'", t->name);
+        diag_error(ctx->diag,
+                   "Didn't find a registered cluster factory implementation for name: '%s'",
+                   t->name);
         return;
     }
-    const ClustersDns__DnsCluster *m = compile_any(ctx, sv_cstr(t->name), t->typed_config, url.p, NULL);
+    const ClustersDns__DnsCluster *m =
+        compile_any(ctx, sv_cstr(t->name), t->typed_config, url.p, NULL);
     if (!m) {
         return;
     }
-    c->type = m->all_addresses_in_single_endpoint ? CLUSTER_TYPE_LOGICAL_DNS : CLUSTER_TYPE_STRICT_DNS;
+    c->type =
+        m->all_addresses_in_single_endpoint ? CLUSTER_TYPE_LOGICAL_DNS : CLUSTER_TYPE_STRICT_DNS;
     c->dns = dns_config_compile_extension(ctx, m);
 }
 
-void cluster_dns_compile(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+void cluster_dns_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
+                         struct cluster_config *c) {
     c->dns = dns_config_compile(ctx, m);
 }
 
 /* ---- detection ---- */
 
-void cluster_detection_compile(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+void cluster_detection_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
+                               struct cluster_config *c) {
     if (m->outlier_detection) {
         DIAG_FIELD(ctx->diag, "outlier_detection");
         c->outlier = outlier_config_compile(ctx, m->outlier_detection);
@@ -61,12 +71,16 @@ void cluster_detection_compile(struct compile_ctx *ctx, const Cluster__Cluster *
 
 /* ---- upstream network filters ---- */
 
-void cluster_filters_compile(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+void cluster_filters_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
+                             struct cluster_config *c) {
     (void)c;
     for (size_t i = 0; i < m->n_filters; i++) {
         DIAG_FIELD(ctx->diag, "filters[%zu]", i);
-        sv url = m->filters[i]->typed_config ? any_inner_name(m->filters[i]->typed_config, ctx->arena) : SV_NULL;
-        diag_error(ctx->diag, "Didn't find a registered implementation for '%s' with type URL: '%.*s'", m->filters[i]->name,
-                   SV_ARG(url));
+        sv url = m->filters[i]->typed_config
+                     ? any_inner_name(m->filters[i]->typed_config, ctx->arena)
+                     : SV_NULL;
+        diag_error(ctx->diag,
+                   "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+                   m->filters[i]->name, SV_ARG(url));
     }
 }

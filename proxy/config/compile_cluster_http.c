@@ -1,6 +1,7 @@
-/* How a cluster speaks HTTP: HttpProtocolOptions in typed_extension_protocol_options, TcpProtocolOptions, and the legacy
- * fields they replace.
- * Threads: the config thread. Spec: extensions.upstreams.http.v3.HttpProtocolOptions, extensions.upstreams.tcp.v3. */
+/* How a cluster speaks HTTP: HttpProtocolOptions in typed_extension_protocol_options,
+ * TcpProtocolOptions, and the legacy fields they replace.
+ * Threads: the config thread. Spec: extensions.upstreams.http.v3.HttpProtocolOptions,
+ * extensions.upstreams.tcp.v3. */
 #include "protos/any.h"
 #include "protos/gen/upstreams_http.pb-c.h"
 #include "protos/gen/upstreams_tcp.pb-c.h"
@@ -10,7 +11,8 @@
 
 #define IDLE_TIMEOUT_MS 3600000u
 
-static void common(struct compile_ctx *ctx, const Core__HttpProtocolOptions *m, struct cluster_config *c) {
+static void common(struct compile_ctx *ctx, const Core__HttpProtocolOptions *m,
+                   struct cluster_config *c) {
     if (!m) {
         return;
     }
@@ -24,8 +26,9 @@ static void common(struct compile_ctx *ctx, const Core__HttpProtocolOptions *m, 
     }
 }
 
-static void versions(struct compile_ctx *ctx, const Core__Http1ProtocolOptions *h1, const Core__Http2ProtocolOptions *h2,
-                     const Core__Http3ProtocolOptions *h3, struct cluster_config *c) {
+static void versions(struct compile_ctx *ctx, const Core__Http1ProtocolOptions *h1,
+                     const Core__Http2ProtocolOptions *h2, const Core__Http3ProtocolOptions *h3,
+                     struct cluster_config *c) {
     if (h1) {
         DIAG_FIELD(ctx->diag, "http_protocol_options");
         codec_options_http1(ctx, h1, &c->codec);
@@ -39,7 +42,8 @@ static void versions(struct compile_ctx *ctx, const Core__Http1ProtocolOptions *
     }
 }
 
-static void explicit_config(struct compile_ctx *ctx, const UpstreamsHttp__HttpProtocolOptions__ExplicitHttpConfig *e,
+static void explicit_config(struct compile_ctx *ctx,
+                            const UpstreamsHttp__HttpProtocolOptions__ExplicitHttpConfig *e,
                             struct cluster_config *c) {
     DIAG_FIELD(ctx->diag, "explicit_http_config");
     switch (e->protocol_config_case) {
@@ -56,23 +60,27 @@ static void explicit_config(struct compile_ctx *ctx, const UpstreamsHttp__HttpPr
     }
 }
 
-static void protocol(struct compile_ctx *ctx, const UpstreamsHttp__HttpProtocolOptions *m, struct cluster_config *c) {
+static void protocol(struct compile_ctx *ctx, const UpstreamsHttp__HttpProtocolOptions *m,
+                     struct cluster_config *c) {
     switch (m->upstream_protocol_options_case) {
     case UPSTREAMS_HTTP__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_EXPLICIT_HTTP_CONFIG:
         explicit_config(ctx, m->explicit_http_config, c);
         return;
     case UPSTREAMS_HTTP__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_USE_DOWNSTREAM_PROTOCOL_CONFIG: {
         DIAG_FIELD(ctx->diag, "use_downstream_protocol_config");
-        const UpstreamsHttp__HttpProtocolOptions__UseDownstreamHttpConfig *u = m->use_downstream_protocol_config;
+        const UpstreamsHttp__HttpProtocolOptions__UseDownstreamHttpConfig *u =
+            m->use_downstream_protocol_config;
         c->protocol = UPSTREAM_DOWNSTREAM;
-        versions(ctx, u->http_protocol_options, u->http2_protocol_options, u->http3_protocol_options, c);
+        versions(ctx, u->http_protocol_options, u->http2_protocol_options,
+                 u->http3_protocol_options, c);
         return;
     }
     case UPSTREAMS_HTTP__HTTP_PROTOCOL_OPTIONS__UPSTREAM_PROTOCOL_OPTIONS_AUTO_CONFIG: {
         DIAG_FIELD(ctx->diag, "auto_config");
         const UpstreamsHttp__HttpProtocolOptions__AutoHttpConfig *a = m->auto_config;
         c->protocol = UPSTREAM_AUTO;
-        versions(ctx, a->http_protocol_options, a->http2_protocol_options, a->http3_protocol_options, c);
+        versions(ctx, a->http_protocol_options, a->http2_protocol_options,
+                 a->http3_protocol_options, c);
         return;
     }
     default:
@@ -80,25 +88,32 @@ static void protocol(struct compile_ctx *ctx, const UpstreamsHttp__HttpProtocolO
     }
 }
 
-static void auto_sni(struct compile_ctx *ctx, const Core__UpstreamHttpProtocolOptions *m, struct cluster_config *c) {
+static void auto_sni(struct compile_ctx *ctx, const Core__UpstreamHttpProtocolOptions *m,
+                     struct cluster_config *c) {
     if (!m) {
         return;
     }
     c->auto_sni = m->auto_sni;
     c->auto_san_validation = m->auto_san_validation;
-    c->auto_sni_header = *m->override_auto_sni_header ? arena_sv(ctx->arena, sv_cstr(m->override_auto_sni_header)) : SV_NULL;
+    c->auto_sni_header = *m->override_auto_sni_header
+                             ? arena_sv(ctx->arena, sv_cstr(m->override_auto_sni_header))
+                             : SV_NULL;
 }
 
-static void http_options(struct compile_ctx *ctx, const UpstreamsHttp__HttpProtocolOptions *m, struct cluster_config *c) {
+static void http_options(struct compile_ctx *ctx, const UpstreamsHttp__HttpProtocolOptions *m,
+                         struct cluster_config *c) {
     common(ctx, m->common_http_protocol_options, c);
     auto_sni(ctx, m->upstream_http_protocol_options, c);
     protocol(ctx, m, c);
-    if (m->n_http_filters && !(m->n_http_filters == 1 && sv_is(sv_cstr(m->http_filters[0]->name),
-                                                              "envoy.filters.http.upstream_codec"))) {
+    if (m->n_http_filters &&
+        !(m->n_http_filters == 1 &&
+          sv_is(sv_cstr(m->http_filters[0]->name), "envoy.filters.http.upstream_codec"))) {
         diag_error(ctx->diag, "http_filters of a cluster are not supported");
     }
     if (m->n_request_mirror_policies || m->n_hash_policy || m->retry_policy) {
-        diag_error(ctx->diag, "request_mirror_policies, hash_policy and retry_policy of a cluster are not supported");
+        diag_error(
+            ctx->diag,
+            "request_mirror_policies, hash_policy and retry_policy of a cluster are not supported");
     }
     if (m->header_validation_config) {
         compile_unhonoured(ctx, "header_validation_config");
@@ -108,13 +123,16 @@ static void http_options(struct compile_ctx *ctx, const UpstreamsHttp__HttpProto
     }
 }
 
-static void tcp_options(struct compile_ctx *ctx, const UpstreamsTcp__TcpProtocolOptions *m, struct cluster_config *c) {
+static void tcp_options(struct compile_ctx *ctx, const UpstreamsTcp__TcpProtocolOptions *m,
+                        struct cluster_config *c) {
     compile_duration_ms(ctx, m->idle_timeout, c->tcp_idle_timeout_ms, &c->tcp_idle_timeout_ms);
 }
 
-static void typed_options(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+static void typed_options(struct compile_ctx *ctx, const Cluster__Cluster *m,
+                          struct cluster_config *c) {
     for (size_t i = 0; i < m->n_typed_extension_protocol_options; i++) {
-        const Cluster__Cluster__TypedExtensionProtocolOptionsEntry *e = m->typed_extension_protocol_options[i];
+        const Cluster__Cluster__TypedExtensionProtocolOptionsEntry *e =
+            m->typed_extension_protocol_options[i];
         DIAG_FIELD(ctx->diag, "typed_extension_protocol_options[%s]", e->key);
         const char *type = NULL;
         const void *msg = compile_any(ctx, sv_cstr(e->key), e->value, NULL, &type);
@@ -131,7 +149,8 @@ static void typed_options(struct compile_ctx *ctx, const Cluster__Cluster *m, st
     }
 }
 
-void cluster_http_compile(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+void cluster_http_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
+                          struct cluster_config *c) {
     codec_options_defaults(&c->codec);
     c->idle_timeout_ms = IDLE_TIMEOUT_MS;
     c->tcp_idle_timeout_ms = 600000;
@@ -139,7 +158,8 @@ void cluster_http_compile(struct compile_ctx *ctx, const Cluster__Cluster *m, st
     common(ctx, m->common_http_protocol_options, c);
     auto_sni(ctx, m->upstream_http_protocol_options, c);
     if (m->http2_protocol_options) {
-        c->protocol = m->protocol_selection == CLUSTER__CLUSTER__CLUSTER_PROTOCOL_SELECTION__USE_DOWNSTREAM_PROTOCOL
+        c->protocol = m->protocol_selection ==
+                              CLUSTER__CLUSTER__CLUSTER_PROTOCOL_SELECTION__USE_DOWNSTREAM_PROTOCOL
                           ? UPSTREAM_DOWNSTREAM
                           : UPSTREAM_HTTP2;
     }

@@ -1,6 +1,7 @@
-/* lb_policy, load_balancing_policy and common_lb_config of a Cluster: the legacy fields become the typed message of the same
- * policy, so that each policy compiles one kind of message.
- * Threads: the config thread. Spec: cluster.v3.Cluster.lb_policy, LoadBalancingPolicy, extensions.load_balancing_policies. */
+/* lb_policy, load_balancing_policy and common_lb_config of a Cluster: the legacy fields become the
+ * typed message of the same policy, so that each policy compiles one kind of message.
+ * Threads: the config thread. Spec: cluster.v3.Cluster.lb_policy, LoadBalancingPolicy,
+ * extensions.load_balancing_policies. */
 #include "protos/any.h"
 #include "protos/gen/lb_least_request.pb-c.h"
 #include "protos/gen/lb_maglev.pb-c.h"
@@ -10,7 +11,8 @@
 #include "proxy/api/registry.h"
 #include "proxy/config/cluster_compile.h"
 
-static void use_policy(struct compile_ctx *ctx, struct cluster_config *c, const char *name, const void *typed) {
+static void use_policy(struct compile_ctx *ctx, struct cluster_config *c, const char *name,
+                       const void *typed) {
     const struct lb_policy_type *t = registry_lb_policy(ctx->registry, sv_cstr(name), SV_NULL);
     if (!t) {
         diag_error(ctx->diag, "Didn't find a registered implementation for name: '%s'", name);
@@ -22,7 +24,8 @@ static void use_policy(struct compile_ctx *ctx, struct cluster_config *c, const 
 
 /* ---- legacy fields ---- */
 
-static LbCommon__SlowStartConfig *slow_start(struct compile_ctx *ctx, const Cluster__Cluster__SlowStartConfig *m) {
+static LbCommon__SlowStartConfig *slow_start(struct compile_ctx *ctx,
+                                             const Cluster__Cluster__SlowStartConfig *m) {
     if (!m) {
         return NULL;
     }
@@ -34,7 +37,8 @@ static LbCommon__SlowStartConfig *slow_start(struct compile_ctx *ctx, const Clus
     return s;
 }
 
-static void legacy_round_robin(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+static void legacy_round_robin(struct compile_ctx *ctx, const Cluster__Cluster *m,
+                               struct cluster_config *c) {
     LbRoundRobin__RoundRobin rr;
     lb_round_robin__round_robin__init(&rr);
     if (m->lb_config_case == CLUSTER__CLUSTER__LB_CONFIG_ROUND_ROBIN_LB_CONFIG) {
@@ -43,7 +47,8 @@ static void legacy_round_robin(struct compile_ctx *ctx, const Cluster__Cluster *
     use_policy(ctx, c, "envoy.load_balancing_policies.round_robin", &rr);
 }
 
-static void legacy_least_request(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+static void legacy_least_request(struct compile_ctx *ctx, const Cluster__Cluster *m,
+                                 struct cluster_config *c) {
     LbLeastRequest__LeastRequest lr;
     lb_least_request__least_request__init(&lr);
     if (m->lb_config_case == CLUSTER__CLUSTER__LB_CONFIG_LEAST_REQUEST_LB_CONFIG) {
@@ -54,25 +59,30 @@ static void legacy_least_request(struct compile_ctx *ctx, const Cluster__Cluster
     use_policy(ctx, c, "envoy.load_balancing_policies.least_request", &lr);
 }
 
-static LbCommon__ConsistentHashingLbConfig *consistent(struct compile_ctx *ctx, const Cluster__Cluster *m) {
+static LbCommon__ConsistentHashingLbConfig *consistent(struct compile_ctx *ctx,
+                                                       const Cluster__Cluster *m) {
     if (!m->common_lb_config || !m->common_lb_config->consistent_hashing_lb_config) {
         return NULL;
     }
-    LbCommon__ConsistentHashingLbConfig *h = arena_new(ctx->arena, LbCommon__ConsistentHashingLbConfig);
+    LbCommon__ConsistentHashingLbConfig *h =
+        arena_new(ctx->arena, LbCommon__ConsistentHashingLbConfig);
     lb_common__consistent_hashing_lb_config__init(h);
-    h->use_hostname_for_hashing = m->common_lb_config->consistent_hashing_lb_config->use_hostname_for_hashing;
+    h->use_hostname_for_hashing =
+        m->common_lb_config->consistent_hashing_lb_config->use_hostname_for_hashing;
     h->hash_balance_factor = m->common_lb_config->consistent_hashing_lb_config->hash_balance_factor;
     return h;
 }
 
-static void legacy_ring_hash(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+static void legacy_ring_hash(struct compile_ctx *ctx, const Cluster__Cluster *m,
+                             struct cluster_config *c) {
     LbRingHash__RingHash rh;
     lb_ring_hash__ring_hash__init(&rh);
     rh.hash_function = LB_RING_HASH__RING_HASH__HASH_FUNCTION__XX_HASH;
     if (m->lb_config_case == CLUSTER__CLUSTER__LB_CONFIG_RING_HASH_LB_CONFIG) {
         rh.minimum_ring_size = m->ring_hash_lb_config->minimum_ring_size;
         rh.maximum_ring_size = m->ring_hash_lb_config->maximum_ring_size;
-        if (m->ring_hash_lb_config->hash_function == CLUSTER__CLUSTER__RING_HASH_LB_CONFIG__HASH_FUNCTION__MURMUR_HASH_2) {
+        if (m->ring_hash_lb_config->hash_function ==
+            CLUSTER__CLUSTER__RING_HASH_LB_CONFIG__HASH_FUNCTION__MURMUR_HASH_2) {
             rh.hash_function = LB_RING_HASH__RING_HASH__HASH_FUNCTION__MURMUR_HASH_2;
         }
     }
@@ -80,7 +90,8 @@ static void legacy_ring_hash(struct compile_ctx *ctx, const Cluster__Cluster *m,
     use_policy(ctx, c, "envoy.load_balancing_policies.ring_hash", &rh);
 }
 
-static void legacy_maglev(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+static void legacy_maglev(struct compile_ctx *ctx, const Cluster__Cluster *m,
+                          struct cluster_config *c) {
     LbMaglev__Maglev mg;
     lb_maglev__maglev__init(&mg);
     if (m->lb_config_case == CLUSTER__CLUSTER__LB_CONFIG_MAGLEV_LB_CONFIG) {
@@ -93,8 +104,11 @@ static void legacy_maglev(struct compile_ctx *ctx, const Cluster__Cluster *m, st
 static void legacy(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
     bool is_original = c->type == CLUSTER_TYPE_ORIGINAL_DST;
     if (is_original != (m->lb_policy == CLUSTER__CLUSTER__LB_POLICY__CLUSTER_PROVIDED)) {
-        diag_error(ctx->diag, is_original ? "cluster: LB policy must be CLUSTER_PROVIDED for ORIGINAL_DST clusters"
-                                          : "cluster: LB policy CLUSTER_PROVIDED needs a cluster type that brings one");
+        diag_error(
+            ctx->diag,
+            is_original
+                ? "cluster: LB policy must be CLUSTER_PROVIDED for ORIGINAL_DST clusters"
+                : "cluster: LB policy CLUSTER_PROVIDED needs a cluster type that brings one");
         return;
     }
     switch (m->lb_policy) {
@@ -123,13 +137,17 @@ static void legacy(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cl
 
 /* ---- load_balancing_policy ---- */
 
-static bool try_policy(struct compile_ctx *ctx, const Core__TypedExtensionConfig *t, struct cluster_config *c) {
+static bool try_policy(struct compile_ctx *ctx, const Core__TypedExtensionConfig *t,
+                       struct cluster_config *c) {
     sv url = any_inner_name(t->typed_config, ctx->arena);
     if (sv_is(url, lb_wrr_locality__wrr_locality__descriptor.name)) {
-        const LbWrrLocality__WrrLocality *w = compile_any(ctx, sv_cstr(t->name), t->typed_config, NULL, NULL);
+        const LbWrrLocality__WrrLocality *w =
+            compile_any(ctx, sv_cstr(t->name), t->typed_config, NULL, NULL);
         c->locality_weighted = true;
-        for (size_t i = 0; w && w->endpoint_picking_policy && i < w->endpoint_picking_policy->n_policies; i++) {
-            const Core__TypedExtensionConfig *inner = w->endpoint_picking_policy->policies[i]->typed_extension_config;
+        for (size_t i = 0;
+             w && w->endpoint_picking_policy && i < w->endpoint_picking_policy->n_policies; i++) {
+            const Core__TypedExtensionConfig *inner =
+                w->endpoint_picking_policy->policies[i]->typed_extension_config;
             if (inner && try_policy(ctx, inner, c)) {
                 return true;
             }
@@ -148,7 +166,8 @@ static bool try_policy(struct compile_ctx *ctx, const Core__TypedExtensionConfig
     return true;
 }
 
-static void typed_policies(struct compile_ctx *ctx, const Cluster__LoadBalancingPolicy *m, struct cluster_config *c) {
+static void typed_policies(struct compile_ctx *ctx, const Cluster__LoadBalancingPolicy *m,
+                           struct cluster_config *c) {
     DIAG_FIELD(ctx->diag, "load_balancing_policy");
     for (size_t i = 0; i < m->n_policies; i++) { /* the first one we know wins */
         DIAG_FIELD(ctx->diag, "policies[%zu]", i);
@@ -157,13 +176,17 @@ static void typed_policies(struct compile_ctx *ctx, const Cluster__LoadBalancing
             return;
         }
     }
-    diag_error(ctx->diag, "cluster: didn't find a registered load balancer factory implementation for cluster: '%.*s'",
+    diag_error(ctx->diag,
+               "cluster: didn't find a registered load balancer factory implementation for "
+               "cluster: '%.*s'",
                SV_ARG(c->name));
 }
 
-static void common_lb(struct compile_ctx *ctx, const Cluster__Cluster__CommonLbConfig *m, struct cluster_config *c) {
+static void common_lb(struct compile_ctx *ctx, const Cluster__Cluster__CommonLbConfig *m,
+                      struct cluster_config *c) {
     c->healthy_panic_pct = 50;
-    c->override_host_status = 1u << CORE__HEALTH_STATUS__UNKNOWN | 1u << CORE__HEALTH_STATUS__HEALTHY |
+    c->override_host_status = 1u << CORE__HEALTH_STATUS__UNKNOWN |
+                              1u << CORE__HEALTH_STATUS__HEALTHY |
                               1u << CORE__HEALTH_STATUS__DEGRADED;
     if (!m) {
         return;
@@ -184,9 +207,11 @@ static void common_lb(struct compile_ctx *ctx, const Cluster__Cluster__CommonLbC
         }
     }
     for (size_t i = 0; m->override_host_status && i < m->override_host_status->n_statuses; i++) {
-        c->override_host_status = (i ? c->override_host_status : 0) | 1u << m->override_host_status->statuses[i];
+        c->override_host_status =
+            (i ? c->override_host_status : 0) | 1u << m->override_host_status->statuses[i];
     }
-    if (m->update_merge_window && (m->update_merge_window->seconds || m->update_merge_window->nanos)) {
+    if (m->update_merge_window &&
+        (m->update_merge_window->seconds || m->update_merge_window->nanos)) {
         compile_unhonoured(ctx, "update_merge_window");
     }
     if (m->close_connections_on_host_set_change) {
@@ -194,7 +219,8 @@ static void common_lb(struct compile_ctx *ctx, const Cluster__Cluster__CommonLbC
     }
 }
 
-void cluster_lb_compile(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
+void cluster_lb_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
+                        struct cluster_config *c) {
     common_lb(ctx, m->common_lb_config, c);
     if (m->lb_subset_config && m->lb_subset_config->n_subset_selectors) {
         diag_error(ctx->diag, "lb_subset_config is not supported");

@@ -5,9 +5,12 @@
 #include "proxy/config/endpoints.h"
 #include "proxy/route/route_metadata.h"
 
-static sv keep(struct compile_ctx *ctx, const char *s) { return *s ? arena_sv(ctx->arena, sv_cstr(s)) : SV_NULL; }
+static sv keep(struct compile_ctx *ctx, const char *s) {
+    return *s ? arena_sv(ctx->arena, sv_cstr(s)) : SV_NULL;
+}
 
-static bool endpoint_address(struct compile_ctx *ctx, const Core__Address *a, bool allow_names, struct cla_endpoint *out) {
+static bool endpoint_address(struct compile_ctx *ctx, const Core__Address *a, bool allow_names,
+                             struct cla_endpoint *out) {
     DIAG_FIELD(ctx->diag, "address");
     if (!a) {
         return diag_error(ctx->diag, "value is required");
@@ -29,7 +32,8 @@ static bool endpoint_address(struct compile_ctx *ctx, const Core__Address *a, bo
     return true;
 }
 
-static void additional_addresses(struct compile_ctx *ctx, const Endpoint__Endpoint *e, struct cla_endpoint *out) {
+static void additional_addresses(struct compile_ctx *ctx, const Endpoint__Endpoint *e,
+                                 struct cla_endpoint *out) {
     struct addr *v = arena_new_array(ctx->arena, struct addr, e->n_additional_addresses);
     for (size_t i = 0; i < e->n_additional_addresses; i++) {
         DIAG_FIELD(ctx->diag, "additional_addresses[%zu].address", i);
@@ -39,7 +43,8 @@ static void additional_addresses(struct compile_ctx *ctx, const Endpoint__Endpoi
     out->additional_n = (unsigned)e->n_additional_addresses;
 }
 
-static void health_check_config(struct compile_ctx *ctx, const Endpoint__Endpoint__HealthCheckConfig *h,
+static void health_check_config(struct compile_ctx *ctx,
+                                const Endpoint__Endpoint__HealthCheckConfig *h,
                                 struct cla_endpoint *out) {
     if (!h) {
         return;
@@ -53,9 +58,11 @@ static void health_check_config(struct compile_ctx *ctx, const Endpoint__Endpoin
     }
 }
 
-static bool endpoint(struct compile_ctx *ctx, const Endpoint__LbEndpoint *m, bool allow_names, struct cla_endpoint *out) {
+static bool endpoint(struct compile_ctx *ctx, const Endpoint__LbEndpoint *m, bool allow_names,
+                     struct cla_endpoint *out) {
     if (m->host_identifier_case != ENDPOINT__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT) {
-        return diag_error(ctx->diag, "endpoint: value is required (named endpoints are not supported)");
+        return diag_error(ctx->diag,
+                          "endpoint: value is required (named endpoints are not supported)");
     }
     DIAG_FIELD(ctx->diag, "endpoint");
     const Endpoint__Endpoint *e = m->endpoint;
@@ -68,7 +75,8 @@ static bool endpoint(struct compile_ctx *ctx, const Endpoint__LbEndpoint *m, boo
     return endpoint_address(ctx, e->address, allow_names, out);
 }
 
-static void locality(struct compile_ctx *ctx, const Endpoint__LocalityLbEndpoints *m, struct cla_locality *out) {
+static void locality(struct compile_ctx *ctx, const Endpoint__LocalityLbEndpoints *m,
+                     struct cla_locality *out) {
     out->priority = m->priority;
     if (m->priority > PRIORITY_MAX) {
         diag_error(ctx->diag, "priority: value must be less than or equal to %u", PRIORITY_MAX);
@@ -79,7 +87,8 @@ static void locality(struct compile_ctx *ctx, const Endpoint__LocalityLbEndpoint
         out->id = (struct locality){keep(ctx, m->locality->region), keep(ctx, m->locality->zone),
                                     keep(ctx, m->locality->sub_zone)};
     }
-    if (m->lb_config_case == ENDPOINT__LOCALITY_LB_ENDPOINTS__LB_CONFIG_LEDS_CLUSTER_LOCALITY_CONFIG) {
+    if (m->lb_config_case ==
+        ENDPOINT__LOCALITY_LB_ENDPOINTS__LB_CONFIG_LEDS_CLUSTER_LOCALITY_CONFIG) {
         diag_error(ctx->diag, "leds_cluster_locality_config is not supported");
     }
 }
@@ -101,7 +110,8 @@ static uint32_t denominator(int d) {
     return d == TYPE__FRACTIONAL_PERCENT__DENOMINATOR_TYPE__TEN_THOUSAND ? 10000 : 1000000;
 }
 
-static void policy(struct compile_ctx *ctx, const Endpoint__ClusterLoadAssignment__Policy *p, struct cla_config *c) {
+static void policy(struct compile_ctx *ctx, const Endpoint__ClusterLoadAssignment__Policy *p,
+                   struct cla_config *c) {
     c->overprovisioning_factor = 140;
     if (!p) {
         return;
@@ -113,7 +123,9 @@ static void policy(struct compile_ctx *ctx, const Endpoint__ClusterLoadAssignmen
     c->weighted_priority_health = p->weighted_priority_health;
     compile_duration_ms(ctx, p->endpoint_stale_after, 0, &c->stale_after_ms);
     if (p->n_drop_overloads > 1) {
-        diag_error(ctx->diag, "Cluster drop_overloads config has %zu categories. Envoy only support one.", p->n_drop_overloads);
+        diag_error(ctx->diag,
+                   "Cluster drop_overloads config has %zu categories. Envoy only support one.",
+                   p->n_drop_overloads);
     } else if (p->n_drop_overloads == 1 && p->drop_overloads[0]->drop_percentage) {
         const Type__FractionalPercent *f = p->drop_overloads[0]->drop_percentage;
         c->drop_numerator = f->numerator;

@@ -9,33 +9,38 @@
 #include "protos/gen/listener.pb-c.h"
 #include "proxy/api/registry.h"
 #include "proxy/config/config.h"
-#include "proxy/route/route_metadata.h"
 #include "proxy/config/socket_config.h"
 #include "proxy/net/listener_stats.h"
+#include "proxy/route/route_metadata.h"
 
 #define BUFFER_LIMIT_BYTES (1u << 20)
 #define PREDICATE_DEPTH_MAX 16u
 
-static sv keep(struct compile_ctx *ctx, const char *s) { return *s ? arena_sv(ctx->arena, sv_cstr(s)) : SV_NULL; }
+static sv keep(struct compile_ctx *ctx, const char *s) {
+    return *s ? arena_sv(ctx->arena, sv_cstr(s)) : SV_NULL;
+}
 
 /* ---- addresses ---- */
 
-static void one_address(struct compile_ctx *ctx, const Listener__Listener *m, const Core__Address *a,
-                        struct listener_address *out) {
+static void one_address(struct compile_ctx *ctx, const Listener__Listener *m,
+                        const Core__Address *a, struct listener_address *out) {
     compile_address(ctx, a, &out->addr);
     struct sock_opts *o = &out->opts;
     socket_options_compile(ctx, (void *const *)m->socket_options, m->n_socket_options, o);
     tcp_keepalive_compile(m->tcp_keepalive, o);
     o->transparent = m->transparent && m->transparent->value;
     o->freebind = m->freebind && m->freebind->value;
-    o->is_v6only = a && a->address_case == CORE__ADDRESS__ADDRESS_SOCKET_ADDRESS && !a->socket_address->ipv4_compat;
+    o->is_v6only = a && a->address_case == CORE__ADDRESS__ADDRESS_SOCKET_ADDRESS &&
+                   !a->socket_address->ipv4_compat;
     if (a && a->address_case == CORE__ADDRESS__ADDRESS_PIPE) {
         o->mode = (int)a->pipe->mode;
     }
 }
 
-static void addresses(struct compile_ctx *ctx, const Listener__Listener *m, struct listener_config *c) {
-    struct listener_address *v = arena_new_array(ctx->arena, struct listener_address, m->n_additional_addresses + 1);
+static void addresses(struct compile_ctx *ctx, const Listener__Listener *m,
+                      struct listener_config *c) {
+    struct listener_address *v =
+        arena_new_array(ctx->arena, struct listener_address, m->n_additional_addresses + 1);
     {
         DIAG_FIELD(ctx->diag, "address");
         one_address(ctx, m, m->address, &v[0]);
@@ -49,7 +54,8 @@ static void addresses(struct compile_ctx *ctx, const Listener__Listener *m, stru
 }
 
 /* "0.0.0.0_8080": how Envoy names a listener's stats. */
-static sv stat_name(struct compile_ctx *ctx, const Listener__Listener *m, const struct listener_config *c) {
+static sv stat_name(struct compile_ctx *ctx, const Listener__Listener *m,
+                    const struct listener_config *c) {
     if (*m->stat_prefix) {
         return keep(ctx, m->stat_prefix);
     }
@@ -68,8 +74,10 @@ static sv stat_name(struct compile_ctx *ctx, const Listener__Listener *m, const 
 static void predicate(struct compile_ctx *ctx, const Listener__ListenerFilterChainMatchPredicate *m,
                       struct listener_predicate *out, unsigned depth);
 
-static void predicate_list(struct compile_ctx *ctx, Listener__ListenerFilterChainMatchPredicate *const *v, size_t n,
-                           enum listener_predicate_kind kind, struct listener_predicate *out, unsigned depth) {
+static void predicate_list(struct compile_ctx *ctx,
+                           Listener__ListenerFilterChainMatchPredicate *const *v, size_t n,
+                           enum listener_predicate_kind kind, struct listener_predicate *out,
+                           unsigned depth) {
     struct listener_predicate *rules = arena_new_array(ctx->arena, struct listener_predicate, n);
     out->kind = kind;
     out->of = rules;
@@ -90,7 +98,8 @@ static void predicate(struct compile_ctx *ctx, const Listener__ListenerFilterCha
         predicate_list(ctx, m->or_match->rules, m->or_match->n_rules, LISTENER_PRED_OR, out, depth);
         return;
     case LISTENER__LISTENER_FILTER_CHAIN_MATCH_PREDICATE__RULE_AND_MATCH:
-        predicate_list(ctx, m->and_match->rules, m->and_match->n_rules, LISTENER_PRED_AND, out, depth);
+        predicate_list(ctx, m->and_match->rules, m->and_match->n_rules, LISTENER_PRED_AND, out,
+                       depth);
         return;
     case LISTENER__LISTENER_FILTER_CHAIN_MATCH_PREDICATE__RULE_NOT_MATCH: {
         Listener__ListenerFilterChainMatchPredicate *one[] = {m->not_match};
@@ -110,17 +119,21 @@ static void predicate(struct compile_ctx *ctx, const Listener__ListenerFilterCha
     }
 }
 
-static void listener_filter(struct compile_ctx *ctx, const Listener__ListenerFilter *m, struct listener_filter_slot *out) {
+static void listener_filter(struct compile_ctx *ctx, const Listener__ListenerFilter *m,
+                            struct listener_filter_slot *out) {
     if (m->config_type_case == LISTENER__LISTENER_FILTER__CONFIG_TYPE_CONFIG_DISCOVERY) {
         diag_error(ctx->diag, "config_discovery is not supported");
         return;
     }
-    const Pb__Any *any =
-        m->config_type_case == LISTENER__LISTENER_FILTER__CONFIG_TYPE_TYPED_CONFIG ? m->typed_config : NULL;
+    const Pb__Any *any = m->config_type_case == LISTENER__LISTENER_FILTER__CONFIG_TYPE_TYPED_CONFIG
+                             ? m->typed_config
+                             : NULL;
     sv url = any ? any_inner_name(any, ctx->arena) : SV_NULL;
     out->type = registry_listener_filter(ctx->registry, sv_cstr(m->name), url);
     if (!out->type) {
-        diag_error(ctx->diag, "Didn't find a registered implementation for '%s' with type URL: '%.*s'", m->name, SV_ARG(url));
+        diag_error(ctx->diag,
+                   "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+                   m->name, SV_ARG(url));
         return;
     }
     if (m->filter_disabled) {
@@ -130,15 +143,18 @@ static void listener_filter(struct compile_ctx *ctx, const Listener__ListenerFil
         out->disabled = p;
     }
     DIAG_FIELD(ctx->diag, "typed_config");
-    const void *msg = any ? compile_any(ctx, sv_cstr(m->name), any, out->type->type_url, NULL) : NULL;
+    const void *msg =
+        any ? compile_any(ctx, sv_cstr(m->name), any, out->type->type_url, NULL) : NULL;
     if (any && !msg) {
         return;
     }
     out->config = out->type->compile ? out->type->compile(ctx, msg) : NULL;
 }
 
-static void listener_filters(struct compile_ctx *ctx, const Listener__Listener *m, struct listener_config *c) {
-    struct listener_filter_slot *v = arena_new_array(ctx->arena, struct listener_filter_slot, m->n_listener_filters);
+static void listener_filters(struct compile_ctx *ctx, const Listener__Listener *m,
+                             struct listener_config *c) {
+    struct listener_filter_slot *v =
+        arena_new_array(ctx->arena, struct listener_filter_slot, m->n_listener_filters);
     for (size_t i = 0; i < m->n_listener_filters; i++) {
         DIAG_FIELD(ctx->diag, "listener_filters[%zu]", i);
         listener_filter(ctx, m->listener_filters[i], &v[i]);
@@ -149,13 +165,15 @@ static void listener_filters(struct compile_ctx *ctx, const Listener__Listener *
 
 /* ---- filter chains ---- */
 
-static const struct cidr *cidrs(struct compile_ctx *ctx, Core__CidrRange *const *v, size_t n, const char *field) {
+static const struct cidr *cidrs(struct compile_ctx *ctx, Core__CidrRange *const *v, size_t n,
+                                const char *field) {
     struct cidr *out = arena_new_array(ctx->arena, struct cidr, n);
     for (size_t i = 0; i < n; i++) {
         DIAG_FIELD(ctx->diag, "%s[%zu]", field, i);
         uint32_t bits = v[i]->prefix_len ? v[i]->prefix_len->value : 0;
         if (!cidr_make(sv_cstr(v[i]->address_prefix), bits, &out[i])) {
-            diag_error(ctx->diag, "invalid ip/mask combo '%s/%u' (format is <ip>/<# mask bits>)", v[i]->address_prefix, bits);
+            diag_error(ctx->diag, "invalid ip/mask combo '%s/%u' (format is <ip>/<# mask bits>)",
+                       v[i]->address_prefix, bits);
         }
     }
     return out;
@@ -169,7 +187,8 @@ static const sv *strings(struct compile_ctx *ctx, const char *const *v, size_t n
     return out;
 }
 
-static void match_rule(struct compile_ctx *ctx, const Listener__FilterChain *chain, struct chain_match_rule *r) {
+static void match_rule(struct compile_ctx *ctx, const Listener__FilterChain *chain,
+                       struct chain_match_rule *r) {
     const Listener__FilterChainMatch *m = chain->filter_chain_match;
     r->name = sv_cstr(chain->name);
     if (!m) {
@@ -184,9 +203,11 @@ static void match_rule(struct compile_ctx *ctx, const Listener__FilterChain *cha
     r->prefix_ranges = cidrs(ctx, m->prefix_ranges, m->n_prefix_ranges, "prefix_ranges");
     r->prefix_ranges_n = (unsigned)m->n_prefix_ranges;
     r->direct_source_prefix_ranges =
-        cidrs(ctx, m->direct_source_prefix_ranges, m->n_direct_source_prefix_ranges, "direct_source_prefix_ranges");
+        cidrs(ctx, m->direct_source_prefix_ranges, m->n_direct_source_prefix_ranges,
+              "direct_source_prefix_ranges");
     r->direct_source_n = (unsigned)m->n_direct_source_prefix_ranges;
-    r->source_prefix_ranges = cidrs(ctx, m->source_prefix_ranges, m->n_source_prefix_ranges, "source_prefix_ranges");
+    r->source_prefix_ranges =
+        cidrs(ctx, m->source_prefix_ranges, m->n_source_prefix_ranges, "source_prefix_ranges");
     r->source_n = (unsigned)m->n_source_prefix_ranges;
     uint16_t *ports = arena_new_array(ctx->arena, uint16_t, m->n_source_ports);
     for (size_t i = 0; i < m->n_source_ports; i++) {
@@ -201,19 +222,23 @@ static void match_rule(struct compile_ctx *ctx, const Listener__FilterChain *cha
     r->application_protocols_n = (unsigned)m->n_application_protocols;
 }
 
-static bool network_filter(struct compile_ctx *ctx, const Listener__Filter *m, struct network_filter_slot *out) {
+static bool network_filter(struct compile_ctx *ctx, const Listener__Filter *m,
+                           struct network_filter_slot *out) {
     if (m->config_type_case == LISTENER__FILTER__CONFIG_TYPE_CONFIG_DISCOVERY) {
         return diag_error(ctx->diag, "config_discovery is not supported");
     }
-    const Pb__Any *any = m->config_type_case == LISTENER__FILTER__CONFIG_TYPE_TYPED_CONFIG ? m->typed_config : NULL;
+    const Pb__Any *any =
+        m->config_type_case == LISTENER__FILTER__CONFIG_TYPE_TYPED_CONFIG ? m->typed_config : NULL;
     sv url = any ? any_inner_name(any, ctx->arena) : SV_NULL;
     out->type = registry_network_filter(ctx->registry, sv_cstr(m->name), url);
     if (!out->type) {
-        return diag_error(ctx->diag, "Didn't find a registered implementation for '%s' with type URL: '%.*s'", m->name,
-                          SV_ARG(url));
+        return diag_error(ctx->diag,
+                          "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+                          m->name, SV_ARG(url));
     }
     DIAG_FIELD(ctx->diag, "typed_config");
-    const void *msg = any ? compile_any(ctx, sv_cstr(m->name), any, out->type->type_url, NULL) : NULL;
+    const void *msg =
+        any ? compile_any(ctx, sv_cstr(m->name), any, out->type->type_url, NULL) : NULL;
     if (any && !msg) {
         return false;
     }
@@ -222,8 +247,10 @@ static bool network_filter(struct compile_ctx *ctx, const Listener__Filter *m, s
     return diag_errors(ctx->diag) == errors;
 }
 
-static void network_filters(struct compile_ctx *ctx, const Listener__FilterChain *m, struct net_chain_config *net) {
-    struct network_filter_slot *v = arena_new_array(ctx->arena, struct network_filter_slot, m->n_filters);
+static void network_filters(struct compile_ctx *ctx, const Listener__FilterChain *m,
+                            struct net_chain_config *net) {
+    struct network_filter_slot *v =
+        arena_new_array(ctx->arena, struct network_filter_slot, m->n_filters);
     for (size_t i = 0; i < m->n_filters; i++) {
         DIAG_FIELD(ctx->diag, "filters[%zu]", i);
         if (!network_filter(ctx, m->filters[i], &v[i])) {
@@ -232,8 +259,10 @@ static void network_filters(struct compile_ctx *ctx, const Listener__FilterChain
         bool is_last = i + 1 == m->n_filters;
         if (v[i].type->is_terminal != is_last) {
             diag_error(ctx->diag,
-                       is_last ? "non-terminal filter named %s of type %s is the last filter in a network filter chain."
-                               : "terminal filter named %s of type %s must be the last filter in a network filter chain.",
+                       is_last ? "non-terminal filter named %s of type %s is the last filter in a "
+                                 "network filter chain."
+                               : "terminal filter named %s of type %s must be the last filter in a "
+                                 "network filter chain.",
                        m->filters[i]->name, v[i].type->name);
         }
     }
@@ -241,20 +270,21 @@ static void network_filters(struct compile_ctx *ctx, const Listener__FilterChain
     net->n = (unsigned)m->n_filters;
 }
 
-static void chain_hash(struct compile_ctx *ctx, const Listener__FilterChain *m, const struct listener_config *c,
-                       struct chain_config *out) {
+static void chain_hash(struct compile_ctx *ctx, const Listener__FilterChain *m,
+                       const struct listener_config *c, struct chain_config *out) {
     struct arena a;
     arena_init(&a, 0);
     sv bytes = proto_pack(&m->base, &a);
-    XXH128_hash_t h = XXH3_128bits_withSeed(bytes.p, bytes.n, c->buffer_limit_bytes + c->traffic_direction);
+    XXH128_hash_t h =
+        XXH3_128bits_withSeed(bytes.p, bytes.n, c->buffer_limit_bytes + c->traffic_direction);
     out->hash[0] = h.low64;
     out->hash[1] = h.high64;
     arena_fini(&a);
     (void)ctx;
 }
 
-static void filter_chain(struct compile_ctx *ctx, const Listener__FilterChain *m, struct listener_config *c,
-                         struct resource *r, struct chain_config *out) {
+static void filter_chain(struct compile_ctx *ctx, const Listener__FilterChain *m,
+                         struct listener_config *c, struct resource *r, struct chain_config *out) {
     struct net_chain_config *net = &out->net;
     net->pin = &r->shared;
     net->name = keep(ctx, m->name);
@@ -262,22 +292,26 @@ static void filter_chain(struct compile_ctx *ctx, const Listener__FilterChain *m
     net->traffic_direction = c->traffic_direction;
     net->buffer_limit_bytes = c->buffer_limit_bytes;
     net->listener = c;
-    compile_duration_ms(ctx, m->transport_socket_connect_timeout, 0, &net->transport_connect_timeout_ms);
+    compile_duration_ms(ctx, m->transport_socket_connect_timeout, 0,
+                        &net->transport_connect_timeout_ms);
     out->transport = compile_transport_socket(ctx, m->transport_socket);
     if (m->use_proxy_proto && m->use_proxy_proto->value) {
-        diag_error(ctx->diag, "use_proxy_proto is not supported: add the listener filter envoy.filters.listener.proxy_protocol");
+        diag_error(ctx->diag, "use_proxy_proto is not supported: add the listener filter "
+                              "envoy.filters.listener.proxy_protocol");
     }
     network_filters(ctx, m, net);
     chain_hash(ctx, m, c, out);
 }
 
-static void filter_chains(struct compile_ctx *ctx, const Listener__Listener *m, struct listener_config *c, struct resource *r) {
+static void filter_chains(struct compile_ctx *ctx, const Listener__Listener *m,
+                          struct listener_config *c, struct resource *r) {
     size_t n = m->n_filter_chains + (m->default_filter_chain != NULL);
     if (n == 0 && !m->fcds_config) {
         diag_error(ctx->diag, "no filter chains specified");
     }
     struct chain_config *v = arena_new_array(ctx->arena, struct chain_config, n);
-    struct chain_match_rule *rules = arena_new_array(ctx->arena, struct chain_match_rule, m->n_filter_chains);
+    struct chain_match_rule *rules =
+        arena_new_array(ctx->arena, struct chain_match_rule, m->n_filter_chains);
     for (size_t i = 0; i < m->n_filter_chains; i++) {
         DIAG_FIELD(ctx->diag, "filter_chains[%zu]", i);
         match_rule(ctx, m->filter_chains[i], &rules[i]);
@@ -305,7 +339,8 @@ static void refuse_unsupported(struct compile_ctx *ctx, const Listener__Listener
         {m->filter_chain_matcher != NULL, "filter_chain_matcher"},
         {m->udp_listener_config != NULL, "udp_listener_config"},
         {m->api_listener != NULL, "api_listener"},
-        {m->listener_specifier_case == LISTENER__LISTENER__LISTENER_SPECIFIER_INTERNAL_LISTENER, "internal_listener"},
+        {m->listener_specifier_case == LISTENER__LISTENER__LISTENER_SPECIFIER_INTERNAL_LISTENER,
+         "internal_listener"},
     };
     for (size_t i = 0; i < ARRAY_LEN(refused); i++) {
         if (refused[i].is_set) {
@@ -323,7 +358,8 @@ static void refuse_unsupported(struct compile_ctx *ctx, const Listener__Listener
         {m->stats_matcher != NULL, "stats_matcher"},
         {m->drain_type != 0, "drain_type"},
         {m->ignore_global_conn_limit, "ignore_global_conn_limit"},
-        {m->per_connection_buffer_high_watermark_timeout != NULL, "per_connection_buffer_high_watermark_timeout"},
+        {m->per_connection_buffer_high_watermark_timeout != NULL,
+         "per_connection_buffer_high_watermark_timeout"},
     };
     for (size_t i = 0; i < ARRAY_LEN(unhonoured); i++) {
         if (unhonoured[i].is_set) {
@@ -332,23 +368,28 @@ static void refuse_unsupported(struct compile_ctx *ctx, const Listener__Listener
     }
 }
 
-static void settings(struct compile_ctx *ctx, const Listener__Listener *m, struct listener_config *c) {
+static void settings(struct compile_ctx *ctx, const Listener__Listener *m,
+                     struct listener_config *c) {
     c->is_static = ctx->is_static;
     c->traffic_direction = (uint8_t)m->traffic_direction;
     c->modify_only_drain = m->drain_type == LISTENER__LISTENER__DRAIN_TYPE__MODIFY_ONLY;
     c->bind_to_port = !(m->bind_to_port && !m->bind_to_port->value) &&
-                      !(m->deprecated_v1 && m->deprecated_v1->bind_to_port && !m->deprecated_v1->bind_to_port->value);
+                      !(m->deprecated_v1 && m->deprecated_v1->bind_to_port &&
+                        !m->deprecated_v1->bind_to_port->value);
     c->use_original_dst = m->use_original_dst && m->use_original_dst->value;
     c->reuse_port = m->enable_reuse_port ? m->enable_reuse_port->value : true;
     c->ignore_global_conn_limit = m->ignore_global_conn_limit;
     c->sock.continue_on_filters_timeout = m->continue_on_listener_filters_timeout;
     c->backlog = m->tcp_backlog_size ? (int)m->tcp_backlog_size->value : 4096;
-    c->buffer_limit_bytes =
-        m->per_connection_buffer_limit_bytes ? m->per_connection_buffer_limit_bytes->value : BUFFER_LIMIT_BYTES;
-    c->sock.accepts_per_event_max =
-        m->max_connections_to_accept_per_socket_event ? m->max_connections_to_accept_per_socket_event->value : 0;
+    c->buffer_limit_bytes = m->per_connection_buffer_limit_bytes
+                                ? m->per_connection_buffer_limit_bytes->value
+                                : BUFFER_LIMIT_BYTES;
+    c->sock.accepts_per_event_max = m->max_connections_to_accept_per_socket_event
+                                        ? m->max_connections_to_accept_per_socket_event->value
+                                        : 0;
     DIAG_FIELD(ctx->diag, "listener_filters_timeout");
-    compile_duration_ms(ctx, m->listener_filters_timeout, LISTENER_FILTERS_TIMEOUT_MS, &c->sock.filters_timeout_ms);
+    compile_duration_ms(ctx, m->listener_filters_timeout, LISTENER_FILTERS_TIMEOUT_MS,
+                        &c->sock.filters_timeout_ms);
 }
 
 bool compile_listener(struct compile_ctx *ctx, struct resource *r, const void *msg) {
@@ -360,13 +401,15 @@ bool compile_listener(struct compile_ctx *ctx, struct resource *r, const void *m
     c->name = r->name;
     c->sock.name = r->name;
     c->sock.pin = &r->shared;
-    c->slot = names_acquire(cfg->listeners, r->name.n ? r->name : arena_printf(ctx->arena, "%p", (void *)c));
+    c->slot = names_acquire(cfg->listeners,
+                            r->name.n ? r->name : arena_printf(ctx->arena, "%p", (void *)c));
     names_release_with(cfg->listeners, c->slot, ctx->arena);
     refuse_unsupported(ctx, m);
     settings(ctx, m, c);
     addresses(ctx, m, c);
     c->stat_name = stat_name(ctx, m, c);
-    c->connection_limit_key = arena_printf(ctx->arena, "envoy.resource_limits.listener.%.*s.connection_limit", SV_ARG(c->name));
+    c->connection_limit_key = arena_printf(
+        ctx->arena, "envoy.resource_limits.listener.%.*s.connection_limit", SV_ARG(c->name));
     sv prefix = arena_printf(ctx->arena, "listener.%.*s.", SV_ARG(c->stat_name));
     c->stats = stats_scope_get(ctx->stats, &listener_stats_group, prefix);
     arena_on_fini(ctx->arena, (void (*)(void *))stats_scope_unref, c->stats);
@@ -381,13 +424,15 @@ bool compile_listener(struct compile_ctx *ctx, struct resource *r, const void *m
 /* ---- comparing ---- */
 
 static bool same_opts(const struct sock_opts *a, const struct sock_opts *b) {
-    if (a->n != b->n || a->transparent != b->transparent || a->freebind != b->freebind || a->is_v6only != b->is_v6only) {
+    if (a->n != b->n || a->transparent != b->transparent || a->freebind != b->freebind ||
+        a->is_v6only != b->is_v6only) {
         return false;
     }
     for (unsigned i = 0; i < a->n; i++) {
         const struct sock_option *x = &a->v[i], *y = &b->v[i];
-        if (x->level != y->level || x->name != y->name || x->state != y->state || x->is_int != y->is_int ||
-            x->int_value != y->int_value || !sv_eq(x->buf_value, y->buf_value)) {
+        if (x->level != y->level || x->name != y->name || x->state != y->state ||
+            x->is_int != y->is_int || x->int_value != y->int_value ||
+            !sv_eq(x->buf_value, y->buf_value)) {
             return false;
         }
     }
@@ -395,7 +440,8 @@ static bool same_opts(const struct sock_opts *a, const struct sock_opts *b) {
 }
 
 bool listener_same_sockets(const struct listener_config *a, const struct listener_config *b) {
-    if (a->addresses_n != b->addresses_n || a->reuse_port != b->reuse_port || a->bind_to_port != b->bind_to_port) {
+    if (a->addresses_n != b->addresses_n || a->reuse_port != b->reuse_port ||
+        a->bind_to_port != b->bind_to_port) {
         return false;
     }
     for (unsigned i = 0; i < a->addresses_n; i++) {

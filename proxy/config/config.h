@@ -11,9 +11,18 @@
 #include "proxy/config/resource.h"
 
 /* Tables of a snapshot; hosts share the clusters' slots, sockets the listeners'. */
-enum snapshot_table { TABLE_LISTENERS, TABLE_SOCKETS, TABLE_ROUTES, TABLE_CLUSTERS, TABLE_HOSTS, TABLE_TRANSPORTS, TABLES };
+enum snapshot_table {
+    TABLE_LISTENERS,
+    TABLE_SOCKETS,
+    TABLE_ROUTES,
+    TABLE_CLUSTERS,
+    TABLE_HOSTS,
+    TABLE_TRANSPORTS,
+    TABLES
+};
 
-/* Names of the clusters in a snapshot, for lookups by request data (cluster_header). Rebuilt when names come or go. */
+/* Names of the clusters in a snapshot, for lookups by request data (cluster_header). Rebuilt when
+ * names come or go. */
 struct cluster_index {
     struct shared shared;
     struct map by_name; /* → slot + 1; keys live in the names table's resources */
@@ -23,7 +32,8 @@ struct cluster_index {
 struct snapshot {
     struct shared shared;
     uint64_t version;
-    struct table tables[TABLES]; /* listeners, clusters: struct resource; routes: struct resource; hosts: struct host_set;
+    struct table tables
+        [TABLES]; /* listeners, clusters: struct resource; routes: struct resource; hosts: struct host_set;
                                     transports: struct transport_factory */
     struct cluster_index *clusters_by_name;
 };
@@ -31,7 +41,8 @@ struct snapshot *snapshot_new(const struct snapshot *from); /* NULL: empty; shar
 
 struct registry;
 struct transport_socket_type;
-/* A transport socket that a resource compiled: its factory is made, and remade, from the secrets it names. */
+/* A transport socket that a resource compiled: its factory is made, and remade, from the secrets it
+ * names. */
 struct transport_def {
     slot_t slot;
     const struct transport_socket_type *type;
@@ -53,13 +64,16 @@ struct config {
     struct map told;                  /* warnings already logged; keys are heap copies */
 };
 
-/* Compile one resource; its name comes from the message when `name` is empty. `prev`: the resource being replaced (may be
- * NULL): parts with equal bytes are shared. NULL: errors are in d. Returns one ref. */
-struct resource *resource_compile(struct config *c, enum resource_type t, sv name, sv version, sv wire, bool is_static,
-                                  const struct resource *prev, struct diag *d);
+/* Compile one resource; its name comes from the message when `name` is empty. `prev`: the resource
+ * being replaced (may be NULL): parts with equal bytes are shared. NULL: errors are in d. Returns
+ * one ref. */
+struct resource *resource_compile(struct config *c, enum resource_type t, sv name, sv version,
+                                  sv wire, bool is_static, const struct resource *prev,
+                                  struct diag *d);
 /* A resource with its bytes only, for showing what was refused. */
 struct resource *resource_uncompiled(enum resource_type t, sv name, sv version, sv wire);
-/* The name inside a resource's message, without compiling it; empty when it has none. Borrowed from wire. */
+/* The name inside a resource's message, without compiling it; empty when it has none. Borrowed from
+ * wire. */
 sv resource_name_of(enum resource_type t, sv wire);
 /* XXH3-128 of wire. */
 void resource_hash(sv wire, uint64_t out[2]);
@@ -68,8 +82,8 @@ void resource_hash(sv wire, uint64_t out[2]);
 struct config_build {
     struct config *config;
     struct resource *resource;
-    struct ref_list *refs;               /* of the resource */
-    struct ref_list *secrets;            /* of the transport socket being compiled; NULL outside */
+    struct ref_list *refs;    /* of the resource */
+    struct ref_list *secrets; /* of the transport socket being compiled; NULL outside */
     struct transport_list *transports;
 };
 

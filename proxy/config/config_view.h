@@ -1,5 +1,5 @@
-/* What the admin port asks the config thread for. The config side (xds/store_view.c) answers on its own thread with one
- * self-contained object; admin never touches the store.
+/* What the admin port asks the config thread for. The config side (xds/store_view.c) answers on its
+ * own thread with one self-contained object; admin never touches the store.
  * Threads: requests from main; answers are posted to main's loop. */
 #ifndef SLUICE_CONFIG_CONFIG_VIEW_H
 #define SLUICE_CONFIG_CONFIG_VIEW_H
@@ -8,21 +8,24 @@
 #include "proxy/event/loop.h"
 
 enum view_status { VIEW_ACTIVE, VIEW_WARMING, VIEW_DRAINING, VIEW_ERROR };
-/* One resource as admin shows it. Holds a ref on the resource and, for clusters, its hosts, for listeners its sockets. */
+/* One resource as admin shows it. Holds a ref on the resource and, for clusters, its hosts, for
+ * listeners its sockets. */
 struct view_item {
     enum view_status status;
     bool is_static;
-    struct resource *resource;       /* active, warming; for VIEW_ERROR: what was refused (bytes only) */
+    /* active, warming; for VIEW_ERROR: what was refused (bytes only) */
+    struct resource *resource;
     struct host_set *hosts;
     struct listener_sockets *sockets;
-    char *error;                     /* VIEW_ERROR */
-    uint64_t error_us;               /* wall clock */
+    char *error;       /* VIEW_ERROR */
+    uint64_t error_us; /* wall clock */
 };
 struct view_unready {
-    char *what;                      /* "cluster x", "listener y" … */
-    char *target;                    /* what it waits for */
+    char *what;   /* "cluster x", "listener y" … */
+    char *target; /* what it waits for */
 };
-/* Everything of the asked types at one moment, in name order per type; freed by config_snapshot_view_free. */
+/* Everything of the asked types at one moment, in name order per type; freed by
+ * config_snapshot_view_free. */
 struct view {
     struct loop_msg msg;
     struct view_item *items;
@@ -37,7 +40,8 @@ void view_free(struct view *v);
 
 struct config_view {
     /* types: bit set of 1 << enum resource_type. Any number of requests may be under way. */
-    void (*request)(void *config, unsigned types, struct loop *reply_to, void (*on_view)(struct view *v, void *user), void *user);
+    void (*request)(void *config, unsigned types, struct loop *reply_to,
+                    void (*on_view)(struct view *v, void *user), void *user);
     void *config;
 };
 

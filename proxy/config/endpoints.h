@@ -1,21 +1,23 @@
-/* A compiled ClusterLoadAssignment: endpoints as config says, before DNS and health. Threads: immutable.
- * Spec: config.endpoint.v3.ClusterLoadAssignment. Not here: host sets (upstream/host_set.c builds them from this). */
+/* A compiled ClusterLoadAssignment: endpoints as config says, before DNS and health. Threads:
+ * immutable.
+ * Spec: config.endpoint.v3.ClusterLoadAssignment. Not here: host sets (upstream/host_set.c builds
+ * them from this). */
 #ifndef SLUICE_CONFIG_ENDPOINTS_H
 #define SLUICE_CONFIG_ENDPOINTS_H
 
 #include "proxy/upstream/host.h"
 
 struct cla_endpoint {
-    struct addr addr;            /* family 0: `dns_name` is to be resolved */
+    struct addr addr; /* family 0: `dns_name` is to be resolved */
     sv dns_name;
     uint16_t port;
-    sv hostname;                 /* Endpoint.hostname */
+    sv hostname; /* Endpoint.hostname */
     const struct addr *additional;
     unsigned additional_n;
     uint32_t weight;
-    uint8_t health_status;       /* core.v3.HealthStatus */
+    uint8_t health_status; /* core.v3.HealthStatus */
     uint32_t priority;
-    unsigned locality;           /* index into localities */
+    unsigned locality; /* index into localities */
     const struct kv_metadata *metadata;
     bool health_check_disabled;
     sv health_check_hostname;
@@ -33,15 +35,16 @@ struct cla_config {
     unsigned endpoints_n;
     const struct cla_locality *localities;
     unsigned localities_n;
-    uint32_t overprovisioning_factor;  /* 140 */
+    uint32_t overprovisioning_factor; /* 140 */
     uint32_t drop_numerator, drop_denominator;
-    uint32_t stale_after_ms;           /* 0: never */
+    uint32_t stale_after_ms; /* 0: never */
     bool weighted_priority_health;
 };
 
 #define PRIORITY_MAX 127u
 struct compile_ctx;
-/* msg: endpoint.v3.ClusterLoadAssignment. allow_names: hostnames are fine (STRICT_DNS, LOGICAL_DNS). NULL on error. */
+/* msg: endpoint.v3.ClusterLoadAssignment. allow_names: hostnames are fine (STRICT_DNS,
+ * LOGICAL_DNS). NULL on error. */
 struct cla_config *cla_compile(struct compile_ctx *ctx, const void *msg, bool allow_names);
 
 #endif

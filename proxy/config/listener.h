@@ -9,9 +9,10 @@
 #include "proxy/net/sock.h"
 
 struct chain_config {
-    struct net_chain_config net;   /* pin is the listener's resource */
+    struct net_chain_config net; /* pin is the listener's resource */
     slot_t transport;
-    uint64_t hash[2];              /* of the FilterChain's bytes and what it inherits: equal chains keep their connections */
+    /* of the FilterChain's bytes and what it inherits: equal chains keep their connections */
+    uint64_t hash[2];
 };
 
 struct listener_address {
@@ -21,7 +22,7 @@ struct listener_address {
 
 struct listener_config {
     sv name;
-    sv stat_name;                  /* of listener.<stat_name>. */
+    sv stat_name; /* of listener.<stat_name>. */
     slot_t slot;
     bool is_static, bind_to_port, use_original_dst, reuse_port, ignore_global_conn_limit;
     uint8_t traffic_direction;
@@ -31,7 +32,8 @@ struct listener_config {
     int backlog;
     uint32_t buffer_limit_bytes;
     struct listener_sock_config sock;
-    sv connection_limit_key;       /* runtime: envoy.resource_limits.listener.<name>.connection_limit */
+    /* runtime: envoy.resource_limits.listener.<name>.connection_limit */
+    sv connection_limit_key;
     const struct chain_config *chains; /* the default chain, when there is one, is the last */
     unsigned chains_n;
     bool has_default_chain;

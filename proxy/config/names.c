@@ -1,5 +1,5 @@
-/* Slot tables: see names.h. A release that reaches zero only marks; names_sweep() on the config thread reclaims, so that a
- * name asked for again meanwhile keeps its slot.
+/* Slot tables: see names.h. A release that reaches zero only marks; names_sweep() on the config
+ * thread reclaims, so that a name asked for again meanwhile keeps its slot.
  * Threads: entries' refs are atomic; everything else is the config thread's. */
 #include "proxy/config/names.h"
 
@@ -8,16 +8,16 @@
 #include "proxy/base/vec.h"
 
 struct name_entry {
-    char *name;        /* NULL: anonymous */
+    char *name; /* NULL: anonymous */
     size_t n;
-    uint32_t refs;     /* atomic */
+    uint32_t refs; /* atomic */
     bool is_used;
 };
 struct names {
-    struct map by_name;              /* → entry */
-    VEC(struct name_entry *) slots;  /* entries do not move */
+    struct map by_name;             /* → entry */
+    VEC(struct name_entry *) slots; /* entries do not move */
     VEC(slot_t) free_slots;
-    uint32_t zeroes;                 /* atomic: releases that reached zero since the last sweep */
+    uint32_t zeroes; /* atomic: releases that reached zero since the last sweep */
 };
 
 struct names *names_new(void) {
@@ -108,7 +108,9 @@ sv names_of(const struct names *n, slot_t s) {
     return sv_from(e->name, e->n);
 }
 
-uint32_t names_refs(const struct names *n, slot_t s) { return __atomic_load_n(&n->slots.p[s]->refs, __ATOMIC_RELAXED); }
+uint32_t names_refs(const struct names *n, slot_t s) {
+    return __atomic_load_n(&n->slots.p[s]->refs, __ATOMIC_RELAXED);
+}
 
 void names_sweep(struct names *n, void (*fn)(void *arg, slot_t s), void *arg) {
     if (__atomic_exchange_n(&n->zeroes, 0, __ATOMIC_ACQ_REL) == 0) {

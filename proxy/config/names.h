@@ -1,6 +1,7 @@
-/* Slots: dense integers that stand for names (clusters, route tables) or for anonymous things (transport factories), for as
- * long as a compiled resource or the store refers to them.
- * Threads: the config thread's, but for releases by an arena's end (atomic); the config thread reclaims. */
+/* Slots: dense integers that stand for names (clusters, route tables) or for anonymous things
+ * (transport factories), for as long as a compiled resource or the store refers to them.
+ * Threads: the config thread's, but for releases by an arena's end (atomic); the config thread
+ * reclaims. */
 #ifndef SLUICE_CONFIG_NAMES_H
 #define SLUICE_CONFIG_NAMES_H
 
@@ -18,7 +19,8 @@ void names_release(struct names *n, slot_t s);
 void names_release_with(struct names *n, slot_t s, struct arena *a);
 sv names_of(const struct names *n, slot_t s); /* empty for anonymous slots */
 uint32_t names_refs(const struct names *n, slot_t s);
-/* Free slots nobody refers to; fn(arg, slot) first, so that the caller can clear its tables. Config thread. */
+/* Free slots nobody refers to; fn(arg, slot) first, so that the caller can clear its tables. Config
+ * thread. */
 void names_sweep(struct names *n, void (*fn)(void *arg, slot_t s), void *arg);
 
 #endif

@@ -1,6 +1,7 @@
 /* Compiling one resource from its wire bytes; type facts; interned config sources.
  * Threads: the config thread; a resource may be freed on any thread.
- * Spec: the type URLs of xDS v3. Not here: the messages themselves (compile_*.c, route/route_compile.c). */
+ * Spec: the type URLs of xDS v3. Not here: the messages themselves (compile_*.c,
+ * route/route_compile.c). */
 #include "proxy/config/resource.h"
 
 #include <xxhash.h>
@@ -22,7 +23,8 @@
 #include "proxy/stats/stats_server.h"
 
 const struct resource_type_info resource_types[RES_TYPES] = {
-#define X(id, short_name, proto, is_full) [RES_##id] = {short_name, proto, "type.googleapis.com/" proto, is_full},
+#define X(id, short_name, proto, is_full) \
+    [RES_##id] = {short_name, proto, "type.googleapis.com/" proto, is_full},
     RESOURCE_TYPES(X)
 #undef X
 };
@@ -92,7 +94,8 @@ static sv top_level_string(sv wire, uint64_t field) {
     return found;
 }
 
-sv resource_name_of(enum resource_type t, sv wire) { /* `name` is field 1 but in VirtualHost-like and endpoint messages too */
+/* `name` is field 1 but in VirtualHost-like and endpoint messages too */
+sv resource_name_of(enum resource_type t, sv wire) {
     (void)t;
     return top_level_string(wire, 1);
 }
@@ -109,10 +112,12 @@ static void on_resource_free(struct shared *s) {
 }
 
 static struct resource *resource_new(enum resource_type t, sv name, sv version, sv wire) {
-    /* One block holds a small resource of the common kinds: clusters and endpoints come by the ten thousand. */
+    /* One block holds a small resource of the common kinds: clusters and endpoints come by the ten
+     * thousand. */
     static const unsigned compiled_bytes[RES_TYPES] = {[RES_CLUSTER] = 1400, [RES_ENDPOINTS] = 420};
     struct arena a;
-    size_t bytes = wire.n + sizeof(struct resource) + 128 + (compiled_bytes[t] ? compiled_bytes[t] : 512);
+    size_t bytes =
+        wire.n + sizeof(struct resource) + 128 + (compiled_bytes[t] ? compiled_bytes[t] : 512);
     arena_init(&a, bytes < 4096 ? bytes : 4096);
     struct resource *r = arena_new(&a, struct resource);
     shared_init(&r->shared, on_resource_free);
@@ -142,11 +147,13 @@ static void check_unknown_fields(const struct compile_ctx *ctx, const ProtobufCM
     }
 }
 
-/* The message is transient: unpacked into a scratch arena, gone after compilation. Strings kept are copied by compile_*. */
+/* The message is transient: unpacked into a scratch arena, gone after compilation. Strings kept are
+ * copied by compile_*. */
 static bool compile_message(struct compile_ctx *ctx, struct resource *r) {
     const ProtobufCMessageDescriptor *desc = descriptor_of(r->type);
     if (!desc) {
-        return diag_error(ctx->diag, "resources of type '%s' are not supported", resource_types[r->type].proto_name);
+        return diag_error(ctx->diag, "resources of type '%s' are not supported",
+                          resource_types[r->type].proto_name);
     }
     struct arena scratch;
     arena_init(&scratch, 8192);
@@ -172,21 +179,24 @@ static bool compile_message(struct compile_ctx *ctx, struct resource *r) {
         case RES_EXTENSION:
         case RES_RUNTIME:
         case RES_TYPES:
-            diag_error(ctx->diag, "resources of type '%s' are not supported", resource_types[r->type].proto_name);
+            diag_error(ctx->diag, "resources of type '%s' are not supported",
+                       resource_types[r->type].proto_name);
         }
     }
     arena_fini(&scratch);
     return diag_ok(ctx->diag);
 }
 
-static bool compile_route(struct compile_ctx *ctx, struct resource *r, const struct resource *prev) {
+static bool compile_route(struct compile_ctx *ctx, struct resource *r,
+                          const struct resource *prev) {
     r->route = route_table_compile(ctx, r->wire, prev ? prev->route : NULL);
     return r->route != NULL;
 }
 
 static void keep_lists(struct resource *r, const struct config_build *b) {
     struct resource_ref *refs = arena_new_array(&r->arena, struct resource_ref, b->refs->v.n);
-    struct transport_def *defs = arena_new_array(&r->arena, struct transport_def, b->transports->v.n);
+    struct transport_def *defs =
+        arena_new_array(&r->arena, struct transport_def, b->transports->v.n);
     if (b->refs->v.n) {
         memcpy(refs, b->refs->v.p, b->refs->v.n * sizeof(*refs));
     }
@@ -202,29 +212,39 @@ static void keep_lists(struct resource *r, const struct config_build *b) {
 #define WARNINGS_REMEMBERED_MAX 4096u
 
 /* Each warning is logged once, and all are counted: settings without effect, unknown fields. */
-static void tell_warnings(struct config *c, const struct resource *r, bool is_static, const struct diag *d) {
+static void tell_warnings(struct config *c, const struct resource *r, bool is_static,
+                          const struct diag *d) {
     for (const struct diag_warning *w = d->warning_list_; w; w = w->next) {
         bool is_unknown = sv_contains(w->text, SV("unknown field"));
         if (is_unknown && c->server_stats) {
-            stats_inc(c->server_stats, is_static ? SERVER_static_unknown_fields : SERVER_dynamic_unknown_fields);
+            stats_inc(c->server_stats,
+                      is_static ? SERVER_static_unknown_fields : SERVER_dynamic_unknown_fields);
         }
         if (map_get(&c->told, w->text) || map_count(&c->told) >= WARNINGS_REMEMBERED_MAX) {
             continue;
         }
         sv kept = sv_from(sv_dup(w->text), w->text.n);
         map_put(&c->told, kept, c);
-        log_warn(LOG_config, "%s '%.*s': %.*s", resource_types[r->type].short_name, SV_ARG(r->name), SV_ARG(kept));
+        log_warn(LOG_config, "%s '%.*s': %.*s", resource_types[r->type].short_name, SV_ARG(r->name),
+                 SV_ARG(kept));
     }
 }
 
-struct resource *resource_compile(struct config *c, enum resource_type t, sv name, sv version, sv wire, bool is_static,
-                                  const struct resource *prev, struct diag *d) {
+struct resource *resource_compile(struct config *c, enum resource_type t, sv name, sv version,
+                                  sv wire, bool is_static, const struct resource *prev,
+                                  struct diag *d) {
     struct resource *r = resource_new(t, name, version, wire);
     struct ref_list refs = {0};
     struct transport_list transports = {0};
-    struct config_build build = {.config = c, .resource = r, .refs = &refs, .transports = &transports};
-    struct compile_ctx ctx = {.arena = &r->arena, .diag = d, .registry = c->registry, .stats = c->stats, .build = &build,
-                              .is_static = is_static, .owner = r->name};
+    struct config_build build = {
+        .config = c, .resource = r, .refs = &refs, .transports = &transports};
+    struct compile_ctx ctx = {.arena = &r->arena,
+                              .diag = d,
+                              .registry = c->registry,
+                              .stats = c->stats,
+                              .build = &build,
+                              .is_static = is_static,
+                              .owner = r->name};
     bool ok = t == RES_ROUTE ? compile_route(&ctx, r, prev) : compile_message(&ctx, r);
     keep_lists(r, &build);
     vec_fini(&refs.v);
@@ -241,11 +261,13 @@ struct resource *resource_compile(struct config *c, enum resource_type t, sv nam
 
 static struct map sources = MAP_INIT; /* config thread; lives as long as the process */
 
-static struct config_source *source_of(const Core__ConfigSource *m, struct arena *a, struct diag *d) {
+static struct config_source *source_of(const Core__ConfigSource *m, struct arena *a,
+                                       struct diag *d) {
     struct config_source *s = xnew(struct config_source);
     switch (m->config_source_specifier_case) {
     case CORE__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_ADS:
-    case CORE__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_SELF: /* the same server as the resource came from: our ADS */
+    /* the same server as the resource came from: our ADS */
+    case CORE__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_SELF:
         s->kind = SOURCE_ADS;
         return s;
     case CORE__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_API_CONFIG_SOURCE:

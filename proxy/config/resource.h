@@ -1,22 +1,24 @@
-/* Resource types of xDS, and a compiled resource: wire bytes plus what they were compiled to, immutable, shared by snapshots.
- * Threads: made on the config thread; read anywhere. Spec: service.discovery.v3, the type URLs below. */
+/* Resource types of xDS, and a compiled resource: wire bytes plus what they were compiled to,
+ * immutable, shared by snapshots.
+ * Threads: made on the config thread; read anywhere. Spec: service.discovery.v3, the type URLs
+ * below. */
 #ifndef SLUICE_CONFIG_RESOURCE_H
 #define SLUICE_CONFIG_RESOURCE_H
 
 #include "proxy/api/compile.h"
 #include "proxy/base/shared.h"
 
-/* id, short name (stats, logs), full proto name, "a response without a resource deletes it" (SotW state of the world).
- * In the order in which updates are applied and subscriptions are sent. */
-#define RESOURCE_TYPES(X)                                                                        \
-    X(CLUSTER, "cds", "envoy.config.cluster.v3.Cluster", true)                                   \
-    X(ENDPOINTS, "eds", "envoy.config.endpoint.v3.ClusterLoadAssignment", false)                 \
-    X(SECRET, "sds", "envoy.extensions.transport_sockets.tls.v3.Secret", false)                  \
-    X(LISTENER, "lds", "envoy.config.listener.v3.Listener", true)                                \
-    X(SCOPED_ROUTE, "srds", "envoy.config.route.v3.ScopedRouteConfiguration", true)              \
-    X(ROUTE, "rds", "envoy.config.route.v3.RouteConfiguration", false)                           \
-    X(VIRTUAL_HOST, "vhds", "envoy.config.route.v3.VirtualHost", false)                          \
-    X(EXTENSION, "ecds", "envoy.config.core.v3.TypedExtensionConfig", false)                     \
+/* id, short name (stats, logs), full proto name, "a response without a resource deletes it" (SotW
+ * state of the world). In the order in which updates are applied and subscriptions are sent. */
+#define RESOURCE_TYPES(X)                                                           \
+    X(CLUSTER, "cds", "envoy.config.cluster.v3.Cluster", true)                      \
+    X(ENDPOINTS, "eds", "envoy.config.endpoint.v3.ClusterLoadAssignment", false)    \
+    X(SECRET, "sds", "envoy.extensions.transport_sockets.tls.v3.Secret", false)     \
+    X(LISTENER, "lds", "envoy.config.listener.v3.Listener", true)                   \
+    X(SCOPED_ROUTE, "srds", "envoy.config.route.v3.ScopedRouteConfiguration", true) \
+    X(ROUTE, "rds", "envoy.config.route.v3.RouteConfiguration", false)              \
+    X(VIRTUAL_HOST, "vhds", "envoy.config.route.v3.VirtualHost", false)             \
+    X(EXTENSION, "ecds", "envoy.config.core.v3.TypedExtensionConfig", false)        \
     X(RUNTIME, "rtds", "envoy.service.runtime.v3.Runtime", false)
 enum resource_type {
 #define X(id, short_name, proto, is_full) RES_##id,
@@ -42,13 +44,13 @@ struct resource {
     struct shared shared;
     enum resource_type type;
     sv name, version;
-    sv wire;                 /* the message's bytes: what config_dump shows */
-    uint64_t hash[2];        /* XXH3-128 of wire: same bytes, same resource */
-    uint64_t updated_us;     /* wall clock */
-    struct arena arena;      /* owns everything above and below */
+    sv wire;             /* the message's bytes: what config_dump shows */
+    uint64_t hash[2];    /* XXH3-128 of wire: same bytes, same resource */
+    uint64_t updated_us; /* wall clock */
+    struct arena arena;  /* owns everything above and below */
     union {
         struct listener_config *listener;
-        struct route_table *route;      /* one ref */
+        struct route_table *route; /* one ref */
         struct cluster_config *cluster;
         struct cla_config *endpoints;
         struct tls_secret *secret;
@@ -65,15 +67,17 @@ struct resource_ref {
     enum resource_type type;
     sv name;
     const struct config_source *source;
-    slot_t slot;             /* of the name in its table; SLOT_NONE when the type has none */
+    slot_t slot; /* of the name in its table; SLOT_NONE when the type has none */
 };
 
-/* Where resources come from (core.v3.ConfigSource), interned: equal sources are one object for the process's life. */
+/* Where resources come from (core.v3.ConfigSource), interned: equal sources are one object for the
+ * process's life. */
 enum config_source_kind { SOURCE_STATIC, SOURCE_ADS, SOURCE_API, SOURCE_PATH };
 struct config_source {
     enum config_source_kind kind;
-    sv wire;                 /* SOURCE_API: ApiConfigSource bytes; SOURCE_PATH: PathConfigSource bytes */
-    sv path, watched_dir;    /* SOURCE_PATH */
+    /* SOURCE_API: ApiConfigSource bytes; SOURCE_PATH: PathConfigSource bytes */
+    sv wire;
+    sv path, watched_dir;              /* SOURCE_PATH */
     uint32_t initial_fetch_timeout_ms; /* default 15000; 0: wait for ever */
     uint64_t id;
 };

@@ -1,4 +1,5 @@
-/* Snapshots: versions of the slot tables that workers adopt. Threads: made on the config thread, freed by the last holder. */
+/* Snapshots: versions of the slot tables that workers adopt. Threads: made on the config thread,
+ * freed by the last holder. */
 #include "proxy/base/mem.h"
 #include "proxy/config/config.h"
 

@@ -31,7 +31,8 @@ static bool option(struct compile_ctx *ctx, const Core__SocketOption *m, struct 
     return true;
 }
 
-bool socket_options_compile(struct compile_ctx *ctx, void *const *msgs, size_t n, struct sock_opts *out) {
+bool socket_options_compile(struct compile_ctx *ctx, void *const *msgs, size_t n,
+                            struct sock_opts *out) {
     unsigned errors = diag_errors(ctx->diag);
     struct sock_option *v = arena_new_array(ctx->arena, struct sock_option, n);
     for (size_t i = 0; i < n; i++) {

@@ -7,7 +7,8 @@
 #include "proxy/net/sock.h"
 
 /* msgs: n pointers to core.v3.SocketOption. */
-bool socket_options_compile(struct compile_ctx *ctx, void *const *msgs, size_t n, struct sock_opts *out);
+bool socket_options_compile(struct compile_ctx *ctx, void *const *msgs, size_t n,
+                            struct sock_opts *out);
 /* msg: core.v3.TcpKeepalive; NULL: off. Unset members take the kernel's default. */
 void tcp_keepalive_compile(const void *msg, struct sock_opts *out);
 

@@ -21,7 +21,8 @@ static void on_free(struct shared *sh) {
     xfree(s);
 }
 
-static bool bind_address(struct listener_sockets *s, const struct listener_config *c, unsigned a, struct diag *d) {
+static bool bind_address(struct listener_sockets *s, const struct listener_config *c, unsigned a,
+                         struct diag *d) {
     struct addr want = c->addresses[a].addr;
     struct sock_opts opts = c->addresses[a].opts;
     opts.reuse_port = c->reuse_port && want.family != AF_UNIX;
@@ -43,7 +44,8 @@ static bool bind_address(struct listener_sockets *s, const struct listener_confi
     return true;
 }
 
-struct listener_sockets *listener_sockets_new(const struct listener_config *c, unsigned workers, struct diag *d) {
+struct listener_sockets *listener_sockets_new(const struct listener_config *c, unsigned workers,
+                                              struct diag *d) {
     struct listener_sockets *s = xnew(struct listener_sockets);
     shared_init(&s->shared, on_free);
     s->addresses_n = c->addresses_n;

@@ -1,7 +1,9 @@
 /* The event loop of a thread: an epoll set of its own with a libuv loop inside it.
- * Threads: the loop's own, except loop_post, loop_call and loop_stop. Spec: ARCHITECTURE.md, threads.
- * Why not uv_poll: it needs five system calls to begin watching a fd, two for each change, and 160 bytes; a watch here
- * needs one, one and 48. libuv still runs signals, file watching and other handles: its backend fd is a member of our set.
+ * Threads: the loop's own, except loop_post, loop_call and loop_stop. Spec: ARCHITECTURE.md,
+ * threads.
+ * Why not uv_poll: it needs five system calls to begin watching a fd, two for each change, and 160
+ * bytes; a watch here needs one, one and 48. libuv still runs signals, file watching and other
+ * handles: its backend fd is a member of our set.
  * Not here: timers (timer.c), sockets (net/). */
 #include "proxy/event/loop.h"
 
@@ -161,7 +163,8 @@ static void want_attention(struct io *io) {
     }
 }
 
-/* Let the kernel watch exactly what is wanted. Nothing at all: out of the set, for it reports hang-ups unasked. */
+/* Let the kernel watch exactly what is wanted. Nothing at all: out of the set, for it reports
+ * hang-ups unasked. */
 static void sync_watch(struct io *io) {
     uint8_t want = io->want_;
     int op = EPOLL_CTL_MOD;
@@ -195,7 +198,8 @@ void io_want(struct io *io, int events) {
     }
     io->want_ = (uint8_t)events;
     bool is_more = (io->want_ & ~io->armed_) != 0;
-    /* An unwanted writability would fire at once, an unwanted readability perhaps never: only that one may wait. */
+    /* An unwanted writability would fire at once, an unwanted readability perhaps never: only that
+     * one may wait. */
     bool is_unwritable = (io->armed_ & ~io->want_ & IO_WRITE) != 0;
     if (is_more || is_unwritable) {
         sync_watch(io);
@@ -293,7 +297,8 @@ static int sleep_ms(struct loop *l) {
 
 static void turn(struct loop *l, bool may_sleep) {
     struct epoll_event events[EVENTS_MAX];
-    /* libuv's timers, closed handles, and handles made since: it adds those to its backend only while it runs. */
+    /* libuv's timers, closed handles, and handles made since: it adds those to its backend only
+     * while it runs. */
     if (uv_loop_alive(&l->uv)) {
         uv_run(&l->uv, UV_RUN_NOWAIT);
     }

@@ -1,5 +1,6 @@
-/* One thread's event loop: readiness watches, a mailbox other threads post to, end-of-batch tasks, deferred frees, a clock,
- * and a libuv loop for what libuv does well. One turn: wait → I/O callbacks → mailbox → uv → timers → tasks → frees.
+/* One thread's event loop: readiness watches, a mailbox other threads post to, end-of-batch tasks,
+ * deferred frees, a clock, and a libuv loop for what libuv does well. One turn: wait → I/O
+ * callbacks → mailbox → uv → timers → tasks → frees.
  * Threads: everything is called on the loop's own thread, except loop_post() and loop_stop(). */
 #ifndef SLUICE_EVENT_LOOP_H
 #define SLUICE_EVENT_LOOP_H
@@ -13,15 +14,16 @@
 struct loop;
 struct timer_wheel;
 
-/* A message posted to another thread's loop; embedded in what it carries. Owned by the loop until `run` is called, then by
- * `run`. */
+/* A message posted to another thread's loop; embedded in what it carries. Owned by the loop until
+ * `run` is called, then by `run`. */
 struct loop_msg {
     struct loop_msg *next_;
     void (*run)(struct loop *l, struct loop_msg *m);
 };
 
-/* A task that runs once, after all I/O callbacks of the current poll batch (write coalescing). May be re-queued by itself:
- * tasks that tasks queue run in the same turn for a few rounds, then in the next one. */
+/* A task that runs once, after all I/O callbacks of the current poll batch (write coalescing). May
+ * be re-queued by itself: tasks that tasks queue run in the same turn for a few rounds, then in the
+ * next one. */
 struct loop_task {
     struct list node_;
     void (*run)(struct loop_task *t);
@@ -58,8 +60,8 @@ struct loop {
 int loop_init(struct loop *l, unsigned thread_index) MUST_USE; /* 0 or UV_E… */
 void loop_run(struct loop *l);                                 /* until loop_stop() */
 void loop_stop(struct loop *l);                                /* any thread */
-/* Run posted messages, tasks and deferred frees that remain, then close the loop. Watches and uv handles of others must be
- * closed before. */
+/* Run posted messages, tasks and deferred frees that remain, then close the loop. Watches and uv
+ * handles of others must be closed before. */
 void loop_fini(struct loop *l);
 /* Run pending events without blocking (tests, shutdown). */
 void loop_run_nowait(struct loop *l);
@@ -72,7 +74,8 @@ void loop_queue_task(struct loop *l, struct loop_task *t); /* idempotent while q
 void loop_cancel_task(struct loop_task *t);
 void loop_defer_free(struct loop *l, struct loop_garbage *g);
 
-/* Monotonic time of the current batch, microseconds / milliseconds; refreshed once after each poll. */
+/* Monotonic time of the current batch, microseconds / milliseconds; refreshed once after each
+ * poll. */
 static inline uint64_t loop_now_us(const struct loop *l) { return l->now_us_; }
 static inline uint64_t loop_now_ms(const struct loop *l) { return l->now_us_ / 1000; }
 /* Wall clock (Unix epoch, microseconds) that belongs to a monotonic time. */
@@ -97,18 +100,23 @@ struct io {
     int error_;    /* UV_E… to report: the kernel refused the watch */
     uint8_t want_; /* IO_* asked for */
     uint8_t
-        armed_; /* IO_* the kernel watches: a superset of want_ between events, so that pausing costs nothing */
+        /* IO_* the kernel watches: a superset of want_ between events, so that pausing costs
+         * nothing */
+        armed_;
     bool is_open_, is_registered_, is_exclusive_, has_attention_;
 };
 int io_open(struct io *io, struct loop *l, int fd,
             void (*on_ready)(struct io *io, int events, int status)) MUST_USE;
-/* Nobody else holds this fd's file description (no dup, no fork): close(2) alone ends the watch, one system call saved. */
+/* Nobody else holds this fd's file description (no dup, no fork): close(2) alone ends the watch,
+ * one system call saved. */
 static inline void io_set_exclusive(struct io *io) { io->is_exclusive_ = true; }
-/* Change what is watched; rarely a system call when less is. A hang-up or error of the fd counts as whatever is wanted;
- * with nothing wanted it is left for later. `status` < 0 in on_ready: UV_E…, the fd cannot be watched. */
+/* Change what is watched; rarely a system call when less is. A hang-up or error of the fd counts as
+ * whatever is wanted; with nothing wanted it is left for later. `status` < 0 in on_ready: UV_E…,
+ * the fd cannot be watched. */
 void io_want(struct io *io, int events);
-/* Stop watching at once, close(fd) unless it is -1, then on_closed after the callbacks of this turn: free the memory only
- * there. With on_closed NULL the memory may be freed only after the turn (loop_defer_free). */
+/* Stop watching at once, close(fd) unless it is -1, then on_closed after the callbacks of this
+ * turn: free the memory only there. With on_closed NULL the memory may be freed only after the turn
+ * (loop_defer_free). */
 void io_close(struct io *io, int fd, void (*on_closed)(struct io *io));
 
 #endif

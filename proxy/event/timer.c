@@ -1,10 +1,12 @@
-/* Timers on a hierarchical wheel with an occupancy bit per slot: start and cancel are O(1), and the next slot to look at is
- * found by counting zeros. Memory per timer is the timer itself; per wheel about 7 KB.
+/* Timers on a hierarchical wheel with an occupancy bit per slot: start and cancel are O(1), and the
+ * next slot to look at is found by counting zeros. Memory per timer is the timer itself; per wheel
+ * about 7 KB.
  * Threads: the loop's own. Not here: the clock (loop.c, or the test).
- *
- * A timer sits on the level of the highest 6-bit digit in which its due time differs from `now_ms`, in the slot of that
- * digit. So everything on a lower level is due before everything on a higher one, slots of a level are due in order, and
- * the lowest occupied slot of the lowest occupied level bounds the next due time from below. */
+ * 
+ * A timer sits on the level of the highest 6-bit digit in which its due time differs from `now_ms`,
+ * in the slot of that digit. So everything on a lower level is due before everything on a higher
+ * one, slots of a level are due in order, and the lowest occupied slot of the lowest occupied level
+ * bounds the next due time from below. */
 #include "proxy/event/timer.h"
 
 #include "proxy/base/mem.h"
@@ -33,14 +35,16 @@ static void place(struct timer_wheel *w, struct timer *t) {
         return;
     }
     unsigned level = (63u - (unsigned)__builtin_clzll(differs)) / DIGIT_BITS;
-    /* Past the last level only after 139 years of uptime: the top slot is then looked at early and placed again. */
+    /* Past the last level only after 139 years of uptime: the top slot is then looked at early and
+     * placed again. */
     unsigned slot = level < LEVELS ? digit_of(t->due_ms_, level) : SLOTS - 1;
     level = level < LEVELS ? level : LEVELS - 1;
     list_push_back(&w->slots[level][slot], &t->node_);
     w->occupied[level] |= 1ull << slot;
 }
 
-/* Unlink, clearing the slot's bit when it became empty: an only node's neighbours are both the list head. */
+/* Unlink, clearing the slot's bit when it became empty: an only node's neighbours are both the list
+ * head. */
 static void unplace(struct timer_wheel *w, struct timer *t) {
     struct list *head = t->node_.next;
     bool is_only = head == t->node_.prev;

@@ -1,5 +1,7 @@
-/* Millisecond timers on a hierarchical wheel: O(1) start and cancel; the loop sleeps until the next one is due.
- * Threads: the loop's own. A timer never fires early; it fires within about 1 ms after it is due. */
+/* Millisecond timers on a hierarchical wheel: O(1) start and cancel; the loop sleeps until the next
+ * one is due.
+ * Threads: the loop's own. A timer never fires early; it fires within about 1 ms after it is
+ * due. */
 #ifndef SLUICE_EVENT_TIMER_H
 #define SLUICE_EVENT_TIMER_H
 
@@ -29,7 +31,8 @@ struct timer_wheel *timer_wheel_new(struct loop *l);
 void timer_wheel_free(struct timer_wheel *w);
 /* Fire everything due at now_ms; for tests on a fake clock (wheel made with l == NULL). */
 void timer_wheel_advance(struct timer_wheel *w, uint64_t now_ms);
-/* A time before which nothing is due (not always the due time itself); UINT64_MAX: no timer is running. */
+/* A time before which nothing is due (not always the due time itself); UINT64_MAX: no timer is
+ * running. */
 uint64_t timer_wheel_next_ms(const struct timer_wheel *w);
 void timer_init_wheel(struct timer *t, struct timer_wheel *w, void (*fn)(struct timer *t));
 

@@ -1,6 +1,8 @@
-/* One HTTP connection of any version as a set of streams; HTTP/1 (h1.c, llhttp) and HTTP/2 (h2.c, nghttp2) behind one vtable,
- * server and client side. A codec owns no socket: bytes come in by codec_dispatch(), go out through conn_out()/conn_flush_later().
- * Threads: worker-local. Spec: RFC 9112, RFC 9113; Envoy's Http::Connection, StreamEncoder/Decoder. */
+/* One HTTP connection of any version as a set of streams; HTTP/1 (h1.c, llhttp) and HTTP/2 (h2.c,
+ * nghttp2) behind one vtable, server and client side. A codec owns no socket: bytes come in by
+ * codec_dispatch(), go out through conn_out()/conn_flush_later().
+ * Threads: worker-local. Spec: RFC 9112, RFC 9113; Envoy's Http::Connection,
+ * StreamEncoder/Decoder. */
 #ifndef SLUICE_HTTP_CODEC_H
 #define SLUICE_HTTP_CODEC_H
 
@@ -28,8 +30,9 @@ const char *reset_reason_str(
     enum reset_reason r); /* Envoy's words: "connection_termination", "remote_reset", … */
 
 struct codec;
-/* A request/response exchange. Created by the codec; it lives until both directions ended or it was reset, and is freed by
- * the codec after the current callback stack. After on_reset, or after both ends, the user must not touch it. */
+/* A request/response exchange. Created by the codec; it lives until both directions ended or it was
+ * reset, and is freed by the codec after the current callback stack. After on_reset, or after both
+ * ends, the user must not touch it. */
 struct codec_stream {
     struct codec *codec;
     const struct codec_stream_ops *ops; /* the user's callbacks */
@@ -42,8 +45,9 @@ struct codec_stream {
         *response_arena; /* client, for the connection's user: what its on_response_arena returns */
 };
 
-/* Callbacks to the stream's user. `h` belongs to the user's arena (see on_begin). data: the callee drains all it gets
- * (it may move it to its own buffers), limiting its producer with codec_stream_read_disable. */
+/* Callbacks to the stream's user. `h` belongs to the user's arena (see on_begin). data: the callee
+ * drains all it gets (it may move it to its own buffers), limiting its producer with
+ * codec_stream_read_disable. */
 struct codec_stream_ops {
     /* Client side only: interim response 1xx (not 101). */
     void (*on_1xx)(struct codec_stream *s, struct headers *h);
@@ -58,19 +62,22 @@ struct codec_stream_ops {
 
 /* Callbacks to the connection's user. */
 struct codec_ops {
-    /* Server: a new request begins. Set s->ops and s->user and return the arena its headers go to. */
+    /* Server: a new request begins. Set s->ops and s->user and return the arena its headers go
+     * to. */
     struct arena *(*on_begin)(struct codec *c, void *user, struct codec_stream *s);
     /* Client, before response headers or trailers of s are decoded: the arena they go to. */
     struct arena *(*on_response_arena)(struct codec *c, void *user, struct codec_stream *s);
     void (*on_goaway)(struct codec *c, void *user, bool is_graceful, uint32_t last_stream_id);
-    /* Server: a malformed or oversized request was refused before on_headers. The user sends the local reply through `s`
-     * (HTTP/1) — status 400, 431, 426, 501, 408; details in s->error_details — and the connection closes afterwards. */
+    /* Server: a malformed or oversized request was refused before on_headers. The user sends the
+     * local reply through `s` (HTTP/1) — status 400, 431, 426, 501, 408; details in
+     * s->error_details — and the connection closes afterwards. */
     void (*on_bad_request)(struct codec *c, void *user, struct codec_stream *s, unsigned status);
     /* Client: peer's MAX_CONCURRENT_STREAMS became known or changed. */
     void (*on_max_streams)(struct codec *c, void *user, uint32_t max);
-    /* Client: the stream is over (both directions ended, or it was reset by either side): raised exactly once, after the
-     * stream's own last callback, perhaps from inside a call of the user. streams_active does not count it any more; the
-     * stream's memory is still there. The callee frees nothing and opens nothing before the call has returned. May be NULL. */
+    /* Client: the stream is over (both directions ended, or it was reset by either side): raised
+     * exactly once, after the stream's own last callback, perhaps from inside a call of the user.
+     * streams_active does not count it any more; the stream's memory is still there. The callee
+     * frees nothing and opens nothing before the call has returned. May be NULL. */
     void (*on_stream_end)(struct codec *c, void *user, struct codec_stream *s);
 };
 
@@ -96,7 +103,8 @@ struct h2_setting {
     uint32_t value;
 };
 
-/* Compiled from Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions; immutable, shared by all connections. */
+/* Compiled from Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions; immutable, shared
+ * by all connections. */
 struct codec_options {
     uint32_t max_headers_bytes; /* default 60 KiB */
     uint32_t max_headers_count; /* default 100 */
@@ -131,15 +139,16 @@ struct codec_options {
         uint32_t keepalive_interval_ms, keepalive_timeout_ms; /* 0: off */
         uint32_t keepalive_jitter_pct, keepalive_idle_ms;
         uint32_t
-            flush_timeout_ms; /* a finished response stuck behind the peer's window; 0: off; default 5 min */
+            /* a finished response stuck behind the peer's window; 0: off; default 5 min */
+            flush_timeout_ms;
         const struct h2_setting *settings; /* custom_settings_parameters */
         unsigned settings_n;
     } h2;
 };
 void codec_options_defaults(struct codec_options *o);
 
-/* Codec-level counters, resolved once per connection; one group per side: "http1." / "http2." under listener's http prefix
- * or cluster. Any may be NULL. */
+/* Codec-level counters, resolved once per connection; one group per side: "http1." / "http2." under
+ * listener's http prefix or cluster. Any may be NULL. */
 struct stats_shard;
 struct codec_stats {
     struct stats_shard *h1; /* enum H1_* of http/codec_stats.h */
@@ -159,9 +168,11 @@ struct codec {
     uint32_t streams_active;
 };
 struct codec_vtable {
-    /* Consume from `in`. A negative result is a connection error: its detail is codec_error(); the user closes after flush. */
+    /* Consume from `in`. A negative result is a connection error: its detail is codec_error(); the
+     * user closes after flush. */
     int (*dispatch)(struct codec *c, struct buf *in);
-    /* The peer half-closed or the connection closed: finish bodies delimited by close, reset the rest with `why`. */
+    /* The peer half-closed or the connection closed: finish bodies delimited by close, reset the
+     * rest with `why`. */
     void (*on_conn_end)(struct codec *c, enum reset_reason why);
     struct codec_stream *(*open)(struct codec *c, const struct codec_stream_ops *ops,
                                  void *user); /* client; NULL: can't */
@@ -196,7 +207,8 @@ struct codec *h2_client_new(struct conn *c, const struct codec_options *o,
 /* AUTO by preface: CODEC_AUTO while the bytes decide nothing yet. */
 enum codec_kind codec_detect(sv first_bytes);
 
-/* HTTP/1 only: the response to an Upgrade or CONNECT was 101/2xx: bytes flow raw through on_data/send_data from here. */
+/* HTTP/1 only: the response to an Upgrade or CONNECT was 101/2xx: bytes flow raw through
+ * on_data/send_data from here. */
 void h1_stream_upgraded(struct codec_stream *s);
 /* HTTP/1 server: mark that the response must carry Connection: close (drain, limits). */
 void h1_server_close_after(struct codec *c);

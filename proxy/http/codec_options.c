@@ -1,6 +1,7 @@
 /* HTTP protocol options → struct codec_options.
- * Threads: config thread. Spec: core.v3.Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions.
- * Field ranges are checked by the validate rules before; here is what they cannot say. */
+ * Threads: config thread. Spec: core.v3.Http1ProtocolOptions, Http2ProtocolOptions,
+ * HttpProtocolOptions. Field ranges are checked by the validate rules before; here is what they
+ * cannot say. */
 #include "proxy/http/codec_options.h"
 
 #include "proxy/base/regex.h"
@@ -198,7 +199,8 @@ bool codec_options_http2(struct compile_ctx *ctx, const Core__Http2ProtocolOptio
     set_u32(m->max_inbound_window_update_frames_per_data_frame_sent,
             &o->h2.max_inbound_window_update_frames_per_data_frame_sent);
     o->h2.allow_connect = m->allow_connect;
-    if (m->allow_metadata) { /* METADATA frames are ignored as unknown: nothing depends on them but filters that read them */
+    /* METADATA frames are ignored as unknown: nothing depends on them but filters that read them */
+    if (m->allow_metadata) {
         compile_unhonoured(ctx, "allow_metadata");
     }
     o->h2.override_stream_error_on_invalid_http_message =

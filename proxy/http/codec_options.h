@@ -1,5 +1,7 @@
-/* Compiles the HTTP protocol option messages into struct codec_options. Call codec_options_defaults() first.
- * Spec: core.v3.Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions. Threads: config thread. */
+/* Compiles the HTTP protocol option messages into struct codec_options. Call
+ * codec_options_defaults() first.
+ * Spec: core.v3.Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions. Threads: config
+ * thread. */
 #ifndef SLUICE_HTTP_CODEC_OPTIONS_H
 #define SLUICE_HTTP_CODEC_OPTIONS_H
 
@@ -12,7 +14,8 @@ bool codec_options_http1(struct compile_ctx *ctx, const Core__Http1ProtocolOptio
                          struct codec_options *o);
 bool codec_options_http2(struct compile_ctx *ctx, const Core__Http2ProtocolOptions *m,
                          struct codec_options *o);
-/* Header limits and underscores only: timeouts and request counts belong to the connection manager and the pools. */
+/* Header limits and underscores only: timeouts and request counts belong to the connection manager
+ * and the pools. */
 bool codec_options_common(struct compile_ctx *ctx, const Core__HttpProtocolOptions *m,
                           struct codec_options *o);
 

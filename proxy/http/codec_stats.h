@@ -1,6 +1,7 @@
-/* Counters of the codecs, groups "http1." and "http2." below http.<stat_prefix>. or cluster.<name>.;
- * Envoy's names. Some count what only other codecs of Envoy do (oghttp2_*, metadata_*) or what cannot
- * happen here (http1.response_flood: requests wait while answers do): they are shown and stay 0. */
+/* Counters of the codecs, groups "http1." and "http2." below http.<stat_prefix>. or
+ * cluster.<name>.; Envoy's names. Some count what only other codecs of Envoy do (oghttp2_*,
+ * metadata_*) or what cannot happen here (http1.response_flood: requests wait while answers do):
+ * they are shown and stay 0. */
 #ifndef SLUICE_HTTP_CODEC_STATS_H
 #define SLUICE_HTTP_CODEC_STATS_H
 

@@ -1,7 +1,9 @@
-/* HTTP/1 connection, both sides: the receiving state machine, bodies, the end of an exchange, flow control.
+/* HTTP/1 connection, both sides: the receiving state machine, bodies, the end of an exchange, flow
+ * control.
  * Threads: worker-local. Spec: RFC 9112 §6-9.
- * Invariants: one exchange at a time; a state is set before the user is told, because callbacks may end the exchange,
- * reset it or free the codec; after each callback the loop looks at the state anew.
+ * Invariants: one exchange at a time; a state is set before the user is told, because callbacks may
+ * end the exchange, reset it or free the codec; after each callback the loop looks at the state
+ * anew.
  * Not here: heads (h1_head.c, h1_server.c, h1_client.c), what we send (h1_encode.c). */
 #include "proxy/http/h1.h"
 
@@ -308,7 +310,8 @@ static void skip_empty_lines(struct h1 *h1) {
     }
 }
 
-/* Refusals of the first line name what is wrong with the method before what is wrong with its bytes. */
+/* Refusals of the first line name what is wrong with the method before what is wrong with its
+ * bytes. */
 static enum h1_scan_result first_line_verdict(struct h1 *h1, enum h1_scan_result r) {
     if (r != H1_SCAN_BAD_CHAR || h1->scan.lines || !h1->codec.is_server) {
         return r;
@@ -403,7 +406,8 @@ static bool step(struct h1 *h1) {
     return false;
 }
 
-/* Bytes that may not be read yet wait in the connection, which stops reading: bounded by one read. */
+/* Bytes that may not be read yet wait in the connection, which stops reading: bounded by one
+ * read. */
 static void hold_back(struct h1 *h1) {
     bool waits = h1->rx == H1_RX_DONE || h1->rx == H1_RX_UPGRADE ||
                  (h1->rx == H1_RX_HEAD && h1->codec.is_server && !h1->has_stream &&

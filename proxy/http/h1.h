@@ -1,8 +1,10 @@
 /* HTTP/1 codec, shared by its .c files only: connection state, the parser of heads, the encoder.
- * One exchange at a time: the stream is embedded and re-used; pipelined bytes wait in the connection.
- * Why the parser is our own: a head is copied and validated in one go with Envoy's distinct answers, and what Debian's
- * llhttp 8.1 lets through (a chunk size ended by CR and any byte, a header ended by a bare CR) is what smuggling is made
- * of. The tests hold both against each other: whatever we accept, llhttp must read the same way. */
+ * One exchange at a time: the stream is embedded and re-used; pipelined bytes wait in the
+ * connection.
+ * Why the parser is our own: a head is copied and validated in one go with Envoy's distinct
+ * answers, and what Debian's llhttp 8.1 lets through (a chunk size ended by CR and any byte, a
+ * header ended by a bare CR) is what smuggling is made of. The tests hold both against each other:
+ * whatever we accept, llhttp must read the same way. */
 #ifndef SLUICE_HTTP_H1_H
 #define SLUICE_HTTP_H1_H
 
@@ -49,7 +51,8 @@ struct h1_scan {
     bool is_cr;     /* the last byte was CR */
 };
 enum h1_scan_result { H1_SCAN_MORE, H1_SCAN_END, H1_SCAN_BAD_CHAR, H1_SCAN_BAD_LINE };
-/* Look on from scan->pos; END: the block is bytes [0, pos), its last line being empty. Only CRLF ends a line. */
+/* Look on from scan->pos; END: the block is bytes [0, pos), its last line being empty. Only CRLF
+ * ends a line. */
 enum h1_scan_result h1_scan(struct h1_scan *scan, const struct buf *in);
 
 /* What a head says about its message beside the header list. */
@@ -95,14 +98,17 @@ static inline struct h1 *h1_of_stream(const struct codec_stream *s) {
 static inline const struct h1 *h1_const(const struct codec *c) { return (const struct h1 *)c; }
 
 /* --- h1_head.c --- */
-/* Copy the block of n bytes at the front of `in` into the arena (it stays mutable, NUL-terminated). */
+/* Copy the block of n bytes at the front of `in` into the arena (it stays mutable,
+ * NUL-terminated). */
 char *h1_copy_block(struct buf *in, size_t n, struct arena *a);
 bool h1_method_ok(const struct h1 *h1, sv method);
-/* Request line at *p: adds :method, :path, :authority, :scheme (absolute form) and moves *p behind it. */
+/* Request line at *p: adds :method, :path, :authority, :scheme (absolute form) and moves *p behind
+ * it. */
 struct h1_fault h1_parse_request_line(struct h1 *h1, char **p, const char *end, struct headers *h);
 /* Status line; :status is added. */
 struct h1_fault h1_parse_status_line(struct h1 *h1, char **p, const char *end, struct headers *h);
-/* Header lines from p to the empty line. With f NULL they are trailers: framing and routing fields are left out. */
+/* Header lines from p to the empty line. With f NULL they are trailers: framing and routing fields
+ * are left out. */
 struct h1_fault h1_parse_fields(struct h1 *h1, char *p, const char *end, struct headers *h,
                                 struct h1_framing *f);
 /* Drop what Connection nominates as hop-by-hop; false: it nominates what it must not. */
@@ -135,7 +141,8 @@ bool h1_server_begin(struct h1 *h1);
 bool h1_client_begin(struct h1 *h1);
 /* Choose the body state from the framing. */
 void h1_set_body(struct h1 *h1, const struct h1_framing *f);
-/* Has the received message come to its end? Sets the state that follows; call before telling the user. */
+/* Has the received message come to its end? Sets the state that follows; call before telling the
+ * user. */
 void h1_rx_end(struct h1 *h1);
 void h1_tx_end(struct h1 *h1);
 /* If both directions ended, close the exchange. */
@@ -144,7 +151,8 @@ void h1_stop(struct h1 *h1, const char *error); /* dead from here; error may be 
 /* The exchange failed: stop, tell its user. */
 void h1_abort(struct h1 *h1, enum reset_reason why, const char *error);
 void h1_hold(struct h1 *h1, bool hold);
-/* Around callbacks that may free the codec: it goes with the last h1_leave(), which then says false. */
+/* Around callbacks that may free the codec: it goes with the last h1_leave(), which then says
+ * false. */
 static inline void h1_enter(struct h1 *h1) { h1->depth++; }
 bool h1_leave(struct h1 *h1);
 int h1_dispatch(struct codec *c, struct buf *in);

@@ -8,7 +8,8 @@
 struct h1_client {
     struct h1 h1; /* must be first */
     struct buf
-        held; /* bytes of a tunnel before the upgrade is accepted: never sent as if they were a request */
+        /* bytes of a tunnel before the upgrade is accepted: never sent as if they were a request */
+        held;
     bool is_above_high;
 };
 

@@ -1,6 +1,8 @@
-/* HTTP/1 encoder: heads in one reservation of the connection's buffer, bodies moved, chunk framing around them.
- * Threads: worker-local. Spec: RFC 9112 §3, §4, §7.1. Framing headers are ours alone: transfer-encoding of the header list
- * is never written, and no byte that could end a line leaves inside a value.
+/* HTTP/1 encoder: heads in one reservation of the connection's buffer, bodies moved, chunk framing
+ * around them.
+ * Threads: worker-local. Spec: RFC 9112 §3, §4, §7.1. Framing headers are ours alone:
+ * transfer-encoding of the header list is never written, and no byte that could end a line leaves
+ * inside a value.
  * Not here: which coding a message gets (h1_server.c, h1_client.c). */
 #include "proxy/http/h1.h"
 
@@ -305,7 +307,8 @@ static void encode_chunk(struct buf *out, struct buf *data, bool end_stream) {
     }
 }
 
-/* No more bytes than were announced; fewer make the message incomplete, which only a close can tell. */
+/* No more bytes than were announced; fewer make the message incomplete, which only a close can
+ * tell. */
 static void encode_counted(struct h1 *h1, struct buf *out, struct buf *data, bool end_stream) {
     if (buf_len(data) > h1->tx_left) {
         h1->close_after = true;

@@ -1,6 +1,7 @@
-/* HTTP/1 heads: finding the end of a header block, request and status lines, header fields, message framing.
- * Threads: worker-local. Spec: RFC 9112 §2-6. Stricter than Envoy where Envoy is lenient: only CRLF ends a line, single
- * spaces part the request line, no folding in requests, one Host.
+/* HTTP/1 heads: finding the end of a header block, request and status lines, header fields, message
+ * framing.
+ * Threads: worker-local. Spec: RFC 9112 §2-6. Stricter than Envoy where Envoy is lenient: only CRLF
+ * ends a line, single spaces part the request line, no folding in requests, one Host.
  * Not here: bodies (h1.c), what a refusal does (h1_server.c, h1_client.c). */
 #include "proxy/http/h1.h"
 
@@ -351,7 +352,8 @@ static struct h1_fault note_field(const struct h1 *h1, enum header_id id, sv val
     }
 }
 
-/* RFC 9112 §5.2: a folded response field is joined by spaces, a folded request is refused. Returns the field's end. */
+/* RFC 9112 §5.2: a folded response field is joined by spaces, a folded request is refused. Returns
+ * the field's end. */
 static const char *unfold(char *p, const char *eol, const char *end) {
     while (eol + 2 < end && (eol[2] == ' ' || eol[2] == '\t')) {
         char *cr = p + (eol - p);
@@ -376,7 +378,8 @@ static struct h1_fault check_underscore(const struct h1 *h1, sv name, bool *keep
     return BAD_REQUEST("unexpected_underscore");
 }
 
-/* A name as received, kept in front of its copy that becomes lower case: for encoders that preserve the case. */
+/* A name as received, kept in front of its copy that becomes lower case: for encoders that preserve
+ * the case. */
 static char *keep_case(struct headers *h, const char *name, size_t n) {
     char *p = arena_alloc(h->arena, 2 * n + 1);
     memcpy(p, name, n);

@@ -1,5 +1,6 @@
 /* HTTP/1 server side: requests in, responses out.
- * Threads: worker-local. Spec: RFC 9112 §3, §6.3, §9; RFC 9110 §7.8, §9.3.6; refusals as Envoy 1.40 words them.
+ * Threads: worker-local. Spec: RFC 9112 §3, §6.3, §9; RFC 9110 §7.8, §9.3.6; refusals as Envoy 1.40
+ * words them.
  * Not here: the state machine of bodies (h1.c). */
 #include "proxy/http/h1.h"
 

@@ -1,4 +1,5 @@
-/* HTTP/2 connection, both sides: session set-up, dispatch, the send pump, stream lifetimes, GOAWAY, keepalive.
+/* HTTP/2 connection, both sides: session set-up, dispatch, the send pump, stream lifetimes, GOAWAY,
+ * keepalive.
  * Threads: worker-local. Spec: RFC 9113; Envoy's limits and counters.
  * Not here: received frames (h2_recv.c), sent ones (h2_send.c). */
 #include "proxy/http/h2.h"
@@ -182,7 +183,8 @@ static int on_frame_send(nghttp2_session *ng, const nghttp2_frame *f, void *user
     return h2->error && f->hd.type != NGHTTP2_GOAWAY ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
-/* A frame that cannot go out. A request that never left is a refused one: safe to send again elsewhere. */
+/* A frame that cannot go out. A request that never left is a refused one: safe to send again
+ * elsewhere. */
 static int on_frame_not_send(nghttp2_session *ng, const nghttp2_frame *f, int error, void *user) {
     (void)error;
     struct h2 *h2 = CAST(h2, H2_MAGIC, user);

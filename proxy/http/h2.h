@@ -1,7 +1,8 @@
-/* HTTP/2 codec on nghttp2, shared by its .c files only: connection, streams, budgets.
- * nghttp2 owns framing, HPACK, windows and most message rules; here are limits, flow-control hand-over and lifetimes.
- * A stream object lives until nghttp2 closed the stream and the callback stack unwound; the user is told nothing once both
- * of his ends are over or he was told of a reset (is_detached). */
+/* HTTP/2 codec on nghttp2, shared by its .c files only: connection, streams, budgets. nghttp2 owns
+ * framing, HPACK, windows and most message rules; here are limits, flow-control hand-over and
+ * lifetimes. A stream object lives until nghttp2 closed the stream and the callback stack unwound;
+ * the user is told nothing once both of his ends are over or he was told of a reset
+ * (is_detached). */
 #ifndef SLUICE_HTTP_H2_H
 #define SLUICE_HTTP_H2_H
 
@@ -48,7 +49,8 @@ struct h2_stream {
     struct loop_garbage garbage;
 };
 
-/* Frames handed to the connection and not sent yet, told from byte positions with two marks: at most twice the truth. */
+/* Frames handed to the connection and not sent yet, told from byte positions with two marks: at
+ * most twice the truth. */
 struct h2_outbound {
     uint64_t appended;                  /* bytes ever */
     uint64_t mark_bytes;                /* position of the newer mark */

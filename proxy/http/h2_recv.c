@@ -1,7 +1,9 @@
 /* HTTP/2: received frames. Header blocks with their limits, bodies, floods, GOAWAY, SETTINGS.
- * Threads: worker-local. Spec: RFC 9113 §6-8; details and counters as Envoy's nghttp2 codec has them.
- * Every decoded field counts against the limits, also those that are dropped or merged afterwards.
- * Not here: what nghttp2 checks by itself (frame syntax, stream states, pseudo headers, content-length). */
+ * Threads: worker-local. Spec: RFC 9113 §6-8; details and counters as Envoy's nghttp2 codec has
+ * them. Every decoded field counts against the limits, also those that are dropped or merged
+ * afterwards.
+ * Not here: what nghttp2 checks by itself (frame syntax, stream states, pseudo headers,
+ * content-length). */
 #include "proxy/http/h2.h"
 
 #include "proxy/base/mem.h"
@@ -30,7 +32,8 @@ static void check_empty(struct h2 *h2, const nghttp2_frame_hd *hd) {
     }
 }
 
-/* A stream that ends gives its share back (see count_out in h2.c): the budget follows the streams that are open. */
+/* A stream that ends gives its share back (see count_out in h2.c): the budget follows the streams
+ * that are open. */
 static void check_priority(struct h2 *h2) {
     uint64_t max = (uint64_t)h2->codec.opt->h2.max_inbound_priority_frames_per_stream *
                    (1 + (uint64_t)h2->codec.streams_active);
@@ -112,7 +115,8 @@ int h2_on_begin_headers(nghttp2_session *ng, const nghttp2_frame *f, void *user)
     return verdict(h2);
 }
 
-/* Refused as too large: nghttp2 resets the stream with INTERNAL_ERROR and skips the rest of the block. */
+/* Refused as too large: nghttp2 resets the stream with INTERNAL_ERROR and skips the rest of the
+ * block. */
 static int overflow(struct h2 *h2, struct h2_stream *s, unsigned stat, const char *details) {
     h2_count(h2, stat);
     s->base.error_details = details;
@@ -121,7 +125,8 @@ static int overflow(struct h2 *h2, struct h2_stream *s, unsigned stat, const cha
     return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
-/* A message that RFC 9113 §8.1.1 calls malformed: by default it ends the connection, as in Envoy. */
+/* A message that RFC 9113 §8.1.1 calls malformed: by default it ends the connection, as in
+ * Envoy. */
 static int malformed(struct h2 *h2, struct h2_stream *s, const char *details) {
     h2_count(h2, H2_rx_messaging_error);
     if (s) {
@@ -272,7 +277,8 @@ static void on_request(struct h2 *h2, struct h2_stream *s, bool end_stream) {
     s->base.ops->on_headers(&s->base, h, end_stream);
 }
 
-/* The upgrade that was sent as extended CONNECT was accepted: for the user it is HTTP/1's 101 again. */
+/* The upgrade that was sent as extended CONNECT was accepted: for the user it is HTTP/1's 101
+ * again. */
 static void restore_upgrade(struct h2_stream *s, struct headers *h) {
     if (!s->is_upgrade || headers_status(h) / 100 != 2) {
         return;

@@ -1,4 +1,5 @@
-/* HTTP/2: what we send. Header lists to nghttp2, bodies moved straight into the connection's buffer, watermarks.
+/* HTTP/2: what we send. Header lists to nghttp2, bodies moved straight into the connection's
+ * buffer, watermarks.
  * Threads: worker-local. Spec: RFC 9113 §6.1, §8; RFC 8441 (extended CONNECT).
  * Not here: when frames go out (h2_pump in h2.c). */
 #include "proxy/http/h2.h"
@@ -131,7 +132,8 @@ static nghttp2_data_provider body_of(struct h2_stream *s) {
     return (nghttp2_data_provider){.source.ptr = s, .read_callback = read_body};
 }
 
-/* Short pieces are copied behind the frame head: one piece to write, and no received chunk is pinned. */
+/* Short pieces are copied behind the frame head: one piece to write, and no received chunk is
+ * pinned. */
 static void move_body(struct buf *out, struct buf *from, size_t n) {
     if (n > BUF_COPY_MAX) {
         buf_move_n(out, from, n);

@@ -1,4 +1,5 @@
-/* Header names with an id, one X row each: id, name. Sorted by nothing; header_id_of() builds its table from this list. */
+/* Header names with an id, one X row each: id, name. Sorted by nothing; header_id_of() builds its
+ * table from this list. */
 #ifndef SLUICE_HTTP_HEADER_IDS_H
 #define SLUICE_HTTP_HEADER_IDS_H
 

@@ -1,5 +1,6 @@
 /* Header blocks: known names by hash, validation by table, lookups by id.
- * Threads: a block has one owner; the name table is built once by whoever comes first, then read only.
+ * Threads: a block has one owner; the name table is built once by whoever comes first, then read
+ * only.
  * Spec: RFC 9110 §5.1, §5.5, §5.6.2.
  * Not here: which headers a hop must drop (request/), what a codec refuses (h1_head.c, h2.c). */
 #include "proxy/http/headers.h"

@@ -1,5 +1,6 @@
-/* HTTP header blocks, one array for pseudo and regular headers, in order. Names are lower case; known names carry an id so
- * that lookups compare integers. Bytes are borrowed: the stream's arena (or static memory) must outlive the block.
+/* HTTP header blocks, one array for pseudo and regular headers, in order. Names are lower case;
+ * known names carry an id so that lookups compare integers. Bytes are borrowed: the stream's arena
+ * (or static memory) must outlive the block.
  * Threads: one owner. Spec: RFC 9110 §5, RFC 9113 §8.2-8.3; the id table is http/header_ids.h. */
 #ifndef SLUICE_HTTP_HEADERS_H
 #define SLUICE_HTTP_HEADERS_H
@@ -32,9 +33,11 @@ void headers_init(struct headers *h, struct arena *a);
 /* Id of a lower-case name; HDR_OTHER when unknown. Perfect-hash style, no allocation. */
 enum header_id header_id_of(sv name);
 sv header_name(enum header_id id);
-/* Lower-case `name` in place and find its id in one pass; false when a byte is not a token character (RFC 9110 §5.6.2). */
+/* Lower-case `name` in place and find its id in one pass; false when a byte is not a token
+ * character (RFC 9110 §5.6.2). */
 bool header_name_normalise(char *name, size_t n, enum header_id *id);
-/* Lower-case the leading token characters in place; returns how many there are and the id of that name. */
+/* Lower-case the leading token characters in place; returns how many there are and the id of that
+ * name. */
 size_t header_name_scan(char *p, size_t n, enum header_id *id);
 bool header_name_valid(sv name); /* a non-empty token that is lower case already (HTTP/2) */
 bool header_is_token(sv s);      /* RFC 9110 token of any case: methods, chunk extensions */
@@ -63,7 +66,8 @@ bool headers_append(struct headers *h, enum header_id id, sv value);
 unsigned headers_remove(struct headers *h, enum header_id id); /* all of them; returns the count */
 unsigned headers_remove_name(struct headers *h, sv name);
 unsigned headers_remove_prefix(struct headers *h, sv prefix);
-/* All values joined with "," (Envoy's getAllOfHeaderAsString): a borrow of the only value, or arena memory. p NULL: absent */
+/* All values joined with "," (Envoy's getAllOfHeaderAsString): a borrow of the only value, or arena
+ * memory. p NULL: absent */
 sv headers_joined(const struct headers *h, enum header_id id, sv name, struct arena *a);
 unsigned headers_count(const struct headers *h);                   /* without holes */
 void headers_copy(struct headers *dst, const struct headers *src); /* deep, into dst's arena */

@@ -1,6 +1,7 @@
 /* Request-target handling: normalisation, escaped slashes, queries, authorities.
  * Threads: pure functions; results live in the caller's arena.
- * Spec: RFC 3986 §3, §5.2.4, §6.2; what Envoy's path normalisation answers (tests/unit/test_path.c holds its answers).
+ * Spec: RFC 3986 §3, §5.2.4, §6.2; what Envoy's path normalisation answers (tests/unit/test_path.c
+ * holds its answers).
  * Not here: deciding what a refused path answers (request/conn_headers.c). */
 #include "proxy/http/path.h"
 
@@ -106,7 +107,8 @@ static bool put_next(struct canon *c) {
     return n > 0;
 }
 
-/* RFC 3986 normal form of `path` (which begins with '/') into out, at most 3 times as long. SIZE_MAX: refused. */
+/* RFC 3986 normal form of `path` (which begins with '/') into out, at most 3 times as long.
+ * SIZE_MAX: refused. */
 static size_t canonicalise(sv path, char *out) {
     struct canon c = {path.p, path.p + path.n, out, out};
     while (c.in < c.end) {

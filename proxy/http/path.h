@@ -1,5 +1,7 @@
-/* Request-target handling: path normalisation (RFC 3986 §6), merging of slashes, escaped slashes, query strings, host ports.
- * Spec: HttpConnectionManager.normalize_path, merge_slashes, path_with_escaped_slashes_action, strip_*_host_port. */
+/* Request-target handling: path normalisation (RFC 3986 §6), merging of slashes, escaped slashes,
+ * query strings, host ports.
+ * Spec: HttpConnectionManager.normalize_path, merge_slashes, path_with_escaped_slashes_action,
+ * strip_*_host_port. */
 #ifndef SLUICE_HTTP_PATH_H
 #define SLUICE_HTTP_PATH_H
 

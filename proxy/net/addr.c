@@ -1,5 +1,6 @@
 /* Addresses and CIDR ranges; longest-prefix lookup in a path-compressed binary trie.
- * Threads: values; a trie is built on the config thread and immutable afterwards. Spec: core.v3.Address, CidrRange.
+ * Threads: values; a trie is built on the config thread and immutable afterwards. Spec:
+ * core.v3.Address, CidrRange.
  * Not here: name resolution (upstream/dns.c), sockets (sock.c). */
 #include "proxy/net/addr.h"
 

@@ -14,7 +14,9 @@ struct addr {
     uint32_t scope_id; /* IPv6 link-local */
     uint8_t ip[16];    /* IPv4 in the first four bytes, network order */
     const char *
-        path; /* AF_UNIX: borrowed, lives as long as the config; a leading '@' is the abstract namespace */
+        /* AF_UNIX: borrowed, lives as long as the config; a leading '@' is the abstract
+         * namespace */
+        path;
 };
 
 #define ADDR_STR_MAX 128

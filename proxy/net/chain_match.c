@@ -1,5 +1,6 @@
-/* Building and walking the decision tree of filter chain matching. Every level is a node of the same form: the children
- * for the values that rules name, sorted, and the child of the rules that name none.
+/* Building and walking the decision tree of filter chain matching. Every level is a node of the
+ * same form: the children for the values that rules name, sorted, and the child of the rules that
+ * name none.
  * Threads: as chain_match.h. Spec: listener.v3.FilterChainMatch; Envoy's choice at each level.
  * Not here: the proto message (config/compile_listener.c). */
 #include "proxy/net/chain_match.h"
@@ -86,7 +87,8 @@ static void add_cidrs(struct builder *b, entries *v, const struct cidr *c, unsig
     }
 }
 
-/* "*.example.com" is kept as ".example.com"; names are compared in lower case, as tls_inspector reports them. */
+/* "*.example.com" is kept as ".example.com"; names are compared in lower case, as tls_inspector
+ * reports them. */
 static sv server_key(struct arena *a, sv name) {
     name = sv_starts(name, SV("*.")) ? sv_skip(name, 1) : name;
     char *lower = arena_cstr(a, name);

@@ -1,7 +1,7 @@
-/* Which filter chain a connection gets: an immutable decision tree over the criteria of FilterChainMatch.
- * At each level the most specific criterion that is present decides, and there is no way back afterwards:
- * destination port → destination IP → server name → transport protocol → application protocol → direct source IP →
- * source type → source IP → source port.
+/* Which filter chain a connection gets: an immutable decision tree over the criteria of
+ * FilterChainMatch. At each level the most specific criterion that is present decides, and there is
+ * no way back afterwards: destination port → destination IP → server name → transport protocol →
+ * application protocol → direct source IP → source type → source IP → source port.
  * Threads: built on the config thread, read from any. Spec: listener.v3.FilterChainMatch. */
 #ifndef SLUICE_NET_CHAIN_MATCH_H
 #define SLUICE_NET_CHAIN_MATCH_H
@@ -34,8 +34,9 @@ struct chain_match_rule {
 
 #define CHAIN_NONE UINT32_MAX
 struct chain_match;
-/* Rule i leads to chain i; `default_chain` (or CHAIN_NONE) is for connections that no rule leads anywhere. Lives in the
- * arena. NULL: errors are in d, in Envoy's words without its "error adding listener 'x': ". */
+/* Rule i leads to chain i; `default_chain` (or CHAIN_NONE) is for connections that no rule leads
+ * anywhere. Lives in the arena. NULL: errors are in d, in Envoy's words without its "error adding
+ * listener 'x': ". */
 struct chain_match *chain_match_build(struct arena *a, const struct chain_match_rule *rules,
                                       unsigned n, uint32_t default_chain, struct diag *d);
 /* The chain for an accepted connection, or CHAIN_NONE: no_filter_chain_match. */

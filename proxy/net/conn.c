@@ -1,7 +1,9 @@
-/* A connection: readiness → transport → in_ → on_data, and conn_write → out_ → transport at the end of the batch.
+/* A connection: readiness → transport → in_ → on_data, and conn_write → out_ → transport at the end
+ * of the batch.
  * Threads: worker-local. Spec: Envoy's Network::Connection.
- * Every callback may close the connection; its memory lives until the turn's callbacks are over, so each step looks at
- * `state` after calling out. Not here: filters (filter_chain.c), TLS (tls.c), splice(2) (splice.c). */
+ * Every callback may close the connection; its memory lives until the turn's callbacks are over, so
+ * each step looks at `state` after calling out. Not here: filters (filter_chain.c), TLS (tls.c),
+ * splice(2) (splice.c). */
 #include "proxy/net/conn.h"
 
 #include <errno.h>
@@ -231,8 +233,8 @@ static void check_high(struct conn *c) {
     }
 }
 
-/* The peer takes nothing more. What it sent before (an early answer, say) is still delivered; reading then finds its end
- * and closes. Without a reader the connection closes now. */
+/* The peer takes nothing more. What it sent before (an early answer, say) is still delivered;
+ * reading then finds its end and closes. Without a reader the connection closes now. */
 void conn_saw_write_error(struct conn *c) {
     if (c->state != CONN_OPEN || !wants_read(c)) {
         finish(c, CONN_EVENT_REMOTE_CLOSE);
@@ -521,7 +523,8 @@ static void on_readable(struct conn *c) {
 
 static void on_writable(struct conn *c) {
     c->want_write_ = false;
-    if (c->state == CONN_HANDSHAKE || has_output(c) || !is_raw(c)) { /* TLS may have words of its own left */
+    /* TLS may have words of its own left */
+    if (c->state == CONN_HANDSHAKE || has_output(c) || !is_raw(c)) {
         flush(c);
     }
     if (c->tx_splice_ && c->state == CONN_OPEN && !c->want_write_) {

@@ -1,5 +1,6 @@
-/* A TCP/UNIX connection on a worker: fd, transport socket, write buffer with watermarks, half-close, delayed close.
- * Downstream and upstream alike. Reads go through the worker's shared read chunk: an idle connection holds no buffer.
+/* A TCP/UNIX connection on a worker: fd, transport socket, write buffer with watermarks,
+ * half-close, delayed close. Downstream and upstream alike. Reads go through the worker's shared
+ * read chunk: an idle connection holds no buffer.
  * Threads: worker-local. Spec: Envoy's Network::Connection (life_of_a_request, flow control). */
 #ifndef SLUICE_NET_CONN_H
 #define SLUICE_NET_CONN_H
@@ -25,9 +26,11 @@ enum conn_close_type {
 };
 
 struct conn;
-/* The user's callbacks. Any of them may close the conn; after a close event the conn must not be touched. */
+/* The user's callbacks. Any of them may close the conn; after a close event the conn must not be
+ * touched. */
 struct conn_ops {
-    /* Received bytes; the callee drains what it takes, the rest is kept and offered again with more. */
+    /* Received bytes; the callee drains what it takes, the rest is kept and offered again with
+     * more. */
     void (*on_data)(struct conn *c, void *user, struct buf *data, bool end_stream);
     void (*on_event)(struct conn *c, void *user, enum conn_event e);
     void (*on_write_above_high)(struct conn *c, void *user);     /* may be NULL */
@@ -78,67 +81,80 @@ struct conn {
     struct splice *rx_splice_, *tx_splice_; /* net/splice.c: relays from and to this connection */
     uint32_t buffer_limit_bytes; /* high watermark for writes and read chunk limit; 0: none */
     uint32_t
-        delayed_close_ms; /* bounds FLUSH and FLUSH_DELAY closes; 0: no bound, no waiting for the peer */
+        /* bounds FLUSH and FLUSH_DELAY closes; 0: no bound, no waiting for the peer */
+        delayed_close_ms;
     struct addr remote, local; /* after listener filters: as restored/overridden */
     struct addr direct_remote; /* of the socket itself */
     struct conn_stats stats;
     uint64_t opened_us;
     uint64_t rx_bytes, tx_bytes; /* wire bytes */
     const char *
-        close_reason; /* static text: local close detail (%CONNECTION_TERMINATION_DETAILS%, access logs) */
+        /* static text: local close detail (%CONNECTION_TERMINATION_DETAILS%, access logs) */
+        close_reason;
     struct loop_garbage garbage_;
 };
 
-/* Take over an accepted/connected fd (TCP_NODELAY set as wanted). `transport` is owned from here. Reads start with
- * conn_start(). remote, local and direct_remote are the caller's to fill in: accept already told them. */
+/* Take over an accepted/connected fd (TCP_NODELAY set as wanted). `transport` is owned from here.
+ * Reads start with conn_start(). remote, local and direct_remote are the caller's to fill in:
+ * accept already told them. */
 struct conn *conn_new_accepted(struct loop *l, int fd, struct transport *t,
                                const struct conn_ops *ops, void *user);
-/* Begin a connect; CONNECTED or a close event comes later, never from inside this call. On failure to even begin, returns
- * NULL with *err set (transport is destroyed). The caller arms its own connect timeout. */
+/* Begin a connect; CONNECTED or a close event comes later, never from inside this call. On failure
+ * to even begin, returns NULL with *err set (transport is destroyed). The caller arms its own
+ * connect timeout. */
 struct sock_opts;
 struct conn *conn_connect(struct loop *l, const struct addr *to, const struct addr *source,
                           const struct sock_opts *so, struct transport *t,
                           const struct conn_ops *ops, void *user, int *err);
 void conn_start(struct conn *c);
-/* Close with reason "transport socket timeout was reached" unless the handshake is done in time. After conn_start(). */
+/* Close with reason "transport socket timeout was reached" unless the handshake is done in time.
+ * After conn_start(). */
 void conn_set_transport_timeout(struct conn *c, uint32_t ms);
 /* Bytes already read from the fd by listener filters: delivered before anything else. */
 void conn_unread(struct conn *c, struct buf *data);
 
-/* Queue data (moved from `data`) for sending at the end of this event batch; end_stream half-closes after it. */
+/* Queue data (moved from `data`) for sending at the end of this event batch; end_stream half-closes
+ * after it. */
 void conn_write(struct conn *c, struct buf *data, bool end_stream);
-/* The out buffer itself, to append to directly; then conn_flush_later(). Watermarks are checked there. */
+/* The out buffer itself, to append to directly; then conn_flush_later(). Watermarks are checked
+ * there. */
 static inline struct buf *conn_out(struct conn *c) { return &c->out_; }
 /* Bytes on_data has not taken yet. */
 static inline bool conn_has_unread(const struct conn *c) { return !buf_empty(&c->in_); }
 void conn_flush_later(struct conn *c);
 void conn_flush_now(struct conn *c);
-/* Close. LOCAL_CLOSE is raised synchronously for NO_FLUSH (after one try to send what is pending), ABORT_RESET, and when
- * nothing is to be flushed; else when flushed. FLUSH_DELAY: raised once the peer closed (then it is REMOTE_CLOSE) or
- * delayed_close_ms passed. From the call on no data is delivered. Idempotent, a harder kind overrides. Freed later. */
+/* Close. LOCAL_CLOSE is raised synchronously for NO_FLUSH (after one try to send what is pending),
+ * ABORT_RESET, and when nothing is to be flushed; else when flushed. FLUSH_DELAY: raised once the
+ * peer closed (then it is REMOTE_CLOSE) or delayed_close_ms passed. From the call on no data is
+ * delivered. Idempotent, a harder kind overrides. Freed later. */
 void conn_close(struct conn *c, enum conn_close_type how, const char *reason);
-/* Nestable: reads are off while the count is above zero. Re-enabling delivers buffered bytes in the next loop turn. */
+/* Nestable: reads are off while the count is above zero. Re-enabling delivers buffered bytes in the
+ * next loop turn. */
 void conn_read_disable(struct conn *c, bool disable);
 /* Offer buffered bytes to on_data again, at the end of this batch. */
 void conn_resume(struct conn *c);
 void conn_set_buffer_limit(struct conn *c, uint32_t bytes);
 /* Replace the callbacks (codec detection, CONNECT/upgrade takeover). */
 void conn_set_ops(struct conn *c, const struct conn_ops *ops, void *user);
-/* Cheap check for pooled idle connections: has the peer closed or sent unexpected bytes (MSG_PEEK)? One system call. */
+/* Cheap check for pooled idle connections: has the peer closed or sent unexpected bytes (MSG_PEEK)?
+ * One system call. */
 bool conn_is_stale(struct conn *c);
 static inline bool conn_above_high(const struct conn *c) { return c->above_high_; }
 static inline size_t conn_buffered_out(const struct conn *c) { return buf_len(&c->out_); }
 sv conn_alpn(const struct conn *c);
 const struct ssl_info *conn_ssl(const struct conn *c);
 sv conn_transport_failure(const struct conn *c);
-/* Called by transports. During the handshake the conn calls read() when the fd is readable, write() when it is writable;
- * write() with again = true asks for the latter. ready and failed may come from inside transport calls or from callbacks
- * of the transport's own (asynchronous verification); after _failed the conn is closed (REMOTE_CLOSE). */
+/* Called by transports. During the handshake the conn calls read() when the fd is readable, write()
+ * when it is writable; write() with again = true asks for the latter. ready and failed may come
+ * from inside transport calls or from callbacks of the transport's own (asynchronous verification);
+ * after _failed the conn is closed (REMOTE_CLOSE). */
 void conn_transport_ready(struct conn *c);
 void conn_transport_failed(struct conn *c);
-/* Handshake bytes could not be sent from on_connected() or from read(): call write() when the fd is writable. */
+/* Handshake bytes could not be sent from on_connected() or from read(): call write() when the fd is
+ * writable. */
 void conn_transport_want_write(struct conn *c);
-/* Called by net/splice.c: bring what is watched in line with the flags; the peer's end, reset or unwillingness was met. */
+/* Called by net/splice.c: bring what is watched in line with the flags; the peer's end, reset or
+ * unwillingness was met. */
 void conn_sync_io(struct conn *c);
 void conn_saw_end(struct conn *c);
 void conn_saw_reset(struct conn *c);

@@ -1,5 +1,6 @@
-/* Iteration over the network filters of a connection. Filters see data in order, each either lets it pass (NET_CONTINUE) or
- * holds it in the conn's buffer (NET_STOP); a chain of one filter is called directly.
+/* Iteration over the network filters of a connection. Filters see data in order, each either lets
+ * it pass (NET_CONTINUE) or holds it in the conn's buffer (NET_STOP); a chain of one filter is
+ * called directly.
  * Threads: worker-local. Spec: Envoy's Network::FilterManager, ReadFilter, WriteFilter.
  * Not here: which chain a connection gets (chain_match.c), its bytes (conn.c). */
 #include "proxy/net/filter_chain.h"
@@ -14,7 +15,8 @@ static struct net_chain *chain_of(void *user) { return CAST(net_chain, NET_CHAIN
 
 /* ---- data ---- */
 
-/* Tell filter i of the connection. Returns false when it holds the rest back, or the connection is over. */
+/* Tell filter i of the connection. Returns false when it holds the rest back, or the connection is
+ * over. */
 static bool start_filter(struct net_chain *c, unsigned i) {
     struct network_filter *f = c->filters_[i];
     c->started_ = (uint8_t)(i + 1);

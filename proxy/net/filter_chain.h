@@ -1,5 +1,6 @@
-/* The L4 filters of one downstream connection: instances in one block, driven by the conn's callbacks.
- * Also the connection's facts (conn_info), its stream_info, and its hold on the configuration it began on.
+/* The L4 filters of one downstream connection: instances in one block, driven by the conn's
+ * callbacks. Also the connection's facts (conn_info), its stream_info, and its hold on the
+ * configuration it began on.
  * Threads: worker-local; the config is immutable. Spec: Envoy's Network::FilterManager. */
 #ifndef SLUICE_NET_FILTER_CHAIN_H
 #define SLUICE_NET_FILTER_CHAIN_H
@@ -52,13 +53,13 @@ struct net_chain_owner {
     void (*on_end)(struct net_chain *c, enum conn_event e); /* may be NULL */
     void *owner;
 };
-/* Make the connection of an accepted fd: takes fd and transport, copies what it needs of `info`. Nothing is called before
- * net_chain_start(). */
+/* Make the connection of an accepted fd: takes fd and transport, copies what it needs of `info`.
+ * Nothing is called before net_chain_start(). */
 struct net_chain *net_chain_new(const struct net_chain_owner *o,
                                 const struct net_chain_config *config, struct transport *t, int fd,
                                 const struct accept_info *info);
-/* Tell the filters of the new connection, begin the transport handshake and reading. May end the connection: then on_end
- * has been called, and `c` lives until the turn ends. */
+/* Tell the filters of the new connection, begin the transport handshake and reading. May end the
+ * connection: then on_end has been called, and `c` lives until the turn ends. */
 void net_chain_start(struct net_chain *c);
 /* The listener is draining: each filter is told once. */
 void net_chain_drain(struct net_chain *c);

@@ -1,7 +1,7 @@
-/* Accepting, and listener filters: bytes are peeked, edge-triggered, until every filter has seen enough.
- * A socket whose filters can decide at once never costs memory here.
- * Threads: worker-local. Spec: listener.v3.Listener. Not here: choosing the filter chain (chain_match.c), making the sockets
- * (sock.c), limits' configuration. */
+/* Accepting, and listener filters: bytes are peeked, edge-triggered, until every filter has seen
+ * enough. A socket whose filters can decide at once never costs memory here.
+ * Threads: worker-local. Spec: listener.v3.Listener. Not here: choosing the filter chain
+ * (chain_match.c), making the sockets (sock.c), limits' configuration. */
 #include "proxy/net/listener.h"
 
 #include <errno.h>
@@ -103,7 +103,8 @@ bool listener_predicate_match(const struct listener_predicate *p, const struct a
 
 enum outcome { OUTCOME_DONE, OUTCOME_WAIT, OUTCOME_CLOSE };
 
-/* Bytes at the front of the socket's queue, in the thread's scratch; *end: there will be no more. Negative: errno. */
+/* Bytes at the front of the socket's queue, in the thread's scratch; *end: there will be no more.
+ * Negative: errno. */
 static ssize_t peek(struct inspection *in, size_t max, sv *bytes, bool *end) {
     struct chunk *scratch = transport_peek_chunk();
     ssize_t n;
@@ -387,7 +388,8 @@ static void on_acceptable(struct io *io, int events, int status) {
             break;
         }
     }
-    /* As many tries as connections tend to come: mostly no accept that finds nothing. The event comes again if more do. */
+    /* As many tries as connections tend to come: mostly no accept that finds nothing. The event
+     * comes again if more do. */
     if (a == ACCEPTED_ALL) {
         l->batch = l->batch > 1 ? l->batch / 2 : 1;
     } else if (l->batch < max) {

@@ -1,5 +1,5 @@
-/* A worker's end of a listener: one listening socket (or none), the accept loop, and listener filters on what was accepted
- * until a connection is ready to be given a filter chain.
+/* A worker's end of a listener: one listening socket (or none), the accept loop, and listener
+ * filters on what was accepted until a connection is ready to be given a filter chain.
  * Threads: worker-local; the config is immutable. Spec: listener.v3.Listener, ListenerFilter. */
 #ifndef SLUICE_NET_LISTENER_H
 #define SLUICE_NET_LISTENER_H
@@ -56,28 +56,31 @@ struct listener_sock_config {
 
 struct listener_sock;
 struct listener_sock_ops {
-    /* A connection is ready for its filter chain. The fd is the callee's, info is borrowed for the call (copy what is to
-     * stay). Once that connection is over, the callee calls listener_conn_done(). May close the listener. */
+    /* A connection is ready for its filter chain. The fd is the callee's, info is borrowed for the
+     * call (copy what is to stay). Once that connection is over, the callee calls
+     * listener_conn_done(). May close the listener. */
     void (*on_accepted)(struct listener_sock *l, int fd, struct accept_info *info);
     /* Overload: may another connection be taken? May be NULL (always). */
     bool (*admit)(struct listener_sock *l);
 };
 
-/* fd: a listening socket, taken; -1: bind_to_port is false, only listener_sock_hand() brings connections. `addr` is the bound
- * address, copied (a path is borrowed). `stats` is this worker's shard of listener_stats_group. */
+/* fd: a listening socket, taken; -1: bind_to_port is false, only listener_sock_hand() brings
+ * connections. `addr` is the bound address, copied (a path is borrowed). `stats` is this worker's
+ * shard of listener_stats_group. */
 struct listener_sock *listener_sock_new(struct loop *loop,
                                         const struct listener_sock_config *config, int fd,
                                         const struct addr *addr, struct stats_shard *stats,
                                         const struct listener_sock_ops *ops, void *owner);
-/* Stop, close the socket and the accepted sockets that listener filters still look at. The memory is freed later. */
+/* Stop, close the socket and the accepted sockets that listener filters still look at. The memory
+ * is freed later. */
 void listener_sock_close(struct listener_sock *l);
-/* Take the socket away, open, to give it to another listener_sock of the same address; -1: there is none. What was accepted
- * goes on here. */
+/* Take the socket away, open, to give it to another listener_sock of the same address; -1: there is
+ * none. What was accepted goes on here. */
 int listener_sock_release(struct listener_sock *l);
 /* Stop or resume accepting (drain, overload); nestable. */
 void listener_sock_pause(struct listener_sock *l, bool pause);
-/* A connection another listener accepted, its addresses filled in (use_original_dst): this listener's filters run on it,
- * then on_accepted. The fd is taken. */
+/* A connection another listener accepted, its addresses filled in (use_original_dst): this
+ * listener's filters run on it, then on_accepted. The fd is taken. */
 void listener_sock_hand(struct listener_sock *l, int fd, const struct accept_info *info);
 /* A connection given to on_accepted has ended: its place under the limits is free again. */
 void listener_conn_done(const struct listener_sock_config *config);

@@ -1,5 +1,6 @@
-/* Stats of a listener: "listener.<address>." and "listener.<address>.worker_<n>.".
- * listener.c counts what happens before a filter chain is chosen; the owner of the connections counts the rest. */
+/* Stats of a listener: "listener.<address>." and "listener.<address>.worker_<n>.". listener.c
+ * counts what happens before a filter chain is chosen; the owner of the connections counts the
+ * rest. */
 #ifndef SLUICE_NET_LISTENER_STATS_H
 #define SLUICE_NET_LISTENER_STATS_H
 

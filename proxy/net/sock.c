@@ -1,5 +1,6 @@
 /* Sockets: making, options, accept and connect, original destination.
- * Threads: any. Spec: core.v3.SocketOption, core.v3.TcpKeepalive. Not here: readiness (event/loop.c), buffers (conn.c). */
+ * Threads: any. Spec: core.v3.SocketOption, core.v3.TcpKeepalive. Not here: readiness
+ * (event/loop.c), buffers (conn.c). */
 #include "proxy/net/sock.h"
 
 #include <errno.h>
@@ -166,7 +167,8 @@ static int start_connect(int fd, const struct addr *to, const struct addr *sourc
     struct sockaddr_storage ss;
     int rc = set_common(fd, to->family, o);
     if (!rc && source && source->family == to->family) {
-        /* The port is chosen at connect, when the whole 4-tuple is known: many more connections from one source. */
+        /* The port is chosen at connect, when the whole 4-tuple is known: many more connections
+         * from one source. */
         rc = source->port ? 0 : set_int(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
         rc = rc ? rc : do_bind(fd, source, o);
     }

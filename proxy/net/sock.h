@@ -1,4 +1,5 @@
-/* Sockets: creation, options, reuse-port, original destination. Every function returns 0 or a fd, or a negative UV_E…. */
+/* Sockets: creation, options, reuse-port, original destination. Every function returns 0 or a fd,
+ * or a negative UV_E…. */
 #ifndef SLUICE_NET_SOCK_H
 #define SLUICE_NET_SOCK_H
 
@@ -22,15 +23,17 @@ struct sock_opts {
     int mark;
 };
 
-/* A bound socket, listening unless bind_only. TCP_NODELAY and keepalive are set on it, accepted sockets inherit them.
- * `bound` (may be NULL) becomes the address with the real port. A stale UNIX socket file is replaced. */
+/* A bound socket, listening unless bind_only. TCP_NODELAY and keepalive are set on it, accepted
+ * sockets inherit them. `bound` (may be NULL) becomes the address with the real port. A stale UNIX
+ * socket file is replaced. */
 int sock_listen(const struct addr *a, const struct sock_opts *o, int backlog, bool bind_only,
                 struct addr *bound) MUST_USE;
 /* listen(2) on a socket made with bind_only. */
 int sock_start_listening(int fd, const struct sock_opts *o, int backlog) MUST_USE;
 /* Accept one non-blocking, close-on-exec; -EAGAIN when none. `peer` may be NULL. */
 int sock_accept(int fd, struct addr *peer) MUST_USE;
-/* Start a non-blocking connect from `source` (NULL: any): fd, with *in_progress telling whether to wait for writability. */
+/* Start a non-blocking connect from `source` (NULL: any): fd, with *in_progress telling whether to
+ * wait for writability. */
 int sock_connect(const struct addr *to, const struct addr *source, const struct sock_opts *o,
                  bool *in_progress) MUST_USE;
 int sock_error(int fd); /* SO_ERROR as negative errno, or 0 */

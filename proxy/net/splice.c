@@ -1,4 +1,5 @@
-/* Relaying through a pipe: when to splice, pumping, and handing the pipe's content back to the usual path.
+/* Relaying through a pipe: when to splice, pumping, and handing the pipe's content back to the
+ * usual path.
  * Threads: worker-local, with a cache of pipes per thread. Spec: splice(2).
  * Not here: who relays to whom, and idle timers (tcp_proxy). */
 #include "proxy/net/splice.h"
@@ -232,7 +233,8 @@ static ssize_t pump_in(struct splice *s) {
     return n < 0 ? -errno : n;
 }
 
-/* One move in and out; the pipe is empty before it, and the end of a stream is met only then. Returns whether another one is worth trying. */
+/* One move in and out; the pipe is empty before it, and the end of a stream is met only then.
+ * Returns whether another one is worth trying. */
 static bool move(struct splice *s) {
     struct conn *from = s->from;
     ssize_t n = pump_in(s);

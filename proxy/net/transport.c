@@ -1,5 +1,6 @@
 /* The raw_buffer transport and the thread's shared read chunk.
- * Threads: a transport belongs to its connection's worker; the factory is immutable. Spec: extensions raw_buffer.v3.
+ * Threads: a transport belongs to its connection's worker; the factory is immutable. Spec:
+ * extensions raw_buffer.v3.
  * Not here: TLS (tls.c), splice(2) (splice.c). */
 #include "proxy/net/transport.h"
 

@@ -1,6 +1,7 @@
-/* The connection manager's own header rules: request checks, path and host normalisation, x-forwarded-*, request ids, via,
- * hop-by-hop headers, response headers.
- * Threads: worker-local. Spec: HttpConnectionManager, Envoy's ConnectionManagerUtility and "HTTP header manipulation".
+/* The connection manager's own header rules: request checks, path and host normalisation,
+ * x-forwarded-*, request ids, via, hop-by-hop headers, response headers.
+ * Threads: worker-local. Spec: HttpConnectionManager, Envoy's ConnectionManagerUtility and "HTTP
+ * header manipulation".
  * Not here: x-forwarded-client-cert (request/xfcc.c), routing, syntax (the codecs). */
 #include "proxy/net/filter_chain.h"
 #include "proxy/request/stream.h"
@@ -9,7 +10,8 @@
 /* ---- checks ---- */
 
 static enum header_verdict refuse(struct stream *s, unsigned status, sv details) {
-    s->close_after = s->info.protocol != HTTP_2 && !s->cfg->codec.h1.override_stream_error_on_invalid_http_message;
+    s->close_after = s->info.protocol != HTTP_2 &&
+                     !s->cfg->codec.h1.override_stream_error_on_invalid_http_message;
     stream_local_reply(s, status, SV_NULL, 0, details, NULL, NULL);
     return HEADERS_REPLIED;
 }
@@ -30,7 +32,8 @@ static enum header_verdict normalise_path(struct stream *s) {
         return refuse(s, 400, SV("path_normalization_failed"));
     }
     sv p = path->value;
-    switch (path_normalise(&p, c->normalize_path, c->merge_slashes, c->escaped_slashes, &s->arena)) {
+    switch (
+        path_normalise(&p, c->normalize_path, c->merge_slashes, c->escaped_slashes, &s->arena)) {
     case PATH_OK:
         return HEADERS_OK;
     case PATH_CHANGED:
@@ -57,7 +60,8 @@ static void normalise_host(struct stream *s) {
     uint16_t port;
     sv bare = host_without_port(host);
     bool has_port = host_port(host, &port);
-    bool strip = has_port && (c->strip_any_port || (c->strip_matching_port && port == s->info.cx->local.port));
+    bool strip = has_port &&
+                 (c->strip_any_port || (c->strip_matching_port && port == s->info.cx->local.port));
     sv name = bare;
     if (c->strip_trailing_host_dot && sv_ends(name, SV("."))) {
         name.n--;
@@ -99,7 +103,8 @@ static void note_request_kind(struct stream *s) {
 
 static void answer_expect(struct stream *s) {
     sv expect = headers_get(&s->request, HDR_expect);
-    if (!expect.n || s->cfg->proxy_100_continue || !sv_eq_nocase(expect, SV("100-continue")) || s->info.protocol == HTTP_10) {
+    if (!expect.n || s->cfg->proxy_100_continue || !sv_eq_nocase(expect, SV("100-continue")) ||
+        s->info.protocol == HTTP_10) {
         return;
     }
     struct headers h;
@@ -150,7 +155,8 @@ bool hcm_is_internal_address(const struct hcm_config *c, const struct addr *a) {
     return false;
 }
 
-/* The address `hops` from the right of an x-forwarded-for list; false when it is not an IP literal or not there. */
+/* The address `hops` from the right of an x-forwarded-for list; false when it is not an IP literal
+ * or not there. */
 static bool xff_address(sv list, uint32_t hops, struct addr *out) {
     for (uint32_t i = 0;; i++) {
         size_t comma = sv_rfind(list, ',');
@@ -167,8 +173,9 @@ static bool xff_address(sv list, uint32_t hops, struct addr *out) {
 
 static bool is_single_address(sv xff) { return sv_find(xff, ',') == SIZE_MAX; }
 
-/* The trusted client address by use_remote_address and xff_num_trusted_hops; *single tells whether the request can be
- * internal at all (at most one address in x-forwarded-for before we append ours). */
+/* The trusted client address by use_remote_address and xff_num_trusted_hops; *single tells whether
+ * the request can be internal at all (at most one address in x-forwarded-for before we append
+ * ours). */
 static struct addr client_address(struct stream *s, bool *single) {
     const struct hcm_config *c = s->cfg;
     struct addr remote = s->info.cx->remote, found;
@@ -235,7 +242,9 @@ static void append_xff(struct stream *s) {
     }
 }
 
-static sv downstream_scheme(const struct stream *s) { return conn_ssl(s->hcm->base.conn) ? SV("https") : SV("http"); }
+static sv downstream_scheme(const struct stream *s) {
+    return conn_ssl(s->hcm->base.conn) ? SV("https") : SV("http");
+}
 
 static void set_forwarded(struct stream *s) {
     const struct hcm_config *c = s->cfg;
@@ -247,14 +256,17 @@ static void set_forwarded(struct stream *s) {
         if (!keep) {
             headers_set(h, HDR_x_forwarded_proto, scheme);
         }
-        if (c->append_x_forwarded_port && !(c->xff_trusted_hops > 0 && headers_has(h, HDR_x_forwarded_port))) {
-            headers_set(h, HDR_x_forwarded_port, arena_printf(&s->arena, "%u", s->info.cx->local.port));
+        if (c->append_x_forwarded_port &&
+            !(c->xff_trusted_hops > 0 && headers_has(h, HDR_x_forwarded_port))) {
+            headers_set(h, HDR_x_forwarded_port,
+                        arena_printf(&s->arena, "%u", s->info.cx->local.port));
         }
     } else if (!headers_has(h, HDR_x_forwarded_proto)) {
         headers_add_id(h, HDR_x_forwarded_proto, scheme);
     }
     if (!headers_has(h, HDR_x_forwarded_port) && c->append_x_forwarded_port) {
-        headers_add_id(h, HDR_x_forwarded_port, arena_printf(&s->arena, "%u", s->info.cx->local.port));
+        headers_add_id(h, HDR_x_forwarded_port,
+                       arena_printf(&s->arena, "%u", s->info.cx->local.port));
     }
     if (c->scheme_overwrite.n) {
         headers_set(h, HDR_scheme, c->scheme_overwrite);
@@ -267,14 +279,23 @@ static void set_forwarded(struct stream *s) {
 /* ---- x-envoy-* from outside ---- */
 
 static const enum header_id edge_headers[] = {
-    HDR_x_envoy_decorator_operation, HDR_x_envoy_downstream_service_cluster, HDR_x_envoy_downstream_service_node,
-    HDR_x_envoy_original_path, HDR_x_envoy_original_host};
-static const enum header_id external_headers[] = {
-    HDR_x_envoy_retriable_status_codes, HDR_x_envoy_retriable_header_names, HDR_x_envoy_retry_on, HDR_x_envoy_retry_grpc_on,
-    HDR_x_envoy_max_retries, HDR_x_envoy_upstream_alt_stat_name, HDR_x_envoy_upstream_rq_timeout_ms,
-    HDR_x_envoy_upstream_rq_per_try_timeout_ms, HDR_x_envoy_upstream_rq_timeout_alt_response,
-    HDR_x_envoy_expected_rq_timeout_ms, HDR_x_envoy_force_trace, HDR_x_envoy_ip_tags, HDR_x_envoy_original_url,
-    HDR_x_envoy_hedge_on_per_try_timeout, HDR_x_envoy_upstream_stream_duration_ms};
+    HDR_x_envoy_decorator_operation, HDR_x_envoy_downstream_service_cluster,
+    HDR_x_envoy_downstream_service_node, HDR_x_envoy_original_path, HDR_x_envoy_original_host};
+static const enum header_id external_headers[] = {HDR_x_envoy_retriable_status_codes,
+                                                  HDR_x_envoy_retriable_header_names,
+                                                  HDR_x_envoy_retry_on,
+                                                  HDR_x_envoy_retry_grpc_on,
+                                                  HDR_x_envoy_max_retries,
+                                                  HDR_x_envoy_upstream_alt_stat_name,
+                                                  HDR_x_envoy_upstream_rq_timeout_ms,
+                                                  HDR_x_envoy_upstream_rq_per_try_timeout_ms,
+                                                  HDR_x_envoy_upstream_rq_timeout_alt_response,
+                                                  HDR_x_envoy_expected_rq_timeout_ms,
+                                                  HDR_x_envoy_force_trace,
+                                                  HDR_x_envoy_ip_tags,
+                                                  HDR_x_envoy_original_url,
+                                                  HDR_x_envoy_hedge_on_per_try_timeout,
+                                                  HDR_x_envoy_upstream_stream_duration_ms};
 
 static void remove_all(struct headers *h, const enum header_id *ids, size_t n) {
     for (size_t i = 0; i < n; i++) {
@@ -337,8 +358,8 @@ static void strip_hop_by_hop(struct stream *s) {
     if (nominated.n && !s->upgrade_type.n) {
         while (nominated.n) {
             sv name = sv_trim(sv_cut(&nominated, ','));
-            if (name.n && !sv_eq_nocase(name, SV("close")) && !sv_eq_nocase(name, SV("keep-alive")) &&
-                !sv_eq_nocase(name, SV("te"))) {
+            if (name.n && !sv_eq_nocase(name, SV("close")) &&
+                !sv_eq_nocase(name, SV("keep-alive")) && !sv_eq_nocase(name, SV("te"))) {
                 char *lower = arena_cstr(&s->arena, name);
                 enum header_id id;
                 if (header_name_normalise(lower, name.n, &id)) {

@@ -1,6 +1,8 @@
-/* Walking a stream's HTTP filters: one engine for both directions, with stop, continue and buffering.
+/* Walking a stream's HTTP filters: one engine for both directions, with stop, continue and
+ * buffering.
  * Threads: worker-local. Spec: Envoy's FilterManager; the statuses are told in api/http_filter.h.
- * Not here: what happens past the last filter (request/stream.c, request/router.c), local replies. */
+ * Not here: what happens past the last filter (request/stream.c, request/router.c), local
+ * replies. */
 #include "proxy/base/mem.h"
 #include "proxy/request/stream.h"
 
@@ -10,17 +12,26 @@ static inline unsigned filters_n(const struct stream *s) { return s->filters ? s
 static inline int first_filter(const struct stream *s, const struct filter_iter *it) {
     return it->is_decode ? 0 : (int)filters_n(s) - 1;
 }
-static inline int next_filter(const struct filter_iter *it, int i) { return it->is_decode ? i + 1 : i - 1; }
-static inline bool in_range(const struct stream *s, int i) { return i >= 0 && i < (int)filters_n(s); }
+static inline int next_filter(const struct filter_iter *it, int i) {
+    return it->is_decode ? i + 1 : i - 1;
+}
+static inline bool in_range(const struct stream *s, int i) {
+    return i >= 0 && i < (int)filters_n(s);
+}
 
-static struct filter_iter *iter_of(struct stream *s, bool is_decode) { return is_decode ? &s->dec : &s->enc; }
+static struct filter_iter *iter_of(struct stream *s, bool is_decode) {
+    return is_decode ? &s->dec : &s->enc;
+}
 
-static bool walk_ended(const struct stream *s, const struct filter_iter *it) { return it->is_aborted || s->is_destroyed; }
+static bool walk_ended(const struct stream *s, const struct filter_iter *it) {
+    return it->is_aborted || s->is_destroyed;
+}
 
 /* ---- instances ---- */
 
 static bool is_enabled(struct stream *s, const struct hcm_filter *f) {
-    if (!s->route || s->route->overrides.n + s->route->vhost->overrides.n + s->table->overrides.n == 0) {
+    if (!s->route ||
+        s->route->overrides.n + s->route->vhost->overrides.n + s->table->overrides.n == 0) {
         return !f->is_disabled;
     }
     const struct filter_override *o = route_override(s->table, s->route, NULL, f->name_id);
@@ -80,7 +91,8 @@ static void hold_source(struct stream *s, struct filter_iter *it, bool hold) {
         }
         return;
     }
-    for (unsigned i = 0; i < filters_n(s); i++) { /* the producer (router) holds back its upstream */
+    /* the producer (router) holds back its upstream */
+    for (unsigned i = 0; i < filters_n(s); i++) {
         struct http_filter *f = s->filters[i];
         if (f && hold && f->type->on_downstream_above_high) {
             f->type->on_downstream_above_high(f);
@@ -93,14 +105,17 @@ static void hold_source(struct stream *s, struct filter_iter *it, bool hold) {
 static void too_large(struct stream *s, struct filter_iter *it) {
     if (it->is_decode) {
         stats_inc(s->hcm->stats, HCM_downstream_rq_too_large);
-        stream_local_reply(s, 413, SV("Payload Too Large"), 0, SV("request_payload_too_large"), NULL, NULL);
+        stream_local_reply(s, 413, SV("Payload Too Large"), 0, SV("request_payload_too_large"),
+                           NULL, NULL);
         return;
     }
     stats_inc(s->hcm->stats, HCM_rs_too_large);
-    stream_local_reply(s, 500, SV("Internal Server Error"), 0, SV("response_payload_too_large"), NULL, NULL);
+    stream_local_reply(s, 500, SV("Internal Server Error"), 0, SV("response_payload_too_large"),
+                       NULL, NULL);
 }
 
-static void keep_body(struct stream *s, struct filter_iter *it, struct buf *data, bool is_watermark) {
+static void keep_body(struct stream *s, struct filter_iter *it, struct buf *data,
+                      bool is_watermark) {
     if (data != &it->buf) {
         buf_move(&it->buf, data);
     }
@@ -120,30 +135,38 @@ static void headers_from(struct stream *s, struct filter_iter *it, int i);
 static void data_from(struct stream *s, struct filter_iter *it, int i, struct buf *data, bool end);
 static void trailers_from(struct stream *s, struct filter_iter *it, int i);
 
-static enum filter_headers_status call_headers(struct http_filter *f, const struct filter_iter *it, bool end) {
+static enum filter_headers_status call_headers(struct http_filter *f, const struct filter_iter *it,
+                                               bool end) {
     if (it->is_decode) {
-        return f->type->decode_headers ? f->type->decode_headers(f, it->headers, end) : FILTER_HEADERS_CONTINUE;
+        return f->type->decode_headers ? f->type->decode_headers(f, it->headers, end)
+                                       : FILTER_HEADERS_CONTINUE;
     }
-    return f->type->encode_headers ? f->type->encode_headers(f, it->headers, end) : FILTER_HEADERS_CONTINUE;
+    return f->type->encode_headers ? f->type->encode_headers(f, it->headers, end)
+                                   : FILTER_HEADERS_CONTINUE;
 }
 
-static enum filter_data_status call_data(struct http_filter *f, const struct filter_iter *it, struct buf *d, bool end) {
+static enum filter_data_status call_data(struct http_filter *f, const struct filter_iter *it,
+                                         struct buf *d, bool end) {
     if (it->is_decode) {
         return f->type->decode_data ? f->type->decode_data(f, d, end) : FILTER_DATA_CONTINUE;
     }
     return f->type->encode_data ? f->type->encode_data(f, d, end) : FILTER_DATA_CONTINUE;
 }
 
-static enum filter_trailers_status call_trailers(struct http_filter *f, const struct filter_iter *it) {
+static enum filter_trailers_status call_trailers(struct http_filter *f,
+                                                 const struct filter_iter *it) {
     if (it->is_decode) {
-        return f->type->decode_trailers ? f->type->decode_trailers(f, it->trailers) : FILTER_TRAILERS_CONTINUE;
+        return f->type->decode_trailers ? f->type->decode_trailers(f, it->trailers)
+                                        : FILTER_TRAILERS_CONTINUE;
     }
-    return f->type->encode_trailers ? f->type->encode_trailers(f, it->trailers) : FILTER_TRAILERS_CONTINUE;
+    return f->type->encode_trailers ? f->type->encode_trailers(f, it->trailers)
+                                    : FILTER_TRAILERS_CONTINUE;
 }
 
 /* Resume after filter i: headers if they did not go on yet, then what was kept, then trailers. */
 static void resume_after(struct stream *s, struct filter_iter *it, int i) {
-    bool was_stop_all = it->state[i] == ITER_STOP_ALL_BUFFER || it->state[i] == ITER_STOP_ALL_WATERMARK;
+    bool was_stop_all =
+        it->state[i] == ITER_STOP_ALL_BUFFER || it->state[i] == ITER_STOP_ALL_WATERMARK;
     it->state[i] = ITER_CONTINUE;
     if (!(it->headers_passed >> i & 1)) {
         it->headers_passed |= 1ull << i;
@@ -213,7 +236,8 @@ static void headers_from(struct stream *s, struct filter_iter *it, int i) {
         if (walk_ended(s, it) || !on_headers_status(it, i, st)) {
             return;
         }
-        if (UNLIKELY(kept_before == 0 && !buf_empty(&it->buf))) { /* the filter put body in front of what may follow */
+        /* the filter put body in front of what may follow */
+        if (UNLIKELY(kept_before == 0 && !buf_empty(&it->buf))) {
             headers_from(s, it, next_filter(it, i));
             struct buf added;
             buf_init(&added);
@@ -234,7 +258,8 @@ static void headers_from(struct stream *s, struct filter_iter *it, int i) {
 }
 
 /* What a data status means: true to go on with the next filter. */
-static bool on_data_status(struct stream *s, struct filter_iter *it, int i, enum filter_data_status st, struct buf *data) {
+static bool on_data_status(struct stream *s, struct filter_iter *it, int i,
+                           enum filter_data_status st, struct buf *data) {
     switch (st) {
     case FILTER_DATA_CONTINUE:
         if (it->state[i] == ITER_CONTINUE) {
@@ -324,7 +349,9 @@ static void begin_headers(struct stream *s, struct filter_iter *it, struct heade
     headers_from(s, it, first_filter(s, it));
 }
 
-void stream_decode_headers(struct stream *s, bool end_stream) { begin_headers(s, &s->dec, &s->request, end_stream); }
+void stream_decode_headers(struct stream *s, bool end_stream) {
+    begin_headers(s, &s->dec, &s->request, end_stream);
+}
 
 void stream_decode_data(struct stream *s, struct buf *data, bool end_stream) {
     s->dec.is_complete |= end_stream;
@@ -407,17 +434,26 @@ static void add_data(struct http_filter *f, bool is_decode, struct buf *data, bo
         buf_clear(data);
         return;
     }
-    if (it->current == f->index_ && !it->trailers) { /* inside this filter's headers or data callback: kept for later ones */
+    /* inside this filter's headers or data callback: kept for later ones */
+    if (it->current == f->index_ && !it->trailers) {
         keep_body(s, it, data, streaming);
         return;
     }
     data_from(s, it, next_filter(it, f->index_), data, false);
 }
 
-void http_add_decoded_data(struct http_filter *f, struct buf *data, bool streaming) { add_data(f, true, data, streaming); }
-void http_add_encoded_data(struct http_filter *f, struct buf *data, bool streaming) { add_data(f, false, data, streaming); }
-struct buf *http_decoding_buffer(struct http_filter *f) { return &f->stream->dec.buf; }
-struct buf *http_encoding_buffer(struct http_filter *f) { return &f->stream->enc.buf; }
+void http_add_decoded_data(struct http_filter *f, struct buf *data, bool streaming) {
+    add_data(f, true, data, streaming);
+}
+void http_add_encoded_data(struct http_filter *f, struct buf *data, bool streaming) {
+    add_data(f, false, data, streaming);
+}
+struct buf *http_decoding_buffer(struct http_filter *f) {
+    return &f->stream->dec.buf;
+}
+struct buf *http_encoding_buffer(struct http_filter *f) {
+    return &f->stream->enc.buf;
+}
 
 struct http_filter *http_filter_like(struct http_filter *f, unsigned i) {
     struct stream *s = f->stream;

@@ -1,6 +1,8 @@
-/* http_connection_manager on one connection: picks the codec, owns the streams, idle and drain timers, closing.
+/* http_connection_manager on one connection: picks the codec, owns the streams, idle and drain
+ * timers, closing.
  * Threads: worker-local. Spec: HttpConnectionManager; Envoy's ConnectionManagerImpl.
- * Not here: compiling the config (hcm_compile.c), streams (stream.c), header rules (conn_headers.c). */
+ * Not here: compiling the config (hcm_compile.c), streams (stream.c), header rules
+ * (conn_headers.c). */
 #include "proxy/request/hcm.h"
 
 #include "proxy/base/log.h"
@@ -37,7 +39,8 @@ void hcm_start_drain(struct hcm *h) {
     }
     h->drain = HCM_DRAINING;
     if (h->codec->protocol != HTTP_2) {
-        return; /* the next response says so; a close without notice would cost the client a request */
+        /* the next response says so; a close without notice would cost the client a request */
+        return;
     }
     h->codec->vt->goaway(h->codec, false);
     conn_flush_later(h->base.conn);
@@ -82,7 +85,8 @@ void hcm_stream_ended(struct hcm *h) {
     if (h->drain == HCM_CLOSING || !list_empty(&h->streams) || !h->codec) {
         return;
     }
-    bool is_drained = h->drain == HCM_DRAINING && h->codec->protocol == HTTP_2 && !timer_active(&h->drain_timer);
+    bool is_drained =
+        h->drain == HCM_DRAINING && h->codec->protocol == HTTP_2 && !timer_active(&h->drain_timer);
     if (is_drained || h->codec->vt->wants_close(h->codec)) {
         close_connection(h, CONN_CLOSE_FLUSH_DELAY, NULL);
         return;
@@ -94,7 +98,8 @@ void hcm_stream_ended(struct hcm *h) {
 
 /* Clients that open and reset streams in a row (rapid reset) are cut off. */
 static bool is_reset_flood(struct hcm *h) {
-    if (h->premature_resets < PREMATURE_RESET_STREAMS || h->premature_resets * 2 < h->closed_streams) {
+    if (h->premature_resets < PREMATURE_RESET_STREAMS ||
+        h->premature_resets * 2 < h->closed_streams) {
         return false;
     }
     stats_inc(h->stats, HCM_downstream_rq_too_many_premature_resets);
@@ -124,10 +129,8 @@ struct bad_request_text {
     sv body;
 };
 static const struct bad_request_text bad_request_texts[] = {
-    {400, SV_INIT("Bad Request")},
-    {408, SV_INIT("Request Timeout")},
-    {426, SV_INIT("Upgrade Required")},
-    {431, SV_INIT("Request Header Fields Too Large")},
+    {400, SV_INIT("Bad Request")},      {408, SV_INIT("Request Timeout")},
+    {426, SV_INIT("Upgrade Required")}, {431, SV_INIT("Request Header Fields Too Large")},
     {501, SV_INIT("Not Implemented")},
 };
 
@@ -147,7 +150,8 @@ static void on_bad_request(struct codec *c, void *user, struct codec_stream *cs,
     stream_local_reply(s, status, body, RESPONSE_FLAG(DPE), sv_cstr(cs->error_details), NULL, NULL);
 }
 
-static const struct codec_ops hcm_codec_ops = {.on_begin = on_begin, .on_bad_request = on_bad_request};
+static const struct codec_ops hcm_codec_ops = {.on_begin = on_begin,
+                                               .on_bad_request = on_bad_request};
 
 /* ---- network filter callbacks ---- */
 
@@ -195,22 +199,26 @@ static enum codec_kind choose_codec(struct hcm *h, sv bytes) {
 }
 
 static bool create_codec(struct hcm *h, struct buf *data) {
-    enum codec_kind kind = choose_codec(h, buf_pullup(data, buf_len(data) < 24 ? buf_len(data) : 24));
+    enum codec_kind kind =
+        choose_codec(h, buf_pullup(data, buf_len(data) < 24 ? buf_len(data) : 24));
     if (kind == CODEC_AUTO) {
         return false;
     }
     struct codec_stats st = {stats_shard(h->cfg->codec_h1_stats, h->loop->thread_index),
                              stats_shard(h->cfg->codec_h2_stats, h->loop->thread_index)};
     bool is_h2 = kind == CODEC_HTTP2;
-    h->codec = (is_h2 ? h2_server_new : h1_server_new)(h->base.conn, &h->cfg->codec, &st, &hcm_codec_ops, h);
+    h->codec = (is_h2 ? h2_server_new : h1_server_new)(h->base.conn, &h->cfg->codec, &st,
+                                                       &hcm_codec_ops, h);
     stats_inc(h->stats, is_h2 ? HCM_downstream_cx_http2_total : HCM_downstream_cx_http1_total);
-    stats_gauge_inc(h->stats, is_h2 ? HCM_downstream_cx_http2_active : HCM_downstream_cx_http1_active);
+    stats_gauge_inc(h->stats,
+                    is_h2 ? HCM_downstream_cx_http2_active : HCM_downstream_cx_http1_active);
     return true;
 }
 
 static void on_protocol_error(struct hcm *h) {
     stats_inc(h->stats, HCM_downstream_cx_protocol_error);
-    log_debug(LOG_http, "[C%llu] dispatch error: %s", (unsigned long long)h->base.conn->id, h->codec->vt->error(h->codec));
+    log_debug(LOG_http, "[C%llu] dispatch error: %s", (unsigned long long)h->base.conn->id,
+              h->codec->vt->error(h->codec));
     while (!list_empty(&h->streams)) {
         struct stream *s = LIST_ENTRY(list_first(&h->streams), struct stream, node);
         s->info.flags |= RESPONSE_FLAG(DPE);
@@ -218,7 +226,8 @@ static void on_protocol_error(struct hcm *h) {
             s->info.response_code_details = sv_cstr(h->codec->vt->error(h->codec));
         }
         if (s->codec_stream) {
-            s->codec_stream->ops = NULL; /* the codec keeps its half until the connection ends, and has nobody to tell */
+            /* the codec keeps its half until the connection ends, and has nobody to tell */
+            s->codec_stream->ops = NULL;
         }
         stream_finish(s);
     }
@@ -252,7 +261,8 @@ static enum net_status on_data(struct network_filter *f, struct buf *data, bool 
         on_protocol_error(h);
         return NET_STOP;
     }
-    if (end_stream) { /* the client is done sending: what is under way still gets its answer on HTTP/1 */
+    /* the client is done sending: what is under way still gets its answer on HTTP/1 */
+    if (end_stream) {
         if (list_empty(&h->streams)) {
             close_connection(h, CONN_CLOSE_FLUSH, NULL);
         } else {
@@ -265,10 +275,12 @@ static enum net_status on_data(struct network_filter *f, struct buf *data, bool 
 
 static void count_destroy(struct hcm *h, bool is_remote, bool had_active) {
     stats_inc(h->stats, HCM_downstream_cx_destroy);
-    stats_inc(h->stats, is_remote ? HCM_downstream_cx_destroy_remote : HCM_downstream_cx_destroy_local);
+    stats_inc(h->stats,
+              is_remote ? HCM_downstream_cx_destroy_remote : HCM_downstream_cx_destroy_local);
     if (had_active) {
         stats_inc(h->stats, HCM_downstream_cx_destroy_active_rq);
-        stats_inc(h->stats, is_remote ? HCM_downstream_cx_destroy_remote_active_rq : HCM_downstream_cx_destroy_local_active_rq);
+        stats_inc(h->stats, is_remote ? HCM_downstream_cx_destroy_remote_active_rq
+                                      : HCM_downstream_cx_destroy_local_active_rq);
     }
 }
 
@@ -308,8 +320,9 @@ static void on_below_low(struct network_filter *f) {
     }
 }
 
-/* An idle connection is not closed: its client may be sending a request right now. Either the answer to the next one asks the
- * client to leave, or the drain time ends. Before the first byte there is nothing to tell yet: worker_drain_close() will. */
+/* An idle connection is not closed: its client may be sending a request right now. Either the
+ * answer to the next one asks the client to leave, or the drain time ends. Before the first byte
+ * there is nothing to tell yet: worker_drain_close() will. */
 static void on_drain(struct network_filter *f) {
     struct hcm *h = hcm_of(f);
     if (h->codec && h->drain == HCM_OPEN) {
@@ -322,12 +335,14 @@ static void destroy(struct network_filter *f) {
     struct hcm *h = hcm_of(f);
     struct conn *c = f->conn;
     stats_gauge_dec(h->stats, HCM_downstream_cx_active);
-    stats_record(h->stats, HCM_downstream_cx_length_ms, (loop_now_us(h->loop) - c->opened_us) / 1000);
+    stats_record(h->stats, HCM_downstream_cx_length_ms,
+                 (loop_now_us(h->loop) - c->opened_us) / 1000);
     if (conn_ssl(c)) {
         stats_gauge_dec(h->stats, HCM_downstream_cx_ssl_active);
     }
     if (h->codec) {
-        stats_gauge_dec(h->stats, h->codec->protocol == HTTP_2 ? HCM_downstream_cx_http2_active : HCM_downstream_cx_http1_active);
+        stats_gauge_dec(h->stats, h->codec->protocol == HTTP_2 ? HCM_downstream_cx_http2_active
+                                                               : HCM_downstream_cx_http1_active);
         h->codec->vt->free(h->codec);
     }
     h->magic = 0;

@@ -1,5 +1,6 @@
-/* http_connection_manager: the network filter that turns a connection's bytes into streams. Compiled configuration and the
- * per-connection object. Threads: config immutable; struct hcm worker-local.
+/* http_connection_manager: the network filter that turns a connection's bytes into streams.
+ * Compiled configuration and the per-connection object. Threads: config immutable; struct hcm
+ * worker-local.
  * Spec: filters.network.http_connection_manager.v3.HttpConnectionManager. */
 #ifndef SLUICE_REQUEST_HCM_H
 #define SLUICE_REQUEST_HCM_H
@@ -13,16 +14,26 @@
 #include "proxy/request/hcm_stats.h"
 #include "proxy/route/route_table.h"
 
-enum server_header_mode { SERVER_HEADER_OVERWRITE, SERVER_HEADER_APPEND_IF_ABSENT, SERVER_HEADER_PASS_THROUGH };
-enum xfcc_mode { XFCC_SANITIZE, XFCC_FORWARD_ONLY, XFCC_APPEND_FORWARD, XFCC_SANITIZE_SET, XFCC_ALWAYS_FORWARD_ONLY };
+enum server_header_mode {
+    SERVER_HEADER_OVERWRITE,
+    SERVER_HEADER_APPEND_IF_ABSENT,
+    SERVER_HEADER_PASS_THROUGH
+};
+enum xfcc_mode {
+    XFCC_SANITIZE,
+    XFCC_FORWARD_ONLY,
+    XFCC_APPEND_FORWARD,
+    XFCC_SANITIZE_SET,
+    XFCC_ALWAYS_FORWARD_ONLY
+};
 
 #define HCM_FILTERS_MAX 64
 struct hcm_filter {
     const struct http_filter_type *type;
     const void *config;
-    uint32_t name_id;        /* of the name in http_filters, for per-route overrides */
-    uint32_t offset;         /* of its instance in the stream's filter block */
-    bool is_disabled;        /* unless a route enables it */
+    uint32_t name_id; /* of the name in http_filters, for per-route overrides */
+    uint32_t offset;  /* of its instance in the stream's filter block */
+    bool is_disabled; /* unless a route enables it */
 };
 struct hcm_filters {
     const struct hcm_filter *v;
@@ -30,7 +41,7 @@ struct hcm_filters {
     size_t block_bytes;
 };
 struct hcm_upgrade {
-    sv type;                       /* "websocket", "CONNECT", … */
+    sv type; /* "websocket", "CONNECT", … */
     bool enabled;
     const struct hcm_filters *filters; /* NULL: the connection manager's */
 };
@@ -40,8 +51,9 @@ struct hcm_config {
     enum codec_kind codec_kind;
     struct codec_options codec;
     sv stat_prefix;
-    struct stats_scope *stats, *codec_h1_stats, *codec_h2_stats; /* http.<p>. and http1./http2. below it */
-    struct stats_codes *rq_codes;  /* downstream_rq_Nxx */
+    /* http.<p>. and http1./http2. below it */
+    struct stats_scope *stats, *codec_h1_stats, *codec_h2_stats;
+    struct stats_codes *rq_codes; /* downstream_rq_Nxx */
     /* Routes: an inline table, or a slot of RDS. */
     struct route_table *routes;
     slot_t route_slot;
@@ -53,8 +65,10 @@ struct hcm_config {
     uint32_t access_log_flush_interval_ms;
     const struct local_reply_config *local_reply;
     /* timeouts, ms; 0: off */
-    uint32_t request_timeout_ms, request_headers_timeout_ms, stream_idle_timeout_ms, idle_timeout_ms;
-    uint32_t max_connection_duration_ms, max_stream_duration_ms, drain_timeout_ms, delayed_close_timeout_ms;
+    uint32_t request_timeout_ms, request_headers_timeout_ms, stream_idle_timeout_ms,
+        idle_timeout_ms;
+    uint32_t max_connection_duration_ms, max_stream_duration_ms, drain_timeout_ms,
+        delayed_close_timeout_ms;
     uint32_t max_requests_per_connection;
     /* header rules */
     sv server_name, via, scheme_overwrite;
@@ -67,13 +81,15 @@ struct hcm_config {
     struct {
         bool subject, cert, chain, dns, uri;
     } xfcc_set;
-    bool proxy_100_continue, normalize_path, merge_slashes, ipv4_mapped_ipv6, append_x_forwarded_port, append_local_overload;
+    bool proxy_100_continue, normalize_path, merge_slashes, ipv4_mapped_ipv6,
+        append_x_forwarded_port, append_local_overload;
     bool scheme_match_upstream;
     enum escaped_slashes escaped_slashes;
     bool strip_matching_port, strip_any_port, strip_trailing_host_dot;
     const struct cidr *internal_cidrs; /* internal_address_config; NULL: defaults */
     unsigned internal_cidrs_n;
-    bool trusts_private; /* without a config: private addresses are internal (they are not, by default) */
+    /* without a config: private addresses are internal (they are not, by default) */
+    bool trusts_private;
     bool suppress_envoy_headers_from_router_;
 };
 
@@ -82,15 +98,15 @@ extern const struct network_filter_type hcm_network_filter;
 
 #define HCM_MAGIC 0x0C0FFEE1u
 struct hcm {
-    struct network_filter base;   /* must be first */
+    struct network_filter base; /* must be first */
     uint32_t magic;
     const struct hcm_config *cfg;
     struct worker *worker;
     struct loop *loop;
-    struct codec *codec;          /* NULL until the first bytes decided */
+    struct codec *codec; /* NULL until the first bytes decided */
     struct stats_shard *stats;
-    struct list streams;          /* of struct stream */
-    uint32_t requests;            /* begun on this connection */
+    struct list streams; /* of struct stream */
+    uint32_t requests;   /* begun on this connection */
     uint32_t premature_resets, closed_streams;
     enum { HCM_OPEN, HCM_DRAINING, HCM_CLOSING } drain;
     bool is_dispatching;

@@ -1,5 +1,6 @@
 /* HttpConnectionManager → struct hcm_config. Filter lists: hcm_filters.c.
- * Threads: the config thread. Spec: filters.network.http_connection_manager.v3.HttpConnectionManager. */
+ * Threads: the config thread. Spec:
+ * filters.network.http_connection_manager.v3.HttpConnectionManager. */
 #include "protos/any.h"
 #include "protos/gen/hcm.pb-c.h"
 #include "proxy/base/mem.h"
@@ -14,12 +15,15 @@
 #define DRAIN_TIMEOUT_MS 5000u
 #define DELAYED_CLOSE_TIMEOUT_MS 1000u
 
-static sv keep(struct compile_ctx *ctx, const char *s) { return *s ? arena_sv(ctx->arena, sv_cstr(s)) : SV_NULL; }
+static sv keep(struct compile_ctx *ctx, const char *s) {
+    return *s ? arena_sv(ctx->arena, sv_cstr(s)) : SV_NULL;
+}
 static bool is_true(const Pb__BoolValue *v, bool dflt) { return v ? v->value : dflt; }
 
 /* ---- protocol ---- */
 
-static void codec(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+static void codec(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
+                  struct hcm_config *c) {
     static const enum codec_kind kinds[] = {CODEC_AUTO, CODEC_HTTP1, CODEC_HTTP2};
     if ((unsigned)m->codec_type >= ARRAY_LEN(kinds)) {
         diag_error(ctx->diag, "codec_type HTTP3 is not supported");
@@ -53,22 +57,26 @@ static void codec(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, 
         compile_duration_ms(ctx, o->idle_timeout, IDLE_TIMEOUT_MS, &c->idle_timeout_ms);
         compile_duration_ms(ctx, o->max_connection_duration, 0, &c->max_connection_duration_ms);
         compile_duration_ms(ctx, o->max_stream_duration, 0, &c->max_stream_duration_ms);
-        c->max_requests_per_connection = o->max_requests_per_connection ? o->max_requests_per_connection->value : 0;
+        c->max_requests_per_connection =
+            o->max_requests_per_connection ? o->max_requests_per_connection->value : 0;
     }
 }
 
-static void timeouts(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+static void timeouts(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
+                     struct hcm_config *c) {
     const struct {
         const char *field;
         const Pb__Duration *value;
         uint32_t dflt;
         uint32_t *out;
     } t[] = {
-        {"stream_idle_timeout", m->stream_idle_timeout, STREAM_IDLE_TIMEOUT_MS, &c->stream_idle_timeout_ms},
+        {"stream_idle_timeout", m->stream_idle_timeout, STREAM_IDLE_TIMEOUT_MS,
+         &c->stream_idle_timeout_ms},
         {"request_timeout", m->request_timeout, 0, &c->request_timeout_ms},
         {"request_headers_timeout", m->request_headers_timeout, 0, &c->request_headers_timeout_ms},
         {"drain_timeout", m->drain_timeout, DRAIN_TIMEOUT_MS, &c->drain_timeout_ms},
-        {"delayed_close_timeout", m->delayed_close_timeout, DELAYED_CLOSE_TIMEOUT_MS, &c->delayed_close_timeout_ms},
+        {"delayed_close_timeout", m->delayed_close_timeout, DELAYED_CLOSE_TIMEOUT_MS,
+         &c->delayed_close_timeout_ms},
     };
     for (size_t i = 0; i < ARRAY_LEN(t); i++) {
         DIAG_FIELD(ctx->diag, "%s", t[i].field);
@@ -84,7 +92,8 @@ static struct stats_scope *scope(struct compile_ctx *ctx, const struct stats_gro
     return s;
 }
 
-static void stats(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+static void stats(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
+                  struct hcm_config *c) {
     c->stat_prefix = arena_printf(ctx->arena, "http.%s.", m->stat_prefix);
     c->stats = scope(ctx, &hcm_stats_group, c->stat_prefix);
     c->codec_h1_stats = scope(ctx, &h1_stats_group, SV("http1."));
@@ -97,7 +106,8 @@ static void stats(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, 
 
 static void unref_table(void *arg) { shared_unref(&((struct route_table *)arg)->shared); }
 
-static void routes(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+static void routes(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
+                   struct hcm_config *c) {
     c->route_slot = SLOT_NONE;
     switch (m->route_specifier_case) {
     case HCM__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_ROUTE_CONFIG: {
@@ -117,7 +127,8 @@ static void routes(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
             diag_error(ctx->diag, "route_config_name: value length must be at least 1 characters");
             return;
         }
-        c->route_slot = compile_route_ref(ctx, sv_cstr(m->rds->route_config_name), m->rds->config_source);
+        c->route_slot =
+            compile_route_ref(ctx, sv_cstr(m->rds->route_config_name), m->rds->config_source);
         return;
     }
     case HCM__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_SCOPED_ROUTES:
@@ -130,9 +141,11 @@ static void routes(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
 
 /* ---- header rules ---- */
 
-static void internal_addresses(struct compile_ctx *ctx, const Hcm__HttpConnectionManager__InternalAddressConfig *m,
+static void internal_addresses(struct compile_ctx *ctx,
+                               const Hcm__HttpConnectionManager__InternalAddressConfig *m,
                                struct hcm_config *c) {
-    c->trusts_private = !runtime_bool(SV("envoy.reloadable_features.explicit_internal_address_config"), true);
+    c->trusts_private =
+        !runtime_bool(SV("envoy.reloadable_features.explicit_internal_address_config"), true);
     if (!m) {
         return;
     }
@@ -141,26 +154,31 @@ static void internal_addresses(struct compile_ctx *ctx, const Hcm__HttpConnectio
     for (size_t i = 0; i < m->n_cidr_ranges; i++) {
         const Core__CidrRange *r = m->cidr_ranges[i];
         DIAG_FIELD(ctx->diag, "cidr_ranges[%zu]", i);
-        if (!cidr_make(sv_cstr(r->address_prefix), r->prefix_len ? r->prefix_len->value : 0, &v[i])) {
-            diag_error(ctx->diag, "invalid ip/mask combo '%s/%u'", r->address_prefix, r->prefix_len ? r->prefix_len->value : 0);
+        if (!cidr_make(sv_cstr(r->address_prefix), r->prefix_len ? r->prefix_len->value : 0,
+                       &v[i])) {
+            diag_error(ctx->diag, "invalid ip/mask combo '%s/%u'", r->address_prefix,
+                       r->prefix_len ? r->prefix_len->value : 0);
         }
     }
     c->internal_cidrs = v;
     c->internal_cidrs_n = (unsigned)m->n_cidr_ranges;
 }
 
-static void server_and_scheme(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+static void server_and_scheme(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
+                              struct hcm_config *c) {
     c->server_name = *m->server_name ? keep(ctx, m->server_name) : SV("envoy");
     c->server_header = (enum server_header_mode)m->server_header_transformation;
     c->via = keep(ctx, m->via);
     const Core__SchemeHeaderTransformation *s = m->scheme_header_transformation;
-    if (s && s->transformation_case == CORE__SCHEME_HEADER_TRANSFORMATION__TRANSFORMATION_SCHEME_TO_OVERWRITE) {
+    if (s && s->transformation_case ==
+                 CORE__SCHEME_HEADER_TRANSFORMATION__TRANSFORMATION_SCHEME_TO_OVERWRITE) {
         c->scheme_overwrite = keep(ctx, s->scheme_to_overwrite);
     }
     c->scheme_match_upstream = s && s->match_upstream;
 }
 
-static void request_id(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+static void request_id(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
+                       struct hcm_config *c) {
     c->generate_request_id = is_true(m->generate_request_id, true);
     c->preserve_external_request_id = m->preserve_external_request_id;
     c->always_set_request_id = m->always_set_request_id_in_response;
@@ -171,9 +189,11 @@ static void request_id(struct compile_ctx *ctx, const Hcm__HttpConnectionManager
     }
 }
 
-static void client_certificate(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+static void client_certificate(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
+                               struct hcm_config *c) {
     c->xfcc = (enum xfcc_mode)m->forward_client_cert_details;
-    const Hcm__HttpConnectionManager__SetCurrentClientCertDetails *s = m->set_current_client_cert_details;
+    const Hcm__HttpConnectionManager__SetCurrentClientCertDetails *s =
+        m->set_current_client_cert_details;
     if (s) {
         c->xfcc_set.subject = is_true(s->subject, false);
         c->xfcc_set.cert = s->cert;
@@ -186,16 +206,19 @@ static void client_certificate(struct compile_ctx *ctx, const Hcm__HttpConnectio
     }
 }
 
-static void paths(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+static void paths(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
+                  struct hcm_config *c) {
     c->normalize_path = is_true(m->normalize_path, false);
     c->merge_slashes = m->merge_slashes;
-    static const enum escaped_slashes actions[] = {ESCAPED_SLASHES_KEEP, ESCAPED_SLASHES_KEEP, ESCAPED_SLASHES_REJECT,
-                                                   ESCAPED_SLASHES_UNESCAPE_REDIRECT, ESCAPED_SLASHES_UNESCAPE_FORWARD};
+    static const enum escaped_slashes actions[] = {
+        ESCAPED_SLASHES_KEEP, ESCAPED_SLASHES_KEEP, ESCAPED_SLASHES_REJECT,
+        ESCAPED_SLASHES_UNESCAPE_REDIRECT, ESCAPED_SLASHES_UNESCAPE_FORWARD};
     if ((unsigned)m->path_with_escaped_slashes_action < ARRAY_LEN(actions)) {
         c->escaped_slashes = actions[m->path_with_escaped_slashes_action];
     }
     c->strip_matching_port = m->strip_matching_host_port;
-    c->strip_any_port = m->strip_port_mode_case == HCM__HTTP_CONNECTION_MANAGER__STRIP_PORT_MODE_STRIP_ANY_HOST_PORT &&
+    c->strip_any_port = m->strip_port_mode_case ==
+                            HCM__HTTP_CONNECTION_MANAGER__STRIP_PORT_MODE_STRIP_ANY_HOST_PORT &&
                         m->strip_any_host_port;
     c->strip_trailing_host_dot = m->strip_trailing_host_dot;
     if (m->path_normalization_options) {
@@ -203,7 +226,8 @@ static void paths(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, 
     }
 }
 
-static void header_rules(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+static void header_rules(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
+                         struct hcm_config *c) {
     c->use_remote_address = is_true(m->use_remote_address, false);
     c->xff_trusted_hops = m->xff_num_trusted_hops;
     c->skip_xff_append = m->skip_xff_append;
@@ -242,7 +266,8 @@ static void unhonoured(struct compile_ctx *ctx, const Hcm__HttpConnectionManager
         {m->stream_flush_timeout != NULL, "stream_flush_timeout"},
         {m->http1_safe_max_connection_duration, "http1_safe_max_connection_duration"},
         {m->add_proxy_protocol_connection_state != NULL, "add_proxy_protocol_connection_state"},
-        {m->internal_address_config && m->internal_address_config->unix_sockets, "internal_address_config.unix_sockets"},
+        {m->internal_address_config && m->internal_address_config->unix_sockets,
+         "internal_address_config.unix_sockets"},
         {m->append_local_overload, "append_local_overload"},
         {m->scheme_header_transformation && m->scheme_header_transformation->match_upstream,
          "scheme_header_transformation.match_upstream"},
@@ -254,7 +279,8 @@ static void unhonoured(struct compile_ctx *ctx, const Hcm__HttpConnectionManager
     }
 }
 
-static void access_logging(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c) {
+static void access_logging(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
+                           struct hcm_config *c) {
     c->access_logs = access_logs_compile(ctx, (const void *const *)m->access_log, m->n_access_log);
     const Hcm__HttpConnectionManager__HcmAccessLogOptions *o = m->access_log_options;
     if (m->access_log_flush_interval || m->flush_access_log_on_new_request ||

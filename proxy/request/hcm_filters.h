@@ -6,8 +6,9 @@
 #include "proxy/request/hcm.h"
 
 /* http_filters in order; the last must be terminal. `field` names the list in messages. */
-bool hcm_filters_compile(struct compile_ctx *ctx, Hcm__HttpFilter *const *v, size_t n, const char *field,
-                         struct hcm_filters *out);
-bool hcm_upgrades_compile(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m, struct hcm_config *c);
+bool hcm_filters_compile(struct compile_ctx *ctx, Hcm__HttpFilter *const *v, size_t n,
+                         const char *field, struct hcm_filters *out);
+bool hcm_upgrades_compile(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
+                          struct hcm_config *c);
 
 #endif

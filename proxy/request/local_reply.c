@@ -1,6 +1,7 @@
 /* Answers the proxy makes itself: status, body, gRPC translation, local_reply_config.
  * Threads: worker-local; config compiled on the config thread.
- * Spec: LocalReplyConfig, ResponseMapper; Envoy's Utility::sendLocalReply. Not here: who decides to answer. */
+ * Spec: LocalReplyConfig, ResponseMapper; Envoy's Utility::sendLocalReply. Not here: who decides to
+ * answer. */
 #include "protos/gen/hcm.pb-c.h"
 #include "proxy/api/access_logger.h"
 #include "proxy/observe/access_log_filter.h"
@@ -24,7 +25,8 @@ struct local_reply_config {
 
 /* ---- compiling ---- */
 
-static const struct substitution_format *format_compile(struct compile_ctx *ctx, const Core__SubstitutionFormatString *m) {
+static const struct substitution_format *format_compile(struct compile_ctx *ctx,
+                                                        const Core__SubstitutionFormatString *m) {
     if (!m) {
         return NULL;
     }
@@ -32,7 +34,8 @@ static const struct substitution_format *format_compile(struct compile_ctx *ctx,
     return substitution_format_compile(ctx, m, f) ? f : NULL;
 }
 
-static void mapper(struct compile_ctx *ctx, const Hcm__ResponseMapper *m, struct reply_mapper *out) {
+static void mapper(struct compile_ctx *ctx, const Hcm__ResponseMapper *m,
+                   struct reply_mapper *out) {
     {
         DIAG_FIELD(ctx->diag, "filter");
         out->filter = log_filter_compile(ctx, m->filter);
@@ -47,7 +50,8 @@ static void mapper(struct compile_ctx *ctx, const Hcm__ResponseMapper *m, struct
         out->format = format_compile(ctx, m->body_format_override);
     }
     DIAG_FIELD(ctx->diag, "headers_to_add");
-    out->headers = header_mutations_compile(ctx, (const void *const *)m->headers_to_add, m->n_headers_to_add, NULL, 0);
+    out->headers = header_mutations_compile(ctx, (const void *const *)m->headers_to_add,
+                                            m->n_headers_to_add, NULL, 0);
 }
 
 struct local_reply_config *local_reply_compile(struct compile_ctx *ctx, const void *msg) {
@@ -185,7 +189,8 @@ void stream_local_reply(struct stream *s, unsigned status, sv body, uint64_t fla
         return;
     }
     if (!s->chain) {
-        s->chain = &s->cfg->filters; /* refused before filters were made: none of them sees the reply */
+        /* refused before filters were made: none of them sees the reply */
+        s->chain = &s->cfg->filters;
     }
     struct headers *h = arena_new(&s->arena, struct headers);
     headers_init(h, &s->arena);

@@ -1,5 +1,6 @@
 /* Retry decisions: see retry.h.
- * Threads: worker-local. Spec: Envoy's "x-envoy-retry-on" table, RetryPolicy, RateLimitedRetryBackOff. */
+ * Threads: worker-local. Spec: Envoy's "x-envoy-retry-on" table, RetryPolicy,
+ * RateLimitedRetryBackOff. */
 #include "proxy/request/retry.h"
 
 #include "proxy/base/mem.h"
@@ -65,7 +66,8 @@ static void add_header_names(struct retry_state *r, sv list, struct arena *a) {
     r->retry_on |= RETRY_RETRIABLE_HEADERS;
 }
 
-static struct retry_state *state_of_policy(const struct retry_policy *p, struct arena *a, uint8_t priority) {
+static struct retry_state *state_of_policy(const struct retry_policy *p, struct arena *a,
+                                           uint8_t priority) {
     struct retry_state *r = arena_new(a, struct retry_state);
     r->policy = p;
     r->priority = priority;
@@ -79,7 +81,8 @@ static struct retry_state *state_of_policy(const struct retry_policy *p, struct 
     return r;
 }
 
-struct retry_state *retry_state_new(const struct retry_policy *p, struct headers *h, struct arena *a, uint8_t priority) {
+struct retry_state *retry_state_new(const struct retry_policy *p, struct headers *h,
+                                    struct arena *a, uint8_t priority) {
     sv on = take(h, HDR_x_envoy_retry_on), grpc_on = take(h, HDR_x_envoy_retry_grpc_on);
     sv max = take(h, HDR_x_envoy_max_retries), codes = take(h, HDR_x_envoy_retriable_status_codes);
     sv names = take(h, HDR_x_envoy_retriable_header_names);
@@ -99,7 +102,8 @@ struct retry_state *retry_state_new(const struct retry_policy *p, struct headers
     if (names.n) {
         add_header_names(r, names, a);
     }
-    if (p && p->retriable_request_headers && !header_matchers_any_match(p->retriable_request_headers, h, a)) {
+    if (p && p->retriable_request_headers &&
+        !header_matchers_any_match(p->retriable_request_headers, h, a)) {
         r->retry_on = 0;
     }
     return r->retry_on ? r : NULL;
@@ -116,13 +120,15 @@ static bool code_listed(const struct retry_state *r, unsigned status) {
     return false;
 }
 
-static bool header_listed(const struct retry_state *r, const struct headers *h, struct arena *scratch) {
+static bool header_listed(const struct retry_state *r, const struct headers *h,
+                          struct arena *scratch) {
     for (unsigned i = 0; i < r->header_names_n; i++) {
         if (headers_find_name(h, r->header_names[i])) {
             return true;
         }
     }
-    return r->policy && r->policy->retriable_headers && header_matchers_any_match(r->policy->retriable_headers, h, scratch);
+    return r->policy && r->policy->retriable_headers &&
+           header_matchers_any_match(r->policy->retriable_headers, h, scratch);
 }
 
 static bool grpc_status_wants(uint32_t retry_on, sv status) {
@@ -151,7 +157,8 @@ static uint32_t reasons_of(unsigned status) {
     return status == 409 ? reasons | RETRY_RETRIABLE_4XX : reasons;
 }
 
-static bool headers_want_retry(const struct retry_state *r, const struct headers *h, struct arena *scratch) {
+static bool headers_want_retry(const struct retry_state *r, const struct headers *h,
+                               struct arena *scratch) {
     unsigned status = headers_status(h);
     uint32_t on = r->retry_on;
     if (headers_has(h, HDR_x_envoy_ratelimited)) {
@@ -185,8 +192,8 @@ static enum retry_verdict claim(struct retry_state *r, struct cluster_view *v) {
     return RETRY_YES;
 }
 
-enum retry_verdict retry_on_headers(struct retry_state *r, struct cluster_view *v, const struct headers *h, bool is_grpc,
-                                    struct arena *scratch) {
+enum retry_verdict retry_on_headers(struct retry_state *r, struct cluster_view *v,
+                                    const struct headers *h, bool is_grpc, struct arena *scratch) {
     bool wants = headers_want_retry(r, h, scratch) ||
                  (is_grpc && grpc_status_wants(r->retry_on, headers_get(h, HDR_grpc_status)));
     retry_release(r, v);
@@ -199,7 +206,8 @@ enum retry_verdict retry_on_headers(struct retry_state *r, struct cluster_view *
     return claim(r, v);
 }
 
-static bool reset_wants_retry(const struct retry_state *r, enum reset_reason why, bool sent_any, bool is_timeout) {
+static bool reset_wants_retry(const struct retry_state *r, enum reset_reason why, bool sent_any,
+                              bool is_timeout) {
     uint32_t on = r->retry_on;
     if (why == RESET_OVERFLOW) {
         return false;
@@ -217,8 +225,8 @@ static bool reset_wants_retry(const struct retry_state *r, enum reset_reason why
     return (on & RETRY_CONNECT_FAILURE) && is_connect;
 }
 
-enum retry_verdict retry_on_reset(struct retry_state *r, struct cluster_view *v, enum reset_reason why, bool sent_any,
-                                  bool is_timeout) {
+enum retry_verdict retry_on_reset(struct retry_state *r, struct cluster_view *v,
+                                  enum reset_reason why, bool sent_any, bool is_timeout) {
     retry_release(r, v);
     if (!reset_wants_retry(r, why, sent_any, is_timeout)) {
         return RETRY_NO;
@@ -235,8 +243,10 @@ void retry_release(struct retry_state *r, struct cluster_view *v) {
 
 /* ---- back-off ---- */
 
-/* Seconds asked by a reset header (rate_limited_retry_back_off), as milliseconds; 0: none usable. */
-static uint64_t reset_header_ms(const struct retry_policy *p, const struct headers *h, uint64_t wall_s) {
+/* Seconds asked by a reset header (rate_limited_retry_back_off), as milliseconds; 0: none
+ * usable. */
+static uint64_t reset_header_ms(const struct retry_policy *p, const struct headers *h,
+                                uint64_t wall_s) {
     for (unsigned i = 0; h && i < p->reset_headers_n; i++) {
         const struct retry_reset_header *rh = &p->reset_headers[i];
         sv v = rh->id != HDR_OTHER ? headers_get(h, rh->id) : headers_get_name(h, rh->name);
@@ -254,8 +264,8 @@ static uint64_t reset_header_ms(const struct retry_policy *p, const struct heade
     return 0;
 }
 
-uint64_t retry_backoff_ms(struct retry_state *r, struct cluster_view *v, const struct headers *response, struct rng *rng,
-                          uint64_t wall_s) {
+uint64_t retry_backoff_ms(struct retry_state *r, struct cluster_view *v,
+                          const struct headers *response, struct rng *rng, uint64_t wall_s) {
     const struct retry_policy *p = r->policy;
     uint64_t limited = p && p->reset_headers_n ? reset_header_ms(p, response, wall_s) : 0;
     if (limited) {

@@ -1,5 +1,6 @@
 /* Whether a failed attempt is tried again: policy, headers, back-off, circuit breaker.
- * Threads: worker-local. Spec: RetryPolicy, x-envoy-retry-on and friends; Envoy's RetryStateImpl. */
+ * Threads: worker-local. Spec: RetryPolicy, x-envoy-retry-on and friends; Envoy's
+ * RetryStateImpl. */
 #ifndef SLUICE_REQUEST_RETRY_H
 #define SLUICE_REQUEST_RETRY_H
 
@@ -8,13 +9,13 @@
 #include "proxy/upstream/cluster.h"
 
 struct retry_state {
-    const struct retry_policy *policy;   /* NULL: only headers */
+    const struct retry_policy *policy; /* NULL: only headers */
     uint32_t retry_on;
     uint32_t remaining;
-    uint32_t attempts;                   /* retries made */
-    const uint16_t *codes;               /* policy's and header's */
+    uint32_t attempts;     /* retries made */
+    const uint16_t *codes; /* policy's and header's */
     unsigned codes_n;
-    const sv *header_names;              /* x-envoy-retriable-header-names */
+    const sv *header_names; /* x-envoy-retriable-header-names */
     unsigned header_names_n;
     bool holds_breaker;
     uint8_t priority;
@@ -22,16 +23,18 @@ struct retry_state {
 enum retry_verdict { RETRY_NO, RETRY_NO_OVERFLOW, RETRY_NO_LIMIT, RETRY_YES };
 
 /* NULL when nothing asks for retries. Removes the x-envoy-retry-* headers it reads from h. */
-struct retry_state *retry_state_new(const struct retry_policy *p, struct headers *h, struct arena *a, uint8_t priority);
+struct retry_state *retry_state_new(const struct retry_policy *p, struct headers *h,
+                                    struct arena *a, uint8_t priority);
 /* After response headers. */
-enum retry_verdict retry_on_headers(struct retry_state *r, struct cluster_view *v, const struct headers *h, bool is_grpc,
-                                    struct arena *scratch);
+enum retry_verdict retry_on_headers(struct retry_state *r, struct cluster_view *v,
+                                    const struct headers *h, bool is_grpc, struct arena *scratch);
 /* After a reset or connect failure; sent_any: the host may have seen a byte of the request. */
-enum retry_verdict retry_on_reset(struct retry_state *r, struct cluster_view *v, enum reset_reason why, bool sent_any,
-                                  bool is_timeout);
+enum retry_verdict retry_on_reset(struct retry_state *r, struct cluster_view *v,
+                                  enum reset_reason why, bool sent_any, bool is_timeout);
 /* Milliseconds before the next attempt; response may be NULL (rate-limited back-off reads it). */
-uint64_t retry_backoff_ms(struct retry_state *r, struct cluster_view *v, const struct headers *response, struct rng *rng,
-                          uint64_t wall_s);
-void retry_release(struct retry_state *r, struct cluster_view *v); /* give the breaker's unit back */
+uint64_t retry_backoff_ms(struct retry_state *r, struct cluster_view *v,
+                          const struct headers *response, struct rng *rng, uint64_t wall_s);
+/* give the breaker's unit back */
+void retry_release(struct retry_state *r, struct cluster_view *v);
 
 #endif

@@ -1,7 +1,8 @@
-/* The router filter: route → cluster, timeouts, response handling, local replies for upstream failures.
+/* The router filter: route → cluster, timeouts, response handling, local replies for upstream
+ * failures.
  * Threads: worker-local. Spec: Router, RouteAction, "router_filter" docs; Envoy's Router::Filter.
- * Not here: one attempt's connection and stream (router_upstream.c), retry rules (retry.c), timeouts read from headers
- * (router_timeouts.c), matching (route/). */
+ * Not here: one attempt's connection and stream (router_upstream.c), retry rules (retry.c),
+ * timeouts read from headers (router_timeouts.c), matching (route/). */
 #include "proxy/request/router.h"
 
 #include "proxy/base/log.h"
@@ -60,8 +61,9 @@ static void apply_response_mutations(struct router *r, struct headers *h) {
 
 /* The request's own URL: what a direct response of a status that needs a Location gives. */
 static sv own_url(struct router *r) {
-    return arena_printf(http_arena(&r->base), "%.*s://%.*s%.*s", SV_ARG(headers_get(r->headers, HDR_scheme)),
-                        SV_ARG(headers_get(r->headers, HDR_authority)), SV_ARG(headers_get(r->headers, HDR_path)));
+    return arena_printf(
+        http_arena(&r->base), "%.*s://%.*s%.*s", SV_ARG(headers_get(r->headers, HDR_scheme)),
+        SV_ARG(headers_get(r->headers, HDR_authority)), SV_ARG(headers_get(r->headers, HDR_path)));
 }
 
 /* Logs tell a rewriting redirect's new path, and the request's as the original one. */
@@ -82,7 +84,8 @@ static void modify_direct(struct headers *h, void *arg) {
     const struct route_entry *e = r->route;
     if (e->redirect) {
         bool is_tls = conn_ssl(info_of(r)->cx->conn) != NULL;
-        sv to = route_redirect_location_for(e, r->headers, is_tls, info_of(r), http_arena(&r->base));
+        sv to =
+            route_redirect_location_for(e, r->headers, is_tls, info_of(r), http_arena(&r->base));
         headers_set(h, HDR_location, to);
         if (e->redirect->has_prefix_rewrite || e->redirect->regex.regex) {
             note_new_path(r, to);
@@ -118,7 +121,10 @@ static enum filter_headers_status answer_directly(struct router *r) {
 
 static struct route_match_input match_input(struct router *r) {
     struct stream *s = r->base.stream;
-    return (struct route_match_input){.headers = r->headers, .random = s->random, .scratch = &s->arena, .cx = s->info.cx,
+    return (struct route_match_input){.headers = r->headers,
+                                      .random = s->random,
+                                      .scratch = &s->arena,
+                                      .cx = s->info.cx,
                                       .si = &s->info};
 }
 
@@ -185,7 +191,8 @@ static void apply_request_mutations(struct router *r) {
 
 /* ---- decode ---- */
 
-static enum filter_headers_status refuse(struct router *r, unsigned status, sv body, uint64_t flags, sv details) {
+static enum filter_headers_status refuse(struct router *r, unsigned status, sv body, uint64_t flags,
+                                         sv details) {
     reply(r, status, body, flags, details);
     return FILTER_HEADERS_STOP;
 }
@@ -249,7 +256,8 @@ static enum filter_headers_status start_request(struct router *r, bool end_strea
     if (UNLIKELY(in_maintenance(r))) {
         stats_inc(r->cluster->stats, CLUSTER_upstream_rq_maintenance_mode);
         finish(r);
-        http_local_reply(&r->base, 503, SV("maintenance mode"), RESPONSE_FLAG(UO), SV("maintenance_mode"), set_overloaded, r);
+        http_local_reply(&r->base, 503, SV("maintenance mode"), RESPONSE_FLAG(UO),
+                         SV("maintenance_mode"), set_overloaded, r);
         return FILTER_HEADERS_STOP;
     }
     if (UNLIKELY(cluster_view_drop(r->cluster, &http_loop(&r->base)->rng))) {
@@ -270,13 +278,15 @@ static enum filter_headers_status start_request(struct router *r, bool end_strea
     return FILTER_HEADERS_STOP;
 }
 
-static enum filter_headers_status decode_headers(struct http_filter *f, struct headers *h, bool end_stream) {
+static enum filter_headers_status decode_headers(struct http_filter *f, struct headers *h,
+                                                 bool end_stream) {
     struct router *r = router_of(f);
     r->headers = h;
     r->is_head = f->stream->is_head;
     r->is_grpc = f->stream->is_grpc;
     if (strict_check_fails(r)) {
-        return refuse(r, 400, SV("invalid header"), RESPONSE_FLAG(IH), SV("request_headers_failed_strict_check"));
+        return refuse(r, 400, SV("invalid header"), RESPONSE_FLAG(IH),
+                      SV("request_headers_failed_strict_check"));
     }
     const struct route_entry *e = http_route(f);
     if (!e) {
@@ -290,7 +300,8 @@ static enum filter_headers_status decode_headers(struct http_filter *f, struct h
     struct cluster_view *v = pick_cluster(r);
     if (!v) {
         stats_inc(f->stream->hcm->stats, HCM_no_cluster);
-        return refuse(r, e->cluster_not_found_code, SV_NULL, RESPONSE_FLAG(NC), SV("cluster_not_found"));
+        return refuse(r, e->cluster_not_found_code, SV_NULL, RESPONSE_FLAG(NC),
+                      SV("cluster_not_found"));
     }
     if (!r->has_hash && v->cfg->lb_type->is_hashing) {
         compute_hash(r);
@@ -336,7 +347,8 @@ static void take_body(struct router *r, struct buf *data) {
     r->up.stream->codec->vt->send_data(r->up.stream, data, end);
 }
 
-static enum filter_data_status decode_data(struct http_filter *f, struct buf *data, bool end_stream) {
+static enum filter_data_status decode_data(struct http_filter *f, struct buf *data,
+                                           bool end_stream) {
     struct router *r = router_of(f);
     if (r->mirrors) {
         mirrors_data(r->mirrors, data, end_stream);
@@ -386,7 +398,8 @@ static void count_code(struct router *r, unsigned status) {
     stats_codes_inc(c->rq_codes, status);
     stats_inc(r->cluster->stats, CLUSTER_upstream_rq_completed);
     if (r->cfg->dynamic_stats) {
-        enum cluster_side side = r->base.stream->is_internal_request ? CLUSTER_SIDE_INTERNAL : CLUSTER_SIDE_EXTERNAL;
+        enum cluster_side side =
+            r->base.stream->is_internal_request ? CLUSTER_SIDE_INTERNAL : CLUSTER_SIDE_EXTERNAL;
         stats_codes_inc(cluster_side_codes(c, side), status);
         if (r->up.host && r->up.host->is_canary) {
             stats_codes_inc(cluster_side_codes(c, CLUSTER_SIDE_CANARY), status);
@@ -406,7 +419,8 @@ static bool try_again(struct router *r, enum retry_verdict v, const struct heade
     }
     router_attempt_cancel(r, true);
     struct loop *l = http_loop(&r->base);
-    uint64_t ms = retry_backoff_ms(r->retry, r->cluster, response, &l->rng, loop_wall_us(l, loop_now_us(l)) / 1000000);
+    uint64_t ms = retry_backoff_ms(r->retry, r->cluster, response, &l->rng,
+                                   loop_wall_us(l, loop_now_us(l)) / 1000000);
     timer_start(&r->backoff_timer, ms);
     return true;
 }
@@ -453,7 +467,8 @@ static void decorate_response(struct router *r, struct headers *h) {
         headers_add_id(h, HDR_set_cookie, r->set_cookie);
     }
     if (r->route->vhost->include_attempt_count_in_response) {
-        headers_set(h, HDR_x_envoy_attempt_count, arena_printf(http_arena(&r->base), "%u", r->attempts));
+        headers_set(h, HDR_x_envoy_attempt_count,
+                    arena_printf(http_arena(&r->base), "%u", r->attempts));
     }
     apply_response_mutations(r, h);
 }
@@ -464,7 +479,8 @@ void router_on_response_headers(struct router *r, bool end_stream) {
     report_host(r, status);
     r->had_response_headers = true;
     if (r->retry) {
-        enum retry_verdict v = retry_on_headers(r->retry, r->cluster, h, r->is_grpc, http_arena(&r->base));
+        enum retry_verdict v =
+            retry_on_headers(r->retry, r->cluster, h, r->is_grpc, http_arena(&r->base));
         if (try_again(r, v, h)) {
             return;
         }
@@ -499,14 +515,19 @@ struct reset_words {
 static const struct reset_words reset_table[] = {
     [RESET_NONE] = {0, "", ""},
     [RESET_LOCAL] = {RESPONSE_FLAG(LR), "local reset", "local_reset"},
-    [RESET_LOCAL_REFUSED] = {RESPONSE_FLAG(LR), "local refused stream reset", "local_refused_stream_reset"},
+    [RESET_LOCAL_REFUSED] = {RESPONSE_FLAG(LR), "local refused stream reset",
+                             "local_refused_stream_reset"},
     [RESET_REMOTE] = {RESPONSE_FLAG(UR), "remote reset", "remote_reset"},
-    [RESET_REMOTE_REFUSED] = {RESPONSE_FLAG(UR), "remote refused stream reset", "remote_refused_stream_reset"},
-    [RESET_CONNECTION_FAILURE] = {RESPONSE_FLAG(UF), "remote connection failure", "remote_connection_failure"},
+    [RESET_REMOTE_REFUSED] = {RESPONSE_FLAG(UR), "remote refused stream reset",
+                              "remote_refused_stream_reset"},
+    [RESET_CONNECTION_FAILURE] = {RESPONSE_FLAG(UF), "remote connection failure",
+                                  "remote_connection_failure"},
     [RESET_CONNECTION_TIMEOUT] = {RESPONSE_FLAG(UF), "connection timeout", "connection_timeout"},
-    [RESET_CONNECTION_TERMINATION] = {RESPONSE_FLAG(UC), "connection termination", "connection_termination"},
+    [RESET_CONNECTION_TERMINATION] = {RESPONSE_FLAG(UC), "connection termination",
+                                      "connection_termination"},
     [RESET_OVERFLOW] = {RESPONSE_FLAG(UO), "overflow", "overflow"},
-    [RESET_CONNECT_ERROR] = {RESPONSE_FLAG(UR), "remote error with CONNECT request", "remote_error_with_CONNECT_request"},
+    [RESET_CONNECT_ERROR] = {RESPONSE_FLAG(UR), "remote error with CONNECT request",
+                             "remote_error_with_CONNECT_request"},
     [RESET_PROTOCOL_ERROR] = {RESPONSE_FLAG(UPE), "protocol error", "protocol_error"},
     [RESET_OVERLOAD] = {RESPONSE_FLAG(OM), "overload manager reset", "overload_manager_reset"},
 };
@@ -526,7 +547,8 @@ static sv reset_details(struct router *r, const char *stage, enum reset_reason w
     if (!transport.n) {
         return arena_printf(a, "upstream_reset_%s{%s}", stage, reset_table[why].detail);
     }
-    return arena_printf(a, "upstream_reset_%s{%s|%.*s}", stage, reset_table[why].detail, SV_ARG(underscored(a, transport)));
+    return arena_printf(a, "upstream_reset_%s{%s|%.*s}", stage, reset_table[why].detail,
+                        SV_ARG(underscored(a, transport)));
 }
 
 static void reply_overloaded(struct headers *h, void *arg) {
@@ -538,11 +560,15 @@ static void reply_overloaded(struct headers *h, void *arg) {
 
 static void fail_before_headers(struct router *r, enum reset_reason why, sv transport) {
     struct arena *a = http_arena(&r->base);
-    sv shown = runtime_bool(SV("envoy.reloadable_features.hide_transport_failure_reason_in_response_body"), true) ? SV_NULL
-                                                                                                                  : transport;
-    sv body = arena_printf(a, "upstream connect error or disconnect/reset before headers. %sreset reason: %s%s%.*s",
-                           r->attempts > 1 ? "retried and the latest " : "", reset_table[why].words,
-                           shown.n ? ", transport failure reason: " : "", SV_ARG(shown));
+    sv shown =
+        runtime_bool(SV("envoy.reloadable_features.hide_transport_failure_reason_in_response_body"),
+                     true)
+            ? SV_NULL
+            : transport;
+    sv body = arena_printf(
+        a, "upstream connect error or disconnect/reset before headers. %sreset reason: %s%s%.*s",
+        r->attempts > 1 ? "retried and the latest " : "", reset_table[why].words,
+        shown.n ? ", transport failure reason: " : "", SV_ARG(shown));
     count_code(r, why == RESET_PROTOCOL_ERROR ? 502 : 503);
     finish(r);
     http_local_reply(&r->base, why == RESET_PROTOCOL_ERROR ? 502 : 503, body, reset_table[why].flag,
@@ -565,7 +591,8 @@ void router_on_upstream_failure(struct router *r, enum reset_reason why, sv tran
         http_reset_stream(&r->base);
         return;
     }
-    if (r->retry && try_again(r, retry_on_reset(r->retry, r->cluster, why, sent_any, false), NULL)) {
+    if (r->retry &&
+        try_again(r, retry_on_reset(r->retry, r->cluster, why, sent_any, false), NULL)) {
         return;
     }
     fail_before_headers(r, why, transport);
@@ -606,7 +633,8 @@ static void on_try_timeout(struct timer *t) {
         host_report(r->cluster->cfg, r->up.host, HOST_RESULT_TIMEOUT, 504);
     }
     if (!r->is_response_started && r->retry) {
-        enum retry_verdict v = retry_on_reset(r->retry, r->cluster, RESET_LOCAL, r->up.sent_any, true);
+        enum retry_verdict v =
+            retry_on_reset(r->retry, r->cluster, RESET_LOCAL, r->up.sent_any, true);
         if (try_again(r, v, NULL)) {
             return;
         }
@@ -654,7 +682,8 @@ static void destroy(struct http_filter *f) {
     finish(r);
     mirrors_end(r->mirrors);
     if (r->up.is_active && r->cluster) {
-        stats_inc(r->cluster->stats, r->up.stream ? CLUSTER_upstream_rq_tx_reset : CLUSTER_upstream_rq_cancelled);
+        stats_inc(r->cluster->stats,
+                  r->up.stream ? CLUSTER_upstream_rq_tx_reset : CLUSTER_upstream_rq_cancelled);
     }
     router_attempt_cancel(r, true);
     buf_fini(&r->body);

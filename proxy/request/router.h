@@ -1,6 +1,9 @@
-/* The router: terminal HTTP filter that forwards a request to an upstream cluster and its response back.
- * Threads: worker-local. Spec: extensions.filters.http.router.v3.Router, RouteAction; Envoy's Router::Filter.
- * Files: router.c (decisions, timeouts, responses), router_upstream.c (one attempt), retry.c (whether to try again). */
+/* The router: terminal HTTP filter that forwards a request to an upstream cluster and its response
+ * back.
+ * Threads: worker-local. Spec: extensions.filters.http.router.v3.Router, RouteAction; Envoy's
+ * Router::Filter.
+ * Files: router.c (decisions, timeouts, responses), router_upstream.c (one attempt), retry.c
+ * (whether to try again). */
 #ifndef SLUICE_REQUEST_ROUTER_H
 #define SLUICE_REQUEST_ROUTER_H
 
@@ -24,32 +27,34 @@ void *router_compile(struct compile_ctx *ctx, const void *msg); /* router_compil
 
 /* One attempt at one host. Lives inside the router: attempts never overlap. */
 struct upstream_attempt {
-    struct http_pool_request *pending;  /* waiting for a connection */
-    struct codec_stream *stream;        /* open upstream stream */
-    struct conn *conn;                  /* under stream */
-    struct host *host;                  /* pinned by view's host set or ref_host */
+    struct http_pool_request *pending; /* waiting for a connection */
+    struct codec_stream *stream;       /* open upstream stream */
+    struct conn *conn;                 /* under stream */
+    struct host *host;                 /* pinned by view's host set or ref_host */
     bool is_active, headers_sent, request_done, response_done, read_disabled_downstream;
-    bool sent_any;                      /* a byte of the request may have reached the host */
-    uint16_t response_high;             /* downstream above-high count handed to the upstream stream */
+    bool sent_any; /* a byte of the request may have reached the host */
+    /* downstream above-high count handed to the upstream stream */
+    uint16_t response_high;
 };
 
 struct router {
-    struct http_filter base;            /* must be first */
+    struct http_filter base; /* must be first */
     uint32_t magic;
     const struct router_config *cfg;
     const struct route_entry *route;
     const struct weighted_cluster *weighted;
-    struct cluster_view *cluster;       /* ref held */
-    struct hosts_pin *pin;              /* keeps every host valid that this request meets */
-    struct mirrors *mirrors;            /* NULL: none */
-    struct retry_state *retry;          /* NULL: no retries for this request */
+    struct cluster_view *cluster; /* ref held */
+    struct hosts_pin *pin;        /* keeps every host valid that this request meets */
+    struct mirrors *mirrors;      /* NULL: none */
+    struct retry_state *retry;    /* NULL: no retries for this request */
     struct upstream_attempt up;
-    struct headers *headers;            /* downstream request headers, rewritten for upstream */
+    struct headers *headers; /* downstream request headers, rewritten for upstream */
     struct headers *trailers;
-    struct buf body;                    /* kept while connecting or while a retry is possible */
-    bool may_redirect;                  /* internally; the body is kept for it */
-    bool is_headers_only;               /* the request ended with its headers */
-    bool body_ended, is_buffering, is_done, is_response_started, has_breaker, timed_out, is_grpc, skip_retry_buffer;
+    struct buf body;      /* kept while connecting or while a retry is possible */
+    bool may_redirect;    /* internally; the body is kept for it */
+    bool is_headers_only; /* the request ended with its headers */
+    bool body_ended, is_buffering, is_done, is_response_started, has_breaker, timed_out, is_grpc,
+        skip_retry_buffer;
     bool had_response_headers, is_head, alt_response, has_replayed;
     uint8_t priority;
     uint16_t attempts;
@@ -58,7 +63,8 @@ struct router {
     uint64_t hash;
     sv set_cookie;
     uint64_t response_start_us;
-    const struct host *tried[8];        /* hosts of earlier attempts (previous_hosts), the newest last */
+    /* hosts of earlier attempts (previous_hosts), the newest last */
+    const struct host *tried[8];
     unsigned tried_n;
     struct timer global_timer, try_timer, backoff_timer;
     struct headers response, response_trailers;
@@ -69,9 +75,12 @@ struct router {
 static inline bool router_keeps_body(const struct router *r) { return r->retry || r->may_redirect; }
 
 /* router_upstream.c */
-void router_attempt_start(struct router *r);      /* pick a host, ask its pool; may answer by itself */
-void router_attempt_cancel(struct router *r, bool is_reset); /* drop the attempt without callbacks */
-void router_attempt_body(struct router *r);       /* send what is in r->body if the stream is open */
+/* pick a host, ask its pool; may answer by itself */
+void router_attempt_start(struct router *r);
+/* drop the attempt without callbacks */
+void router_attempt_cancel(struct router *r, bool is_reset);
+/* send what is in r->body if the stream is open */
+void router_attempt_body(struct router *r);
 /* router.c, called by the attempt */
 void router_on_response_headers(struct router *r, bool end_stream);
 void router_on_response_end(struct router *r);

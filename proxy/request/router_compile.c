@@ -1,8 +1,10 @@
-/* Router → struct router_config. Threads: the config thread. Spec: extensions.filters.http.router.v3.Router. */
+/* Router → struct router_config. Threads: the config thread. Spec:
+ * extensions.filters.http.router.v3.Router. */
 #include "protos/gen/http_router.pb-c.h"
 #include "proxy/request/router.h"
 
-static void strict_headers(struct compile_ctx *ctx, const HttpRouter__Router *m, struct router_config *c) {
+static void strict_headers(struct compile_ctx *ctx, const HttpRouter__Router *m,
+                           struct router_config *c) {
     enum header_id *ids = arena_new_array(ctx->arena, enum header_id, m->n_strict_check_headers);
     for (size_t i = 0; i < m->n_strict_check_headers; i++) {
         ids[i] = header_id_of(sv_cstr(m->strict_check_headers[i]));

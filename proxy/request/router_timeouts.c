@@ -1,5 +1,6 @@
-/* See router_timeouts.h. Spec: RouteAction.timeout, max_stream_duration, x-envoy-upstream-rq-timeout-ms, grpc-timeout;
- * Envoy's FilterUtility::finalTimeout. Threads: worker-local. */
+/* See router_timeouts.h. Spec: RouteAction.timeout, max_stream_duration,
+ * x-envoy-upstream-rq-timeout-ms, grpc-timeout; Envoy's FilterUtility::finalTimeout. Threads:
+ * worker-local. */
 #include "proxy/request/router_timeouts.h"
 
 #include "proxy/request/router.h"
@@ -80,7 +81,8 @@ void router_set_expected_timeout(struct router *r) {
         expected = r->per_try_timeout_ms;
     }
     if (expected && !r->cfg->suppress_envoy_headers) {
-        headers_set(r->headers, HDR_x_envoy_expected_rq_timeout_ms, arena_printf(http_arena(&r->base), "%u", expected));
+        headers_set(r->headers, HDR_x_envoy_expected_rq_timeout_ms,
+                    arena_printf(http_arena(&r->base), "%u", expected));
     }
 }
 

@@ -5,8 +5,8 @@
 #include "proxy/base/sv.h"
 
 struct router;
-/* Fill r->timeout_ms, per_try_timeout_ms, per_try_idle_ms, alt_response from the route and r->headers; removes the headers
- * it obeys and sets x-envoy-expected-rq-timeout-ms. */
+/* Fill r->timeout_ms, per_try_timeout_ms, per_try_idle_ms, alt_response from the route and
+ * r->headers; removes the headers it obeys and sets x-envoy-expected-rq-timeout-ms. */
 void router_timeouts_read(struct router *r);
 /* Tell the upstream how long we will wait for this attempt. */
 void router_set_expected_timeout(struct router *r);

@@ -1,4 +1,5 @@
-/* One attempt of the router: pick a host, get a stream from its pool, send the request, hear the response.
+/* One attempt of the router: pick a host, get a stream from its pool, send the request, hear the
+ * response.
  * Threads: worker-local. Spec: Envoy's Router::UpstreamRequest.
  * Not here: what a response or failure means (router.c, retry.c). */
 #include "proxy/base/log.h"
@@ -34,7 +35,8 @@ static void note_wire(struct router *r) {
     si->up.wire_rx_bytes = cs->rx_header_bytes + cs->rx_body_bytes;
 }
 
-/* The response is complete: the attempt's stream ends by itself when the request was complete too, else it is reset. */
+/* The response is complete: the attempt's stream ends by itself when the request was complete too,
+ * else it is reset. */
 static void response_complete(struct router *r) {
     struct stream_info *si = info_of(r);
     si->up.last_rx_us = loop_now_us(http_loop(&r->base));
@@ -79,7 +81,8 @@ static void on_trailers(struct codec_stream *s, struct headers *t) {
     http_encode_trailers(&r->base, t);
 }
 
-/* Give back what the attempt holds; the codec stream is already gone or is being reset by the caller. */
+/* Give back what the attempt holds; the codec stream is already gone or is being reset by the
+ * caller. */
 static void attempt_ended(struct router *r) {
     if (!r->up.is_active) {
         return;
@@ -104,12 +107,15 @@ static bool is_idempotent(sv method) {
     return false;
 }
 
-/* A pooled connection that the host closed while it was idle: nothing came back, so a bodiless idempotent request is sent
- * once more, on another connection, instead of telling the client 503. */
+/* A pooled connection that the host closed while it was idle: nothing came back, so a bodiless
+ * idempotent request is sent once more, on another connection, instead of telling the client
+ * 503. */
 static bool replay(struct router *r, const struct codec_stream *s, enum reset_reason why) {
-    bool is_stale = why == RESET_CONNECTION_TERMINATION && http_pool_stream_reused(s) && s->rx_header_bytes == 0;
+    bool is_stale = why == RESET_CONNECTION_TERMINATION && http_pool_stream_reused(s) &&
+                    s->rx_header_bytes == 0;
     bool is_whole = r->body_ended && !r->up.sent_any && !r->trailers;
-    if (!is_stale || !is_whole || r->has_replayed || !is_idempotent(headers_get(r->headers, HDR_method))) {
+    if (!is_stale || !is_whole || r->has_replayed ||
+        !is_idempotent(headers_get(r->headers, HDR_method))) {
         return false;
     }
     r->has_replayed = true;
@@ -280,7 +286,8 @@ static struct host *pick(struct router *r, const struct host_entry **entry) {
         .hash = r->hash,
         .has_hash = r->has_hash,
         .rng = &http_loop(&r->base)->rng,
-        .metadata_match = r->weighted && r->weighted->metadata_match ? r->weighted->metadata_match : r->route->metadata_match,
+        .metadata_match = r->weighted && r->weighted->metadata_match ? r->weighted->metadata_match
+                                                                     : r->route->metadata_match,
         .downstream = info_of(r)->cx->conn,
         .request = r->headers,
     };
@@ -300,7 +307,8 @@ void router_attempt_start(struct router *r) {
         router_set_expected_timeout(r);
     }
     if (r->route->vhost->include_request_attempt_count) {
-        headers_set(r->headers, HDR_x_envoy_attempt_count, arena_printf(http_arena(&r->base), "%u", r->attempts));
+        headers_set(r->headers, HDR_x_envoy_attempt_count,
+                    arena_printf(http_arena(&r->base), "%u", r->attempts));
     }
     r->up.sent_any = r->up.headers_sent = r->up.request_done = false;
     const struct host_entry *entry = NULL;
@@ -308,7 +316,8 @@ void router_attempt_start(struct router *r) {
     if (!h) {
         stats_inc(r->cluster->stats, CLUSTER_upstream_cx_none_healthy);
         r->is_done = true;
-        http_local_reply(&r->base, 503, SV("no healthy upstream"), RESPONSE_FLAG(UH), SV("no_healthy_upstream"), NULL, NULL);
+        http_local_reply(&r->base, 503, SV("no healthy upstream"), RESPONSE_FLAG(UH),
+                         SV("no_healthy_upstream"), NULL, NULL);
         return;
     }
     r->up.host = h;
@@ -321,7 +330,10 @@ void router_attempt_start(struct router *r) {
         return;
     }
     bool has_options = cluster_auto_sni(r->cluster->cfg, r->headers, &r->transport);
-    struct pool_key key = {.host = h, .entry = entry, .priority = r->priority, .downstream = si->protocol,
+    struct pool_key key = {.host = h,
+                           .entry = entry,
+                           .priority = r->priority,
+                           .downstream = si->protocol,
                            .transport = has_options ? &r->transport.options : NULL};
     http_pool_request(r->cluster, &key, &pool_ops, r, &upstream_ops, &r->up.pending);
 }

@@ -1,8 +1,9 @@
 /* A stream's life: codec callbacks in, filter walks, bytes out, timers, end.
  * Threads: worker-local; stream memory is recycled per thread.
- * Spec: Envoy's ConnectionManagerImpl::ActiveStream. Not here: the walk itself (filter_iter.c), header rules (conn_headers.c). */
-#include "proxy/request/router_timeouts.h"
+ * Spec: Envoy's ConnectionManagerImpl::ActiveStream. Not here: the walk itself (filter_iter.c),
+ * header rules (conn_headers.c). */
 #include "proxy/request/stream.h"
+#include "proxy/request/router_timeouts.h"
 
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
@@ -63,8 +64,8 @@ static void on_idle_timer(struct timer *t) {
         stream_reset(s, RESET_LOCAL);
         return;
     }
-    stream_local_reply(s, s->saw_request_end ? 504 : 408, SV("stream timeout"), RESPONSE_FLAG(SI), SV("stream_idle_timeout"),
-                       NULL, NULL);
+    stream_local_reply(s, s->saw_request_end ? 504 : 408, SV("stream timeout"), RESPONSE_FLAG(SI),
+                       SV("stream_idle_timeout"), NULL, NULL);
 }
 
 static void on_request_timer(struct timer *t) {
@@ -76,7 +77,8 @@ static void on_request_timer(struct timer *t) {
 static void on_headers_timer(struct timer *t) {
     struct stream *s = CONTAINER_OF(t, struct stream, headers_timer);
     stats_inc(s->hcm->stats, HCM_downstream_rq_header_timeout);
-    stream_local_reply(s, 408, SV("request header timeout"), 0, SV("request_header_timeout"), NULL, NULL);
+    stream_local_reply(s, 408, SV("request header timeout"), 0, SV("request_header_timeout"), NULL,
+                       NULL);
 }
 
 static void set_deadline_exceeded(struct headers *h, void *arg) {
@@ -94,8 +96,8 @@ static void on_max_duration(struct timer *t) {
         stream_reset(s, RESET_LOCAL);
         return;
     }
-    stream_local_reply(s, s->saw_request_end ? 504 : 408, SV("downstream duration timeout"), 0, SV("max_duration_timeout"),
-                       set_deadline_exceeded, s);
+    stream_local_reply(s, s->saw_request_end ? 504 : 408, SV("downstream duration timeout"), 0,
+                       SV("max_duration_timeout"), set_deadline_exceeded, s);
 }
 
 void stream_touch(struct stream *s) { s->last_activity_us = loop_now_us(s->hcm->loop); }
@@ -152,7 +154,8 @@ static void init_info(struct stream *s) {
 
 struct stream *stream_new(struct hcm *h, struct codec_stream *cs) {
     struct stream *s = stream_take();
-    memset((char *)s + offsetof(struct stream, node), 0, sizeof(*s) - offsetof(struct stream, node));
+    memset((char *)s + offsetof(struct stream, node), 0,
+           sizeof(*s) - offsetof(struct stream, node));
     s->magic = STREAM_MAGIC;
     s->hcm = h;
     s->cfg = h->cfg;
@@ -170,7 +173,8 @@ struct stream *stream_new(struct hcm *h, struct codec_stream *cs) {
     list_push_back(&h->streams, &s->node);
     stats_inc(h->stats, HCM_downstream_rq_total);
     stats_gauge_inc(h->stats, HCM_downstream_rq_active);
-    stats_inc(h->stats, h->codec->protocol == HTTP_2 ? HCM_downstream_rq_http2_total : HCM_downstream_rq_http1_total);
+    stats_inc(h->stats, h->codec->protocol == HTTP_2 ? HCM_downstream_rq_http2_total
+                                                     : HCM_downstream_rq_http1_total);
     return s;
 }
 
@@ -263,8 +267,9 @@ static void note_cluster(struct stream *s) {
     if (e->action == ROUTE_CLUSTER) {
         v = worker_cluster(w, e->cluster);
     } else if (e->action == ROUTE_CLUSTER_HEADER) {
-        sv name = e->cluster_header_id != HDR_OTHER ? headers_get(&s->request, e->cluster_header_id)
-                                                    : headers_get_name(&s->request, e->cluster_header);
+        sv name = e->cluster_header_id != HDR_OTHER
+                      ? headers_get(&s->request, e->cluster_header_id)
+                      : headers_get_name(&s->request, e->cluster_header);
         v = name.n ? worker_cluster_by_name(w, name) : NULL;
     }
     s->info.cluster_name = v ? v->cfg->observability_name : SV_NULL;
@@ -292,8 +297,12 @@ void stream_resolve_route(struct stream *s) {
     if (!s->table) {
         return;
     }
-    struct route_match_input in = {.headers = &s->request, .random = s->random, .scratch = &s->arena, .cx = s->info.cx,
-                                   .si = &s->info, .is_connect = s->is_connect};
+    struct route_match_input in = {.headers = &s->request,
+                                   .random = s->random,
+                                   .scratch = &s->arena,
+                                   .cx = s->info.cx,
+                                   .si = &s->info,
+                                   .is_connect = s->is_connect};
     enum route_miss why = ROUTE_FOUND;
     s->route = route_table_match(s->table, &in, &s->vhost, &why);
     s->needs_tls = why == ROUTE_TLS_REDIRECT;
@@ -301,7 +310,8 @@ void stream_resolve_route(struct stream *s) {
         return;
     }
     sv name;
-    const struct virtual_cluster *vc = vhost_virtual_cluster(s->vhost, &s->request, &s->arena, &name);
+    const struct virtual_cluster *vc =
+        vhost_virtual_cluster(s->vhost, &s->request, &s->arena, &name);
     s->info.virtual_cluster_name = vc && vc->matchers ? name : SV_NULL; /* the catch-all has none */
     note_cluster(s);
     s->info.route_name = s->route->name;
@@ -310,7 +320,9 @@ void stream_resolve_route(struct stream *s) {
 
 /* ---- codec callbacks (downstream) ---- */
 
-static struct stream *stream_of(struct codec_stream *cs) { return CAST(stream, STREAM_MAGIC, cs->user); }
+static struct stream *stream_of(struct codec_stream *cs) {
+    return CAST(stream, STREAM_MAGIC, cs->user);
+}
 
 static void request_ended(struct stream *s) {
     s->saw_request_end = true;
@@ -328,13 +340,15 @@ static uint64_t grpc_duration_ms(struct stream *s, const struct route_entry *r, 
     }
     bool is_short = ms < 100000000; /* eight digits at most */
     headers_set(&s->request, HDR_grpc_timeout,
-                arena_printf(&s->arena, "%llu%c", (unsigned long long)(is_short ? ms : ms / 1000), is_short ? 'm' : 'S'));
+                arena_printf(&s->arena, "%llu%c", (unsigned long long)(is_short ? ms : ms / 1000),
+                             is_short ? 'm' : 'S'));
     return ms;
 }
 
 static void apply_max_duration(struct stream *s, const struct route_entry *r) {
     uint64_t ms = r->max_stream_duration_ms;
-    bool by_grpc = r->grpc_header_max_ms != UINT32_MAX && grpc_timeout_parse(headers_get(&s->request, HDR_grpc_timeout), &ms);
+    bool by_grpc = r->grpc_header_max_ms != UINT32_MAX &&
+                   grpc_timeout_parse(headers_get(&s->request, HDR_grpc_timeout), &ms);
     if (by_grpc) {
         ms = grpc_duration_ms(s, r, ms);
     } else if (r->max_stream_duration_ms == UINT32_MAX) {
@@ -362,8 +376,9 @@ static void apply_route_timeouts(struct stream *s) {
         }
     }
     apply_max_duration(s, r);
-    uint32_t limit = r->request_body_buffer_limit != UINT32_MAX ? r->request_body_buffer_limit
-                                                                : r->vhost->request_body_buffer_limit;
+    uint32_t limit = r->request_body_buffer_limit != UINT32_MAX
+                         ? r->request_body_buffer_limit
+                         : r->vhost->request_body_buffer_limit;
     if (limit != UINT32_MAX) {
         s->buffer_limit = limit;
     }
@@ -533,7 +548,8 @@ static void response_ended(struct stream *s) {
     struct codec_stream *cs = s->codec_stream;
     collect_wire_bytes(s);
     s->codec_stream = NULL;
-    cs->codec->vt->reset(cs, RESET_NONE); /* h2: NO_ERROR; h1: the connection closes after flushing */
+    /* h2: NO_ERROR; h1: the connection closes after flushing */
+    cs->codec->vt->reset(cs, RESET_NONE);
     stream_finish(s);
 }
 
@@ -596,7 +612,9 @@ void http_encode_headers(struct http_filter *f, struct headers *h, bool end_stre
 void http_encode_data(struct http_filter *f, struct buf *data, bool end_stream) {
     stream_encode_data(f->stream, data, end_stream);
 }
-void http_encode_trailers(struct http_filter *f, struct headers *t) { stream_encode_trailers(f->stream, t); }
+void http_encode_trailers(struct http_filter *f, struct headers *t) {
+    stream_encode_trailers(f->stream, t);
+}
 void http_reset_stream(struct http_filter *f) { stream_reset(f->stream, RESET_LOCAL); }
 void http_read_disable(struct http_filter *f, bool disable) {
     struct stream *s = f->stream;
@@ -607,13 +625,27 @@ void http_read_disable(struct http_filter *f, bool disable) {
                                      : HCM_downstream_flow_control_resumed_reading_total);
     s->codec_stream->codec->vt->read_disable(s->codec_stream, disable);
 }
-struct headers *http_request_headers(struct http_filter *f) { return &f->stream->request; }
-struct headers *http_request_trailers(struct http_filter *f) { return f->stream->dec.trailers; }
-struct headers *http_response_headers(struct http_filter *f) { return f->stream->response; }
-struct stream_info *http_stream_info(struct http_filter *f) { return &f->stream->info; }
-struct arena *http_arena(struct http_filter *f) { return &f->stream->arena; }
-struct loop *http_loop(struct http_filter *f) { return f->stream->hcm->loop; }
-struct worker *http_worker(struct http_filter *f) { return f->stream->hcm->worker; }
+struct headers *http_request_headers(struct http_filter *f) {
+    return &f->stream->request;
+}
+struct headers *http_request_trailers(struct http_filter *f) {
+    return f->stream->dec.trailers;
+}
+struct headers *http_response_headers(struct http_filter *f) {
+    return f->stream->response;
+}
+struct stream_info *http_stream_info(struct http_filter *f) {
+    return &f->stream->info;
+}
+struct arena *http_arena(struct http_filter *f) {
+    return &f->stream->arena;
+}
+struct loop *http_loop(struct http_filter *f) {
+    return f->stream->hcm->loop;
+}
+struct worker *http_worker(struct http_filter *f) {
+    return f->stream->hcm->worker;
+}
 const struct conn_info *http_conn_info(struct http_filter *f) { return f->stream->info.cx; }
 const struct route_entry *http_route(struct http_filter *f) {
     stream_resolve_route(f->stream);
@@ -626,10 +658,13 @@ void http_clear_route_cache(struct http_filter *f) {
 const void *http_route_config(struct http_filter *f) {
     struct stream *s = f->stream;
     const struct route_entry *r = http_route(f);
-    if (!r || r->overrides.n + r->vhost->overrides.n + s->table->overrides.n + (s->weighted != NULL) == 0) {
+    if (!r ||
+        r->overrides.n + r->vhost->overrides.n + s->table->overrides.n + (s->weighted != NULL) ==
+            0) {
         return NULL;
     }
-    const struct filter_override *o = route_override(s->table, r, s->weighted, s->chain->v[f->index_].name_id);
+    const struct filter_override *o =
+        route_override(s->table, r, s->weighted, s->chain->v[f->index_].name_id);
     return o ? o->config : NULL;
 }
 
@@ -648,7 +683,8 @@ unsigned http_route_configs(struct http_filter *f, const void *out[4]) {
     if (!r) {
         return 0;
     }
-    const struct filter_overrides *levels[] = {&s->table->overrides, &r->vhost->overrides, &r->overrides,
+    const struct filter_overrides *levels[] = {&s->table->overrides, &r->vhost->overrides,
+                                               &r->overrides,
                                                s->weighted ? &s->weighted->overrides : NULL};
     unsigned n = 0;
     for (unsigned i = 0; i < ARRAY_LEN(levels); i++) {
@@ -660,5 +696,7 @@ unsigned http_route_configs(struct http_filter *f, const void *out[4]) {
     return n;
 }
 uint32_t http_buffer_limit(struct http_filter *f) { return f->stream->buffer_limit; }
-void http_set_buffer_limit(struct http_filter *f, uint32_t bytes) { f->stream->buffer_limit = bytes; }
+void http_set_buffer_limit(struct http_filter *f, uint32_t bytes) {
+    f->stream->buffer_limit = bytes;
+}
 sv http_upgrade_type(struct http_filter *f) { return f->stream->upgrade_type; }

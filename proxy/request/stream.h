@@ -1,6 +1,9 @@
-/* One request/response on a downstream connection: filter iteration, buffers, timers, local replies, completion.
- * Threads: worker-local. Spec: Envoy's FilterManager and ActiveStream semantics (api/http_filter.h tells them).
- * Not here: header rules of the connection manager (request/conn_headers.c), forwarding (request/router.c). */
+/* One request/response on a downstream connection: filter iteration, buffers, timers, local
+ * replies, completion.
+ * Threads: worker-local. Spec: Envoy's FilterManager and ActiveStream semantics (api/http_filter.h
+ * tells them).
+ * Not here: header rules of the connection manager (request/conn_headers.c), forwarding
+ * (request/router.c). */
 #ifndef SLUICE_REQUEST_STREAM_H
 #define SLUICE_REQUEST_STREAM_H
 
@@ -13,34 +16,35 @@ enum iter_state { ITER_CONTINUE, ITER_STOP, ITER_STOP_ALL_BUFFER, ITER_STOP_ALL_
 /* One direction's walk over the filters: decode from 0 up, encode from n-1 down. */
 struct filter_iter {
     bool is_decode;
-    bool has_headers, headers_end;   /* headers arrived; they carried end_stream */
-    bool is_complete;                /* the source has delivered everything */
-    bool is_aborted;                 /* local reply or reset: no more callbacks in this direction */
-    bool is_read_disabled;           /* we hold back the source because buf is over its limit */
-    bool is_sink_done;               /* end_stream went past the last filter */
-    int8_t current;                  /* filter whose callback is running; -1: none */
-    uint64_t headers_passed;         /* bit per filter: headers went on past it */
-    uint8_t state[HCM_FILTERS_MAX];  /* enum iter_state */
+    bool has_headers, headers_end;  /* headers arrived; they carried end_stream */
+    bool is_complete;               /* the source has delivered everything */
+    bool is_aborted;                /* local reply or reset: no more callbacks in this direction */
+    bool is_read_disabled;          /* we hold back the source because buf is over its limit */
+    bool is_sink_done;              /* end_stream went past the last filter */
+    int8_t current;                 /* filter whose callback is running; -1: none */
+    uint64_t headers_passed;        /* bit per filter: headers went on past it */
+    uint8_t state[HCM_FILTERS_MAX]; /* enum iter_state */
     struct headers *headers, *trailers;
-    struct buf buf;                  /* body kept for stopped filters */
+    struct buf buf; /* body kept for stopped filters */
 };
 
 struct stream {
     uint32_t magic;
     struct hcm *hcm;
     const struct hcm_config *cfg;
-    struct codec_stream *codec_stream;  /* NULL after it ended or was reset */
+    struct codec_stream *codec_stream; /* NULL after it ended or was reset */
     struct arena arena;
     struct list node;
     struct stream_info info;
-    struct addr remote;                 /* the client by x-forwarded-for rules */
+    struct addr remote; /* the client by x-forwarded-for rules */
     struct headers request, request_trailers;
-    struct headers *response, *response_trailers; /* owned by whoever produced them (stream arena) */
+    /* owned by whoever produced them (stream arena) */
+    struct headers *response, *response_trailers;
     const struct hcm_filters *chain;
-    struct http_filter **filters;       /* [chain->n]; NULL: disabled on this route */
+    struct http_filter **filters; /* [chain->n]; NULL: disabled on this route */
     struct filter_iter dec, enc;
     /* routing */
-    struct route_view *routes;          /* NULL with an inline table */
+    struct route_view *routes; /* NULL with an inline table */
     const struct route_table *table;
     const struct route_entry *route;
     const struct vhost *vhost;
@@ -51,15 +55,16 @@ struct stream {
     bool is_head, is_grpc, is_connect, is_local_reply, is_destroyed, saw_request_end;
     bool response_started, response_ended, close_after, is_internal_request;
     bool is_upgraded;
-    bool is_redirected;                 /* another stream took over; there is no response to count */
-    uint16_t internal_redirects;        /* followed on the way to this request */
-    const struct redirect_hop *hops;    /* the newest first (request/internal_redirect.h) */
-    bool needs_tls;                     /* the virtual host wants https: redirect */
+    /* another stream took over; there is no response to count */
+    bool is_redirected;
+    uint16_t internal_redirects;     /* followed on the way to this request */
+    const struct redirect_hop *hops; /* the newest first (request/internal_redirect.h) */
+    bool needs_tls;                  /* the virtual host wants https: redirect */
     sv upgrade_type;
     uint32_t buffer_limit;
     uint64_t last_activity_us;
     uint32_t idle_timeout_ms;
-    uint16_t downstream_high;           /* above-high count */
+    uint16_t downstream_high; /* above-high count */
     struct timer idle, request_timer, headers_timer, max_duration;
     struct loop_garbage garbage;
 };
@@ -74,7 +79,8 @@ void stream_cache_trim(void);
 extern const struct codec_stream_ops stream_codec_ops;
 
 /* request/filter_iter.c */
-bool stream_filters_create(struct stream *s); /* instances for the chain and route; false: a filter list is missing */
+/* instances for the chain and route; false: a filter list is missing */
+bool stream_filters_create(struct stream *s);
 void stream_filters_destroy(struct stream *s);
 void stream_decode_headers(struct stream *s, bool end_stream);
 void stream_decode_data(struct stream *s, struct buf *data, bool end_stream);
@@ -90,12 +96,14 @@ void stream_send_data(struct stream *s, struct buf *data, bool end_stream);
 void stream_send_trailers(struct stream *s, struct headers *t);
 void stream_reset(struct stream *s, enum reset_reason why); /* abort towards the client, finish */
 void stream_resolve_route(struct stream *s);
-void stream_touch(struct stream *s);                         /* activity: the idle timer starts over */
+/* activity: the idle timer starts over */
+void stream_touch(struct stream *s);
 
 /* request/local_reply.c */
 void stream_local_reply(struct stream *s, unsigned status, sv body, uint64_t flags, sv details,
                         void (*modify)(struct headers *h, void *arg), void *arg);
-struct local_reply_config *local_reply_compile(struct compile_ctx *ctx, const void *local_reply_config_msg);
+struct local_reply_config *local_reply_compile(struct compile_ctx *ctx,
+                                               const void *local_reply_config_msg);
 
 /* request/conn_headers.c: the connection manager's own header rules */
 enum header_verdict { HEADERS_OK, HEADERS_REPLIED };

@@ -1,5 +1,7 @@
-/* Relaying bytes between a downstream connection and one upstream connection, with back-pressure and half-close both ways.
- * Threads: worker-local. Spec: TcpProxy; Envoy's TcpProxy::Filter. Not here: compiling (tcp_proxy_compile.c), pools. */
+/* Relaying bytes between a downstream connection and one upstream connection, with back-pressure
+ * and half-close both ways.
+ * Threads: worker-local. Spec: TcpProxy; Envoy's TcpProxy::Filter. Not here: compiling
+ * (tcp_proxy_compile.c), pools. */
 #include "proxy/request/tcp_proxy.h"
 
 #include <xxhash.h>
@@ -18,20 +20,22 @@ struct tcp_proxy {
     const struct tcp_proxy_config *cfg;
     struct loop *loop;
     struct stats_shard *stats;
-    struct cluster_view *cluster;      /* ref held */
-    struct hosts_pin *pin;             /* keeps the host valid */
+    struct cluster_view *cluster; /* ref held */
+    struct hosts_pin *pin;        /* keeps the host valid */
     const struct tcp_cluster *target;
     struct tcp_pool_request *pending;
-    struct conn *up;                   /* NULL: not connected */
+    struct conn *up; /* NULL: not connected */
     struct host *host;
-    bool is_done, is_down_paused;      /* is_down_paused: we hold one read-disable on the client */
+    bool is_done, is_down_paused; /* is_down_paused: we hold one read-disable on the client */
     uint32_t attempts;
     uint64_t last_activity_us;
     struct timer idle, duration;
     struct splice to_up, to_down;
 };
 
-static struct tcp_proxy *proxy_of(struct network_filter *f) { return CAST(tcp_proxy, TCP_PROXY_MAGIC, f); }
+static struct tcp_proxy *proxy_of(struct network_filter *f) {
+    return CAST(tcp_proxy, TCP_PROXY_MAGIC, f);
+}
 static struct tcp_proxy *proxy_of_user(void *u) { return proxy_of(u); }
 static void touch(struct tcp_proxy *p) { p->last_activity_us = loop_now_us(p->loop); }
 
@@ -54,7 +58,8 @@ static void close_upstream(struct tcp_proxy *p, enum conn_close_type how) {
     conn_close(up, how, "tcp_proxy_downstream_close");
 }
 
-static void close_downstream(struct tcp_proxy *p, enum conn_close_type how, uint64_t flags, sv details) {
+static void close_downstream(struct tcp_proxy *p, enum conn_close_type how, uint64_t flags,
+                             sv details) {
     if (p->is_done) {
         return;
     }
@@ -175,7 +180,8 @@ static void on_failure(void *user, enum pool_failure why, sv transport_failure, 
     struct stream_info *si = net_stream_info(&p->base);
     p->pending = NULL;
     si->up.host = h;
-    si->up.transport_failure = transport_failure.n ? arena_sv(si->arena, transport_failure) : SV_NULL;
+    si->up.transport_failure =
+        transport_failure.n ? arena_sv(si->arena, transport_failure) : SV_NULL;
     if (why == POOL_OVERFLOW) {
         close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UF) | RESPONSE_FLAG(UO), SV_NULL);
         return;
@@ -195,12 +201,15 @@ static uint64_t source_hash(const struct tcp_proxy *p) {
 static void connect_upstream(struct tcp_proxy *p) {
     if (p->attempts >= p->cfg->max_connect_attempts) {
         stats_inc(p->cluster->stats, CLUSTER_upstream_cx_connect_attempts_exceeded);
-        close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UF) | (p->attempts > 1 ? RESPONSE_FLAG(URX) : 0), SV_NULL);
+        close_downstream(p, CONN_CLOSE_NO_FLUSH,
+                         RESPONSE_FLAG(UF) | (p->attempts > 1 ? RESPONSE_FLAG(URX) : 0), SV_NULL);
         return;
     }
     p->attempts++;
     net_stream_info(&p->base)->up.attempts = p->attempts;
-    struct lb_context ctx = {.rng = &p->loop->rng, .metadata_match = p->target->metadata_match, .downstream = p->base.conn,
+    struct lb_context ctx = {.rng = &p->loop->rng,
+                             .metadata_match = p->target->metadata_match,
+                             .downstream = p->base.conn,
                              .has_hash = p->cfg->hash_source_ip};
     if (ctx.has_hash) {
         ctx.hash = source_hash(p);

@@ -8,13 +8,19 @@
 #include "proxy/api/network_filter.h"
 #include "proxy/stats/stats.h"
 
-#define TCP_STATS(P, C, G, H, T)                                                                          \
-    C(P, downstream_cx_drain_close) C(P, downstream_cx_no_route) C(P, downstream_cx_overload_close)        \
-    G(P, downstream_cx_rx_bytes_buffered) C(P, downstream_cx_rx_bytes_total) C(P, downstream_cx_total)     \
-    G(P, downstream_cx_tx_bytes_buffered) C(P, downstream_cx_tx_bytes_total)                               \
-    C(P, downstream_flow_control_paused_reading_total) C(P, downstream_flow_control_resumed_reading_total) \
-    C(P, early_data_received_count_total) C(P, idle_timeout) C(P, max_downstream_connection_duration)      \
-    C(P, route_delayed_total) G(P, upstream_flush_active) C(P, upstream_flush_total)
+// clang-format off
+#define TCP_STATS(P, C, G, H, T)                                                               \
+    C(P, downstream_cx_drain_close)                                                            \
+    C(P, downstream_cx_no_route)                                                               \
+    C(P, downstream_cx_overload_close) G(P, downstream_cx_rx_bytes_buffered)                   \
+        C(P, downstream_cx_rx_bytes_total) C(P, downstream_cx_total)                           \
+            G(P, downstream_cx_tx_bytes_buffered) C(P, downstream_cx_tx_bytes_total)           \
+                C(P, downstream_flow_control_paused_reading_total)                             \
+                    C(P, downstream_flow_control_resumed_reading_total)                        \
+                        C(P, early_data_received_count_total) C(P, idle_timeout)               \
+                            C(P, max_downstream_connection_duration) C(P, route_delayed_total) \
+                                G(P, upstream_flush_active) C(P, upstream_flush_total)
+// clang-format on
 STATS_ENUM(TCP, TCP_STATS);
 extern const struct stats_group tcp_stats_group;
 

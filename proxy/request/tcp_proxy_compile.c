@@ -5,13 +5,15 @@
 
 #define IDLE_TIMEOUT_MS 3600000u
 
-static void cluster(struct compile_ctx *ctx, const char *name, uint32_t weight, struct tcp_cluster *out) {
+static void cluster(struct compile_ctx *ctx, const char *name, uint32_t weight,
+                    struct tcp_cluster *out) {
     out->name = arena_sv(ctx->arena, sv_cstr(name));
     out->slot = compile_cluster_ref(ctx, out->name, false);
     out->weight = weight;
 }
 
-static void clusters(struct compile_ctx *ctx, const TcpProxy__TcpProxy *m, struct tcp_proxy_config *c) {
+static void clusters(struct compile_ctx *ctx, const TcpProxy__TcpProxy *m,
+                     struct tcp_proxy_config *c) {
     const struct metadata_match *base = route_metadata_match(ctx, m->metadata_match, NULL);
     if (m->cluster_specifier_case == TCP_PROXY__TCP_PROXY__CLUSTER_SPECIFIER_CLUSTER) {
         struct tcp_cluster *one = arena_new(ctx->arena, struct tcp_cluster);
@@ -37,9 +39,11 @@ static void clusters(struct compile_ctx *ctx, const TcpProxy__TcpProxy *m, struc
     c->clusters_n = (unsigned)w->n_clusters;
 }
 
-static void hashing(struct compile_ctx *ctx, const TcpProxy__TcpProxy *m, struct tcp_proxy_config *c) {
+static void hashing(struct compile_ctx *ctx, const TcpProxy__TcpProxy *m,
+                    struct tcp_proxy_config *c) {
     for (size_t i = 0; i < m->n_hash_policy; i++) {
-        if (m->hash_policy[i]->policy_specifier_case == TYPE__HASH_POLICY__POLICY_SPECIFIER_SOURCE_IP) {
+        if (m->hash_policy[i]->policy_specifier_case ==
+            TYPE__HASH_POLICY__POLICY_SPECIFIER_SOURCE_IP) {
             c->hash_source_ip = true;
         } else {
             DIAG_FIELD(ctx->diag, "hash_policy[%zu]", i);

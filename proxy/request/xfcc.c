@@ -1,4 +1,5 @@
-/* x-forwarded-client-cert: see xfcc.h. An element is By=<our URI SAN>;Hash=<peer sha256>;Cert=…;Chain=…;Subject="…";URI=…;DNS=…
+/* x-forwarded-client-cert: see xfcc.h. An element is By=<our URI SAN>;Hash=<peer
+ * sha256>;Cert=…;Chain=…;Subject="…";URI=…;DNS=…
  * Threads: worker-local. */
 #include "proxy/request/xfcc.h"
 
@@ -25,7 +26,8 @@ static void quoted(struct buf *b, const char *key, sv value) {
     buf_lit(b, "\"");
 }
 
-static void sans(struct buf *b, const char *key, const struct ssl_info *ssl, enum ssl_list list, bool leave_one_empty) {
+static void sans(struct buf *b, const char *key, const struct ssl_info *ssl, enum ssl_list list,
+                 bool leave_one_empty) {
     const sv *v;
     unsigned n = ssl_info_list(ssl, list, &v);
     for (unsigned i = 0; i < n; i++) {
@@ -78,7 +80,8 @@ void xfcc_apply(struct stream *s) {
         sv have = headers_get(&s->request, HDR_x_forwarded_client_cert);
         sv mine = element(s, ssl);
         headers_set(&s->request, HDR_x_forwarded_client_cert,
-                    have.n ? arena_printf(&s->arena, "%.*s,%.*s", SV_ARG(have), SV_ARG(mine)) : mine);
+                    have.n ? arena_printf(&s->arena, "%.*s,%.*s", SV_ARG(have), SV_ARG(mine))
+                           : mine);
     } else if (c->xfcc == XFCC_SANITIZE_SET) {
         headers_set(&s->request, HDR_x_forwarded_client_cert, element(s, ssl));
     }

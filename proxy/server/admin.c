@@ -1,5 +1,7 @@
-/* The admin listener: an HTTP connection manager like any other, on main's loop, whose only filter answers by itself.
- * Threads: main. Spec: bootstrap.v3.Admin; Envoy's administration interface. Not here: the pages (admin_*.c). */
+/* The admin listener: an HTTP connection manager like any other, on main's loop, whose only filter
+ * answers by itself.
+ * Threads: main. Spec: bootstrap.v3.Admin; Envoy's administration interface. Not here: the pages
+ * (admin_*.c). */
 #include "proxy/server/admin.h"
 
 #include <stdio.h>
@@ -35,9 +37,12 @@ struct admin {
 
 /* ---- replies ---- */
 
-static struct admin_stream *stream_of(struct http_filter *f) { return CAST(admin_stream, ADMIN_STREAM_MAGIC, f); }
+static struct admin_stream *stream_of(struct http_filter *f) {
+    return CAST(admin_stream, ADMIN_STREAM_MAGIC, f);
+}
 
-static void send_headers(struct admin_stream *a, unsigned status, const char *content_type, bool end) {
+static void send_headers(struct admin_stream *a, unsigned status, const char *content_type,
+                         bool end) {
     struct headers *h = &a->response;
     headers_init(h, http_arena(&a->base));
     headers_set_status(h, status);
@@ -47,9 +52,11 @@ static void send_headers(struct admin_stream *a, unsigned status, const char *co
     http_encode_headers(&a->base, h, end, SV("admin_filter_response"));
 }
 
-void admin_reply_buf(struct admin_stream *a, unsigned status, const char *content_type, struct buf *body) {
+void admin_reply_buf(struct admin_stream *a, unsigned status, const char *content_type,
+                     struct buf *body) {
     a->is_done = true;
-    bool is_empty = buf_empty(body) || sv_eq(headers_get(http_request_headers(&a->base), HDR_method), SV("HEAD"));
+    bool is_empty = buf_empty(body) ||
+                    sv_eq(headers_get(http_request_headers(&a->base), HDR_method), SV("HEAD"));
     send_headers(a, status, content_type, is_empty);
     if (!is_empty) {
         http_encode_data(&a->base, body, true);
@@ -86,7 +93,8 @@ static void on_pump(struct timer *t) {
     }
 }
 
-void admin_produce(struct admin_stream *a, const char *content_type, const struct admin_producer *p) {
+void admin_produce(struct admin_stream *a, const char *content_type,
+                   const struct admin_producer *p) {
     a->producer = *p;
     if (sv_eq(headers_get(http_request_headers(&a->base), HDR_method), SV("HEAD"))) {
         a->is_done = true;
@@ -115,7 +123,8 @@ static void on_view(struct view *v, void *user) {
     xfree(w);
 }
 
-void admin_view(struct admin_stream *a, unsigned types, void (*fn)(struct admin_stream *a, struct view *v)) {
+void admin_view(struct admin_stream *a, unsigned types,
+                void (*fn)(struct admin_stream *a, struct view *v)) {
     struct view_wait *w = xnew(struct view_wait);
     w->stream = a;
     w->fn = fn;
@@ -172,7 +181,9 @@ static bool is_allowed(const struct admin *ad, sv path) {
 
 static void dispatch(struct admin_stream *a, sv path, sv method) {
     if (!is_allowed(a->server->admin, path)) {
-        admin_reply(a, 403, ADMIN_TEXT, arena_printf(http_arena(&a->base), "request to path %.*s not allowed", SV_ARG(path)));
+        admin_reply(
+            a, 403, ADMIN_TEXT,
+            arena_printf(http_arena(&a->base), "request to path %.*s not allowed", SV_ARG(path)));
         return;
     }
     while (path.n > 1 && path.p[1] == '/') { /* "//stats" is really asked */
@@ -185,7 +196,8 @@ static void dispatch(struct admin_stream *a, sv path, sv method) {
         }
         if (h->is_mutation && !sv_eq(method, SV("POST"))) {
             admin_reply(a, 405, ADMIN_TEXT,
-                        arena_printf(http_arena(&a->base), "Method %.*s not allowed, POST required.", SV_ARG(method)));
+                        arena_printf(http_arena(&a->base),
+                                     "Method %.*s not allowed, POST required.", SV_ARG(method)));
             return;
         }
         a->handler = h;
@@ -205,7 +217,8 @@ static void init(struct http_filter *f) {
     timer_init(&a->pump, http_loop(f), on_pump);
 }
 
-static enum filter_headers_status decode_headers(struct http_filter *f, struct headers *h, bool end_stream) {
+static enum filter_headers_status decode_headers(struct http_filter *f, struct headers *h,
+                                                 bool end_stream) {
     struct admin_stream *a = stream_of(f);
     sv path = headers_get(h, HDR_path);
     a->query = path_query(path);
@@ -215,7 +228,8 @@ static enum filter_headers_status decode_headers(struct http_filter *f, struct h
     return FILTER_HEADERS_STOP;
 }
 
-static enum filter_data_status decode_data(struct http_filter *f, struct buf *data, bool end_stream) {
+static enum filter_data_status decode_data(struct http_filter *f, struct buf *data,
+                                           bool end_stream) {
     struct admin_stream *a = stream_of(f);
     buf_clear(data);
     if (end_stream && !a->handler) {
@@ -280,7 +294,8 @@ static void on_chain_end(struct net_chain *c, enum conn_event e) {
 
 static void on_accepted(struct listener_sock *l, int fd, struct accept_info *info) {
     struct admin *ad = listener_sock_owner(l);
-    struct net_chain_owner owner = {&ad->server->main->loop, ad->server->main, ad->stats, on_chain_end, ad};
+    struct net_chain_owner owner = {&ad->server->main->loop, ad->server->main, ad->stats,
+                                    on_chain_end, ad};
     struct net_chain *c = net_chain_new(&owner, &ad->chain, transport_raw_new(), fd, info);
     list_push_back(&ad->chains, &c->node);
     stats_inc(ad->stats, LISTENER_downstream_cx_total);
@@ -290,13 +305,15 @@ static void on_accepted(struct listener_sock *l, int fd, struct accept_info *inf
 
 static const struct listener_sock_ops sock_ops = {.on_accepted = on_accepted};
 
-static struct stats_scope *scope(struct admin *ad, const struct stats_group *g, const char *prefix) {
+static struct stats_scope *scope(struct admin *ad, const struct stats_group *g,
+                                 const char *prefix) {
     return stats_scope_get(ad->server->stats, g, sv_cstr(prefix));
 }
 
 static void init_hcm(struct admin *ad) {
     struct hcm_config *c = &ad->hcm;
-    ad->filter = (struct hcm_filter){.type = &admin_filter, .config = ad, .name_id = filter_name_id(SV("admin"))};
+    ad->filter = (struct hcm_filter){
+        .type = &admin_filter, .config = ad, .name_id = filter_name_id(SV("admin"))};
     c->codec_kind = CODEC_AUTO;
     codec_options_defaults(&c->codec);
     c->stat_prefix = SV("http.admin.");
@@ -312,12 +329,17 @@ static void init_hcm(struct admin *ad) {
     c->server_name = SV("envoy");
     c->use_remote_address = true;
     ad->slot = (struct network_filter_slot){&hcm_network_filter, c};
-    ad->chain = (struct net_chain_config){.filters = &ad->slot, .n = 1, .listener_name = SV("admin"),
+    ad->chain = (struct net_chain_config){.filters = &ad->slot,
+                                          .n = 1,
+                                          .listener_name = SV("admin"),
                                           .buffer_limit_bytes = ADMIN_BUFFER_LIMIT_BYTES};
 }
 
 static bool compile_allow_paths(struct admin *ad, const Bootstrap__Admin *m, struct diag *d) {
-    struct compile_ctx ctx = {.arena = &ad->arena, .diag = d, .registry = ad->server->registry, .stats = ad->server->stats};
+    struct compile_ctx ctx = {.arena = &ad->arena,
+                              .diag = d,
+                              .registry = ad->server->registry,
+                              .stats = ad->server->stats};
     struct string_matcher *v = arena_new_array(&ad->arena, struct string_matcher, m->n_allow_paths);
     for (size_t i = 0; i < m->n_allow_paths; i++) {
         DIAG_FIELD(d, "admin.allow_paths[%zu]", i);
@@ -356,7 +378,8 @@ static bool bind_admin(struct admin *ad, const Bootstrap__Admin *m, struct diag 
         return diag_error(d, "cannot bind '%s': %s", text, sock_strerror(fd));
     }
     ad->sock_config.name = SV("admin");
-    ad->sock = listener_sock_new(&ad->server->main->loop, &ad->sock_config, fd, &ad->addr, ad->stats, &sock_ops, ad);
+    ad->sock = listener_sock_new(&ad->server->main->loop, &ad->sock_config, fd, &ad->addr,
+                                 ad->stats, &sock_ops, ad);
     return true;
 }
 
@@ -369,7 +392,8 @@ struct admin *admin_new(struct server *s, struct diag *d) {
     ad->server = s;
     arena_init(&ad->arena, 0);
     list_init(&ad->chains);
-    ad->stats = stats_shard(scope(ad, &listener_stats_group, "listener.admin."), s->main->loop.thread_index);
+    ad->stats = stats_shard(scope(ad, &listener_stats_group, "listener.admin."),
+                            s->main->loop.thread_index);
     init_hcm(ad);
     if (!compile_allow_paths(ad, m, d) || (s->opt.mode != MODE_VALIDATE && !bind_admin(ad, m, d))) {
         admin_free(ad);
@@ -388,7 +412,7 @@ void admin_free(struct admin *ad) {
     if (ad->sock) {
         listener_sock_close(ad->sock);
     }
-    LIST_FOREACH_SAFE(it, &ad->chains) {
+    LIST_FOREACH_SAFE (it, &ad->chains) {
         net_chain_close(LIST_ENTRY(it, struct net_chain, node), CONN_CLOSE_NO_FLUSH, "shutdown");
     }
     loop_run_nowait(&ad->server->main->loop);

@@ -1,6 +1,8 @@
-/* GET /config_dump: what is served, from the wire bytes of the resources, one element at a time so that nothing waits.
- * Threads: main. Spec: admin.v3 ConfigDump messages; parameters resource, mask, name_regex, include_eds.
- * The scoped-routes section, always empty here, comes with include_eds only: else routes are .configs[3], as runbooks have it. */
+/* GET /config_dump: what is served, from the wire bytes of the resources, one element at a time so
+ * that nothing waits.
+ * Threads: main. Spec: admin.v3 ConfigDump messages; parameters resource, mask, name_regex,
+ * include_eds. The scoped-routes section, always empty here, comes with include_eds only: else
+ * routes are .configs[3], as runbooks have it. */
 #include <jansson.h>
 #include <stdio.h>
 #include <time.h>
@@ -21,32 +23,58 @@ struct dump_list {
     enum list_id id;
 };
 struct dump_section {
-    const char *dump;    /* message name in envoy.admin.v3 */
-    const char *config;  /* the field of an element that holds the resource */
+    const char *dump;   /* message name in envoy.admin.v3 */
+    const char *config; /* the field of an element that holds the resource */
     enum resource_type type;
     bool is_full_only, has_version;
     struct dump_list lists[3];
 };
 static const struct dump_section sections[] = {
-    {"ClustersConfigDump", "cluster", RES_CLUSTER, false, true,
+    {"ClustersConfigDump",
+     "cluster",
+     RES_CLUSTER,
+     false,
+     true,
      {{"static_clusters", "StaticCluster", LIST_STATIC},
       {"dynamic_active_clusters", "DynamicCluster", LIST_ACTIVE},
       {"dynamic_warming_clusters", "DynamicCluster", LIST_WARMING}}},
-    {"EndpointsConfigDump", "endpoint_config", RES_ENDPOINTS, true, false,
+    {"EndpointsConfigDump",
+     "endpoint_config",
+     RES_ENDPOINTS,
+     true,
+     false,
      {{"static_endpoint_configs", "StaticEndpointConfig", LIST_STATIC},
       {"dynamic_endpoint_configs", "DynamicEndpointConfig", LIST_ACTIVE},
       {0}}},
-    {"ListenersConfigDump", "listener", RES_LISTENER, false, true,
-     {{"static_listeners", "StaticListener", LIST_STATIC}, {"dynamic_listeners", "DynamicListener", LIST_GROUPED}, {0}}},
-    {"ScopedRoutesConfigDump", "scoped_route_configs", RES_SCOPED_ROUTE, true, false,
+    {"ListenersConfigDump",
+     "listener",
+     RES_LISTENER,
+     false,
+     true,
+     {{"static_listeners", "StaticListener", LIST_STATIC},
+      {"dynamic_listeners", "DynamicListener", LIST_GROUPED},
+      {0}}},
+    {"ScopedRoutesConfigDump",
+     "scoped_route_configs",
+     RES_SCOPED_ROUTE,
+     true,
+     false,
      {{"inline_scoped_route_configs", "InlineScopedRouteConfigs", LIST_STATIC},
       {"dynamic_scoped_route_configs", "DynamicScopedRouteConfigs", LIST_ACTIVE},
       {0}}},
-    {"RoutesConfigDump", "route_config", RES_ROUTE, false, false,
+    {"RoutesConfigDump",
+     "route_config",
+     RES_ROUTE,
+     false,
+     false,
      {{"static_route_configs", "StaticRouteConfig", LIST_INLINE_ROUTES},
       {"dynamic_route_configs", "DynamicRouteConfig", LIST_ACTIVE},
       {0}}},
-    {"SecretsConfigDump", "secret", RES_SECRET, false, false,
+    {"SecretsConfigDump",
+     "secret",
+     RES_SECRET,
+     false,
+     false,
      {{"static_secrets", "StaticSecret", LIST_STATIC},
       {"dynamic_active_secrets", "DynamicSecret", LIST_ACTIVE},
       {"dynamic_warming_secrets", "DynamicSecret", LIST_WARMING}}},
@@ -58,11 +86,11 @@ struct dump {
     struct view *view;
     struct json_writer w;
     struct regex *name;
-    sv mask;                             /* heap; empty: none */
-    const struct dump_section *only;     /* ?resource= */
+    sv mask;                         /* heap; empty: none */
+    const struct dump_section *only; /* ?resource= */
     const struct dump_list *only_list;
     bool include_eds, is_begun, is_list_open, is_section_open;
-    int section;                         /* -1: the bootstrap */
+    int section; /* -1: the bootstrap */
     unsigned list, item;
     struct arena scratch;
 };
@@ -110,12 +138,14 @@ static void error_state(struct json_writer *w, const struct view_item *it) {
 /* Is the item of the same resource as `it`, one further in the sorted view? */
 static const struct view_item *next_of_same(const struct dump *d, const struct view_item *it) {
     const struct view_item *n = it + 1;
-    bool is_same = n < d->view->items + d->view->items_n && n->resource->type == it->resource->type &&
+    bool is_same = n < d->view->items + d->view->items_n &&
+                   n->resource->type == it->resource->type &&
                    sv_eq(n->resource->name, it->resource->name);
     return is_same ? n : NULL;
 }
 
-static void grouped_element(struct dump *d, const struct dump_section *s, const struct view_item *it) {
+static void grouped_element(struct dump *d, const struct dump_section *s,
+                            const struct view_item *it) {
     static const char *const state_keys[] = {"active_state", "warming_state", "draining_state"};
     struct json_writer *w = &d->w;
     pair(w, "name", it->resource->name);
@@ -133,7 +163,8 @@ static void grouped_element(struct dump *d, const struct dump_section *s, const 
     }
 }
 
-static void plain_element(struct dump *d, const struct dump_section *s, const struct view_item *it) {
+static void plain_element(struct dump *d, const struct dump_section *s,
+                          const struct view_item *it) {
     struct json_writer *w = &d->w;
     if (s->type == RES_SECRET) {
         pair(w, "name", it->resource->name);
@@ -153,13 +184,15 @@ static void element_begin(struct dump *d, const struct dump_section *s, const st
     json_obj(&d->w);
     if (d->only) {
         char type[160];
-        int n = snprintf(type, sizeof(type), "type.googleapis.com/envoy.admin.v3.%s.%s", s->dump, l->element);
+        int n = snprintf(type, sizeof(type), "type.googleapis.com/envoy.admin.v3.%s.%s", s->dump,
+                         l->element);
         json_key(&d->w, SV("@type"));
         json_str(&d->w, sv_from(type, (size_t)n));
     }
 }
 
-static void write_element(struct dump *d, const struct dump_section *s, const struct dump_list *l, const struct view_item *it) {
+static void write_element(struct dump *d, const struct dump_section *s, const struct dump_list *l,
+                          const struct view_item *it) {
     element_begin(d, s, l);
     if (l->id == LIST_GROUPED) {
         grouped_element(d, s, it);
@@ -170,28 +203,35 @@ static void write_element(struct dump *d, const struct dump_section *s, const st
 }
 
 /* The inline route tables of a listener's connection managers. */
-static void inline_routes(struct dump *d, const struct dump_section *s, const struct dump_list *l, const struct view_item *it) {
+static void inline_routes(struct dump *d, const struct dump_section *s, const struct dump_list *l,
+                          const struct view_item *it) {
     struct diag diag;
     diag_init(&diag);
     arena_reset(&d->scratch);
-    const Listener__Listener *m =
-        PROTO_UNPACK(Listener__Listener, listener__listener__descriptor, it->resource->wire, &d->scratch, &diag);
+    const Listener__Listener *m = PROTO_UNPACK(Listener__Listener, listener__listener__descriptor,
+                                               it->resource->wire, &d->scratch, &diag);
     for (size_t c = 0; m && c <= m->n_filter_chains; c++) {
-        const Listener__FilterChain *chain = c < m->n_filter_chains ? m->filter_chains[c] : m->default_filter_chain;
+        const Listener__FilterChain *chain =
+            c < m->n_filter_chains ? m->filter_chains[c] : m->default_filter_chain;
         for (size_t f = 0; chain && f < chain->n_filters; f++) {
-            const Pb__Any *any = chain->filters[f]->config_type_case == LISTENER__FILTER__CONFIG_TYPE_TYPED_CONFIG
-                                     ? chain->filters[f]->typed_config
-                                     : NULL;
-            if (!any || !sv_is(any_inner_name(any, &d->scratch), hcm__http_connection_manager__descriptor.name)) {
+            const Pb__Any *any =
+                chain->filters[f]->config_type_case == LISTENER__FILTER__CONFIG_TYPE_TYPED_CONFIG
+                    ? chain->filters[f]->typed_config
+                    : NULL;
+            if (!any || !sv_is(any_inner_name(any, &d->scratch),
+                               hcm__http_connection_manager__descriptor.name)) {
                 continue;
             }
-            const Hcm__HttpConnectionManager *h = (const Hcm__HttpConnectionManager *)(const void *)any_unpack(
-                any, SV("hcm"), &d->scratch, &diag);
-            if (!h || h->route_specifier_case != HCM__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_ROUTE_CONFIG) {
+            const Hcm__HttpConnectionManager *h =
+                (const Hcm__HttpConnectionManager *)(const void *)any_unpack(any, SV("hcm"),
+                                                                             &d->scratch, &diag);
+            if (!h || h->route_specifier_case !=
+                          HCM__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_ROUTE_CONFIG) {
                 continue;
             }
             element_begin(d, s, l);
-            config(&d->w, "route_config", RES_ROUTE, proto_pack(&h->route_config->base, &d->scratch));
+            config(&d->w, "route_config", RES_ROUTE,
+                   proto_pack(&h->route_config->base, &d->scratch));
             timestamp(&d->w, "last_updated", it->resource->updated_us);
             json_end(&d->w);
         }
@@ -199,7 +239,8 @@ static void inline_routes(struct dump *d, const struct dump_section *s, const st
     diag_fini(&diag);
 }
 
-static bool belongs(const struct dump *d, const struct dump_section *s, const struct dump_list *l, const struct view_item *it) {
+static bool belongs(const struct dump *d, const struct dump_section *s, const struct dump_list *l,
+                    const struct view_item *it) {
     enum resource_type type = l->id == LIST_INLINE_ROUTES ? RES_LISTENER : s->type;
     if (it->resource->type != type ||
         (d->name && !regex_partial_match(d->name, it->resource->name.p, it->resource->name.n))) {
@@ -287,7 +328,8 @@ static void open_section(struct dump *d, const struct dump_section *s) {
     json_key(&d->w, SV("@type"));
     json_str(&d->w, sv_from(type, (size_t)n));
     if (s->has_version && !d->mask.n) {
-        pair(&d->w, "version_info", sv_cstr(s->type == RES_CLUSTER ? d->view->cds_version : d->view->lds_version));
+        pair(&d->w, "version_info",
+             sv_cstr(s->type == RES_CLUSTER ? d->view->cds_version : d->view->lds_version));
     }
 }
 
@@ -309,7 +351,8 @@ static void close_list(struct dump *d) {
     d->item = 0;
 }
 
-static void masked_element(struct dump *d, const struct dump_section *s, const struct dump_list *l, const struct view_item *it) {
+static void masked_element(struct dump *d, const struct dump_section *s, const struct dump_list *l,
+                           const struct view_item *it) {
     struct json_writer outer = d->w;
     struct buf BUF_AUTO text;
     buf_init(&text);
@@ -436,21 +479,27 @@ static bool find_resource(struct dump *d, sv name) {
 static bool read_params(struct admin_stream *a, struct dump *d) {
     struct arena *ar = http_arena(&a->base);
     char err[160];
-    sv resource = admin_param(a, "resource"), name = admin_param(a, "name_regex"), mask = admin_param(a, "mask");
+    sv resource = admin_param(a, "resource"), name = admin_param(a, "name_regex"),
+       mask = admin_param(a, "mask");
     d->include_eds = admin_param(a, "include_eds").p != NULL;
     if (resource.n && !find_resource(d, resource)) {
-        admin_reply(a, 404, ADMIN_TEXT, arena_printf(ar, "%.*s not found in config dump", SV_ARG(resource)));
+        admin_reply(a, 404, ADMIN_TEXT,
+                    arena_printf(ar, "%.*s not found in config dump", SV_ARG(resource)));
         return false;
     }
     if (name.n && !(d->name = regex_new(name.p, name.n, err, sizeof(err)))) {
         admin_reply(a, 400, ADMIN_TEXT,
-                    arena_printf(ar, "INVALID_ARGUMENT: Error while parsing name_regex from %.*s: %s", SV_ARG(name), err));
+                    arena_printf(ar,
+                                 "INVALID_ARGUMENT: Error while parsing name_regex from %.*s: %s",
+                                 SV_ARG(name), err));
         return false;
     }
     d->mask = mask.n ? sv_cstr(sv_dup(mask)) : SV_NULL;
     if (mask.n && (!config_mask_valid(mask) || (!d->only && !mask_leads_anywhere(d)))) {
         admin_reply(a, 400, ADMIN_TEXT,
-                    arena_printf(ar, "FieldMask %.*s could not be successfully applied to any configs.", SV_ARG(mask)));
+                    arena_printf(ar,
+                                 "FieldMask %.*s could not be successfully applied to any configs.",
+                                 SV_ARG(mask)));
         return false;
     }
     return true;
@@ -471,5 +520,8 @@ static void on_view(struct admin_stream *a, struct view *view) {
 }
 
 void admin_config_dump(struct admin_stream *a) {
-    admin_view(a, 1u << RES_CLUSTER | 1u << RES_LISTENER | 1u << RES_ROUTE | 1u << RES_SECRET | 1u << RES_ENDPOINTS, on_view);
+    admin_view(a,
+               1u << RES_CLUSTER | 1u << RES_LISTENER | 1u << RES_ROUTE | 1u << RES_SECRET |
+                   1u << RES_ENDPOINTS,
+               on_view);
 }

@@ -4,8 +4,8 @@
 
 #include "proxy/api/http_filter.h"
 #include "proxy/base/json.h"
-#include "proxy/server/admin.h"
 #include "proxy/config/config_view.h"
+#include "proxy/server/admin.h"
 #include "proxy/server/server.h"
 
 #define ADMIN_STREAM_MAGIC 0xAD3157E0u
@@ -33,14 +33,14 @@ struct admin_stream {
     struct timer pump;
     uint16_t paused;
     bool is_done;
-    struct view_wait *wait;         /* an answer of the config thread is under way */
+    struct view_wait *wait; /* an answer of the config thread is under way */
     struct headers response;
 };
 struct admin_handler {
     const char *path;
     bool is_mutation;
     const char *help;
-    const char *const *params;      /* "name: help", NULL-terminated; NULL: none */
+    const char *const *params; /* "name: help", NULL-terminated; NULL: none */
     void (*run)(struct admin_stream *a);
 };
 extern const struct admin_handler admin_handlers[];
@@ -48,12 +48,18 @@ extern const unsigned admin_handlers_n;
 
 /* Answer at once. body is copied. */
 void admin_reply(struct admin_stream *a, unsigned status, const char *content_type, sv body);
-void admin_reply_buf(struct admin_stream *a, unsigned status, const char *content_type, struct buf *body); /* drains body */
-/* Answer piece by piece, between other events; stops while the client does not read. Takes the producer. */
-void admin_produce(struct admin_stream *a, const char *content_type, const struct admin_producer *p);
+/* drains body */
+void admin_reply_buf(struct admin_stream *a, unsigned status, const char *content_type,
+                     struct buf *body);
+/* Answer piece by piece, between other events; stops while the client does not read. Takes the
+ * producer. */
+void admin_produce(struct admin_stream *a, const char *content_type,
+                   const struct admin_producer *p);
 /* Ask the config thread, then call fn (which takes v) unless the client has gone. */
-void admin_view(struct admin_stream *a, unsigned types, void (*fn)(struct admin_stream *a, struct view *v));
-/* A query parameter, percent-decoded in the stream's arena; p NULL: absent. "x" without a value gives an empty view. */
+void admin_view(struct admin_stream *a, unsigned types,
+                void (*fn)(struct admin_stream *a, struct view *v));
+/* A query parameter, percent-decoded in the stream's arena; p NULL: absent. "x" without a value
+ * gives an empty view. */
 sv admin_param(struct admin_stream *a, const char *name);
 void admin_list_commands(struct buf *out);
 

@@ -1,15 +1,17 @@
 /* Admin's views of what is served: /stats, /clusters, /listeners, /certs, /init_dump.
  * Threads: main; data come as a view of immutable objects from the config thread. */
+#include "proxy/base/mem.h"
+#include "proxy/base/regex.h"
 #include "proxy/net/tls.h"
 #include "proxy/server/admin_internal.h"
 #include "proxy/stats/stats_export.h"
 #include "proxy/upstream/cluster.h"
-#include "proxy/base/mem.h"
-#include "proxy/base/regex.h"
 
 /* ---- stats ---- */
 
-static bool next_stats(void *state, struct buf *out) { return stats_iter_next(state, out, ADMIN_PIECE_BYTES); }
+static bool next_stats(void *state, struct buf *out) {
+    return stats_iter_next(state, out, ADMIN_PIECE_BYTES);
+}
 static void free_stats(void *state) { stats_iter_free(state); }
 
 static void stats_page(struct admin_stream *a, bool is_prometheus) {
@@ -65,7 +67,8 @@ static bool walk_next(void *state, struct buf *out) {
     while (v->i < v->view->items_n && buf_len(out) < ADMIN_PIECE_BYTES) {
         const struct view_item *it = &v->view->items[v->i++];
         bool is_wanted = it->status == VIEW_ACTIVE &&
-                         (!v->filter || regex_partial_match(v->filter, it->resource->name.p, it->resource->name.n));
+                         (!v->filter || regex_partial_match(v->filter, it->resource->name.p,
+                                                            it->resource->name.n));
         if (is_wanted) {
             v->one(v, it, out);
         }
@@ -90,10 +93,10 @@ static void start_walk(struct admin_stream *a, struct view *view, struct view_wa
 /* ---- clusters ---- */
 
 static void limits_text(struct buf *b, sv c, const char *priority, const struct breaker *k) {
-    buf_printf(b, "%.*s::%s::max_connections::%u\n%.*s::%s::max_pending_requests::%u\n", SV_ARG(c), priority,
-               k->max_connections, SV_ARG(c), priority, k->max_pending);
-    buf_printf(b, "%.*s::%s::max_requests::%u\n%.*s::%s::max_retries::%u\n", SV_ARG(c), priority, k->max_requests, SV_ARG(c),
-               priority, k->max_retries);
+    buf_printf(b, "%.*s::%s::max_connections::%u\n%.*s::%s::max_pending_requests::%u\n", SV_ARG(c),
+               priority, k->max_connections, SV_ARG(c), priority, k->max_pending);
+    buf_printf(b, "%.*s::%s::max_requests::%u\n%.*s::%s::max_retries::%u\n", SV_ARG(c), priority,
+               k->max_requests, SV_ARG(c), priority, k->max_retries);
 }
 
 struct host_stat {
@@ -104,10 +107,14 @@ struct host_stat {
 #define HOST_STAT_COUNT 9
 static void host_stats(const struct host *h, struct host_stat out[HOST_STAT_COUNT]) {
     const struct host_stat v[HOST_STAT_COUNT] = {
-        {"cx_active", HOST_STAT_GET(h, cx_active), true},   {"cx_connect_fail", HOST_STAT_GET(h, cx_connect_fail), false},
-        {"cx_total", HOST_STAT_GET(h, cx_total), false},    {"rq_active", HOST_STAT_GET(h, rq_active), true},
-        {"rq_error", HOST_STAT_GET(h, rq_error), false},    {"rq_pending_active", 0, true},
-        {"rq_success", HOST_STAT_GET(h, rq_success), false}, {"rq_timeout", HOST_STAT_GET(h, rq_timeout), false},
+        {"cx_active", HOST_STAT_GET(h, cx_active), true},
+        {"cx_connect_fail", HOST_STAT_GET(h, cx_connect_fail), false},
+        {"cx_total", HOST_STAT_GET(h, cx_total), false},
+        {"rq_active", HOST_STAT_GET(h, rq_active), true},
+        {"rq_error", HOST_STAT_GET(h, rq_error), false},
+        {"rq_pending_active", 0, true},
+        {"rq_success", HOST_STAT_GET(h, rq_success), false},
+        {"rq_timeout", HOST_STAT_GET(h, rq_timeout), false},
         {"rq_total", HOST_STAT_GET(h, rq_total), false}};
     memcpy(out, v, sizeof(v));
 }
@@ -117,36 +124,46 @@ static void host_text(struct buf *b, sv c, const struct host_entry *e, unsigned 
     struct host_stat st[HOST_STAT_COUNT];
     host_stats(h, st);
     for (unsigned i = 0; i < HOST_STAT_COUNT; i++) {
-        buf_printf(b, "%.*s::%.*s::%s::%llu\n", SV_ARG(c), SV_ARG(h->address_text), st[i].name, (unsigned long long)st[i].value);
+        buf_printf(b, "%.*s::%.*s::%s::%llu\n", SV_ARG(c), SV_ARG(h->address_text), st[i].name,
+                   (unsigned long long)st[i].value);
     }
-    buf_printf(b, "%.*s::%.*s::hostname::%.*s\n%.*s::%.*s::health_flags::", SV_ARG(c), SV_ARG(h->address_text),
-               SV_ARG(h->hostname), SV_ARG(c), SV_ARG(h->address_text));
+    buf_printf(b, "%.*s::%.*s::hostname::%.*s\n%.*s::%.*s::health_flags::", SV_ARG(c),
+               SV_ARG(h->address_text), SV_ARG(h->hostname), SV_ARG(c), SV_ARG(h->address_text));
     host_flags_write(host_flags(h), b);
     buf_printf(b, "\n%.*s::%.*s::weight::%u\n", SV_ARG(c), SV_ARG(h->address_text), e->weight);
-    buf_printf(b, "%.*s::%.*s::region::%.*s\n", SV_ARG(c), SV_ARG(h->address_text), SV_ARG(h->locality.region));
-    buf_printf(b, "%.*s::%.*s::zone::%.*s\n", SV_ARG(c), SV_ARG(h->address_text), SV_ARG(h->locality.zone));
-    buf_printf(b, "%.*s::%.*s::sub_zone::%.*s\n", SV_ARG(c), SV_ARG(h->address_text), SV_ARG(h->locality.sub_zone));
-    buf_printf(b, "%.*s::%.*s::canary::%s\n", SV_ARG(c), SV_ARG(h->address_text), h->is_canary ? "true" : "false");
+    buf_printf(b, "%.*s::%.*s::region::%.*s\n", SV_ARG(c), SV_ARG(h->address_text),
+               SV_ARG(h->locality.region));
+    buf_printf(b, "%.*s::%.*s::zone::%.*s\n", SV_ARG(c), SV_ARG(h->address_text),
+               SV_ARG(h->locality.zone));
+    buf_printf(b, "%.*s::%.*s::sub_zone::%.*s\n", SV_ARG(c), SV_ARG(h->address_text),
+               SV_ARG(h->locality.sub_zone));
+    buf_printf(b, "%.*s::%.*s::canary::%s\n", SV_ARG(c), SV_ARG(h->address_text),
+               h->is_canary ? "true" : "false");
     buf_printf(b, "%.*s::%.*s::priority::%u\n", SV_ARG(c), SV_ARG(h->address_text), priority);
     buf_printf(b, "%.*s::%.*s::success_rate::-1\n", SV_ARG(c), SV_ARG(h->address_text));
-    buf_printf(b, "%.*s::%.*s::local_origin_success_rate::-1\n", SV_ARG(c), SV_ARG(h->address_text));
+    buf_printf(b, "%.*s::%.*s::local_origin_success_rate::-1\n", SV_ARG(c),
+               SV_ARG(h->address_text));
 }
 
 static void cluster_text(struct buf *b, const struct view_item *it) {
     const struct cluster_config *c = it->resource->cluster;
-    buf_printf(b, "%.*s::observability_name::%.*s\n", SV_ARG(c->name), SV_ARG(c->observability_name));
+    buf_printf(b, "%.*s::observability_name::%.*s\n", SV_ARG(c->name),
+               SV_ARG(c->observability_name));
     if (c->outlier) {
-        static const char *const keys[] = {"success_rate_average", "success_rate_ejection_threshold",
-                                           "local_origin_success_rate_average", "local_origin_success_rate_ejection_threshold"};
+        static const char *const keys[] = {
+            "success_rate_average", "success_rate_ejection_threshold",
+            "local_origin_success_rate_average", "local_origin_success_rate_ejection_threshold"};
         for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
             buf_printf(b, "%.*s::outlier::%s::-1\n", SV_ARG(c->name), keys[i]);
         }
     }
     limits_text(b, c->name, "default_priority", &c->breakers[PRIORITY_DEFAULT]);
     limits_text(b, c->name, "high_priority", &c->breakers[PRIORITY_HIGH]);
-    buf_printf(b, "%.*s::added_via_api::%s\n", SV_ARG(c->name), c->added_via_api ? "true" : "false");
+    buf_printf(b, "%.*s::added_via_api::%s\n", SV_ARG(c->name),
+               c->added_via_api ? "true" : "false");
     if (c->type == CLUSTER_TYPE_EDS) {
-        buf_printf(b, "%.*s::eds_service_name::%.*s\n", SV_ARG(c->name), SV_ARG(c->eds_service_name));
+        buf_printf(b, "%.*s::eds_service_name::%.*s\n", SV_ARG(c->name),
+                   SV_ARG(c->eds_service_name));
     }
     for (unsigned p = 0; it->hosts && p < it->hosts->priorities_n; p++) {
         for (unsigned i = 0; i < it->hosts->priorities[p].n; i++) {
@@ -328,7 +345,8 @@ static void on_clusters(struct admin_stream *a, struct view *view) {
     if (filter.n && !(v->filter = regex_new(filter.p, filter.n, err, sizeof(err)))) {
         view_free(view);
         xfree(v);
-        admin_reply(a, 400, ADMIN_TEXT, arena_printf(http_arena(&a->base), "Invalid re2 regex: %s", err));
+        admin_reply(a, 400, ADMIN_TEXT,
+                    arena_printf(http_arena(&a->base), "Invalid re2 regex: %s", err));
         return;
     }
     v->one = one_cluster;
@@ -402,7 +420,9 @@ static void on_certs(struct admin_stream *a, struct view *view) {
     v->snapshot = s->snapshot ? shared_ref(s->snapshot) : NULL;
     start_walk(a, view, v);
 }
-void admin_certs(struct admin_stream *a) { admin_view(a, 1u << RES_CLUSTER | 1u << RES_LISTENER, on_certs); }
+void admin_certs(struct admin_stream *a) {
+    admin_view(a, 1u << RES_CLUSTER | 1u << RES_LISTENER, on_certs);
+}
 
 /* ---- what start-up or a warming resource waits for ---- */
 

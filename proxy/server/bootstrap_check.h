@@ -1,4 +1,5 @@
-/* Bootstrap settings that are refused, and those accepted without effect. Threads: main, at start. */
+/* Bootstrap settings that are refused, and those accepted without effect. Threads: main, at
+ * start. */
 #ifndef SLUICE_SERVER_BOOTSTRAP_CHECK_H
 #define SLUICE_SERVER_BOOTSTRAP_CHECK_H
 

@@ -11,7 +11,8 @@ bool config_mask_valid(sv mask) {
             return false;
         }
         for (size_t i = 0; i < path.n; i++) {
-            if (!ascii_isalnum(path.p[i]) && path.p[i] != '_' && path.p[i] != '.' && path.p[i] != '@') {
+            if (!ascii_isalnum(path.p[i]) && path.p[i] != '_' && path.p[i] != '.' &&
+                path.p[i] != '@') {
                 return false;
             }
         }

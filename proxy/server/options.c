@@ -7,7 +7,19 @@
 #include "proxy/base/log.h"
 #include "proxy/base/version.h"
 
-enum flag_kind { FLAG_BOOL, FLAG_U32, FLAG_STR, FLAG_LIST, FLAG_MODE, FLAG_STRATEGY, FLAG_OCTAL, FLAG_HELP, FLAG_VERSION, FLAG_HOT_RESTART, FLAG_IGNORE_REST };
+enum flag_kind {
+    FLAG_BOOL,
+    FLAG_U32,
+    FLAG_STR,
+    FLAG_LIST,
+    FLAG_MODE,
+    FLAG_STRATEGY,
+    FLAG_OCTAL,
+    FLAG_HELP,
+    FLAG_VERSION,
+    FLAG_HOT_RESTART,
+    FLAG_IGNORE_REST
+};
 struct flag {
     const char *name;
     char letter;
@@ -17,47 +29,76 @@ struct flag {
 };
 #define O(member) offsetof(struct options, member)
 static const struct flag flags[] = {
-    {"config-path", 'c', FLAG_STR, O(config_path), "path", "Path to configuration file (.yaml, .json, .pb, .pb_text)"},
-    {"config-yaml", 0, FLAG_STR, O(config_yaml), "yaml", "Inline YAML configuration, merges with the contents of --config-path"},
-    {"mode", 0, FLAG_MODE, O(mode), "mode", "One of 'serve' (default), 'validate' (check the configuration and exit), 'init_only'"},
-    {"concurrency", 0, FLAG_U32, O(concurrency), "n", "# of worker threads to run (default: hardware threads)"},
-    {"cpuset-threads", 0, FLAG_BOOL, O(cpuset_threads), NULL, "Get the default # of worker threads from cpuset size"},
-    {"log-level", 'l', FLAG_STR, O(log_level), "level", "Log levels: [trace][debug][info][warning|warn][error][critical][off]"},
-    {"component-log-level", 0, FLAG_STR, O(component_log_level), "list", "Comma-separated list of component log levels"},
+    {"config-path", 'c', FLAG_STR, O(config_path), "path",
+     "Path to configuration file (.yaml, .json, .pb, .pb_text)"},
+    {"config-yaml", 0, FLAG_STR, O(config_yaml), "yaml",
+     "Inline YAML configuration, merges with the contents of --config-path"},
+    {"mode", 0, FLAG_MODE, O(mode), "mode",
+     "One of 'serve' (default), 'validate' (check the configuration and exit), 'init_only'"},
+    {"concurrency", 0, FLAG_U32, O(concurrency), "n",
+     "# of worker threads to run (default: hardware threads)"},
+    {"cpuset-threads", 0, FLAG_BOOL, O(cpuset_threads), NULL,
+     "Get the default # of worker threads from cpuset size"},
+    {"log-level", 'l', FLAG_STR, O(log_level), "level",
+     "Log levels: [trace][debug][info][warning|warn][error][critical][off]"},
+    {"component-log-level", 0, FLAG_STR, O(component_log_level), "list",
+     "Comma-separated list of component log levels"},
     {"log-path", 0, FLAG_STR, O(log_path), "path", "Path to logfile"},
     {"log-format", 0, FLAG_STR, O(log_format), "format", "Log message format in spdlog syntax"},
-    {"log-format-escaped", 0, FLAG_BOOL, O(log_format_escaped), NULL, "Escape c-style escape sequences in the application logs"},
-    {"enable-fine-grain-logging", 0, FLAG_BOOL, O(enable_fine_grain_logging), NULL, "Accepted; levels stay by component"},
-    {"log-stacktrace-single-entry", 0, FLAG_BOOL, O(log_stacktrace_single_entry), NULL, "Accepted; a backtrace is always several lines"},
-    {"skip-deprecated-logs", 0, FLAG_BOOL, O(skip_deprecated_logs), NULL, "Accepted; deprecated fields are not logged"},
+    {"log-format-escaped", 0, FLAG_BOOL, O(log_format_escaped), NULL,
+     "Escape c-style escape sequences in the application logs"},
+    {"enable-fine-grain-logging", 0, FLAG_BOOL, O(enable_fine_grain_logging), NULL,
+     "Accepted; levels stay by component"},
+    {"log-stacktrace-single-entry", 0, FLAG_BOOL, O(log_stacktrace_single_entry), NULL,
+     "Accepted; a backtrace is always several lines"},
+    {"skip-deprecated-logs", 0, FLAG_BOOL, O(skip_deprecated_logs), NULL,
+     "Accepted; deprecated fields are not logged"},
     {"drain-time-s", 0, FLAG_U32, O(drain_time_s), "s", "Drain time in seconds (default: 600)"},
-    {"drain-strategy", 0, FLAG_STRATEGY, O(is_drain_immediate), "strategy", "gradual (default) or immediate"},
-    {"parent-shutdown-time-s", 0, FLAG_U32, O(parent_shutdown_time_s), "s", "Accepted; there is no hot restart"},
-    {"file-flush-interval-msec", 0, FLAG_U32, O(file_flush_interval_ms), "ms", "Interval for access log flushing (default: 10000)"},
-    {"file-flush-min-size-kb", 0, FLAG_U32, O(file_flush_min_size_kb), "kb", "Accepted; buffers are flushed at 64 KB and by interval"},
-    {"admin-address-path", 0, FLAG_STR, O(admin_address_path), "path", "File to write the admin address to"},
-    {"local-address-ip-version", 0, FLAG_STR, O(local_address_ip_version), "v4|v6", "IP version of the local address (default: v4)"},
+    {"drain-strategy", 0, FLAG_STRATEGY, O(is_drain_immediate), "strategy",
+     "gradual (default) or immediate"},
+    {"parent-shutdown-time-s", 0, FLAG_U32, O(parent_shutdown_time_s), "s",
+     "Accepted; there is no hot restart"},
+    {"file-flush-interval-msec", 0, FLAG_U32, O(file_flush_interval_ms), "ms",
+     "Interval for access log flushing (default: 10000)"},
+    {"file-flush-min-size-kb", 0, FLAG_U32, O(file_flush_min_size_kb), "kb",
+     "Accepted; buffers are flushed at 64 KB and by interval"},
+    {"admin-address-path", 0, FLAG_STR, O(admin_address_path), "path",
+     "File to write the admin address to"},
+    {"local-address-ip-version", 0, FLAG_STR, O(local_address_ip_version), "v4|v6",
+     "IP version of the local address (default: v4)"},
     {"service-cluster", 0, FLAG_STR, O(service_cluster), "name", "Cluster name (node.cluster)"},
     {"service-node", 0, FLAG_STR, O(service_node), "id", "Node name (node.id)"},
     {"service-zone", 0, FLAG_STR, O(service_zone), "zone", "Zone name (node.locality.zone)"},
-    {"stats-tag", 0, FLAG_LIST, O(stats_tags), "k:v", "Fixed tag added to all stats; may be repeated"},
-    {"allow-unknown-static-fields", 0, FLAG_BOOL, O(allow_unknown_static_fields), NULL, "Allow unknown fields in static configuration"},
-    {"allow-unknown-fields", 0, FLAG_BOOL, O(allow_unknown_static_fields), NULL, "Same as --allow-unknown-static-fields (deprecated)"},
-    {"reject-unknown-dynamic-fields", 0, FLAG_BOOL, O(reject_unknown_dynamic_fields), NULL, "Reject unknown fields in dynamic configuration"},
-    {"ignore-unknown-dynamic-fields", 0, FLAG_BOOL, O(ignore_unknown_dynamic_fields), NULL, "Neither warn about nor count unknown dynamic fields"},
-    {"disable-hot-restart", 0, FLAG_BOOL, O(disable_hot_restart), NULL, "Accepted; there is no hot restart"},
+    {"stats-tag", 0, FLAG_LIST, O(stats_tags), "k:v",
+     "Fixed tag added to all stats; may be repeated"},
+    {"allow-unknown-static-fields", 0, FLAG_BOOL, O(allow_unknown_static_fields), NULL,
+     "Allow unknown fields in static configuration"},
+    {"allow-unknown-fields", 0, FLAG_BOOL, O(allow_unknown_static_fields), NULL,
+     "Same as --allow-unknown-static-fields (deprecated)"},
+    {"reject-unknown-dynamic-fields", 0, FLAG_BOOL, O(reject_unknown_dynamic_fields), NULL,
+     "Reject unknown fields in dynamic configuration"},
+    {"ignore-unknown-dynamic-fields", 0, FLAG_BOOL, O(ignore_unknown_dynamic_fields), NULL,
+     "Neither warn about nor count unknown dynamic fields"},
+    {"disable-hot-restart", 0, FLAG_BOOL, O(disable_hot_restart), NULL,
+     "Accepted; there is no hot restart"},
     {"base-id", 0, FLAG_U32, O(base_id), "n", "Accepted; there is no hot restart"},
-    {"use-dynamic-base-id", 0, FLAG_BOOL, O(use_dynamic_base_id), NULL, "Accepted; there is no hot restart"},
+    {"use-dynamic-base-id", 0, FLAG_BOOL, O(use_dynamic_base_id), NULL,
+     "Accepted; there is no hot restart"},
     {"base-id-path", 0, FLAG_STR, O(base_id_path), "path", "Accepted; there is no hot restart"},
     {"restart-epoch", 0, FLAG_U32, O(restart_epoch), "n", "Accepted; there is no hot restart"},
-    {"skip-hot-restart-on-no-parent", 0, FLAG_BOOL, O(skip_hot_restart_on_no_parent), NULL, "Accepted; there is no hot restart"},
-    {"skip-hot-restart-parent-stats", 0, FLAG_BOOL, O(skip_hot_restart_parent_stats), NULL, "Accepted; there is no hot restart"},
+    {"skip-hot-restart-on-no-parent", 0, FLAG_BOOL, O(skip_hot_restart_on_no_parent), NULL,
+     "Accepted; there is no hot restart"},
+    {"skip-hot-restart-parent-stats", 0, FLAG_BOOL, O(skip_hot_restart_parent_stats), NULL,
+     "Accepted; there is no hot restart"},
     {"socket-path", 0, FLAG_STR, O(socket_path), "path", "Accepted; there is no hot restart"},
     {"socket-mode", 0, FLAG_OCTAL, O(socket_mode), "mode", "Accepted; there is no hot restart"},
-    {"enable-mutex-tracing", 0, FLAG_BOOL, O(enable_mutex_tracing), NULL, "Accepted; the request path has no mutex"},
-    {"enable-core-dump", 0, FLAG_BOOL, O(enable_core_dump), NULL, "Accepted; core dumps follow the system's limits"},
+    {"enable-mutex-tracing", 0, FLAG_BOOL, O(enable_mutex_tracing), NULL,
+     "Accepted; the request path has no mutex"},
+    {"enable-core-dump", 0, FLAG_BOOL, O(enable_core_dump), NULL,
+     "Accepted; core dumps follow the system's limits"},
     {"disable-extensions", 0, FLAG_STR, O(disable_extensions), "list", "Accepted; without effect"},
-    {"hot-restart-version", 0, FLAG_HOT_RESTART, 0, NULL, "Show the hot restart compatibility version and exit"},
+    {"hot-restart-version", 0, FLAG_HOT_RESTART, 0, NULL,
+     "Show the hot restart compatibility version and exit"},
     {"version", 0, FLAG_VERSION, 0, NULL, "Show the version and exit"},
     {"help", 'h', FLAG_HELP, 0, NULL, "Show this help and exit"},
     {"ignore_rest", 0, FLAG_IGNORE_REST, 0, NULL, "Ignore what follows"},
@@ -68,7 +109,8 @@ static void print_help(const char *argv0) {
     printf("USAGE: %s [flags]\n\n", argv0);
     for (size_t i = 0; i < ARRAY_LEN(flags); i++) {
         char left[64];
-        int n = snprintf(left, sizeof(left), "  --%s%s%s", flags[i].name, flags[i].arg ? " " : "", flags[i].arg ? flags[i].arg : "");
+        int n = snprintf(left, sizeof(left), "  --%s%s%s", flags[i].name, flags[i].arg ? " " : "",
+                         flags[i].arg ? flags[i].arg : "");
         if (flags[i].letter) {
             snprintf(left + n, sizeof(left) - (size_t)n, ", -%c", flags[i].letter);
         }
@@ -77,13 +119,17 @@ static void print_help(const char *argv0) {
 }
 
 static int fail(const char *what, const char *which, const char *argv0) {
-    fprintf(stderr, "PARSE ERROR: Argument: %s\n             %s\n\nFor complete USAGE and HELP type:\n   %s --help\n", which, what, argv0);
+    fprintf(stderr,
+            "PARSE ERROR: Argument: %s\n             %s\n\nFor complete USAGE and HELP type:\n   "
+            "%s --help\n",
+            which, what, argv0);
     return 1;
 }
 
 static const struct flag *find_flag(sv name, bool is_letter) {
     for (size_t i = 0; i < ARRAY_LEN(flags); i++) {
-        if (is_letter ? name.n == 1 && flags[i].letter == name.p[0] && flags[i].letter : sv_is(name, flags[i].name)) {
+        if (is_letter ? name.n == 1 && flags[i].letter == name.p[0] && flags[i].letter
+                      : sv_is(name, flags[i].name)) {
             return &flags[i];
         }
     }

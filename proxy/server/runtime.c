@@ -20,7 +20,8 @@ static void set_tree(struct runtime_layer *l, sv prefix, json_t *v, unsigned dep
         return;
     }
     if (!json_is_object(v) || json_object_get(v, "numerator")) {
-        char *text = json_is_string(v) ? xstrdup(json_string_value(v)) : json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
+        char *text = json_is_string(v) ? xstrdup(json_string_value(v))
+                                       : json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
         runtime_layer_set(l, prefix, sv_cstr(text));
         free(text); /* lint: jansson's allocation */
         return;
@@ -66,7 +67,8 @@ static void disk_dir(struct runtime_layer *l, const char *path, sv prefix, unsig
             size_t n = f ? fread(text, 1, sizeof(text), f) : 0;
             if (f) {
                 fclose(f);
-                runtime_layer_set(l, buf_pullup(&key, buf_len(&key)), sv_trim(sv_from(text, n && text[n - 1] == '\n' ? n - 1 : n)));
+                runtime_layer_set(l, buf_pullup(&key, buf_len(&key)),
+                                  sv_trim(sv_from(text, n && text[n - 1] == '\n' ? n - 1 : n)));
             }
         }
         xfree(name);
@@ -76,7 +78,8 @@ static void disk_dir(struct runtime_layer *l, const char *path, sv prefix, unsig
     }
 }
 
-static bool add_layer(struct server *s, const Bootstrap__RuntimeLayer *m, unsigned i, struct diag *d) {
+static bool add_layer(struct server *s, const Bootstrap__RuntimeLayer *m, unsigned i,
+                      struct diag *d) {
     struct runtime_layer *l = runtime_layer_new(sv_cstr(m->name));
     s->layers[s->layers_n++] = l;
     switch (m->layer_specifier_case) {
@@ -85,14 +88,17 @@ static bool add_layer(struct server *s, const Bootstrap__RuntimeLayer *m, unsign
         return true;
     case BOOTSTRAP__RUNTIME_LAYER__LAYER_SPECIFIER_ADMIN_LAYER:
         if (s->admin_layer != UINT_MAX) {
-            return diag_error(d, "Too many admin layers specified in LayeredRuntime, at most one may be specified");
+            return diag_error(
+                d,
+                "Too many admin layers specified in LayeredRuntime, at most one may be specified");
         }
         s->admin_layer = i;
         return true;
     case BOOTSTRAP__RUNTIME_LAYER__LAYER_SPECIFIER_DISK_LAYER: {
         struct buf BUF_AUTO path;
         buf_init(&path);
-        buf_printf(&path, "%s%s%s", m->disk_layer->symlink_root, *m->disk_layer->subdirectory ? "/" : "", m->disk_layer->subdirectory);
+        buf_printf(&path, "%s%s%s", m->disk_layer->symlink_root,
+                   *m->disk_layer->subdirectory ? "/" : "", m->disk_layer->subdirectory);
         char *dir = buf_dup_str(&path);
         disk_dir(l, dir, SV_NULL, 0);
         xfree(dir);
@@ -113,8 +119,8 @@ static void publish(struct server *s) {
 bool server_runtime_init(struct server *s, struct diag *d) {
     const Bootstrap__LayeredRuntime *m = s->bootstrap->layered_runtime;
     size_t n = m ? m->n_layers : 0;
-    s->runtime_stats =
-        stats_shard(stats_scope_get(s->stats, &runtime_stats_group, SV("runtime.")), s->main->loop.thread_index);
+    s->runtime_stats = stats_shard(stats_scope_get(s->stats, &runtime_stats_group, SV("runtime.")),
+                                   s->main->loop.thread_index);
     s->admin_layer = UINT_MAX;
     s->layers = xnew_array(struct runtime_layer *, n + 1);
     for (unsigned i = 0; i < n; i++) {

@@ -35,7 +35,8 @@ unsigned server_concurrency(const struct options *o) {
     return n < 1 ? 1 : (unsigned)n > WORKERS_MAX ? WORKERS_MAX : (unsigned)n;
 }
 
-/* The first non-loopback address of the wanted version: what x-forwarded-for shows for loopback clients. */
+/* The first non-loopback address of the wanted version: what x-forwarded-for shows for loopback
+ * clients. */
 static void find_local_address(struct addr *out, bool want_v6) {
     struct ifaddrs *list;
     memset(out, 0, sizeof(*out));
@@ -55,7 +56,9 @@ static void find_local_address(struct addr *out, bool want_v6) {
     freeifaddrs(list);
 }
 
-unsigned server_state(const struct server *s) { return __atomic_load_n(&s->state, __ATOMIC_RELAXED); }
+unsigned server_state(const struct server *s) {
+    return __atomic_load_n(&s->state, __ATOMIC_RELAXED);
+}
 
 static void set_state(struct server *s, unsigned state) {
     __atomic_store_n(&s->state, state, __ATOMIC_RELAXED);
@@ -193,14 +196,16 @@ void server_drain(struct server *s, struct drain_request r) {
 void server_fail_health(struct server *s, bool fail) {
     __atomic_store_n(&s->shared.is_health_failed, fail, __ATOMIC_RELAXED);
     if (server_state(s) == SERVER_STATE_LIVE || server_state(s) == SERVER_STATE_DRAINING) {
-        __atomic_store_n(&s->state, fail ? SERVER_STATE_DRAINING : SERVER_STATE_LIVE, __ATOMIC_RELAXED);
+        __atomic_store_n(&s->state, fail ? SERVER_STATE_DRAINING : SERVER_STATE_LIVE,
+                         __ATOMIC_RELAXED);
         stats_gauge_set(s->server_stats, SERVER_live, !fail);
     }
 }
 
 /* ---- life ---- */
 
-static struct stats_shard *shard(struct server *s, const struct stats_group *g, const char *prefix) {
+static struct stats_shard *shard(struct server *s, const struct stats_group *g,
+                                 const char *prefix) {
     return stats_shard(stats_scope_get(s->stats, g, sv_cstr(prefix)), s->main->loop.thread_index);
 }
 
@@ -208,21 +213,29 @@ static void init_stats(struct server *s) {
     s->server_stats = shard(s, &server_stats_group, "server.");
     s->listener_manager = shard(s, &listener_manager_stats_group, "listener_manager.");
     stats_gauge_set(s->server_stats, SERVER_concurrency, s->workers_n);
-    stats_gauge_set(s->server_stats, SERVER_version, strtoul(arena_cstr(&s->arena, sv_sub(sv_cstr(version_git_sha()), 0, 6)), NULL, 16));
+    stats_gauge_set(
+        s->server_stats, SERVER_version,
+        strtoul(arena_cstr(&s->arena, sv_sub(sv_cstr(version_git_sha()), 0, 6)), NULL, 16));
     stats_gauge_set(s->listener_manager, LISTENER_MANAGER_workers_started, 0);
     set_state(s, SERVER_STATE_PRE_INITIALIZING);
 }
 
 static bool init_stats_config(struct server *s, struct diag *d) {
-    struct compile_ctx ctx = {.arena = &s->arena, .diag = d, .registry = s->registry, .stats = s->stats, .is_static = true};
-    struct stats_cli_tag *tags = arena_new_array(&s->arena, struct stats_cli_tag, s->opt.stats_tags.n);
+    struct compile_ctx ctx = {.arena = &s->arena,
+                              .diag = d,
+                              .registry = s->registry,
+                              .stats = s->stats,
+                              .is_static = true};
+    struct stats_cli_tag *tags =
+        arena_new_array(&s->arena, struct stats_cli_tag, s->opt.stats_tags.n);
     for (size_t i = 0; i < s->opt.stats_tags.n; i++) {
         sv value = sv_cstr(s->opt.stats_tags.p[i]);
         tags[i].name = sv_cut(&value, ':');
         tags[i].value = value;
     }
     DIAG_FIELD(d, "stats_config");
-    const struct stats_config *c = compile_stats_config(&ctx, s->bootstrap->stats_config, tags, (unsigned)s->opt.stats_tags.n);
+    const struct stats_config *c =
+        compile_stats_config(&ctx, s->bootstrap->stats_config, tags, (unsigned)s->opt.stats_tags.n);
     if (c) {
         stats_store_configure(s->stats, c);
     }
@@ -231,7 +244,8 @@ static bool init_stats_config(struct server *s, struct diag *d) {
 
 static uint32_t flush_interval(const Bootstrap__Bootstrap *b) {
     const Pb__Duration *d = b->stats_flush_interval;
-    uint64_t ms = d ? (uint64_t)d->seconds * 1000 + (uint64_t)d->nanos / 1000000 : FLUSH_INTERVAL_MS;
+    uint64_t ms =
+        d ? (uint64_t)d->seconds * 1000 + (uint64_t)d->nanos / 1000000 : FLUSH_INTERVAL_MS;
     return ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
 }
 
@@ -261,7 +275,8 @@ bool server_init(struct server *s, const struct registry *r, struct diag *d) {
                                        .node_cluster = sv_cstr(s->node->cluster),
                                        .drain_time_ms = s->opt.drain_time_s * 1000,
                                        .is_drain_immediate = s->opt.is_drain_immediate};
-    find_local_address(&s->shared.local_address, strcmp(s->opt.local_address_ip_version, "v6") == 0);
+    find_local_address(&s->shared.local_address,
+                       strcmp(s->opt.local_address_ip_version, "v6") == 0);
     if (!init_stats_config(s, d) || !server_runtime_init(s, d) || !make_workers(s, d)) {
         return false;
     }
@@ -299,7 +314,8 @@ void server_fini(struct server *s) {
         if (s->are_workers_started) {
             worker_stop_and_free(s->workers[i]);
         } else {
-            loop_run_nowait(&s->workers[i]->loop); /* snapshots in its mailbox are adopted, then let go */
+            /* snapshots in its mailbox are adopted, then let go */
+            loop_run_nowait(&s->workers[i]->loop);
             worker_free(s->workers[i]);
         }
     }

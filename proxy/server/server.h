@@ -1,5 +1,6 @@
 /* The process: start-up state, workers, runtime layers, stats flush, signals, draining, shutdown.
- * Threads: main, except what says otherwise. Not here: the control plane (xds/, wired in main.c), admin's pages (admin*.c). */
+ * Threads: main, except what says otherwise. Not here: the control plane (xds/, wired in main.c),
+ * admin's pages (admin*.c). */
 #ifndef SLUICE_SERVER_SERVER_H
 #define SLUICE_SERVER_SERVER_H
 
@@ -14,11 +15,12 @@ struct config_view; /* what admin asks the config thread for: see config/config_
 
 struct server {
     struct options opt;
-    struct worker *main;                /* main's loop, as a worker without a thread: admin's connections live on it */
-    struct arena arena;                 /* bootstrap, node: live as long as the process */
+    /* main's loop, as a worker without a thread: admin's connections live on it */
+    struct worker *main;
+    struct arena arena; /* bootstrap, node: live as long as the process */
     const Bootstrap__Bootstrap *bootstrap;
     const Core__Node *node;
-    sv node_wire;                       /* serialised for xDS */
+    sv node_wire; /* serialised for xDS */
     const struct registry *registry;
     struct stats_store *stats;
     struct stats_shard *server_stats, *listener_manager, *runtime_stats;
@@ -26,11 +28,11 @@ struct server {
     struct worker **workers;
     unsigned workers_n;
     bool are_workers_started;
-    uint32_t state;                     /* SERVER_STATE_*; atomic */
-    uint64_t started_us;                /* wall clock */
-    struct snapshot *snapshot;          /* the latest published */
+    uint32_t state;            /* SERVER_STATE_*; atomic */
+    uint64_t started_us;       /* wall clock */
+    struct snapshot *snapshot; /* the latest published */
     struct runtime_layer **layers;
-    unsigned layers_n, admin_layer;     /* admin_layer: index, UINT_MAX: none */
+    unsigned layers_n, admin_layer; /* admin_layer: index, UINT_MAX: none */
     struct admin *admin;
     const struct config_view *view;
     struct timer flush_timer;
@@ -40,7 +42,8 @@ struct server {
     int exit_code;
 };
 
-/* Everything but the control plane: stats, runtime, logs, workers (not yet started), admin. False: errors are in d. */
+/* Everything but the control plane: stats, runtime, logs, workers (not yet started), admin. False:
+ * errors are in d. */
 bool server_init(struct server *s, const struct registry *r, struct diag *d);
 /* Run until a signal or /quitquitquit; then stop the workers and free. Returns the exit code. */
 int server_run(struct server *s);
@@ -57,7 +60,8 @@ unsigned server_state(const struct server *s); /* SERVER_STATE_*, any thread */
 unsigned server_concurrency(const struct options *o);
 /* server/runtime.c: layers of the bootstrap. */
 bool server_runtime_init(struct server *s, struct diag *d);
-bool server_runtime_set(struct server *s, sv key, sv value); /* admin layer; empty value removes. False: no admin layer */
+/* admin layer; empty value removes. False: no admin layer */
+bool server_runtime_set(struct server *s, sv key, sv value);
 void server_runtime_fini(struct server *s);
 
 #endif

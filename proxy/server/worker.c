@@ -1,5 +1,6 @@
 /* A worker thread and its view of the snapshot: see worker.h, api/worker.h.
- * Threads: as told there. Not here: listeners' sockets and connections (worker_listener.c), building snapshots (xds/). */
+ * Threads: as told there. Not here: listeners' sockets and connections (worker_listener.c),
+ * building snapshots (xds/). */
 #include "proxy/server/worker.h"
 
 #include <time.h>
@@ -75,7 +76,9 @@ struct cluster_view *worker_cluster_by_name(struct worker *w, sv name) {
 }
 
 struct transport_factory *worker_transport(struct worker *w, slot_t slot) {
-    return w->snapshot ? (struct transport_factory *)table_get(&w->snapshot->tables[TABLE_TRANSPORTS], slot) : NULL;
+    return w->snapshot
+               ? (struct transport_factory *)table_get(&w->snapshot->tables[TABLE_TRANSPORTS], slot)
+               : NULL;
 }
 
 struct route_view *worker_route(struct worker *w, slot_t slot) {
@@ -124,7 +127,8 @@ static void retire_route(struct worker *w, slot_t slot) {
 
 /* ---- adopting a snapshot ---- */
 
-static void on_cluster_diff(void *arg, uint32_t slot, struct shared *old_value, struct shared *new_value) {
+static void on_cluster_diff(void *arg, uint32_t slot, struct shared *old_value,
+                            struct shared *new_value) {
     struct worker *w = arg;
     (void)old_value;
     (void)new_value;
@@ -136,7 +140,8 @@ static void on_cluster_diff(void *arg, uint32_t slot, struct shared *old_value, 
     }
 }
 
-static void on_hosts_diff(void *arg, uint32_t slot, struct shared *old_value, struct shared *new_value) {
+static void on_hosts_diff(void *arg, uint32_t slot, struct shared *old_value,
+                          struct shared *new_value) {
     struct worker *w = arg;
     (void)old_value;
     void **at = view_at(&w->cluster_pages, &w->cluster_pages_n, slot, false);
@@ -145,13 +150,15 @@ static void on_hosts_diff(void *arg, uint32_t slot, struct shared *old_value, st
     }
 }
 
-static void on_route_diff(void *arg, uint32_t slot, struct shared *old_value, struct shared *new_value) {
+static void on_route_diff(void *arg, uint32_t slot, struct shared *old_value,
+                          struct shared *new_value) {
     (void)old_value;
     (void)new_value;
     retire_route(arg, slot);
 }
 
-static void on_listener_diff(void *arg, uint32_t slot, struct shared *old_value, struct shared *new_value) {
+static void on_listener_diff(void *arg, uint32_t slot, struct shared *old_value,
+                             struct shared *new_value) {
     struct worker *w = arg;
     struct worker_listener *have = worker_listener_find(w, slot);
     struct resource *r = (struct resource *)new_value;
@@ -219,7 +226,7 @@ struct drain_msg {
 static void on_drain(struct loop *l, struct loop_msg *m) {
     struct drain_msg *d = CONTAINER_OF(m, struct drain_msg, msg);
     struct worker *w = l->owner;
-    LIST_FOREACH_SAFE(it, &w->listeners) {
+    LIST_FOREACH_SAFE (it, &w->listeners) {
         struct worker_listener *wl = LIST_ENTRY(it, struct worker_listener, node);
         if (!d->request.inbound_only || wl->cfg->traffic_direction == TRAFFIC_DIRECTION_INBOUND) {
             worker_listener_start_drain(wl, !d->request.skip_exit && !d->request.graceful);
@@ -235,7 +242,8 @@ void worker_drain(struct worker *w, struct drain_request r) {
     loop_post(&w->loop, &d->msg);
 }
 
-/* The chain's owner tells, not the listener it began on: a chain that an update left alone has moved to the new listener. */
+/* The chain's owner tells, not the listener it began on: a chain that an update left alone has
+ * moved to the new listener. */
 bool worker_drain_close(struct worker *w, const struct net_chain *c) {
     if (UNLIKELY(__atomic_load_n(&w->shared->is_health_failed, __ATOMIC_RELAXED))) {
         return true;
@@ -249,12 +257,18 @@ bool worker_drain_close(struct worker *w, const struct net_chain *c) {
 
 /* ---- small facts ---- */
 
-struct loop *worker_loop(struct worker *w) { return &w->loop; }
+struct loop *worker_loop(struct worker *w) {
+    return &w->loop;
+}
 unsigned worker_index(const struct worker *w) { return w->index; }
-struct stats_store *worker_stats(struct worker *w) { return w->shared->stats; }
+struct stats_store *worker_stats(struct worker *w) {
+    return w->shared->stats;
+}
 sv worker_node_id(const struct worker *w) { return w->shared->node_id; }
 sv worker_node_cluster(const struct worker *w) { return w->shared->node_cluster; }
-const struct addr *worker_local_address(const struct worker *w) { return &w->shared->local_address; }
+const struct addr *worker_local_address(const struct worker *w) {
+    return &w->shared->local_address;
+}
 
 uint64_t worker_next_id(struct worker *w) {
     if (w->id_next == w->id_end) {
@@ -295,7 +309,9 @@ struct worker *worker_new(struct worker_shared *shared, unsigned index, unsigned
 static void close_all(struct worker *w) {
     struct list *lists[] = {&w->listeners, &w->draining};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
-        LIST_FOREACH_SAFE(it, lists[i]) { worker_listener_free_now(LIST_ENTRY(it, struct worker_listener, node)); }
+        LIST_FOREACH_SAFE (it, lists[i]) {
+            worker_listener_free_now(LIST_ENTRY(it, struct worker_listener, node));
+        }
     }
     for (uint32_t p = 0; p < w->cluster_pages_n; p++) {
         for (uint32_t i = 0; w->cluster_pages[p] && i < VIEW_PAGE_SLOTS; i++) {

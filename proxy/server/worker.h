@@ -1,6 +1,7 @@
-/* A worker thread: its loop, its view of the adopted snapshot (sockets, cluster views, route views), its connections.
- * Threads: everything on the worker's own thread but what says otherwise; others reach it by its mailbox.
- * The lookups that the request path uses are in api/worker.h. */
+/* A worker thread: its loop, its view of the adopted snapshot (sockets, cluster views, route
+ * views), its connections.
+ * Threads: everything on the worker's own thread but what says otherwise; others reach it by its
+ * mailbox. The lookups that the request path uses are in api/worker.h. */
 #ifndef SLUICE_SERVER_WORKER_H
 #define SLUICE_SERVER_WORKER_H
 
@@ -18,8 +19,8 @@ struct worker_shared {
     struct addr local_address;
     uint32_t drain_time_ms;
     bool is_drain_immediate;
-    uint32_t is_health_failed;    /* atomic: /healthcheck/fail */
-    uint64_t next_id_block;       /* atomic */
+    uint32_t is_health_failed; /* atomic: /healthcheck/fail */
+    uint64_t next_id_block;    /* atomic */
     struct conn_limit global_limit;
 };
 
@@ -32,20 +33,23 @@ struct worker {
     struct snapshot *snapshot;
     struct view_page **cluster_pages, **route_pages; /* views by slot, pages made when used */
     uint32_t cluster_pages_n, route_pages_n;
-    struct list listeners;        /* of struct worker_listener: active */
-    struct list draining;         /* of struct worker_listener: no longer in the snapshot, connections under way */
+    struct list listeners; /* of struct worker_listener: active */
+    /* of struct worker_listener: no longer in the snapshot, connections under way */
+    struct list draining;
     uint64_t id_next, id_end;
     uint64_t date_s;
     char date[32];
-    uint64_t connections;         /* open downstream connections */
+    uint64_t connections; /* open downstream connections */
     struct timer drain_tick;
     void (*on_adopted)(struct worker *w, uint64_t version); /* worker thread; may be NULL */
 };
 
-/* thread_index: of its loop (2 + index; 0 for main's own, which never starts a thread). NULL: no event loop to be had. */
+/* thread_index: of its loop (2 + index; 0 for main's own, which never starts a thread). NULL: no
+ * event loop to be had. */
 struct worker *worker_new(struct worker_shared *shared, unsigned index, unsigned thread_index);
-void worker_free(struct worker *w);              /* one whose thread was never started, or has ended */
-int worker_start(struct worker *w) MUST_USE;     /* starts the thread */
+/* one whose thread was never started, or has ended */
+void worker_free(struct worker *w);
+int worker_start(struct worker *w) MUST_USE; /* starts the thread */
 /* Stop the loop, join, free everything. Main thread. */
 void worker_stop_and_free(struct worker *w);
 /* Adopt a snapshot (takes a ref through the message). Any thread; in order. */
@@ -63,22 +67,24 @@ struct worker_listener {
     uint32_t magic;
     struct list node;
     struct worker *worker;
-    struct resource *resource;          /* one ref: pins cfg */
+    struct resource *resource; /* one ref: pins cfg */
     const struct listener_config *cfg;
-    struct listener_sockets *sockets;   /* one ref */
-    struct listener_sock **socks;       /* [cfg->addresses_n] */
-    struct list chains;                 /* of struct net_chain */
+    struct listener_sockets *sockets; /* one ref */
+    struct listener_sock **socks;     /* [cfg->addresses_n] */
+    struct list chains;               /* of struct net_chain */
     struct stats_shard *stats;
     struct conn_limit limit;
-    uint64_t drain_started_ms;          /* 0: not draining */
-    bool is_removed;                    /* sockets are closed; freed with the last connection */
+    uint64_t drain_started_ms; /* 0: not draining */
+    bool is_removed;           /* sockets are closed; freed with the last connection */
     struct timer drain_end;
     struct loop_garbage garbage;
 };
 void worker_listener_add(struct worker *w, struct resource *r, struct listener_sockets *socks);
-/* Replace `old` by a listener with the same sockets: connections of equal filter chains stay, others drain. */
+/* Replace `old` by a listener with the same sockets: connections of equal filter chains stay,
+ * others drain. */
 void worker_listener_update(struct worker_listener *old, struct resource *r);
-void worker_listener_remove(struct worker_listener *l); /* close sockets, drain connections by drain time */
+/* close sockets, drain connections by drain time */
+void worker_listener_remove(struct worker_listener *l);
 struct worker_listener *worker_listener_find(struct worker *w, slot_t slot);
 /* Should a response now ask the client to leave? Gradual drains answer by chance. */
 bool worker_listener_drains(struct worker_listener *l, struct rng *rng);

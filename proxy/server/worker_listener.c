@@ -1,6 +1,8 @@
-/* A worker's part of a listener: sockets, choosing the filter chain of an accepted connection, draining.
+/* A worker's part of a listener: sockets, choosing the filter chain of an accepted connection,
+ * draining.
  * Threads: worker-local. Spec: listener.v3.Listener, "Draining" in Envoy's docs.
- * Not here: reading sockets and listener filters (net/listener.c), L4 filters (net/filter_chain.c). */
+ * Not here: reading sockets and listener filters (net/listener.c), L4 filters
+ * (net/filter_chain.c). */
 #include <unistd.h>
 
 #include "proxy/api/transport_socket.h"
@@ -66,20 +68,31 @@ static void refuse(struct worker_listener *l, int fd) {
     listener_conn_done(&l->cfg->sock);
 }
 
-/* A connection that matches no filter chain is logged as such: flag NR, details filter_chain_not_found. */
+/* A connection that matches no filter chain is logged as such: flag NR, details
+ * filter_chain_not_found. */
 static void log_no_chain(struct worker_listener *l, const struct accept_info *info) {
     stats_inc(l->stats, LISTENER_no_filter_chain_match);
     if (!l->cfg->access_logs) {
         return;
     }
     struct loop *lp = &l->worker->loop;
-    struct conn_info cx = {.remote = info->remote, .local = info->local, .direct_remote = info->direct_remote,
-                           .direct_local = info->direct_local, .server_name = info->server_name,
-                           .listener_name = l->cfg->name, .start_us = loop_now_us(lp), .listener = l->cfg,
+    struct conn_info cx = {.remote = info->remote,
+                           .local = info->local,
+                           .direct_remote = info->direct_remote,
+                           .direct_local = info->direct_local,
+                           .server_name = info->server_name,
+                           .listener_name = l->cfg->name,
+                           .start_us = loop_now_us(lp),
+                           .listener = l->cfg,
                            .traffic_direction = l->cfg->traffic_direction};
-    struct stream_info si = {.cx = &cx, .start_us = cx.start_us, .end_us = cx.start_us, .flags = RESPONSE_FLAG(NR),
-                             .start_wall_us = loop_wall_us(lp, cx.start_us), .arena = info->arena,
-                             .response_code_details = SV("filter_chain_not_found"), .requested_server_name = info->server_name};
+    struct stream_info si = {.cx = &cx,
+                             .start_us = cx.start_us,
+                             .end_us = cx.start_us,
+                             .flags = RESPONSE_FLAG(NR),
+                             .start_wall_us = loop_wall_us(lp, cx.start_us),
+                             .arena = info->arena,
+                             .response_code_details = SV("filter_chain_not_found"),
+                             .requested_server_name = info->server_name};
     access_logs_run(l->cfg->access_logs, &si, lp);
 }
 
@@ -95,7 +108,8 @@ static void serve(struct worker_listener *l, int fd, struct accept_info *info) {
     struct transport_factory *f = worker_transport(w, cc->transport);
     struct transport *t = f ? f->ops->create(f, NULL) : NULL;
     if (!t) {
-        log_warn_limited(LOG_connection, "listener '%.*s': connection refused, its secrets are not there yet",
+        log_warn_limited(LOG_connection,
+                         "listener '%.*s': connection refused, its secrets are not there yet",
                          SV_ARG(l->cfg->name));
         refuse(l, fd);
         return;
@@ -112,7 +126,7 @@ static void serve(struct worker_listener *l, int fd, struct accept_info *info) {
 /* The listener for an original destination: its exact address, else the any-address of its port. */
 static struct worker_listener *find_by_address(struct worker *w, const struct addr *a) {
     struct worker_listener *any = NULL;
-    LIST_FOREACH(it, &w->listeners) {
+    LIST_FOREACH (it, &w->listeners) {
         struct worker_listener *l = LIST_ENTRY(it, struct worker_listener, node);
         for (unsigned i = 0; i < l->cfg->addresses_n; i++) {
             const struct addr *have = &l->sockets->bound[i];
@@ -149,13 +163,14 @@ static const struct listener_sock_ops sock_ops = {.on_accepted = on_accepted};
 
 static void on_drain_end(struct timer *t) {
     struct worker_listener *l = CONTAINER_OF(t, struct worker_listener, drain_end);
-    LIST_FOREACH_SAFE(it, &l->chains) {
+    LIST_FOREACH_SAFE (it, &l->chains) {
         net_chain_close(LIST_ENTRY(it, struct net_chain, node), CONN_CLOSE_FLUSH, "drain_timeout");
     }
     free_when_unused(l);
 }
 
-static struct worker_listener *listener_make(struct worker *w, struct resource *r, struct listener_sockets *socks) {
+static struct worker_listener *listener_make(struct worker *w, struct resource *r,
+                                             struct listener_sockets *socks) {
     struct worker_listener *l = xnew(struct worker_listener);
     l->magic = WORKER_LISTENER_MAGIC;
     l->worker = w;
@@ -174,7 +189,8 @@ void worker_listener_add(struct worker *w, struct resource *r, struct listener_s
     struct worker_listener *l = listener_make(w, r, socks);
     for (unsigned i = 0; i < l->cfg->addresses_n; i++) {
         int fd = listener_sockets_fd(socks, i, w->index);
-        l->socks[i] = listener_sock_new(&w->loop, &l->cfg->sock, fd < 0 ? -1 : dup(fd), &socks->bound[i], l->stats, &sock_ops, l);
+        l->socks[i] = listener_sock_new(&w->loop, &l->cfg->sock, fd < 0 ? -1 : dup(fd),
+                                        &socks->bound[i], l->stats, &sock_ops, l);
     }
 }
 
@@ -191,9 +207,10 @@ static const struct chain_config *config_of(const struct net_chain *c) {
     return CONTAINER_OF(c->config, struct chain_config, net);
 }
 
-/* Connections whose filter chain is gone or changed leave by the drain time; the others stay with what they began on. */
+/* Connections whose filter chain is gone or changed leave by the drain time; the others stay with
+ * what they began on. */
 static void drain_changed(struct worker_listener *old, struct worker_listener *l) {
-    LIST_FOREACH_SAFE(it, &old->chains) {
+    LIST_FOREACH_SAFE (it, &old->chains) {
         struct net_chain *c = LIST_ENTRY(it, struct net_chain, node);
         if (has_equal_chain(l->cfg, config_of(c))) {
             list_unlink(&c->node);
@@ -208,7 +225,8 @@ void worker_listener_update(struct worker_listener *old, struct resource *r) {
     struct worker_listener *l = listener_make(w, r, old->sockets);
     for (unsigned i = 0; i < l->cfg->addresses_n; i++) {
         int fd = old->socks[i] ? listener_sock_release(old->socks[i]) : -1;
-        l->socks[i] = listener_sock_new(&w->loop, &l->cfg->sock, fd, &l->sockets->bound[i], l->stats, &sock_ops, l);
+        l->socks[i] = listener_sock_new(&w->loop, &l->cfg->sock, fd, &l->sockets->bound[i],
+                                        l->stats, &sock_ops, l);
     }
     drain_changed(old, l);
     worker_listener_remove(old);
@@ -222,7 +240,9 @@ void worker_listener_start_drain(struct worker_listener *l, bool stop_accepting)
         close_socks(l);
     }
     if (l->worker->shared->is_drain_immediate) {
-        LIST_FOREACH_SAFE(it, &l->chains) { net_chain_drain(LIST_ENTRY(it, struct net_chain, node)); }
+        LIST_FOREACH_SAFE (it, &l->chains) {
+            net_chain_drain(LIST_ENTRY(it, struct net_chain, node));
+        }
     }
 }
 
@@ -238,14 +258,14 @@ void worker_listener_remove(struct worker_listener *l) {
 void worker_listener_free_now(struct worker_listener *l) {
     close_socks(l);
     l->is_removed = true;
-    LIST_FOREACH_SAFE(it, &l->chains) {
+    LIST_FOREACH_SAFE (it, &l->chains) {
         net_chain_close(LIST_ENTRY(it, struct net_chain, node), CONN_CLOSE_NO_FLUSH, "shutdown");
     }
     free_when_unused(l);
 }
 
 struct worker_listener *worker_listener_find(struct worker *w, slot_t slot) {
-    LIST_FOREACH(it, &w->listeners) {
+    LIST_FOREACH (it, &w->listeners) {
         struct worker_listener *l = LIST_ENTRY(it, struct worker_listener, node);
         if (l->cfg->slot == slot) {
             return l;

@@ -69,7 +69,8 @@ slot_t cluster_transport_slot(const struct cluster_config *c, const struct host_
 /* ---- response codes by side ---- */
 
 struct stats_codes *cluster_side_codes(const struct cluster_config *c, enum cluster_side side) {
-    static const char *const leads[CLUSTER_SIDES] = {"internal.upstream_rq_", "external.upstream_rq_", "canary.upstream_rq_"};
+    static const char *const leads[CLUSTER_SIDES] = {
+        "internal.upstream_rq_", "external.upstream_rq_", "canary.upstream_rq_"};
     struct stats_codes **at = (struct stats_codes **)(uintptr_t)&c->side_codes[side];
     struct stats_codes *have = __atomic_load_n(at, __ATOMIC_ACQUIRE);
     if (LIKELY(have)) {
@@ -93,9 +94,10 @@ struct stats_scope *cluster_codec_stats(const struct cluster_config *c, bool is_
     buf_init(&prefix);
     buf_printf(&prefix, "cluster.%.*s.http%d.", SV_ARG(c->observability_name), is_h2 ? 2 : 1);
     struct stats_tag tag = {SV("envoy.cluster_name"), c->observability_name};
-    struct stats_scope *made =
-        stats_scope_get_tagged(stats_scope_store(c->stats), is_h2 ? &h2_stats_group : &h1_stats_group,
-                               buf_pullup(&prefix, buf_len(&prefix)), is_h2 ? SV("cluster.http2.") : SV("cluster.http1."), &tag, 1);
+    struct stats_scope *made = stats_scope_get_tagged(
+        stats_scope_store(c->stats), is_h2 ? &h2_stats_group : &h1_stats_group,
+        buf_pullup(&prefix, buf_len(&prefix)), is_h2 ? SV("cluster.http2.") : SV("cluster.http1."),
+        &tag, 1);
     if (__atomic_compare_exchange_n(at, &have, made, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
         return made;
     }

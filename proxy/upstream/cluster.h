@@ -29,7 +29,12 @@ enum upstream_protocol {
 };
 enum { PRIORITY_DEFAULT, PRIORITY_HIGH, PRIORITIES };
 
-enum cluster_side { CLUSTER_SIDE_INTERNAL, CLUSTER_SIDE_EXTERNAL, CLUSTER_SIDE_CANARY, CLUSTER_SIDES };
+enum cluster_side {
+    CLUSTER_SIDE_INTERNAL,
+    CLUSTER_SIDE_EXTERNAL,
+    CLUSTER_SIDE_CANARY,
+    CLUSTER_SIDES
+};
 
 /* Circuit breakers: process-wide limits (CircuitBreakers.Thresholds). */
 struct breaker {
@@ -111,11 +116,13 @@ struct cluster_config {
     double per_upstream_preconnect_ratio;
     struct stats_scope *stats; /* cluster.<observability name>. */
     /* …http1., …http2. (http/codec_stats.h); NULL: not counted */
-    struct stats_scope *codec_stats[2]; /* …http1., …http2. (http/codec_stats.h): atomic; made with the first codec */
+    /* …http1., …http2. (http/codec_stats.h): atomic; made with the first codec */
+    struct stats_scope *codec_stats[2];
     /* upstream/outlier.h; NULL: none. Set before the config is shared */
     struct outlier_detector *detector;
     struct stats_codes *rq_codes; /* upstream_rq_* */
-    /* internal., external., canary. upstream_rq_*: shared, atomic; made when first counted, by cluster_side_codes() */
+    /* internal., external., canary. upstream_rq_*: shared, atomic; made when first counted, by
+     * cluster_side_codes() */
     struct stats_codes *side_codes[CLUSTER_SIDES];
 };
 
@@ -186,14 +193,15 @@ struct stats_codes *cluster_side_codes(const struct cluster_config *c, enum clus
 struct stats_scope *cluster_codec_stats(const struct cluster_config *c, bool is_h2);
 void cluster_lazy_stats_free(struct cluster_config *c); /* with the config */
 
-/* Overrides for the upstream's transport socket that come from the request's headers (auto_sni); not copied: options point
- * into it and into the headers. */
+/* Overrides for the upstream's transport socket that come from the request's headers (auto_sni);
+ * not copied: options point into it and into the headers. */
 struct request_transport {
     struct transport_options options;
     sv sni;
 };
 /* False: the cluster asks for none. */
-bool cluster_auto_sni(const struct cluster_config *c, const struct headers *request, struct request_transport *out);
+bool cluster_auto_sni(const struct cluster_config *c, const struct headers *request,
+                      struct request_transport *out);
 
 /* Circuit breakers. Each _try takes one unit unless the limit is reached. */
 bool breaker_try(uint32_t *used, uint32_t max);
