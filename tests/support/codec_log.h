@@ -1,4 +1,5 @@
-/* The user of a codec in tests: writes down what it is told as one line of text, answers requests when asked to.
+/* The user of a codec in tests: writes down what it is told as one line of text, answers requests
+ * when asked to.
  *   {:method=GET,:path=/}   headers, then "." at the end of the message
  *   D"hello"                body, joined over callbacks (long ones as D#length:hash)
  *   T{x=y}.  I{…}           trailers, interim response

@@ -1,5 +1,6 @@
-/* A conn without a socket, for codec tests: bytes sent lie in out_, read_disable is counted, closing is noted.
- * It defines conn.c's functions that codecs call, so include it once in a program, and link nothing else of conn.c. */
+/* A conn without a socket, for codec tests: bytes sent lie in out_, read_disable is counted,
+ * closing is noted. It defines conn.c's functions that codecs call, so include it once in a
+ * program, and link nothing else of conn.c. */
 #ifndef SLUICE_TESTS_FAKE_CONN_H
 #define SLUICE_TESTS_FAKE_CONN_H
 

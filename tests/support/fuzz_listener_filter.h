@@ -1,4 +1,5 @@
-/* Feeding a listener filter as a listener does: longer and longer prefixes of what a peer sends, then its end. */
+/* Feeding a listener filter as a listener does: longer and longer prefixes of what a peer sends,
+ * then its end. */
 #ifndef SLUICE_TESTS_SUPPORT_FUZZ_LISTENER_FILTER_H
 #define SLUICE_TESTS_SUPPORT_FUZZ_LISTENER_FILTER_H
 

@@ -1,9 +1,13 @@
-/* HTTP/2 frames for tests, written as text: frames end with ';', white space before them is skipped.
- *   h1+ a=b|c=d;   HEADERS with END_HEADERS, '+': END_STREAM, '-': without END_HEADERS, '%': block sent as it is (hex)
- *   c1- a=b;       CONTINUATION     d1+ text;  DATA        r1 8;    RST_STREAM     w1 100;  WINDOW_UPDATE
+/* HTTP/2 frames for tests, written as text: frames end with ';', white space before them is
+ * skipped.
+ *   h1+ a=b|c=d;   HEADERS with END_HEADERS, '+': END_STREAM, '-': without END_HEADERS, '%': block
+ * sent as it is (hex)
+ *   c1- a=b;       CONTINUATION     d1+ text;  DATA        r1 8;    RST_STREAM     w1 100;
+ * WINDOW_UPDATE
  *   p1 0;          PRIORITY         i 0;       PING        s 4=100; SETTINGS       g 1,0;   GOAWAY
  *   x 99,0,1,616263;  any: type, flags, stream, hex
- * "@G" and "@P" stand for the fields of a plain GET and POST; "*N" right before ';' repeats the frame N times.
+ * "@G" and "@P" stand for the fields of a plain GET and POST; "*N" right before ';' repeats the
+ * frame N times.
  * And back: h2_frames_text() tells frames sent, without SETTINGS and WINDOW_UPDATE. */
 #ifndef SLUICE_TESTS_H2_FRAMES_H
 #define SLUICE_TESTS_H2_FRAMES_H

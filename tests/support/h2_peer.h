@@ -1,4 +1,5 @@
-/* A codec and the other end of its connection, for the HTTP/2 tests: frames as text both ways, counters. */
+/* A codec and the other end of its connection, for the HTTP/2 tests: frames as text both ways,
+ * counters. */
 #ifndef SLUICE_TESTS_H2_PEER_H
 #define SLUICE_TESTS_H2_PEER_H
 

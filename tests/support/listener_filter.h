@@ -1,4 +1,5 @@
-/* One listener filter under test: its config compiled from a message, bytes judged, its counters read. */
+/* One listener filter under test: its config compiled from a message, bytes judged, its counters
+ * read. */
 #ifndef SLUICE_TESTS_SUPPORT_LISTENER_FILTER_H
 #define SLUICE_TESTS_SUPPORT_LISTENER_FILTER_H
 
@@ -60,7 +61,8 @@ static inline enum listener_filter_status bench_judge(struct filter_bench *b, sv
     return st;
 }
 
-/* A socket whose bytes come one by one: the last answer; it must be NEED_DATA for every shorter prefix. */
+/* A socket whose bytes come one by one: the last answer; it must be NEED_DATA for every shorter
+ * prefix. */
 static inline enum listener_filter_status bench_feed(struct filter_bench *b, sv bytes) {
     for (size_t n = 1; n < bytes.n; n++) {
         enum listener_filter_status st = bench_judge(b, sv_sub(bytes, 0, n), false);

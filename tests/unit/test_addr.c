@@ -1,4 +1,5 @@
-/* Addresses: literals, text, sockaddr and back, CIDR ranges and the trie against a linear search. */
+/* Addresses: literals, text, sockaddr and back, CIDR ranges and the trie against a linear
+ * search. */
 #include <netinet/in.h>
 #include <stdio.h>
 #include <sys/un.h>

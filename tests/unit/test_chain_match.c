@@ -1,5 +1,7 @@
-/* Filter chain matching: precedence of the criteria, no way back, duplicates. Rules are written as text:
- *     "port=80 ip=10.0.0.0/8 sni=*.a.com,b.com tp=tls alpn=h2,http/1.1 direct=… type=local|external src=… sport=1,2" */
+/* Filter chain matching: precedence of the criteria, no way back, duplicates. Rules are written as
+ * text:
+ *     "port=80 ip=10.0.0.0/8 sni=*.a.com,b.com tp=tls alpn=h2,http/1.1 direct=… type=local|external
+ * src=… sport=1,2" */
 #include "proxy/net/chain_match.h"
 #include "tests/support/unit.h"
 

@@ -1,4 +1,5 @@
-/* ClientHello reading: whole, byte by byte, over many records, cut and corrupted anywhere; known fingerprints. */
+/* ClientHello reading: whole, byte by byte, over many records, cut and corrupted anywhere; known
+ * fingerprints. */
 #include "filters/common/client_hello.h"
 #include "proxy/base/rand.h"
 #include "tests/support/client_hello_bytes.h"

@@ -1,4 +1,5 @@
-/* Connections over socketpairs and loopback TCP: delivery, half-close, watermarks, closing, resets. */
+/* Connections over socketpairs and loopback TCP: delivery, half-close, watermarks, closing,
+ * resets. */
 #include <errno.h>
 #include <stdio.h>
 #include <sys/socket.h>

@@ -1,4 +1,5 @@
-/* Network filter chains: order, stopping and continuing, writes in reverse, events, drain, destruction. */
+/* Network filter chains: order, stopping and continuing, writes in reverse, events, drain,
+ * destruction. */
 #include <sys/socket.h>
 
 #include "proxy/base/mem.h"
@@ -233,7 +234,8 @@ static void stop_at_the_start(void **state) {
     assert_script("data:a1 data:b1 ");
 }
 
-/* Data from a peer that speaks first starts the filters behind one that stopped, if it lets the data pass. */
+/* Data from a peer that speaks first starts the filters behind one that stopped, if it lets the
+ * data pass. */
 static void data_starts_later_filters(void **state) {
     (void)state;
     configs[0].stops_new = true;

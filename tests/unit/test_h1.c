@@ -1,5 +1,5 @@
-/* HTTP/1 server codec: parsing, options, limits, bodies, pipelining, responses, faults in the middle,
- * tunnels, flow control. The table of raw requests is test_h1_table.c's. */
+/* HTTP/1 server codec: parsing, options, limits, bodies, pipelining, responses, faults in the
+ * middle, tunnels, flow control. The table of raw requests is test_h1_table.c's. */
 #include "proxy/base/mem.h"
 #include "proxy/http/h1.h"
 #include "tests/support/codec_log.h"
@@ -47,7 +47,8 @@ static const struct {
      "{:method=POST,:path=/,:authority=a,transfer-encoding=chunked}."},
     {SV_INIT("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-T: "
              "v\r\n\r\n"),
-     "{:method=POST,:path=/,:authority=a,transfer-encoding=chunked}D\"x\"."}, /* trailers are off by default */
+     /* trailers are off by default */
+     "{:method=POST,:path=/,:authority=a,transfer-encoding=chunked}D\"x\"."},
     {SV_INIT("GET / HTTP/1.1\r\nHost: a\r\nConnection: x-a, close, x-b\r\nX-A: 1\r\nX-B: 2\r\nX-C: "
              "3\r\n\r\n"),
      "{:method=GET,:path=/,:authority=a,connection=close,x-c=3}."},

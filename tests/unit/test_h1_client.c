@@ -1,5 +1,5 @@
-/* HTTP/1 client codec: requests as written, responses as read (whole and split at every byte), what makes a connection
- * unfit for the pool, tunnels. */
+/* HTTP/1 client codec: requests as written, responses as read (whole and split at every byte), what
+ * makes a connection unfit for the pool, tunnels. */
 #include "proxy/base/mem.h"
 #include "proxy/http/h1.h"
 #include "tests/support/codec_log.h"
@@ -282,8 +282,7 @@ static char *run(size_t row, size_t split, bool *clean) {
         l.codec->vt->on_conn_end(l.codec, RESET_CONNECTION_TERMINATION);
     }
     *clean = l.codec->vt->is_idle_clean(l.codec) && !l.conn.read_disable_ && buf_empty(&l.conn.in_);
-    assert_row(l.ends ==
-                   (sv_find(buf_front(&l.text), '.') != SIZE_MAX || l.resets ? 1u : l.ends),
+    assert_row(l.ends == (sv_find(buf_front(&l.text), '.') != SIZE_MAX || l.resets ? 1u : l.ends),
                row);
     assert_row(l.codec->streams_active == 0 || !responses[row].at_end, row);
     /* What comes behind a complete response is an error of the connection, not of the response. */
@@ -385,7 +384,8 @@ static void test_response_limits(void **state) {
     codec_log_fini(&l);
 }
 
-/* The response is complete before the request: nothing is told twice, and the connection is not used again. */
+/* The response is complete before the request: nothing is told twice, and the connection is not
+ * used again. */
 static void test_early_response(void **state) {
     (void)state;
     struct codec_log l;

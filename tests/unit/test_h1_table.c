@@ -1,5 +1,6 @@
-/* HTTP/1 server codec: a table of raw requests with the answer of Envoy 1.40 or our stricter one, fed
- * whole, split at every byte, and byte by byte. What we accept must also read the same to llhttp. */
+/* HTTP/1 server codec: a table of raw requests with the answer of Envoy 1.40 or our stricter one,
+ * fed whole, split at every byte, and byte by byte. What we accept must also read the same to
+ * llhttp. */
 #include <llhttp.h>
 
 #include "proxy/base/mem.h"
@@ -7,8 +8,8 @@
 #include "tests/support/codec_log.h"
 #include "tests/support/unit.h"
 
-/* status 200: accepted; 0: waits for more. Ours alone are: two Hosts, anything but CRLF as line end, folding, white space
- * other than single spaces in the request line; Envoy takes those. */
+/* status 200: accepted; 0: waits for more. Ours alone are: two Hosts, anything but CRLF as line
+ * end, folding, white space other than single spaces in the request line; Envoy takes those. */
 static const struct {
     const char *name;
     sv input;

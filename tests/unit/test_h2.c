@@ -5,7 +5,8 @@
 
 /* --- server: a table --- */
 
-/* Outcomes: events ("E …" ends them when the connection is broken) and frames sent. NULL: not looked at. */
+/* Outcomes: events ("E …" ends them when the connection is broken) and frames sent. NULL: not
+ * looked at. */
 struct server_case {
     const char *name, *frames, *events, *sent;
     int stat; /* a counter that moved, or -1 */
@@ -184,7 +185,8 @@ static void test_server_table(void **state) {
     assert_int_equal(bad, 0);
 }
 
-/* How bytes are cut into reads changes neither events nor frames (bodies may come in more pieces). */
+/* How bytes are cut into reads changes neither events nor frames (bodies may come in more
+ * pieces). */
 static void test_server_splits(void **state) {
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(server_cases); i++) {
@@ -656,7 +658,8 @@ static void test_server_resets(void **state) {
     }
 }
 
-/* An answer before the request's end: END_STREAM, then RST_STREAM(NO_ERROR), also behind a full window. */
+/* An answer before the request's end: END_STREAM, then RST_STREAM(NO_ERROR), also behind a full
+ * window. */
 static void test_early_response(void **state) {
     (void)state;
     struct peer p;

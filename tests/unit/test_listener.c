@@ -1,4 +1,5 @@
-/* Listening sockets of a worker: accepting, limits, listener filters over real sockets, timeouts, handing over. */
+/* Listening sockets of a worker: accepting, limits, listener filters over real sockets, timeouts,
+ * handing over. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>

@@ -1,4 +1,5 @@
-/* original_dst: connections that were not redirected keep their address. (Redirection needs iptables: integration.) */
+/* original_dst: connections that were not redirected keep their address. (Redirection needs
+ * iptables: integration.) */
 #include <sys/socket.h>
 
 #include "protos/gen/listener_original_dst.pb-c.h"

@@ -1,4 +1,5 @@
-/* Paths: a table of what Envoy 1.40 makes of them under each setting, then queries, escapes and authorities. */
+/* Paths: a table of what Envoy 1.40 makes of them under each setting, then queries, escapes and
+ * authorities. */
 #include "proxy/http/path.h"
 #include "tests/support/unit.h"
 

@@ -1,4 +1,5 @@
-/* proxy_protocol: headers of both versions, whole and byte by byte, malformed ones, absent ones, TLVs. */
+/* proxy_protocol: headers of both versions, whole and byte by byte, malformed ones, absent ones,
+ * TLVs. */
 #include <sys/socket.h>
 
 #include "protos/gen/core.pb-c.h"

@@ -1,4 +1,5 @@
-/* Relays between two TCP connections: recv/send first, splicing for bulk, order, back-pressure, ends and resets. */
+/* Relays between two TCP connections: recv/send first, splicing for bulk, order, back-pressure,
+ * ends and resets. */
 #include <errno.h>
 #include <sys/socket.h>
 

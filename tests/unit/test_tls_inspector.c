@@ -1,4 +1,5 @@
-/* tls_inspector: what it tells of a socket, and what it counts. The reading itself is tested in test_client_hello.c. */
+/* tls_inspector: what it tells of a socket, and what it counts. The reading itself is tested in
+ * test_client_hello.c. */
 #include "protos/gen/listener_tls_inspector.pb-c.h"
 #include "tests/support/client_hello_bytes.h"
 #include "tests/support/listener_filter.h"
