@@ -26,14 +26,13 @@ static void on_garbage(struct loop_garbage *g) {
     xfree(l);
 }
 
-static void free_when_unused(struct worker_listener *l) {
-    if (!l->is_removed || !list_empty(&l->chains) || l->garbage.free) {
-        return;
+static bool has_pending(const struct worker_listener *l) {
+    for (unsigned i = 0; i < l->cfg->addresses_n; i++) {
+        if (l->socks[i] && listener_sock_pending(l->socks[i])) {
+            return true;
+        }
     }
-    timer_cancel(&l->drain_end);
-    list_unlink(&l->node);
-    l->garbage.free = on_garbage;
-    loop_defer_free(&l->worker->loop, &l->garbage);
+    return false;
 }
 
 static void close_socks(struct worker_listener *l) {
@@ -43,6 +42,18 @@ static void close_socks(struct worker_listener *l) {
             l->socks[i] = NULL;
         }
     }
+}
+
+/* At the latest when the drain time ends: pending sockets may go without a word. */
+static void free_when_unused(struct worker_listener *l) {
+    if (!l->is_removed || !list_empty(&l->chains) || has_pending(l) || l->garbage.free) {
+        return;
+    }
+    close_socks(l);
+    timer_cancel(&l->drain_end);
+    list_unlink(&l->node);
+    l->garbage.free = on_garbage;
+    loop_defer_free(&l->worker->loop, &l->garbage);
 }
 
 /* ---- connections ---- */
@@ -163,6 +174,7 @@ static const struct listener_sock_ops sock_ops = {.on_accepted = on_accepted};
 
 static void on_drain_end(struct timer *t) {
     struct worker_listener *l = CONTAINER_OF(t, struct worker_listener, drain_end);
+    close_socks(l);
     LIST_FOREACH_SAFE (it, &l->chains) {
         net_chain_close(LIST_ENTRY(it, struct net_chain, node), CONN_CLOSE_FLUSH, "drain_timeout");
     }
@@ -232,12 +244,22 @@ void worker_listener_update(struct worker_listener *old, struct resource *r) {
     worker_listener_remove(old);
 }
 
+/* No more connections; those that listener filters still look at go on. */
+static void stop_accepting_on(struct worker_listener *l) {
+    for (unsigned i = 0; i < l->cfg->addresses_n; i++) {
+        int fd = l->socks[i] ? listener_sock_release(l->socks[i]) : -1;
+        if (fd >= 0) {
+            close(fd);
+        }
+    }
+}
+
 void worker_listener_start_drain(struct worker_listener *l, bool stop_accepting) {
     if (!l->drain_started_ms) {
         l->drain_started_ms = loop_now_ms(&l->worker->loop);
     }
     if (stop_accepting) {
-        close_socks(l);
+        stop_accepting_on(l);
     }
     if (l->worker->shared->is_drain_immediate) {
         LIST_FOREACH_SAFE (it, &l->chains) {
