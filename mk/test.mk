@@ -73,8 +73,9 @@ parity: $(B)/sluice $(DEV_VENV_STAMP) | $(APT_TEST) ## Same config, same request
 	$(Q)$(PEERS) $(DEV_PYTHON) scripts/testrun.py --results $(RESULTS) pytest \
 	    --name parity tests/parity $(PYTEST_ARGS)
 
-conformance: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## HTTP/2, xDS and gateway conformance cases
-	$(Q)$(PYTEST) --name conformance --ignore=tests/conformance/istio tests/conformance $(PYTEST_ARGS)
+conformance: $(B)/sluice $(DEV_VENV_STAMP) | $(APT_TEST) ## HTTP/2, xDS and gateway conformance cases, with a real Envoy to compare
+	$(Q)$(PEERS) $(DEV_PYTHON) scripts/testrun.py --results $(RESULTS) pytest \
+	    --name conformance --ignore=tests/conformance/istio tests/conformance $(PYTEST_ARGS)
 
 churn: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## 1000 (SLUICE_CHURN) random updates below load: nothing fails, nothing grows
 	$(Q)$(PYTEST) --name churn tests/conformance/test_churn.py $(PYTEST_ARGS)
