@@ -58,11 +58,16 @@ static void free_when_unused(struct worker_listener *l) {
 
 /* ---- connections ---- */
 
+/* One writer: a load and a store will do. Main reads it. */
+static void count_connection(struct worker *w, int by) {
+    __atomic_store_n(&w->connections, w->connections + (uint64_t)(int64_t)by, __ATOMIC_RELAXED);
+}
+
 static void on_chain_end(struct net_chain *c, enum conn_event e) {
     struct worker_listener *l = CAST(worker_listener, WORKER_LISTENER_MAGIC, c->owner);
     (void)e;
     list_unlink(&c->node);
-    l->worker->connections--;
+    count_connection(l->worker, -1);
     stats_gauge_dec(l->stats, LISTENER_downstream_cx_active);
     stats_inc(l->stats, LISTENER_downstream_cx_destroy);
     uint64_t age_us = loop_now_us(&l->worker->loop) - c->cx.start_us;
@@ -128,7 +133,7 @@ static void serve(struct worker_listener *l, int fd, struct accept_info *info) {
     struct net_chain_owner owner = {&w->loop, w, l->stats, on_chain_end, l};
     struct net_chain *c = net_chain_new(&owner, &cc->net, t, fd, info);
     list_push_back(&l->chains, &c->node);
-    w->connections++;
+    count_connection(w, 1);
     stats_inc(l->stats, LISTENER_downstream_cx_total);
     stats_gauge_inc(l->stats, LISTENER_downstream_cx_active);
     net_chain_start(c);

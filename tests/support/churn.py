@@ -282,7 +282,7 @@ def run(start, ports, certificates, authority, updates, kind, seed, check_rss=Fa
         assert {n: a for n, a in proxy.listeners().items() if n in where} == where
         compare(proxy, start(bootstrap(ads, kind), **options), kind == "DELTA_GRPC")
         proxy.wait_stat("listener_manager.total_listeners_draining", 0, DRAIN_S + 20)
-        if check_rss:
+        if check_rss and not {"asan", "tsan"} & set(pathlib.Path(proxy.binary).parts):  # they keep what is freed
             assert_flat(samples)
     return figures
 
