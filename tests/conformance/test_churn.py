@@ -1,6 +1,6 @@
 """Everything changes, nothing fails: SLUICE_CHURN (1000) random updates of listeners, routes, clusters, endpoints and
-certificates below continuous HTTP/1, HTTP/2, TLS and TCP load. No request fails, the configuration at the end is that of a fresh
-process, and memory stays where it was. SLUICE_CHURN_SEED repeats a run."""
+certificates below continuous HTTP/1, HTTP/2, TLS and TCP load. No request fails, the configuration at the end is that of a
+fresh process, and memory stays where it was. SLUICE_CHURN_SEED repeats a run."""
 
 import os
 
@@ -21,6 +21,7 @@ def servers(tmp_path_factory):
         server.stop()
 
 
-@pytest.mark.parametrize("kind", ["GRPC", "DELTA_GRPC"])
-def test_churn(sluice, authority, servers, kind):
-    churn.run(sluice, servers, churn.leaves(authority), authority, UPDATES, kind, churn.seed_of_run(SEED), check_rss=True)
+@pytest.mark.parametrize("kind, strategy", [("GRPC", "immediate"), ("DELTA_GRPC", "gradual")])
+def test_churn(sluice, authority, servers, kind, strategy):
+    churn.run(sluice, servers, churn.leaves(authority), authority, UPDATES, kind, churn.seed_of_run(SEED), strategy,
+              check_rss=True)

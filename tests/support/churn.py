@@ -253,9 +253,9 @@ def assert_flat(samples):
 
 # ---- the whole ----
 
-def run(start, ports, certificates, authority, updates, kind, seed, check_rss=False):
+def run(start, ports, certificates, authority, updates, kind, seed, strategy="immediate", check_rss=False):
     """`start(bootstrap, **options)` makes a proxy. Returns figures."""
-    options = {"concurrency": 2, "args": ["--drain-time-s", str(DRAIN_S), "--drain-strategy", "immediate"]}
+    options = {"concurrency": 2, "args": ["--drain-time-s", str(DRAIN_S), "--drain-strategy", strategy]}
     with contextlib.ExitStack() as stack:
         ads = stack.enter_context(AdsServer())
         churn = Churn(ads, ports, certificates, seed)
@@ -273,8 +273,8 @@ def run(start, ports, certificates, authority, updates, kind, seed, check_rss=Fa
                 proxy.expect_running()
         finally:
             results = [load.stop() for load in loads]
-        figures = {"seed": seed, "kind": kind, "updates": updates, "seconds": round(time.monotonic() - began, 1),
-                   "steps": churn.done, "rss_kb": samples[::max(1, len(samples) // 20)],
+        figures = {"seed": seed, "kind": kind, "strategy": strategy, "updates": updates,
+                   "seconds": round(time.monotonic() - began, 1), "steps": churn.done, "rss_kb": samples[::max(1, len(samples) // 20)],
                    "load": [{k: v for k, v in r.items() if k != "failures"} for r in results]}
         print(json.dumps(figures))
         assert not any(r["failed"] for r in results), [r for r in results if r["failed"]]
