@@ -181,6 +181,7 @@ static void adopt(struct worker *w, struct snapshot *s) {
     static const struct table empty = {NULL, 0};
     struct snapshot *old = w->snapshot;
     w->snapshot = s;
+    w->leaving = old;
     const struct table *was = old ? old->tables : NULL;
 #define DIFF(table, fn) table_diff(was ? &was[table] : &empty, &s->tables[table], (fn), w)
     DIFF(TABLE_CLUSTERS, on_cluster_diff);
@@ -188,6 +189,7 @@ static void adopt(struct worker *w, struct snapshot *s) {
     DIFF(TABLE_ROUTES, on_route_diff);
     DIFF(TABLE_LISTENERS, on_listener_diff);
 #undef DIFF
+    w->leaving = NULL;
     if (old) {
         shared_unref(&old->shared);
     }

@@ -31,6 +31,7 @@ struct worker {
     unsigned index;
     struct worker_shared *shared;
     struct snapshot *snapshot;
+    struct snapshot *leaving; /* while one is adopted: the one before. Else NULL */
     struct view_page **cluster_pages, **route_pages; /* views by slot, pages made when used */
     uint32_t cluster_pages_n, route_pages_n;
     struct list listeners; /* of struct worker_listener: active */
@@ -77,6 +78,8 @@ struct worker_listener {
     uint64_t drain_started_ms; /* 0: not draining */
     bool is_removed;           /* sockets are closed; freed with the last connection */
     struct timer drain_end;
+    /* one ref, if sockets were pending at the removal: the last snapshot with their transports. Else NULL */
+    struct snapshot *last;
     struct loop_garbage garbage;
 };
 void worker_listener_add(struct worker *w, struct resource *r, struct listener_sockets *socks);

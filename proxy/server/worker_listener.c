@@ -23,6 +23,9 @@ static void on_garbage(struct loop_garbage *g) {
     xfree(l->socks);
     shared_unref(&l->sockets->shared);
     shared_unref(&l->resource->shared);
+    if (l->last) {
+        shared_unref(&l->last->shared);
+    }
     xfree(l);
 }
 
@@ -112,6 +115,11 @@ static void log_no_chain(struct worker_listener *l, const struct accept_info *in
     access_logs_run(l->cfg->access_logs, &si, lp);
 }
 
+static struct transport_factory *transport_of(const struct worker_listener *l, slot_t slot) {
+    return l->last ? (struct transport_factory *)table_get(&l->last->tables[TABLE_TRANSPORTS], slot)
+                   : worker_transport(l->worker, slot);
+}
+
 static void serve(struct worker_listener *l, int fd, struct accept_info *info) {
     struct worker *w = l->worker;
     uint32_t i = chain_match_find(l->cfg->match, info);
@@ -121,7 +129,7 @@ static void serve(struct worker_listener *l, int fd, struct accept_info *info) {
         return;
     }
     const struct chain_config *cc = &l->cfg->chains[i];
-    struct transport_factory *f = worker_transport(w, cc->transport);
+    struct transport_factory *f = transport_of(l, cc->transport);
     struct transport *t = f ? f->ops->create(f, NULL) : NULL;
     if (!t) {
         log_warn_limited(LOG_connection,
@@ -277,6 +285,9 @@ void worker_listener_remove(struct worker_listener *l) {
     list_unlink(&l->node);
     list_push_back(&l->worker->draining, &l->node);
     l->is_removed = true;
+    if (l->worker->leaving && has_pending(l)) {
+        l->last = shared_ref(l->worker->leaving);
+    }
     worker_listener_start_drain(l, true);
     timer_start(&l->drain_end, l->worker->shared->drain_time_ms);
     free_when_unused(l);
