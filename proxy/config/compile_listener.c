@@ -8,6 +8,7 @@
 #include "protos/any.h"
 #include "protos/gen/listener.pb-c.h"
 #include "proxy/api/registry.h"
+#include "proxy/base/runtime.h"
 #include "proxy/config/config.h"
 #include "proxy/config/socket_config.h"
 #include "proxy/net/listener_stats.h"
@@ -54,6 +55,18 @@ static void addresses(struct compile_ctx *ctx, const Listener__Listener *m,
 }
 
 /* "0.0.0.0_8080": how Envoy names a listener's stats. */
+/* Runtime's envoy.resource_limits.listener.<name>.connection_limit, as it is when the listener is compiled. */
+static void connection_limit(struct compile_ctx *ctx, struct listener_config *c) {
+    sv key = arena_printf(ctx->arena, "envoy.resource_limits.listener.%.*s.connection_limit",
+                          SV_ARG(c->name));
+    uint64_t max = runtime_u64(key, 0);
+    if (max) {
+        c->limit = arena_new(ctx->arena, struct conn_limit);
+        c->limit->max = max > UINT32_MAX ? UINT32_MAX : (uint32_t)max;
+        c->sock.limit = c->limit;
+    }
+}
+
 static sv stat_name(struct compile_ctx *ctx, const Listener__Listener *m,
                     const struct listener_config *c) {
     if (*m->stat_prefix) {
@@ -408,8 +421,7 @@ bool compile_listener(struct compile_ctx *ctx, struct resource *r, const void *m
     settings(ctx, m, c);
     addresses(ctx, m, c);
     c->stat_name = stat_name(ctx, m, c);
-    c->connection_limit_key = arena_printf(
-        ctx->arena, "envoy.resource_limits.listener.%.*s.connection_limit", SV_ARG(c->name));
+    connection_limit(ctx, c);
     sv prefix = arena_printf(ctx->arena, "listener.%.*s.", SV_ARG(c->stat_name));
     c->stats = stats_scope_get(ctx->stats, &listener_stats_group, prefix);
     arena_on_fini(ctx->arena, (void (*)(void *))stats_scope_unref, c->stats);

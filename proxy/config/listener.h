@@ -32,8 +32,7 @@ struct listener_config {
     int backlog;
     uint32_t buffer_limit_bytes;
     struct listener_sock_config sock;
-    /* runtime: envoy.resource_limits.listener.<name>.connection_limit */
-    sv connection_limit_key;
+    struct conn_limit *limit; /* shared, atomic; runtime's connection_limit when this was compiled */
     const struct chain_config *chains; /* the default chain, when there is one, is the last */
     unsigned chains_n;
     bool has_default_chain;

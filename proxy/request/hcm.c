@@ -106,6 +106,12 @@ static bool is_reset_flood(struct hcm *h) {
     return true;
 }
 
+void hcm_note_reset(struct hcm *h, uint64_t began_us) {
+    if (loop_now_us(h->loop) - began_us < PREMATURE_RESET_LIFETIME_US) {
+        h->premature_resets++;
+    }
+}
+
 static void begin_request(struct hcm *h) {
     timer_cancel(&h->idle);
     h->requests++;

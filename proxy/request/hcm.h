@@ -114,6 +114,8 @@ struct hcm {
 };
 /* Begin to drain: HTTP/2 sends the shutdown notice, HTTP/1 closes with the next response. */
 void hcm_start_drain(struct hcm *h);
+/* The client reset a stream that began then: soon after, it counts towards a flood. */
+void hcm_note_reset(struct hcm *h, uint64_t began_us);
 /* After a stream ended: closes the connection when it is due, restarts the idle timer. */
 void hcm_stream_ended(struct hcm *h);
 bool hcm_is_internal_address(const struct hcm_config *c, const struct addr *a);

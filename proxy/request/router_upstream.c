@@ -325,7 +325,7 @@ void router_attempt_start(struct router *r) {
     remember_host(r, h);
     struct breaker_use *use = &r->cluster->cfg->use[r->priority];
     if (!breaker_try(&use->requests, r->cluster->cfg->breakers[r->priority].max_requests)) {
-        stats_inc(r->cluster->stats, CLUSTER_upstream_rq_pending_overflow);
+        stats_inc(r->cluster->stats, CLUSTER_upstream_rq_active_overflow);
         router_on_upstream_failure(r, RESET_OVERFLOW, SV_NULL);
         return;
     }

@@ -235,6 +235,7 @@ void stream_finish(struct stream *s) {
         route_view_unref(s->routes);
     }
     struct hcm *h = s->hcm;
+    h->closed_streams++;
     loop_defer_free(h->loop, &s->garbage);
     s->garbage.free = on_garbage;
     hcm_stream_ended(h);
@@ -492,6 +493,7 @@ static void on_reset(struct codec_stream *cs, enum reset_reason why) {
     } else if (why == RESET_PROTOCOL_ERROR || why == RESET_LOCAL) {
         s->info.flags |= RESPONSE_FLAG(DPE);
     } else {
+        hcm_note_reset(h, s->info.start_us);
         s->info.flags |= RESPONSE_FLAG(DR);
         if (!s->info.response_code_details.n) {
             s->info.response_code_details = SV("downstream_remote_reset");

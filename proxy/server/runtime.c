@@ -129,10 +129,6 @@ bool server_runtime_init(struct server *s, struct diag *d) {
             return false;
         }
     }
-    if (!m) { /* without a configuration there is an admin layer, as in Envoy */
-        s->layers[s->layers_n++] = runtime_layer_new(SV("admin"));
-        s->admin_layer = 0;
-    }
     publish(s);
     return true;
 }

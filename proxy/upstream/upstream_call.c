@@ -343,7 +343,7 @@ static void attempt_start(struct upstream_call *c) {
     }
     if (!breaker_try(&v->cfg->use[PRIORITY_DEFAULT].requests,
                      v->cfg->breakers[PRIORITY_DEFAULT].max_requests)) {
-        stats_inc(v->stats, CLUSTER_upstream_rq_pending_overflow);
+        stats_inc(v->stats, CLUSTER_upstream_rq_active_overflow);
         end(c, UPSTREAM_CALL_OVERFLOW);
         return;
     }

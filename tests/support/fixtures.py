@@ -6,8 +6,9 @@ import itertools
 import pytest
 
 from support.certs import Authority
+from support.h2server import H2Upstream
 from support.proxy import Envoy, Sluice
-from support.upstream import ByteUpstream, Nghttpd, Nginx, ScriptedUpstream
+from support.upstream import ByteUpstream, Nginx, ScriptedUpstream
 
 numbers = itertools.count(1)
 
@@ -75,10 +76,11 @@ def byte_upstream():
 
 
 @pytest.fixture
-def nghttpd(tmp_path):
+def h2_upstream():
+    """Starts HTTP/2 servers: h2_upstream(files, ...) -> H2Upstream."""
     with contextlib.ExitStack() as stack:
-        def start(files, *args, **options):
-            server = Nghttpd(tmp_path / f"nghttpd{next(numbers)}", files, *args, **options)
+        def start(*args, **options):
+            server = H2Upstream(*args, **options)
             stack.callback(server.stop)
             return server
         yield start

@@ -5,7 +5,8 @@ import socket
 import h2.config
 import h2.connection
 import h2.events
-import h2.exceptions
+
+GOAWAY = 7
 
 
 class H2Answer:
@@ -36,6 +37,7 @@ class H2Client:
         self.connection.initiate_connection()
         self.answers = {}
         self.goaway = None
+        self.unread = b""
         self.is_closed = False
         self.flush()
 
@@ -60,15 +62,24 @@ class H2Client:
         if not data:
             self.is_closed = True
             return False
-        for event in self.connection.receive_data(data):
+        for event in self.connection.receive_data(self.without_goaway(data)):
             self.on_event(event)
         self.flush()
         return True
 
+    def without_goaway(self, data):
+        """The library takes nothing after GOAWAY, yet streams below it go on: note it and pass the other frames."""
+        self.unread += data
+        passed = b""
+        while len(self.unread) >= 9 and len(self.unread) >= (size := 9 + int.from_bytes(self.unread[:3], "big")):
+            frame, self.unread = self.unread[:size], self.unread[size:]
+            if frame[3] == GOAWAY:
+                self.goaway = int.from_bytes(frame[13:17], "big")
+            else:
+                passed += frame
+        return passed
+
     def on_event(self, event):
-        if isinstance(event, h2.events.ConnectionTerminated):
-            self.goaway = int(event.error_code)
-            return
         answer = self.answers.get(getattr(event, "stream_id", None))
         if answer is None:
             return

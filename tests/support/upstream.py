@@ -1,4 +1,5 @@
-"""Upstream servers: a scripted raw HTTP/1 one that records requests, a byte one for tcp_proxy, nghttpd and nginx."""
+"""Upstream servers: a scripted raw HTTP/1 one that records requests, a byte one for tcp_proxy, and nginx.
+The HTTP/2 one is in h2server.py."""
 
 import contextlib
 import dataclasses
@@ -298,25 +299,6 @@ class ByteUpstream(TcpServer):
         server.received.append(total)
         sock.sendall(str(total).encode())
         sock.shutdown(socket.SHUT_WR)
-
-
-class Nghttpd(Process):
-    """An HTTP/2 server of files; `files` maps names to bytes."""
-
-    def __init__(self, directory, files, *args, tls=None):
-        super().__init__("nghttpd", directory)
-        root = self.directory / "root"
-        root.mkdir(exist_ok=True)
-        for name, data in files.items():
-            (root / name).write_bytes(data)
-        self.port = free_port()
-        secure = [tls.key, tls.cert] if tls else []
-        self.launch([shutil.which("nghttpd"), *([] if tls else ["--no-tls"]), "--address=127.0.0.1",
-                     f"--htdocs={root}", *args, self.port, *secure])
-        wait_until(lambda: self.expect_running() and can_connect(self.port), "nghttpd")
-
-    def stop(self):
-        super().stop()
 
 
 NGINX = """
