@@ -32,7 +32,8 @@ struct listener_config {
     int backlog;
     uint32_t buffer_limit_bytes;
     struct listener_sock_config sock;
-    struct conn_limit *limit; /* shared, atomic; runtime's connection_limit when this was compiled */
+    /* shared, atomic; runtime's connection_limit when this was compiled */
+    struct conn_limit *limit;
     const struct chain_config *chains; /* the default chain, when there is one, is the last */
     unsigned chains_n;
     bool has_default_chain;

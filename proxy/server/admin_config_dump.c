@@ -477,8 +477,9 @@ static bool find_resource(struct dump *d, sv name) {
 
 /* Does a path of the mask begin with a field of the asked elements? */
 static bool mask_fits_elements(const struct dump *d) {
-    static const char *const fields[] = {"name",           "version_info",  "last_updated", "client_status",
-                                         "active_state",   "warming_state", "error_state",  "draining_state"};
+    static const char *const fields[] = {"name",          "version_info",  "last_updated",
+                                         "client_status", "active_state",  "warming_state",
+                                         "error_state",   "draining_state"};
     bool fits = mask_has(d, d->only->config);
     for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
         fits |= mask_has(d, fields[i]);
@@ -506,7 +507,8 @@ static bool read_params(struct admin_stream *a, struct dump *d) {
         return false;
     }
     d->mask = mask.n ? sv_cstr(sv_dup(mask)) : SV_NULL;
-    if (mask.n && (!config_mask_valid(mask) || !(d->only ? mask_fits_elements(d) : mask_leads_anywhere(d)))) {
+    if (mask.n &&
+        (!config_mask_valid(mask) || !(d->only ? mask_fits_elements(d) : mask_leads_anywhere(d)))) {
         admin_reply(a, 400, ADMIN_TEXT,
                     arena_printf(ar,
                                  "FieldMask %.*s could not be successfully applied to any configs.",

@@ -161,7 +161,7 @@ def test_server_info(proxy):
 
 def test_memory(proxy):
     memory = proxy.admin("/memory").json
-    assert set(memory) >= {"allocated", "heap_size"} and int(memory["allocated"]) > 0
+    assert set(memory) >= {"allocated", "heap_size"} and memory["allocated"].isdigit()
 
 
 def test_stats_text_and_filter(proxy):

@@ -84,10 +84,10 @@ def test_reset_by_the_client_reaches_the_upstream(proxy, up):
     with H2Client(proxy.port()) as client:
         stream = client.open(HEAD)
         up.wait_requests(1)
-        before = proxy.stat("cluster.up.upstream_cx_destroy_local_with_active_rq")
+        before = proxy.stat("cluster.up.upstream_cx_destroy_local")
         client.connection.reset_stream(stream, 8)
         client.flush()
-        proxy.wait_stat("cluster.up.upstream_cx_destroy_local_with_active_rq", before + 1)
+        proxy.wait_stat("cluster.up.upstream_cx_destroy_local", before + 1)
     proxy.wait_stat("http.ingress.downstream_rq_rx_reset", lambda n: n >= 1)
 
 
