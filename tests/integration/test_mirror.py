@@ -138,7 +138,7 @@ def test_circuit_breaker_of_the_mirror(mirrored):
     try:
         proxy, _, _, _ = mirrored([{"cluster": "tight"}], [cluster("tight", up.port, circuit_breakers=limits)])
         assert fetch(proxy.port()).status == 200
-        proxy.wait_stat("cluster.tight.upstream_rq_pending_overflow", 1)
+        proxy.wait_stat("cluster.tight.upstream_rq_active_overflow", 1)
         assert not up.requests
     finally:
         up.stop()
