@@ -16,6 +16,7 @@
 #include "proxy/server/bootstrap_check.h"
 #include "proxy/server/observe_wiring.h"
 #include "proxy/server/server.h"
+#include "proxy/server/validate.h"
 #include "xds/store.h"
 #include "xds/store_view.h"
 
@@ -189,9 +190,20 @@ static int fail(struct program *p, struct diag *d, const char *what) {
     return 1;
 }
 
+static bool has_static(void *user, enum resource_type t, const struct config_source *source,
+                       sv name) {
+    const struct entry *e = store_find(user, t, source, name);
+    return e && (e->active || e->warming);
+}
+
 static int validate(struct program *p, struct diag *d) {
     if (!init_store(p, true, d)) {
         return fail(p, d, "validating config");
+    }
+    const struct validate_static known = {has_static, &p->store};
+    if (p->server.opt.validate_resources.n &&
+        !validate_resources(&p->store.config, &p->server.opt.validate_resources, &known)) {
+        return 1;
     }
     printf("configuration '%s' OK\n", config_name(&p->server.opt));
     return 0;
@@ -230,6 +242,10 @@ int main(int argc, char **argv) {
     int rc = options_parse(&p->server.opt, argc, argv);
     if (rc >= 0) {
         return rc;
+    }
+    if (p->server.opt.validate_resources.n && p->server.opt.mode != MODE_VALIDATE) {
+        fprintf(stderr, "error: --validate-resources needs --mode validate\n");
+        return 1;
     }
     crash_install();
     if (!init_logging(&p->server.opt)) {

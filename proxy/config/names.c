@@ -55,6 +55,8 @@ static struct name_entry *new_entry(struct names *n, slot_t *slot) {
 static void *value_of(slot_t s) { return (void *)((uintptr_t)s + 1); }
 static slot_t slot_in(const void *value) { return (slot_t)((uintptr_t)value - 1); }
 
+slot_t names_count(const struct names *n) { return (slot_t)n->slots.n; }
+
 slot_t names_acquire(struct names *n, sv name) {
     void *v = name.n ? map_get(&n->by_name, name) : NULL;
     if (v) {

@@ -18,6 +18,7 @@ void names_release(struct names *n, slot_t s);
 /* The same, when arena `a` ends: on any thread. */
 void names_release_with(struct names *n, slot_t s, struct arena *a);
 sv names_of(const struct names *n, slot_t s); /* empty for anonymous slots */
+slot_t names_count(const struct names *n);    /* slots ever made: all are below it */
 uint32_t names_refs(const struct names *n, slot_t s);
 /* Free slots nobody refers to; fn(arg, slot) first, so that the caller can clear its tables. Config
  * thread. */

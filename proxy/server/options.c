@@ -11,6 +11,7 @@ enum flag_kind {
     FLAG_BOOL,
     FLAG_U32,
     FLAG_STR,
+    FLAG_TAGS,
     FLAG_LIST,
     FLAG_MODE,
     FLAG_STRATEGY,
@@ -35,6 +36,9 @@ static const struct flag flags[] = {
      "Inline YAML configuration, merges with the contents of --config-path"},
     {"mode", 0, FLAG_MODE, O(mode), "mode",
      "One of 'serve' (default), 'validate' (check the configuration and exit), 'init_only'"},
+    {"validate-resources", 0, FLAG_LIST, O(validate_resources), "path",
+     "With --mode validate: also check these dumped xDS resources (a file or a directory of .json, "
+     ".yaml, .pb: DiscoveryResponse or /config_dump); may be repeated"},
     {"concurrency", 0, FLAG_U32, O(concurrency), "n",
      "# of worker threads to run (default: hardware threads)"},
     {"cpuset-threads", 0, FLAG_BOOL, O(cpuset_threads), NULL,
@@ -69,7 +73,7 @@ static const struct flag flags[] = {
     {"service-cluster", 0, FLAG_STR, O(service_cluster), "name", "Cluster name (node.cluster)"},
     {"service-node", 0, FLAG_STR, O(service_node), "id", "Node name (node.id)"},
     {"service-zone", 0, FLAG_STR, O(service_zone), "zone", "Zone name (node.locality.zone)"},
-    {"stats-tag", 0, FLAG_LIST, O(stats_tags), "k:v",
+    {"stats-tag", 0, FLAG_TAGS, O(stats_tags), "k:v",
      "Fixed tag added to all stats; may be repeated"},
     {"allow-unknown-static-fields", 0, FLAG_BOOL, O(allow_unknown_static_fields), NULL,
      "Allow unknown fields in static configuration"},
@@ -168,9 +172,12 @@ static bool set_value(struct options *o, const struct flag *f, const char *value
     case FLAG_STR:
         *(const char **)((char *)o + f->offset) = value;
         return true;
-    case FLAG_LIST:
+    case FLAG_TAGS:
         *vec_push(&o->stats_tags) = value;
         return strchr(value, ':') != NULL;
+    case FLAG_LIST:
+        *vec_push((struct option_list *)(void *)((char *)o + f->offset)) = value;
+        return *value != 0;
     case FLAG_MODE:
         return set_mode(o, value);
     case FLAG_STRATEGY:
@@ -250,4 +257,7 @@ int options_parse(struct options *o, int argc, char **argv) {
     return -1;
 }
 
-void options_fini(struct options *o) { vec_fini(&o->stats_tags); }
+void options_fini(struct options *o) {
+    vec_fini(&o->stats_tags);
+    vec_fini(&o->validate_resources);
+}

@@ -28,6 +28,7 @@ struct options {
     bool skip_hot_restart_parent_stats, log_stacktrace_single_entry;
     uint32_t base_id, restart_epoch, socket_mode;
     struct option_list stats_tags;
+    struct option_list validate_resources; /* files, directories: with MODE_VALIDATE only */
 };
 /* Returns -1 to go on; else the process exit code (help, version and errors are printed). */
 int options_parse(struct options *o, int argc, char **argv);
