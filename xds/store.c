@@ -5,14 +5,12 @@
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
 #include "proxy/net/tls_cert.h"
+#include "proxy/route/route_table.h"
 #include "proxy/upstream/cluster.h"
 
 /* ---- entries ---- */
 
 sv entry_name(const struct entry *e) { return sv_from(e->name, e->name_n); }
-
-/* Sources that differ in a timeout only still mean the one ADS stream. */
-#define ADS_SOURCE_ID UINT64_MAX
 
 bool store_same_source(const struct config_source *a, const struct config_source *b) {
     return a == b || (a && b && a->kind == SOURCE_ADS && b->kind == SOURCE_ADS);
@@ -22,7 +20,7 @@ bool store_same_source(const struct config_source *a, const struct config_source
 static void make_key(struct buf *key, enum resource_type t, const struct config_source *src,
                      sv name) {
     uint8_t type = (uint8_t)t;
-    uint64_t id = src && src->kind == SOURCE_ADS ? ADS_SOURCE_ID : src ? src->id : 0;
+    uint64_t id = config_source_key(src);
     if (t == RES_CLUSTER || t == RES_LISTENER) {
         id = 0;
     }
@@ -145,6 +143,14 @@ static void no_op(void *arg, slot_t slot) {
     (void)slot;
 }
 
+static void on_route_swept(void *arg, slot_t slot) {
+    struct store *s = arg;
+    if (table_get(&s->latest->tables[TABLE_ROUTES], slot)) {
+        store_touch(s);
+        table_set(&s->next->tables[TABLE_ROUTES], slot, NULL);
+    }
+}
+
 static void on_flush(struct loop_task *t) {
     struct store *s = CONTAINER_OF(t, struct store, flush);
     if (!s->next) {
@@ -161,7 +167,7 @@ static void on_flush(struct loop_task *t) {
     s->latest = now;
     s->opt.publish(s->opt.user, now);
     names_sweep(s->config.clusters, no_op, NULL);
-    names_sweep(s->config.routes, no_op, NULL);
+    names_sweep(s->config.routes, on_route_swept, s);
     names_sweep(s->config.listeners, no_op, NULL);
     names_sweep(s->config.transports, no_op, NULL);
     store_check_ready(s);
@@ -211,18 +217,17 @@ static void set_listener(struct entry *e, struct resource *r) {
     }
 }
 
+/* A table that is no longer watched stays where it is until nobody refers to its slot: connections
+ * of a listener that was replaced live on with the routes they had. */
 static void set_route(struct entry *e, struct resource *r) {
     struct store *s = e->store;
-    /* wanted by someone: the slot exists */
-    slot_t slot = names_acquire(s->config.routes, entry_name(e));
-    store_touch(s);
-    table_set(&s->next->tables[TABLE_ROUTES], slot, r ? &r->shared : NULL);
     if (!r) {
-        names_release(s->config.routes, slot);
+        return;
     }
-    if (!r || e->active) {
-        names_release(s->config.routes, slot); /* one ref stays while a table is in the slot */
-    }
+    slot_t slot = config_route_slot(&s->config, e->source, entry_name(e));
+    store_touch(s);
+    table_set(&s->next->tables[TABLE_ROUTES], slot, &r->route->shared);
+    names_release(s->config.routes, slot);
 }
 
 void store_set_active(struct entry *e, struct resource *r) {

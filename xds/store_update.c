@@ -141,6 +141,12 @@ static void remove_named(struct source_client *c, enum resource_type t, sv name)
         (t == RES_CLUSTER || t == RES_LISTENER)) {
         return; /* another source's */
     }
+    if (t == RES_ROUTE) { /* as Envoy: routes in use stay; a listener that waits goes without */
+        log_error(LOG_config, "rds: the server removed '%.*s': ignored", SV_ARG(name));
+        e->is_gone = true;
+        store_target_changed(e);
+        return;
+    }
     log_info(LOG_config, "%s: remove '%.*s'", resource_types[t].short_name, SV_ARG(name));
     store_remove(e);
 }

@@ -58,7 +58,7 @@ void store_drop_transports(struct store *s, const struct resource *r) {
 /* ---- readiness ---- */
 
 static bool has_arrived(const struct entry *target) {
-    return target->active || target->is_timed_out;
+    return target->active || target->is_timed_out || (target->type == RES_ROUTE && target->is_gone);
 }
 
 static bool all_arrived(const struct entry_vec *uses) {

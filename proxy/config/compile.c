@@ -45,14 +45,24 @@ slot_t compile_cluster_ref(struct compile_ctx *ctx, sv name, bool must_exist) {
     return s;
 }
 
+slot_t config_route_slot(struct config *c, const struct config_source *src, sv name) {
+    uint64_t source = config_source_key(src);
+    struct buf BUF_AUTO key;
+    buf_init(&key);
+    buf_append(&key, &source, sizeof(source));
+    buf_append_sv(&key, name);
+    return names_acquire(c->routes, buf_pullup(&key, buf_len(&key)));
+}
+
 slot_t compile_route_ref(struct compile_ctx *ctx, sv name, const void *config_source) {
     struct config *c = ctx->build->config;
     const struct config_source *src = config_source_intern(config_source, ctx->diag);
-    slot_t s = names_acquire(c->routes, name);
-    names_release_with(c->routes, s, ctx->arena);
-    if (src) {
-        add_ref(ctx->build->refs, RES_ROUTE, name, src, s, ctx->arena);
+    if (!src) {
+        return SLOT_NONE;
     }
+    slot_t s = config_route_slot(c, src, name);
+    names_release_with(c->routes, s, ctx->arena);
+    add_ref(ctx->build->refs, RES_ROUTE, name, src, s, ctx->arena);
     return s;
 }
 

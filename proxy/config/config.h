@@ -33,7 +33,7 @@ struct snapshot {
     struct shared shared;
     uint64_t version;
     struct table tables
-        [TABLES]; /* listeners, clusters: struct resource; routes: struct resource; hosts: struct host_set;
+        [TABLES]; /* listeners, clusters: struct resource; routes: struct route_table; hosts: struct host_set;
                                     transports: struct transport_factory */
     struct cluster_index *clusters_by_name;
 };
@@ -63,6 +63,9 @@ struct config {
     struct stats_shard *server_stats; /* "server.", this thread's; NULL in tests */
     struct map told;                  /* warnings already logged; keys are heap copies */
 };
+
+/* Slot of the route configuration `name` from `src`, with one more ref. */
+slot_t config_route_slot(struct config *c, const struct config_source *src, sv name);
 
 /* Compile one resource; its name comes from the message when `name` is empty. `prev`: the resource
  * being replaced (may be NULL): parts with equal bytes are shared. NULL: errors are in d. Returns

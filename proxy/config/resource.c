@@ -298,6 +298,10 @@ static uint32_t fetch_timeout_ms(const Core__ConfigSource *m) {
     return t ? (uint32_t)(t->seconds * 1000 + t->nanos / 1000000) : 15000;
 }
 
+uint64_t config_source_key(const struct config_source *s) {
+    return !s ? 0 : s->kind == SOURCE_ADS ? UINT64_MAX : s->id;
+}
+
 const struct config_source *config_source_intern(const void *msg, struct diag *d) {
     static const struct config_source static_source = {.kind = SOURCE_STATIC};
     const Core__ConfigSource *m = msg;

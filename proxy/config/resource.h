@@ -81,6 +81,9 @@ struct config_source {
     uint32_t initial_fetch_timeout_ms; /* default 15000; 0: wait for ever */
     uint64_t id;
 };
+/* What resources of a source are filed under: sources that differ in a timeout only mean the one
+ * ADS stream. */
+uint64_t config_source_key(const struct config_source *s);
 /* msg: core.v3.ConfigSource; NULL: static. NULL on error. */
 const struct config_source *config_source_intern(const void *config_source_msg, struct diag *d);
 

@@ -30,11 +30,8 @@ static bool walk_ended(const struct stream *s, const struct filter_iter *it) {
 /* ---- instances ---- */
 
 static bool is_enabled(struct stream *s, const struct hcm_filter *f) {
-    if (!s->route ||
-        s->route->overrides.n + s->route->vhost->overrides.n + s->table->overrides.n == 0) {
-        return !f->is_disabled;
-    }
-    const struct filter_override *o = route_override(s->table, s->route, NULL, f->name_id);
+    const struct filter_override *o =
+        s->route ? route_override(s->table, s->route, s->weighted, f->name_id) : NULL;
     return o ? !o->is_disabled : !f->is_disabled;
 }
 

@@ -128,39 +128,6 @@ static struct route_match_input match_input(struct router *r) {
                                       .si = &s->info};
 }
 
-static struct cluster_view *cluster_by_header(struct router *r, enum header_id id, sv name) {
-    sv value = id != HDR_OTHER ? headers_get(r->headers, id) : headers_get_name(r->headers, name);
-    return value.n ? worker_cluster_by_name(http_worker(&r->base), value) : NULL;
-}
-
-static struct cluster_view *pick_cluster(struct router *r) {
-    struct route_match_input in;
-    const struct route_entry *e = r->route;
-    struct worker *w = http_worker(&r->base);
-    switch (e->action) {
-    case ROUTE_CLUSTER:
-        return worker_cluster(w, e->cluster);
-    case ROUTE_CLUSTER_HEADER:
-        return cluster_by_header(r, e->cluster_header_id, e->cluster_header);
-    case ROUTE_WEIGHTED:
-        in = match_input(r);
-        r->weighted = route_pick_weighted(e, route_weighted_random(e, &in));
-        if (!r->weighted) {
-            return NULL;
-        }
-        r->base.stream->weighted = r->weighted;
-        if (r->weighted->cluster_header.n) {
-            return cluster_by_header(r, HDR_OTHER, r->weighted->cluster_header);
-        }
-        return worker_cluster(w, r->weighted->cluster);
-    case ROUTE_REDIRECT:
-    case ROUTE_DIRECT_RESPONSE:
-    case ROUTE_NON_FORWARDING:
-        break;
-    }
-    return NULL;
-}
-
 static void compute_hash(struct router *r) {
     if (r->route->hash_n) {
         struct route_match_input in = match_input(r);
@@ -297,7 +264,8 @@ static enum filter_headers_status decode_headers(struct http_filter *f, struct h
         return answer_directly(r);
     }
     r->priority = e->priority;
-    struct cluster_view *v = pick_cluster(r);
+    r->weighted = f->stream->weighted;
+    struct cluster_view *v = stream_route_cluster(f->stream);
     if (!v) {
         stats_inc(f->stream->hcm->stats, HCM_no_cluster);
         return refuse(r, e->cluster_not_found_code, SV_NULL, RESPONSE_FLAG(NC),

@@ -1,7 +1,7 @@
 /* A stream's life: codec callbacks in, filter walks, bytes out, timers, end.
  * Threads: worker-local; stream memory is recycled per thread.
  * Spec: Envoy's ConnectionManagerImpl::ActiveStream. Not here: the walk itself (filter_iter.c),
- * header rules (conn_headers.c). */
+ * header rules (conn_headers.c), which route (stream_route.c). */
 #include "proxy/request/stream.h"
 #include "proxy/request/router_timeouts.h"
 
@@ -256,67 +256,6 @@ void stream_reset(struct stream *s, enum reset_reason why) {
         cs->codec->vt->reset(cs, why);
     }
     stream_finish(s);
-}
-
-/* ---- routing ---- */
-
-/* The route's cluster, for logs and filters; one chosen by weight is told by the router. */
-static void note_cluster(struct stream *s) {
-    const struct route_entry *e = s->route;
-    struct worker *w = s->hcm->worker;
-    const struct cluster_view *v = NULL;
-    if (e->action == ROUTE_CLUSTER) {
-        v = worker_cluster(w, e->cluster);
-    } else if (e->action == ROUTE_CLUSTER_HEADER) {
-        sv name = e->cluster_header_id != HDR_OTHER
-                      ? headers_get(&s->request, e->cluster_header_id)
-                      : headers_get_name(&s->request, e->cluster_header);
-        v = name.n ? worker_cluster_by_name(w, name) : NULL;
-    }
-    s->info.cluster_name = v ? v->cfg->observability_name : SV_NULL;
-}
-
-static const struct route_table *current_table(struct stream *s) {
-    if (s->cfg->routes) {
-        return s->cfg->routes;
-    }
-    if (!s->routes) {
-        s->routes = worker_route(s->hcm->worker, s->cfg->route_slot);
-    }
-    return s->routes ? s->routes->table : NULL;
-}
-
-void stream_resolve_route(struct stream *s) {
-    if (s->is_route_cached) {
-        return;
-    }
-    s->is_route_cached = true;
-    s->route = NULL;
-    s->vhost = NULL;
-    s->weighted = NULL;
-    s->table = current_table(s);
-    if (!s->table) {
-        return;
-    }
-    struct route_match_input in = {.headers = &s->request,
-                                   .random = s->random,
-                                   .scratch = &s->arena,
-                                   .cx = s->info.cx,
-                                   .si = &s->info,
-                                   .is_connect = s->is_connect};
-    enum route_miss why = ROUTE_FOUND;
-    s->route = route_table_match(s->table, &in, &s->vhost, &why);
-    s->needs_tls = why == ROUTE_TLS_REDIRECT;
-    if (!s->route) {
-        return;
-    }
-    sv name;
-    const struct virtual_cluster *vc =
-        vhost_virtual_cluster(s->vhost, &s->request, &s->arena, &name);
-    s->info.virtual_cluster_name = vc && vc->matchers ? name : SV_NULL; /* the catch-all has none */
-    note_cluster(s);
-    s->info.route_name = s->route->name;
-    s->info.vhost_name = s->route->vhost->name;
 }
 
 /* ---- codec callbacks (downstream) ---- */
@@ -649,54 +588,6 @@ struct worker *http_worker(struct http_filter *f) {
     return f->stream->hcm->worker;
 }
 const struct conn_info *http_conn_info(struct http_filter *f) { return f->stream->info.cx; }
-const struct route_entry *http_route(struct http_filter *f) {
-    stream_resolve_route(f->stream);
-    return f->stream->route;
-}
-void http_clear_route_cache(struct http_filter *f) {
-    f->stream->is_route_cached = false;
-    f->stream->route = NULL;
-}
-const void *http_route_config(struct http_filter *f) {
-    struct stream *s = f->stream;
-    const struct route_entry *r = http_route(f);
-    if (!r ||
-        r->overrides.n + r->vhost->overrides.n + s->table->overrides.n + (s->weighted != NULL) ==
-            0) {
-        return NULL;
-    }
-    const struct filter_override *o =
-        route_override(s->table, r, s->weighted, s->chain->v[f->index_].name_id);
-    return o ? o->config : NULL;
-}
-
-static const void *own_override(const struct filter_overrides *o, uint32_t name_id) {
-    for (unsigned i = 0; i < o->n; i++) {
-        if (o->v[i].name_id == name_id) {
-            return o->v[i].config;
-        }
-    }
-    return NULL;
-}
-
-unsigned http_route_configs(struct http_filter *f, const void *out[4]) {
-    struct stream *s = f->stream;
-    const struct route_entry *r = http_route(f);
-    if (!r) {
-        return 0;
-    }
-    const struct filter_overrides *levels[] = {&s->table->overrides, &r->vhost->overrides,
-                                               &r->overrides,
-                                               s->weighted ? &s->weighted->overrides : NULL};
-    unsigned n = 0;
-    for (unsigned i = 0; i < ARRAY_LEN(levels); i++) {
-        const void *c = levels[i] ? own_override(levels[i], s->chain->v[f->index_].name_id) : NULL;
-        if (c) {
-            out[n++] = c;
-        }
-    }
-    return n;
-}
 uint32_t http_buffer_limit(struct http_filter *f) { return f->stream->buffer_limit; }
 void http_set_buffer_limit(struct http_filter *f, uint32_t bytes) {
     f->stream->buffer_limit = bytes;

@@ -50,7 +50,9 @@ struct stream {
     const struct vhost *vhost;
     bool is_route_cached;
     uint64_t random;
-    const struct weighted_cluster *weighted; /* chosen by the router; for per-route configs */
+    const struct weighted_cluster *weighted; /* chosen with the route; NULL: none */
+    slot_t cluster_slot;                     /* of the route's cluster; SLOT_NONE: by name */
+    sv cluster_name;                         /* empty: the route leads to none */
     /* state */
     bool is_head, is_grpc, is_connect, is_local_reply, is_destroyed, saw_request_end;
     bool response_started, response_ended, close_after, is_internal_request;
@@ -95,9 +97,15 @@ void stream_send_headers(struct stream *s, struct headers *h, bool end_stream);
 void stream_send_data(struct stream *s, struct buf *data, bool end_stream);
 void stream_send_trailers(struct stream *s, struct headers *t);
 void stream_reset(struct stream *s, enum reset_reason why); /* abort towards the client, finish */
-void stream_resolve_route(struct stream *s);
 /* activity: the idle timer starts over */
 void stream_touch(struct stream *s);
+
+/* request/stream_route.c */
+/* Choose table, route and cluster unless that is done; s->route NULL: none matches. */
+void stream_resolve_route(struct stream *s);
+/* The view of the cluster that s->route leads to; NULL: none, or it is not there. Borrowed for the
+ * event. */
+struct cluster_view *stream_route_cluster(struct stream *s);
 
 /* request/local_reply.c */
 void stream_local_reply(struct stream *s, unsigned status, sv body, uint64_t flags, sv details,

@@ -1,29 +1,115 @@
-/* Which cluster a stream's route leads to, for filters before the router.
- * Threads: worker-local. Spec: config.route.v3.RouteAction cluster specifiers. Not here: forwarding
- * (request/router.c). */
+/* Which route a stream takes: table, route and weighted cluster are chosen once and kept until a
+ * filter clears them; what filters ask about them.
+ * Threads: worker-local. Spec: Envoy's refreshCachedRoute(); config.route.v3.RouteAction cluster
+ * specifiers, typed_per_filter_config. Not here: matching (route/), forwarding (router.c). */
 #include "proxy/api/worker.h"
 #include "proxy/request/stream.h"
 #include "proxy/upstream/cluster.h"
+
+/* ---- choosing ---- */
+
+static const struct route_table *current_table(struct stream *s) {
+    if (s->cfg->routes) {
+        return s->cfg->routes;
+    }
+    if (!s->routes) {
+        s->routes = worker_route(s->hcm->worker, s->cfg->route_slot);
+    }
+    return s->routes ? s->routes->table : NULL;
+}
 
 static sv by_header(const struct headers *h, enum header_id id, sv name) {
     return id != HDR_OTHER ? headers_get(h, id) : headers_get_name(h, name);
 }
 
-static sv weighted_cluster_name(struct stream *s) {
-    const struct weighted_cluster *w = s->weighted;
-    if (!w) { /* as the router will pick */
-        struct route_match_input in = {.headers = &s->request,
-                                       .random = s->random,
-                                       .scratch = &s->arena,
-                                       .cx = s->info.cx,
-                                       .si = &s->info};
-        w = route_pick_weighted(s->route, route_weighted_random(s->route, &in));
+/* By weight, name or header: as the request is now, whatever later filters make of its headers. */
+static void choose_cluster(struct stream *s, const struct route_match_input *in) {
+    const struct route_entry *r = s->route;
+    switch (r->action) {
+    case ROUTE_CLUSTER:
+        s->cluster_slot = r->cluster;
+        s->cluster_name = r->cluster_name;
+        break;
+    case ROUTE_CLUSTER_HEADER:
+        s->cluster_name = by_header(&s->request, r->cluster_header_id, r->cluster_header);
+        break;
+    case ROUTE_WEIGHTED:
+        s->weighted = route_pick_weighted(r, route_weighted_random(r, in));
+        if (s->weighted) {
+            s->cluster_slot = s->weighted->cluster;
+            s->cluster_name = s->weighted->cluster_name.n
+                                  ? s->weighted->cluster_name
+                                  : by_header(&s->request, s->weighted->cluster_header_id,
+                                              s->weighted->cluster_header);
+        }
+        break;
+    case ROUTE_REDIRECT:
+    case ROUTE_DIRECT_RESPONSE:
+    case ROUTE_NON_FORWARDING:
+        break;
     }
-    if (!w) {
-        return SV_NULL;
+}
+
+struct cluster_view *stream_route_cluster(struct stream *s) {
+    struct worker *w = s->hcm->worker;
+    if (s->cluster_slot != SLOT_NONE) {
+        return worker_cluster(w, s->cluster_slot);
     }
-    return w->cluster_name.n ? w->cluster_name
-                             : by_header(&s->request, w->cluster_header_id, w->cluster_header);
+    return s->cluster_name.n ? worker_cluster_by_name(w, s->cluster_name) : NULL;
+}
+
+/* For logs and filters: what the route says before the request is forwarded. */
+static void note_route(struct stream *s) {
+    sv name;
+    const struct virtual_cluster *vc =
+        vhost_virtual_cluster(s->vhost, &s->request, &s->arena, &name);
+    s->info.virtual_cluster_name = vc && vc->matchers ? name : SV_NULL; /* the catch-all has none */
+    s->info.route_name = s->route->name;
+    s->info.vhost_name = s->route->vhost->name;
+    const struct cluster_view *v = stream_route_cluster(s);
+    s->info.cluster_name = v ? v->cfg->observability_name : SV_NULL;
+}
+
+void stream_resolve_route(struct stream *s) {
+    if (s->is_route_cached) {
+        return;
+    }
+    s->is_route_cached = true;
+    s->route = NULL;
+    s->vhost = NULL;
+    s->weighted = NULL;
+    s->cluster_slot = SLOT_NONE;
+    s->cluster_name = SV_NULL;
+    s->table = current_table(s);
+    if (!s->table) {
+        return;
+    }
+    struct route_match_input in = {.headers = &s->request,
+                                   .random = s->random,
+                                   .scratch = &s->arena,
+                                   .cx = s->info.cx,
+                                   .si = &s->info,
+                                   .is_connect = s->is_connect};
+    enum route_miss why = ROUTE_FOUND;
+    s->route = route_table_match(s->table, &in, &s->vhost, &why);
+    s->needs_tls = why == ROUTE_TLS_REDIRECT;
+    if (!s->route) {
+        return;
+    }
+    choose_cluster(s, &in);
+    note_route(s);
+}
+
+/* ---- api/http_filter.h ---- */
+
+const struct route_entry *http_route(struct http_filter *f) {
+    stream_resolve_route(f->stream);
+    return f->stream->route;
+}
+
+void http_clear_route_cache(struct http_filter *f) {
+    f->stream->is_route_cached = false;
+    f->stream->route = NULL;
 }
 
 bool http_route_forwards(struct http_filter *f) {
@@ -33,28 +119,24 @@ bool http_route_forwards(struct http_filter *f) {
 }
 
 sv http_route_cluster(struct http_filter *f) {
-    struct stream *s = f->stream;
-    const struct route_entry *r = http_route(f);
-    if (!r) {
-        return SV_NULL;
-    }
-    switch (r->action) {
-    case ROUTE_CLUSTER:
-        return r->cluster_name;
-    case ROUTE_CLUSTER_HEADER:
-        return by_header(&s->request, r->cluster_header_id, r->cluster_header);
-    case ROUTE_WEIGHTED:
-        return weighted_cluster_name(s);
-    case ROUTE_REDIRECT:
-    case ROUTE_DIRECT_RESPONSE:
-    case ROUTE_NON_FORWARDING:
-        break;
-    }
-    return SV_NULL;
+    return http_route(f) ? f->stream->cluster_name : SV_NULL;
 }
 
 sv http_route_cluster_stat_name(struct http_filter *f) {
-    sv name = http_route_cluster(f);
-    struct cluster_view *v = name.n ? worker_cluster_by_name(http_worker(f), name) : NULL;
+    const struct cluster_view *v = http_route(f) ? stream_route_cluster(f->stream) : NULL;
     return v ? v->cfg->observability_name : SV_NULL;
+}
+
+const void *http_route_config(struct http_filter *f) {
+    struct stream *s = f->stream;
+    const struct route_entry *r = http_route(f);
+    return r ? route_override_config(s->table, r, s->weighted, s->chain->v[f->index_].name_id)
+             : NULL;
+}
+
+unsigned http_route_configs(struct http_filter *f, const void *out[4]) {
+    struct stream *s = f->stream;
+    const struct route_entry *r = http_route(f);
+    return r ? route_override_configs(s->table, r, s->weighted, s->chain->v[f->index_].name_id, out)
+             : 0;
 }

@@ -254,19 +254,26 @@ const struct filter_override *route_override(const struct route_table *t,
     return o ? o : find_override(&t->overrides, name_id);
 }
 
-static const void *config_in(const struct filter_overrides *o, uint32_t name_id) {
-    const struct filter_override *f = find_override(o, name_id);
-    return f ? f->config : NULL;
+unsigned route_override_configs(const struct route_table *t, const struct route_entry *r,
+                                const struct weighted_cluster *wc, uint32_t name_id,
+                                const void *out[4]) {
+    const struct filter_overrides *levels[] = {&t->overrides, &r->vhost->overrides, &r->overrides,
+                                               wc ? &wc->overrides : NULL};
+    unsigned n = 0;
+    for (unsigned i = 0; i < ARRAY_LEN(levels); i++) {
+        const struct filter_override *o = levels[i] ? find_override(levels[i], name_id) : NULL;
+        if (o && o->config) {
+            out[n++] = o->config;
+        }
+    }
+    return n;
 }
 
 const void *route_override_config(const struct route_table *t, const struct route_entry *r,
                                   const struct weighted_cluster *wc, uint32_t name_id) {
-    const void *config = wc ? config_in(&wc->overrides, name_id) : NULL;
-    if (!config && r) {
-        config = config_in(&r->overrides, name_id);
-        config = config ? config : config_in(&r->vhost->overrides, name_id);
-    }
-    return config ? config : config_in(&t->overrides, name_id);
+    const void *all[4];
+    unsigned n = route_override_configs(t, r, wc, name_id, all);
+    return n ? all[n - 1] : NULL;
 }
 
 const struct virtual_cluster *vhost_virtual_cluster(const struct vhost *v, const struct headers *h,

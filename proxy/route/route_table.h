@@ -265,6 +265,10 @@ const struct filter_override *route_override(const struct route_table *t,
 /* Most specific config of the filter (overrides that only enable it have none); NULL: none. */
 const void *route_override_config(const struct route_table *t, const struct route_entry *r,
                                   const struct weighted_cluster *wc, uint32_t name_id);
+/* All of them from least to most specific; returns the count. */
+unsigned route_override_configs(const struct route_table *t, const struct route_entry *r,
+                                const struct weighted_cluster *wc, uint32_t name_id,
+                                const void *out[4]);
 /* Hash of hash_policy for this request; *has false when no policy produced one. `set_cookie` (may
  * be NULL) receives a Set-Cookie value to add to the response when a cookie was generated. */
 uint64_t route_hash(const struct route_entry *r, const struct route_match_input *in, bool *has,

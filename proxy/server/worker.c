@@ -88,12 +88,13 @@ struct route_view *worker_route(struct worker *w, slot_t slot) {
     void **at = view_at(&w->route_pages, &w->route_pages_n, slot, true);
     struct route_view *v = *at;
     if (UNLIKELY(!v)) {
-        struct resource *r = (struct resource *)table_get(&w->snapshot->tables[TABLE_ROUTES], slot);
-        if (!r || !r->route) {
+        struct route_table *t =
+            (struct route_table *)table_get(&w->snapshot->tables[TABLE_ROUTES], slot);
+        if (!t) {
             return NULL;
         }
         v = xnew(struct route_view);
-        v->table = shared_ref(r->route);
+        v->table = shared_ref(t);
         v->is_current = true;
         *at = v;
     }
