@@ -1,10 +1,12 @@
 /* Compiled AccessLogFilter trees. Threads: compiled on the config thread, matched on workers.
- * Spec: config.accesslog.v3.AccessLogFilter. Refused: extension filters (CEL, process rate limit):
- * nothing here runs them. */
+ * Spec: config.accesslog.v3.AccessLogFilter; of extension filters,
+ * access_loggers.filters.cel.v3. */
 #include "proxy/observe/access_log_filter.h"
 
+#include "protos/gen/access_loggers_cel.pb-c.h"
 #include "protos/gen/accesslog.pb-c.h"
 #include "proxy/base/runtime.h"
+#include "proxy/observe/cel.h"
 #include "proxy/observe/formatter.h"
 #include "proxy/observe/hooks.h"
 
@@ -23,7 +25,8 @@ enum kind {
     F_FLAGS,
     F_GRPC,
     F_METADATA,
-    F_LOG_TYPE
+    F_LOG_TYPE,
+    F_CEL
 };
 struct comparison {
     Accesslog__ComparisonFilter__Op op;
@@ -45,6 +48,7 @@ struct log_filter {
     uint64_t bits;
     const struct header_matcher *header;
     const struct metadata_matcher *metadata;
+    const struct cel *cel;
     bool match_if_key_not_found;
     sv ns;
     sv *path;
@@ -173,15 +177,34 @@ static bool make_metadata(struct compile_ctx *ctx, const Accesslog__MetadataFilt
     return f->metadata != NULL;
 }
 
-static bool refuse_extension(struct compile_ctx *ctx, const Accesslog__ExtensionFilter *m) {
+static bool make_cel(struct compile_ctx *ctx, const AccessLoggersCel__ExpressionFilter *m,
+                     struct log_filter *f) {
+    if (m->cel_config &&
+        (m->cel_config->enable_string_conversion || m->cel_config->enable_string_concat ||
+         m->cel_config->enable_string_functions)) {
+        return diag_error(ctx->diag, "cel_config: the optional functions are not supported");
+    }
+    DIAG_FIELD(ctx->diag, "expression");
+    f->cel = cel_compile_text(ctx, sv_cstr(m->expression));
+    return f->cel != NULL;
+}
+
+static bool make_extension(struct compile_ctx *ctx, const Accesslog__ExtensionFilter *m,
+                           struct log_filter *f) {
+    static const char cel_url[] = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter";
     sv url = m->config_type_case == ACCESSLOG__EXTENSION_FILTER__CONFIG_TYPE_TYPED_CONFIG
                  ? sv_cstr(m->typed_config->type_url)
                  : SV_NULL;
     size_t slash = sv_rfind(url, '/');
     url = sv_skip(url, slash == SIZE_MAX ? 0 : slash + 1);
-    return diag_error(ctx->diag,
-                      "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
-                      m->name, SV_ARG(url));
+    if (!sv_is(url, cel_url) && !sv_ends(url, SV("TypedStruct"))) {
+        return diag_error(ctx->diag,
+                          "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+                          m->name, SV_ARG(url));
+    }
+    DIAG_FIELD(ctx->diag, "typed_config");
+    const void *msg = compile_any(ctx, sv_cstr(m->name), m->typed_config, cel_url, NULL);
+    return msg && make_cel(ctx, msg, f);
 }
 
 static bool fill(struct compile_ctx *ctx, const Accesslog__AccessLogFilter *m, struct log_filter *f,
@@ -224,7 +247,8 @@ static bool fill(struct compile_ctx *ctx, const Accesslog__AccessLogFilter *m, s
         f->kind = F_LOG_TYPE;
         return make_log_type(ctx, m->log_type_filter, f);
     case ACCESSLOG__ACCESS_LOG_FILTER__FILTER_SPECIFIER_EXTENSION_FILTER:
-        return refuse_extension(ctx, m->extension_filter);
+        f->kind = F_CEL;
+        return make_extension(ctx, m->extension_filter, f);
     default:
         return diag_error(ctx->diag, "filter_specifier: value is required");
     }
@@ -333,6 +357,14 @@ static bool metadata_match(const struct log_filter *f, const struct stream_info 
     return observe_hooks()->metadata_matcher_match(f->metadata, si->metadata);
 }
 
+static bool cel_match(const struct log_filter *f, const struct stream_info *si) {
+    struct arena scratch;
+    arena_init(&scratch, 0);
+    bool holds = cel_holds(f->cel, si, &scratch);
+    arena_fini(&scratch);
+    return holds;
+}
+
 static uint64_t duration_ms(const struct stream_info *si) {
     return si->end_us > si->start_us ? (si->end_us - si->start_us) / 1000 : 0;
 }
@@ -363,6 +395,8 @@ bool log_filter_match(const struct log_filter *f, const struct stream_info *si, 
         return metadata_match(f, si);
     case F_LOG_TYPE:
         return (si->access_log_type < 64 && f->bits >> si->access_log_type & 1) != f->exclude;
+    case F_CEL:
+        return cel_match(f, si);
     }
     return false;
 }

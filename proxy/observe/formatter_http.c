@@ -517,11 +517,6 @@ static void eval_fixed(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_va
     fmt_str_or_none(v, op->text);
 }
 
-static bool refuse_cel(struct compile_ctx *ctx, struct fmt_op *op, sv args) {
-    (void)op;
-    return diag_error(ctx->diag, "CEL expressions are not supported: %.*s", SV_ARG(args));
-}
-
 #define ONE FMT_ARGS_NONE, false, NULL
 static const struct fmt_def defs[] = {
     {"REQ", eval_header, FMT_ARGS_REQUIRED, true, compile_header, FROM_REQUEST},
@@ -569,6 +564,5 @@ static const struct fmt_def defs[] = {
     {"ENVIRONMENT", eval_fixed, FMT_ARGS_REQUIRED, true, compile_environment, 0},
     {"HOSTNAME", eval_fixed, FMT_ARGS_NONE, false, compile_hostname, 0},
     {"COALESCE", fmt_coalesce_eval, FMT_ARGS_REQUIRED, true, fmt_coalesce_compile, 0},
-    {"CEL", eval_fixed, FMT_ARGS_OPTIONAL, true, refuse_cel, 0},
 };
 const struct fmt_table fmt_table_http = {defs, ARRAY_LEN(defs)};

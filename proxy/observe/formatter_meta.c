@@ -1,6 +1,7 @@
 /* Operators about metadata and filter state.
  * Threads: evaluated on workers. Spec: Envoy's DYNAMIC_METADATA, METADATA, FILTER_STATE and their
  * kin. */
+#include "proxy/observe/cel.h"
 #include "proxy/observe/formatter_internal.h"
 
 #define PATH_KEYS_MAX 16
@@ -165,7 +166,26 @@ static void eval_state(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_va
     }
 }
 
+static bool compile_cel(struct compile_ctx *ctx, struct fmt_op *op, sv args) {
+    DIAG_FIELD(ctx->diag, "CEL");
+    op->arg = cel_compile_text(ctx, args);
+    return op->arg != NULL;
+}
+
+static void eval_cel(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
+    struct arena transient;
+    sv text;
+    arena_init(&transient, 0);
+    if (cel_text(op->arg, c->si, &transient, &text)) {
+        size_t from = buf_len(c->scratch);
+        buf_append_sv(c->scratch, text);
+        fmt_str(v, sv_skip(buf_pullup(c->scratch, buf_len(c->scratch)), from));
+    }
+    arena_fini(&transient);
+}
+
 static const struct fmt_def defs[] = {
+    {"CEL", eval_cel, FMT_ARGS_REQUIRED, true, compile_cel, 0},
     {"DYNAMIC_METADATA", eval_meta, FMT_ARGS_REQUIRED, true, compile_meta, META_DYNAMIC},
     {"CLUSTER_METADATA", eval_meta, FMT_ARGS_REQUIRED, true, compile_meta, META_CLUSTER},
     {"UPSTREAM_METADATA", eval_meta, FMT_ARGS_REQUIRED, true, compile_meta, META_HOST},

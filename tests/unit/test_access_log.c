@@ -65,6 +65,9 @@ static const struct {
     const char *filter;
     bool want;
 } cases[] = {
+#define CEL(text)                                                                          \
+    "extension_filter { name: 'cel' typed_config { [type.googleapis.com/envoy.extensions." \
+    "access_loggers.filters.cel.v3.ExpressionFilter] { expression: '" text "' } } }"
 #define CMP(kind, op, n) kind " { comparison { op: " op " value { default_value: " #n " } } }"
     {CMP("status_code_filter", "EQ", 503), true},
     {CMP("status_code_filter", "EQ", 500), false},
@@ -127,6 +130,9 @@ static const struct {
     {"log_type_filter { types: DownstreamEnd }", true},
     {"log_type_filter { types: TcpConnectionEnd }", false},
     {"log_type_filter { types: DownstreamEnd exclude: true }", false},
+    {CEL("response.code >= 400 && request.headers[\\'x-a\\'] == \\'1\\'"), true},
+    {CEL("response.code == 200"), false},
+    {CEL("response.nope == 200"), false},
 };
 
 static void test_filters(void **state) {

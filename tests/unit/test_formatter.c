@@ -192,6 +192,9 @@ static const struct {
     {"%XFCC_VALUE(hash)%", "-"},
     /* codes, counts */
     {"%RESPONSE_CODE%", "200"},
+    {"%CEL(response.code + 1)%", "201"},
+    {"%CEL(request.headers['user-agent']):4%", "curl"},
+    {"%CEL(request.nope)%", "-"},
     {"%RESPONSE_CODE_DETAILS%", "via_upstream_x"},
     {"%RESPONSE_CODE_DETAILS(ALLOW_WHITESPACES)%", "via upstream\tx"},
     {"%RESPONSE_FLAGS%", "-"},
@@ -430,7 +433,7 @@ static const struct {
     {"%REQUESTED_SERVER_NAME(SNI_ONLY:X)%",
      "Invalid REQUESTED_SERVER_NAME option: 'X', only 'ORIG_OR_HOST'/'HOST'/'ORIG' are allowed"},
     {"%REQ_WITHOUT_QUERY(x)%", "Not supported field in StreamInfo: REQ_WITHOUT_QUERY"},
-    {"%CEL(request.path)%", "CEL expressions are not supported: request.path"},
+    {"%CEL(request.)%", "CEL: syntax error at offset 8: expected a field or method name"},
     {"%COALESCE%", "COALESCE requires parameters"},
     {"%COALESCE({})%", "COALESCE: JSON configuration must contain 'operators' array"},
     {"%COALESCE({\"operators\":[]})%", "COALESCE: 'operators' array must not be empty"},
