@@ -17,6 +17,7 @@
 #include "proxy/server/observe_wiring.h"
 #include "proxy/server/server.h"
 #include "proxy/server/validate.h"
+#include "xds/lrs.h"
 #include "xds/store.h"
 #include "xds/store_view.h"
 
@@ -26,7 +27,6 @@ struct program {
     struct loop config_loop;
     uv_thread_t config_thread;
     struct config_view view;
-    bool is_config_started;
 };
 
 /* ---- the config thread ---- */
@@ -41,16 +41,20 @@ static void on_ready(void *user) {
     server_set_ready(&p->server);
 }
 
-static void run_config(void *arg) {
-    struct program *p = arg;
-    log_thread_name("config");
-    crash_thread_begin();
-    loop_run(&p->config_loop);
+static void end_store(struct program *p) {
     store_fini(&p->store);
     for (int i = 0; i < 3; i++) {
         loop_run_nowait(&p->config_loop);
     }
     loop_fini(&p->config_loop);
+}
+
+static void run_config(void *arg) {
+    struct program *p = arg;
+    log_thread_name("config");
+    crash_thread_begin();
+    loop_run(&p->config_loop);
+    end_store(p);
     transport_read_chunk_drop();
     tls_thread_drop();
     chunk_cache_trim();
@@ -98,9 +102,6 @@ static bool init_store(struct program *p, bool is_dry_run, struct diag *d) {
         .on_ready = on_ready,
         .user = p,
     };
-    if (loop_init(&p->config_loop, 1) < 0) {
-        return diag_error(d, "unable to make an event loop");
-    }
     store_init(&p->store, &o);
     if (!add_static(p, d)) {
         return false;
@@ -109,7 +110,7 @@ static bool init_store(struct program *p, bool is_dry_run, struct diag *d) {
         !store_set_dynamic(&p->store, s->bootstrap->dynamic_resources, d)) {
         return false;
     }
-    return store_static_done(&p->store, d);
+    return lrs_start(&p->store, s->bootstrap, d) && store_static_done(&p->store, d);
 }
 
 /* application_log_config.log_format; the flag wins. */
@@ -196,29 +197,43 @@ static bool has_static(void *user, enum resource_type t, const struct config_sou
     return e && (e->active || e->warming);
 }
 
-static int validate(struct program *p, struct diag *d) {
-    if (!init_store(p, true, d)) {
-        return fail(p, d, "validating config");
-    }
+static int validate(struct program *p) {
+    const struct options *o = &p->server.opt;
     const struct validate_static known = {has_static, &p->store};
-    if (p->server.opt.validate_resources.n &&
-        !validate_resources(&p->store.config, &p->server.opt.validate_resources, &known)) {
+    if (o->validate_resources.n &&
+        !validate_resources(&p->store.config, &o->validate_resources, &known)) {
         return 1;
     }
-    printf("configuration '%s' OK\n", config_name(&p->server.opt));
+    printf("configuration '%s' OK\n", config_name(o));
     return 0;
 }
 
-static int serve(struct program *p, struct diag *d) {
-    if (!init_store(p, false, d)) {
-        return fail(p, d, "initializing config");
-    }
+static int serve(struct program *p) {
     p->view = store_view(&p->store);
     p->server.view = &p->view;
-    p->is_config_started = uv_thread_create(&p->config_thread, run_config, p) == 0;
+    CHECK(uv_thread_create(&p->config_thread, run_config, p) == 0);
     int rc = server_run(&p->server);
     loop_stop(&p->config_loop);
     uv_thread_join(&p->config_thread);
+    return rc;
+}
+
+/* With the server's threads ready to be started. */
+static int run_mode(struct program *p, struct diag *d) {
+    enum server_mode mode = p->server.opt.mode;
+    if (loop_init(&p->config_loop, 1) < 0) {
+        diag_error(d, "unable to make an event loop");
+        return fail(p, d, "initializing config");
+    }
+    bool ok = init_store(p, mode == MODE_VALIDATE, d);
+    int rc;
+    if (ok && mode == MODE_SERVE) {
+        rc = serve(p); /* the config thread ends the store */
+    } else {
+        /* MODE_INIT_ONLY: that was all */
+        rc = !ok ? fail(p, d, "initializing config") : mode == MODE_VALIDATE ? validate(p) : 0;
+        end_store(p);
+    }
     server_fini(&p->server);
     store_free_names(&p->store); /* the last snapshots are gone */
     stats_store_free(p->server.stats);
@@ -234,7 +249,7 @@ static int run(struct program *p, struct diag *d) {
     if (!server_init(&p->server, p->server.registry, d)) {
         return fail(p, d, "initializing config");
     }
-    return p->server.opt.mode == MODE_VALIDATE ? validate(p, d) : serve(p, d);
+    return run_mode(p, d);
 }
 
 int main(int argc, char **argv) {

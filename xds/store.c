@@ -7,6 +7,7 @@
 #include "proxy/net/tls_cert.h"
 #include "proxy/route/route_table.h"
 #include "proxy/upstream/cluster.h"
+#include "xds/lrs.h"
 
 /* ---- entries ---- */
 
@@ -190,6 +191,11 @@ static void set_cluster(struct entry *e, struct resource *r) {
         s->active_clusters--;
     }
     stats_gauge_set(s->cluster_manager, CLUSTER_MANAGER_active_clusters, s->active_clusters);
+    int reported = (r && r->cluster->is_reported_to_self) -
+                   (e->active && e->active->cluster->is_reported_to_self);
+    if (UNLIKELY(reported)) {
+        lrs_self_changed(s, reported);
+    }
     table_set(&s->next->tables[TABLE_CLUSTERS], slot, r ? &r->shared : NULL);
     if (r) {
         store_hosts_publish(e);
@@ -412,6 +418,7 @@ void store_init(struct store *s, const struct store_options *o) {
 
 void store_fini(struct store *s) {
     loop_cancel_task(&s->flush);
+    lrs_stop(s);
     store_clients_free(s);
     size_t it = 0;
     struct map_slot *slot;

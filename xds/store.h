@@ -87,7 +87,10 @@ struct store {
     struct stats_shard *cluster_manager, *listener_manager;
     struct stats_scope *cds_scope, *lds_scope;
     char *cds_version, *lds_version; /* of the last accepted response; never NULL */
-    char *socket_error;              /* a static listener could not be bound: why; NULL */
+    struct lrs *lrs, *lrs_self;      /* load reporting (lrs.h); NULL: none */
+    const void *lrs_ads;        /* ads_config: where clusters with lrs_server: self report to */
+    unsigned lrs_self_clusters; /* active ones */
+    char *socket_error;         /* a static listener could not be bound: why; NULL */
     unsigned warming_clusters, warming_listeners, active_clusters, active_listeners;
 };
 
@@ -148,6 +151,8 @@ void store_hosts_start(struct entry *cluster, struct resource *r);
 bool store_hosts_ready(const struct entry *cluster);
 void store_hosts_publish(struct entry *cluster); /* into s->next */
 void store_hosts_stop(struct entry *cluster);
+/* policy.drop_overloads[].category of the endpoints; a borrow of a resource. Empty: none */
+sv store_hosts_drop_category(const struct entry *cluster);
 /* store_update.c: the sink of muxes */
 struct source_client {
     struct store *store;

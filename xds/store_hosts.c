@@ -189,19 +189,23 @@ static void start_detector(struct cluster_hosts *h) {
 
 /* ---- discovery ---- */
 
-static const struct cla_config *assignment(struct cluster_hosts *h, const struct resource *r) {
-    if (h->cfg->type != CLUSTER_TYPE_EDS) {
-        return r->cluster->endpoints;
-    }
+/* Where the endpoints of an EDS cluster come from. */
+static const struct entry *assignment_entry(const struct cluster_hosts *h) {
+    const struct resource *r = h->resource;
     for (unsigned i = 0; i < r->refs_n; i++) {
         if (r->refs[i].type == RES_ENDPOINTS) {
-            struct entry *e =
-                store_find(h->entry->store, RES_ENDPOINTS, r->refs[i].source, r->refs[i].name);
-            h->is_ready = e && (e->active || e->is_timed_out);
-            return e && e->active ? e->active->endpoints : NULL;
+            return store_find(h->entry->store, RES_ENDPOINTS, r->refs[i].source, r->refs[i].name);
         }
     }
     return NULL;
+}
+
+static const struct cla_config *assignment(const struct cluster_hosts *h) {
+    if (h->cfg->type != CLUSTER_TYPE_EDS) {
+        return h->cfg->endpoints;
+    }
+    const struct entry *e = assignment_entry(h);
+    return e && e->active ? e->active->endpoints : NULL;
 }
 
 static struct cluster_hosts *hosts_of(struct entry *e) {
@@ -214,7 +218,11 @@ static struct cluster_hosts *hosts_of(struct entry *e) {
 
 void store_hosts_refresh(struct cluster_hosts *h) {
     static const struct cla_config none = {.overprovisioning_factor = 140};
-    const struct cla_config *cla = assignment(h, h->resource);
+    const struct cla_config *cla = assignment(h);
+    if (h->cfg->type == CLUSTER_TYPE_EDS) {
+        const struct entry *e = assignment_entry(h);
+        h->is_ready = e && (e->active || e->is_timed_out);
+    }
     set_hosts(h, build(h, cla ? cla : &none));
 }
 
@@ -243,6 +251,14 @@ void store_hosts_start(struct entry *e, struct resource *r) {
             stats_inc(st, CLUSTER_update_success);
         }
     }
+}
+
+sv store_hosts_drop_category(const struct entry *e) {
+    if (!e->hosts || !e->hosts->resource) {
+        return SV_NULL;
+    }
+    const struct cla_config *cla = assignment(e->hosts);
+    return cla ? cla->drop_category : SV_NULL;
 }
 
 bool store_hosts_ready(const struct entry *e) { return e->hosts && e->hosts->is_ready; }

@@ -48,6 +48,7 @@ static void breakers(struct compile_ctx *ctx, const Cluster__CircuitBreakers *m,
     breaker_defaults(&c->breakers[PRIORITY_DEFAULT]);
     breaker_defaults(&c->breakers[PRIORITY_HIGH]);
     c->use = arena_new_array(ctx->arena, struct breaker_use, PRIORITIES);
+    c->drops = arena_new(ctx->arena, struct cluster_drops);
     for (size_t i = 0; m && i < m->n_thresholds; i++) {
         unsigned p = (unsigned)m->thresholds[i]->priority;
         if (p < PRIORITIES) {
@@ -196,12 +197,14 @@ static void transport_sockets(struct compile_ctx *ctx, const Cluster__Cluster *m
 
 /* ---- the rest ---- */
 
-static void unhonoured(struct compile_ctx *ctx, const Cluster__Cluster *m) {
+static void unhonoured(struct compile_ctx *ctx, const Cluster__Cluster *m,
+                       const struct cluster_config *c) {
     const struct {
         bool is_set;
         const char *field;
     } fields[] = {
-        {m->lrs_server != NULL, "lrs_server"},
+        {m->lrs_server && !c->is_reported_to_self, "lrs_server"},
+        {m->n_lrs_report_endpoint_metrics != 0, "lrs_report_endpoint_metrics"},
         {m->track_timeout_budgets, "track_timeout_budgets"},
         {m->upstream_config != NULL, "upstream_config"},
         {m->preconnect_policy != NULL, "preconnect_policy"},
@@ -241,6 +244,8 @@ static void limits(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cl
     c->buffer_limit_bytes = value_or(m->per_connection_buffer_limit_bytes, BUFFER_LIMIT_BYTES);
     c->close_connections_on_host_health_failure = m->close_connections_on_host_health_failure;
     c->drain_connections_on_host_removal = m->ignore_health_on_host_removal;
+    c->is_reported_to_self = m->lrs_server && m->lrs_server->config_source_specifier_case ==
+                                                  CORE__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_SELF;
     c->wait_for_warm_on_init = !m->wait_for_warm_on_init || m->wait_for_warm_on_init->value;
     compile_duration_ms(ctx, m->cleanup_interval, 5000, &c->cleanup_interval_ms);
     if (m->max_requests_per_connection) {
@@ -268,6 +273,6 @@ bool compile_cluster(struct compile_ctx *ctx, struct resource *r, const void *ms
     c->metadata = route_metadata_compile(ctx, m->metadata);
     cluster_detection_compile(ctx, m, c);
     cluster_filters_compile(ctx, m, c);
-    unhonoured(ctx, m);
+    unhonoured(ctx, m, c);
     return diag_ok(ctx->diag);
 }

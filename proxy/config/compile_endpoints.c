@@ -130,6 +130,7 @@ static void policy(struct compile_ctx *ctx, const Endpoint__ClusterLoadAssignmen
         const Type__FractionalPercent *f = p->drop_overloads[0]->drop_percentage;
         c->drop_numerator = f->numerator;
         c->drop_denominator = denominator((int)f->denominator);
+        c->drop_category = keep(ctx, p->drop_overloads[0]->category);
     }
 }
 

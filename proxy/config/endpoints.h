@@ -37,6 +37,7 @@ struct cla_config {
     unsigned localities_n;
     uint32_t overprovisioning_factor; /* 140 */
     uint32_t drop_numerator, drop_denominator;
+    sv drop_category;
     uint32_t stale_after_ms; /* 0: never */
     bool weighted_priority_health;
 };

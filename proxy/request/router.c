@@ -222,12 +222,14 @@ static enum filter_headers_status start_request(struct router *r, bool end_strea
     info_of(r)->cluster_name = r->cluster->cfg->observability_name;
     if (UNLIKELY(in_maintenance(r))) {
         stats_inc(r->cluster->stats, CLUSTER_upstream_rq_maintenance_mode);
+        cluster_note_drop(r->cluster->cfg, false);
         finish(r);
         http_local_reply(&r->base, 503, SV("maintenance mode"), RESPONSE_FLAG(UO),
                          SV("maintenance_mode"), set_overloaded, r);
         return FILTER_HEADERS_STOP;
     }
     if (UNLIKELY(cluster_view_drop(r->cluster, &http_loop(&r->base)->rng))) {
+        cluster_note_drop(r->cluster->cfg, true);
         return refuse(r, 503, SV("drop overload"), RESPONSE_FLAG(DO), SV("drop_overload"));
     }
     router_timeouts_read(r);
@@ -528,6 +530,9 @@ static void reply_overloaded(struct headers *h, void *arg) {
 
 static void fail_before_headers(struct router *r, enum reset_reason why, sv transport) {
     struct arena *a = http_arena(&r->base);
+    if (why == RESET_OVERFLOW) {
+        cluster_note_drop(r->cluster->cfg, false);
+    }
     sv shown =
         runtime_bool(SV("envoy.reloadable_features.hide_transport_failure_reason_in_response_body"),
                      true)

@@ -40,8 +40,15 @@ bool bootstrap_check(const Bootstrap__Bootstrap *b, struct diag *d) {
     };
     const struct setting unhonoured[] = {
         {b->n_stats_sinks != 0, "stats_sinks", "scrape /stats/prometheus"},
-        {b->cluster_manager != NULL, "cluster_manager",
-         "there is no local cluster and no outlier event log yet"},
+        {b->cluster_manager && *b->cluster_manager->local_cluster_name,
+         "cluster_manager.local_cluster_name", "there is no zone-aware routing yet"},
+        {b->cluster_manager && b->cluster_manager->outlier_detection,
+         "cluster_manager.outlier_detection", "there is no outlier event log yet"},
+        {b->cluster_manager && b->cluster_manager->upstream_bind_config,
+         "cluster_manager.upstream_bind_config", "set it in the clusters"},
+        {b->cluster_manager && b->cluster_manager->enable_deferred_cluster_creation,
+         "cluster_manager.enable_deferred_cluster_creation",
+         "a cluster's worker parts are made at first use anyway"},
         {b->stats_flush_case == BOOTSTRAP__BOOTSTRAP__STATS_FLUSH_STATS_FLUSH_ON_ADMIN,
          "stats_flush_on_admin", "stats are flushed by interval"},
         {b->typed_dns_resolver_config != NULL, "typed_dns_resolver_config",

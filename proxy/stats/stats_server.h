@@ -99,6 +99,11 @@ extern const struct stats_group ecds_stats_group;
 STATS_ENUM(CONTROL_PLANE, CONTROL_PLANE_STATS);
 extern const struct stats_group control_plane_stats_group;
 
+/* "load_reporter.": requests are those of the server, responses our reports */
+#define LOAD_REPORTER_STATS(P, C, G, H, T) C(P, errors) C(P, requests) C(P, responses) C(P, retries)
+STATS_ENUM(LOAD_REPORTER, LOAD_REPORTER_STATS);
+extern const struct stats_group load_reporter_stats_group;
+
 /* "runtime." */
 #define RUNTIME_STATS(P, C, G, H, T) \
     G(P, admin_overrides_active) G(P, deprecated_feature_seen_since_process_start) \

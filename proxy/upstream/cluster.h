@@ -49,6 +49,11 @@ struct breaker_use { /* shared, atomic */
     uint32_t connections, pending, requests, retries, pools;
 };
 
+/* Requests that no host was tried for: what load reports tell. Shared, atomic. */
+struct cluster_drops {
+    uint64_t other, overload; /* overload: policy.drop_overloads */
+};
+
 struct metadata_match;
 struct kv_value;
 struct transport_match {
@@ -92,8 +97,10 @@ struct cluster_config {
     uint32_t max_requests_per_connection; /* 0: unlimited */
     uint32_t max_stream_duration_ms, max_response_headers_kb;
     struct breaker breakers[PRIORITIES];
-    struct breaker_use *use;   /* [PRIORITIES], arena memory, atomics */
-    const struct addr *source; /* upstream_bind_config.source_address; NULL */
+    struct breaker_use *use;     /* [PRIORITIES], arena memory, atomics */
+    struct cluster_drops *drops; /* arena memory, atomics; NULL: not counted */
+    bool is_reported_to_self;    /* lrs_server: self */
+    const struct addr *source;   /* upstream_bind_config.source_address; NULL */
     const struct addr *extra_sources;
     unsigned extra_sources_n;
     struct sock_opts sock_opts;
@@ -207,6 +214,12 @@ bool cluster_auto_sni(const struct cluster_config *c, const struct headers *requ
 bool breaker_try(uint32_t *used, uint32_t max);
 static inline void breaker_release(uint32_t *used) {
     __atomic_sub_fetch(used, 1, __ATOMIC_RELAXED);
+}
+static inline void cluster_note_drop(const struct cluster_config *c, bool is_overload) {
+    if (c->drops) {
+        uint64_t *n = is_overload ? &c->drops->overload : &c->drops->other;
+        __atomic_add_fetch(n, 1, __ATOMIC_RELAXED);
+    }
 }
 /* max_retries or retry budget */
 bool breaker_retry_try(const struct cluster_config *c, unsigned priority);

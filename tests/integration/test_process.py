@@ -9,7 +9,7 @@ import subprocess
 import pytest
 import yaml
 
-from support.config import bootstrap, cluster, direct, file_log, hcm, listener, route, typed
+from support.config import address, bootstrap, cluster, direct, file_log, hcm, listener, route, typed
 from support.process import wait_until
 from support.proxy import ROOT, Sluice
 from support.rawhttp import Client, fetch
@@ -57,6 +57,15 @@ def test_no_config():
 def test_validate_good(tmp_path):
     done = validate(tmp_path, bootstrap([listener(hcm())], [cluster("up", 1)]))
     assert done.returncode == 0 and f"configuration '{tmp_path / 'bootstrap.json'}' OK" in done.stdout
+
+
+def test_init_only_ends_once_everything_is_set_up(tmp_path):
+    path = tmp_path / "bootstrap.json"
+    path.write_text(json.dumps(bootstrap([listener(hcm())], [cluster("up", 1)])))
+    assert run("-c", path, "--mode", "init_only").returncode == 0
+    path.write_text(json.dumps(bootstrap([{**listener(hcm()), "address": address(80, "192.0.2.1")}], [cluster("up", 1)])))
+    assert run("-c", path, "--mode", "validate").returncode == 0  # binds nothing
+    assert run("-c", path, "--mode", "init_only").returncode == 1
 
 
 def broken_hcm(**fields):
