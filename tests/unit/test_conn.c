@@ -468,7 +468,7 @@ static void flush_stalls_until_the_timer(void **state) {
     (void)state;
     uint64_t timeouts = 0;
     s.c->stats.delayed_close_timeouts = &timeouts;
-    s.c->delayed_close_ms = 5;
+    s.c->delayed_close_ms = 100;
     writes_n(8 << 20);
     conn_close(s.c, CONN_CLOSE_FLUSH, NULL);
     turns(2);
