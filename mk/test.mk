@@ -45,7 +45,7 @@ export UBSAN_OPTIONS ?= print_stacktrace=1
 export LSAN_OPTIONS ?= suppressions=$(CURDIR)/scripts/lsan.supp:print_suppressions=0
 export TSAN_OPTIONS ?= suppressions=$(CURDIR)/scripts/tsan.supp:ignore_noninstrumented_modules=1:second_deadlock_stack=1
 
-.PHONY: test test-unit test-integration test-subset asan tsan parity conformance conformance-istio churn bench fuzz-smoke
+.PHONY: test test-unit test-integration test-subset asan tsan parity protocol conformance conformance-istio churn bench fuzz-smoke
 test: $(APT_TEST) $(VENV_STAMP) ## Unit, then integration tests; the last line sums both up
 	$(Q)rm -rf $(RESULTS)
 	$(Q)$(MAKE) test-unit || :
@@ -56,10 +56,10 @@ test-unit: $(UNIT_TESTS) $(VENV_STAMP) ## Unit tests; T=test_buf for one
 	$(Q)$(RUN_TESTS) unit $(UNIT_TESTS)
 
 test-integration: $(B)/sluice $(TOOLS) $(VENV_STAMP) | $(APT_TEST) ## The proxy among real clients, servers and control planes
-	$(Q)$(PYTEST) --name integration -n 2 tests/integration $(PYTEST_ARGS)
+	$(Q)$(PYTEST) --name integration -n 2 tests/integration tests/protocol $(PYTEST_ARGS)
 
 test-subset: $(B)/sluice $(TOOLS) $(VENV_STAMP) | $(APT_TEST)
-	$(Q)$(PYTEST) --name integration -n 2 -m $(SUBSET) tests/integration $(PYTEST_ARGS)
+	$(Q)$(PYTEST) --name integration -n 2 -m $(SUBSET) tests/integration tests/protocol $(PYTEST_ARGS)
 
 asan tsan: $(APT_TEST) $(VENV_STAMP)
 	$(Q)rm -rf $(OUT)/$@/results
@@ -72,6 +72,12 @@ tsan: ## Unit tests and the integration subset under TSan
 parity: $(B)/sluice $(DEV_VENV_STAMP) | $(APT_TEST) ## Same config, same request: sluice beside a real Envoy
 	$(Q)$(PEERS) $(DEV_PYTHON) scripts/testrun.py --results $(RESULTS) pytest \
 	    --name parity tests/parity $(PYTEST_ARGS)
+
+protocol: $(B)/sluice $(DEV_VENV_STAMP) | $(APT_TEST) ## The xDS protocol cases: sluice, then a real Envoy to prove them
+	$(Q)$(PEERS) $(DEV_PYTHON) scripts/testrun.py --results $(RESULTS) pytest \
+	    --name protocol -n 2 tests/protocol $(PYTEST_ARGS)
+	$(Q)$(PEERS) $(DEV_PYTHON) scripts/testrun.py --results $(RESULTS) pytest \
+	    --name protocol-envoy -n 4 tests/protocol --peer envoy $(PYTEST_ARGS)
 
 conformance: $(B)/sluice $(DEV_VENV_STAMP) | $(APT_TEST) ## HTTP/2, xDS and gateway conformance cases, with a real Envoy to compare
 	$(Q)$(PEERS) $(DEV_PYTHON) scripts/testrun.py --results $(RESULTS) pytest \

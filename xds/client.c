@@ -1,6 +1,7 @@
 /* Config sources as muxes: see client.h.
  * Threads: the config thread. Spec: core.v3.ApiConfigSource, GrpcService.EnvoyGrpc,
- * PathConfigSource. */
+ * RateLimitSettings, PathConfigSource. Not here: which sources are refused
+ * (config/api_source.c). */
 #include "xds/client.h"
 
 #include "protos/any.h"
@@ -8,15 +9,21 @@
 #include "protos/gen/core.pb-c.h"
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
+#include "proxy/config/api_source.h"
+#include "proxy/upstream/cluster.h"
 #include "xds/dial.h"
 
 #define BACKOFF_BASE_MS 500u
 #define BACKOFF_MAX_MS 30000u
+#define RATE_MAX_TOKENS 100u
+#define RATE_FILL 10.0
+#define REQUEST_TIMEOUT_MS 1000u /* REST */
 
 /* ---- callbacks ---- */
 
 static bool next_target(void *user, struct xds_dial_target *out) {
     struct source_client *c = user;
+    out->authority = c->authority;
     return store_dial_target(c->store, c->cluster, out);
 }
 
@@ -30,37 +37,38 @@ static void on_connected(void *user, bool is_connected) {
 /* ---- options ---- */
 
 static uint32_t duration_ms(const Pb__Duration *d, uint32_t dflt) {
-    return d ? (uint32_t)(d->seconds * 1000 + d->nanos / 1000000) : dflt;
+    if (!d) {
+        return dflt;
+    }
+    uint64_t ms = (uint64_t)d->seconds * 1000 + (uint64_t)d->nanos / 1000000;
+    return ms > UINT32_MAX ? UINT32_MAX : ms ? (uint32_t)ms : 1;
 }
 
-static bool protocol_of(const Core__ApiConfigSource *m, struct xds_mux_options *o, struct diag *d) {
-    switch (m->api_type) {
-    case CORE__API_CONFIG_SOURCE__API_TYPE__GRPC:
-    case CORE__API_CONFIG_SOURCE__API_TYPE__AGGREGATED_GRPC:
-        o->protocol = XDS_SOTW;
-        return true;
-    case CORE__API_CONFIG_SOURCE__API_TYPE__DELTA_GRPC:
-    case CORE__API_CONFIG_SOURCE__API_TYPE__AGGREGATED_DELTA_GRPC:
-        o->protocol = XDS_DELTA;
-        return true;
-    default:
-        return diag_error(d, "api_type: only GRPC and DELTA_GRPC are supported");
+/* retry_policy.retry_back_off; without a max_interval it is ten times the base. */
+static void back_off(const Core__RetryPolicy *r, struct xds_mux_options *o) {
+    const Core__BackoffStrategy *b = r ? r->retry_back_off : NULL;
+    o->backoff_base_ms = BACKOFF_BASE_MS;
+    o->backoff_max_ms = BACKOFF_MAX_MS;
+    if (b) {
+        o->backoff_base_ms = duration_ms(b->base_interval, BACKOFF_BASE_MS);
+        uint64_t max = (uint64_t)o->backoff_base_ms * 10;
+        o->backoff_max_ms =
+            duration_ms(b->max_interval, max < UINT32_MAX ? (uint32_t)max : UINT32_MAX);
     }
 }
 
-static bool grpc_of(struct source_client *c, const Core__ApiConfigSource *m,
-                    struct xds_mux_options *o, struct arena *a, struct diag *d) {
-    if (m->n_grpc_services == 0) {
-        return diag_error(d,
-                          "API configs must have either a gRPC service or a cluster name defined");
+static void rate_limit(const Core__RateLimitSettings *m, struct xds_mux_options *o) {
+    if (m) {
+        o->request_rate_max_tokens = m->max_tokens ? m->max_tokens->value : RATE_MAX_TOKENS;
+        o->request_rate_fill = m->fill_rate ? m->fill_rate->value : RATE_FILL;
     }
-    const Core__GrpcService *g = m->grpc_services[0];
-    if (g->target_specifier_case != CORE__GRPC_SERVICE__TARGET_SPECIFIER_ENVOY_GRPC) {
-        return diag_error(d, "grpc_services[0]: only envoy_grpc is supported");
-    }
-    c->cluster = sv_cstr(xstrdup(g->envoy_grpc->cluster_name));
-    o->authority =
-        *g->envoy_grpc->authority ? arena_sv(a, sv_cstr(g->envoy_grpc->authority)) : c->cluster;
+}
+
+static void grpc_of(struct source_client *c, const Core__GrpcService *g, struct xds_mux_options *o,
+                    struct arena *a) {
+    const Core__GrpcService__EnvoyGrpc *e = g->envoy_grpc;
+    c->cluster = sv_cstr(xstrdup(e->cluster_name));
+    o->authority = *e->authority ? arena_sv(a, sv_cstr(e->authority)) : c->cluster;
     struct xds_metadata *md = arena_new_array(a, struct xds_metadata, g->n_initial_metadata);
     for (size_t i = 0; i < g->n_initial_metadata; i++) {
         md[i].key = arena_sv(a, sv_cstr(g->initial_metadata[i]->key));
@@ -68,40 +76,77 @@ static bool grpc_of(struct source_client *c, const Core__ApiConfigSource *m,
     }
     o->initial_metadata = md;
     o->initial_metadata_n = (unsigned)g->n_initial_metadata;
-    o->backoff_base_ms = BACKOFF_BASE_MS;
-    o->backoff_max_ms = BACKOFF_MAX_MS;
-    if (g->retry_policy && g->retry_policy->retry_back_off) {
-        o->backoff_base_ms =
-            duration_ms(g->retry_policy->retry_back_off->base_interval, BACKOFF_BASE_MS);
-        o->backoff_max_ms =
-            duration_ms(g->retry_policy->retry_back_off->max_interval, BACKOFF_MAX_MS);
+    o->max_receive_bytes = e->max_receive_message_length ? e->max_receive_message_length->value : 0;
+    back_off(e->retry_policy, o);
+}
+
+/* As Envoy: a control plane is not fetched from the control plane. */
+static bool check_cluster(struct store *s, sv name, struct diag *d) {
+    const struct entry *e = store_find(s, RES_CLUSTER, NULL, name);
+    const struct resource *r = e && e->is_static ? (e->active ? e->active : e->warming) : NULL;
+    return (r && r->cluster->type != CLUSTER_TYPE_EDS) ||
+           diag_error(d,
+                      "ConfigSource must have a statically defined non-EDS cluster: '%.*s' does "
+                      "not exist, was added via api, or is an EDS cluster",
+                      SV_ARG(name));
+}
+
+/* "control_plane." is the aggregated stream's; one of its own type is below its subscription. */
+static struct stats_scope *control_plane_scope(const struct source_client *c) {
+    struct buf BUF_AUTO b;
+    buf_init(&b);
+    if (c->type == RES_CLUSTER) {
+        buf_lit(&b, "cluster_manager.cds.");
+    } else if (c->type == RES_LISTENER) {
+        buf_lit(&b, "listener_manager.lds.");
+    } else if (c->type != RES_TYPES) {
+        buf_printf(&b, "%s.", resource_types[c->type].short_name);
     }
-    return true;
+    buf_lit(&b, "control_plane.");
+    return stats_scope_get(c->store->opt.stats, &control_plane_stats_group,
+                           buf_pullup(&b, buf_len(&b)));
 }
 
 static bool api_mux(struct source_client *c, const Core__ApiConfigSource *m, bool is_aggregated,
                     struct diag *d) {
     struct store *s = c->store;
+    enum api_source_protocol protocol;
+    if (!api_source_check(m, &protocol, d)) {
+        return false;
+    }
+    if (protocol == API_SOURCE_REST && is_aggregated) {
+        return diag_error(d, "api_type: REST can not be aggregated");
+    }
     struct arena a;
     arena_init(&a, 0);
-    struct xds_mux_options o = {.is_aggregated = is_aggregated,
+    struct xds_mux_options o = {.protocol = protocol == API_SOURCE_DELTA ? XDS_DELTA : XDS_SOTW,
+                                .is_aggregated = is_aggregated,
                                 .only = c->type,
                                 .node = s->opt.node,
                                 .node_on_first_message_only = m->set_node_on_first_message_only};
-    bool ok = protocol_of(m, &o, d) && grpc_of(c, m, &o, &a, d);
-    if (ok && m->rate_limit_settings) {
-        o.request_rate_max_tokens =
-            m->rate_limit_settings->max_tokens ? m->rate_limit_settings->max_tokens->value : 100;
-        o.request_rate_fill =
-            m->rate_limit_settings->fill_rate ? m->rate_limit_settings->fill_rate->value : 10;
+    if (protocol == API_SOURCE_REST) {
+        c->cluster = sv_cstr(xstrdup(m->cluster_names[0]));
+        o.authority = c->cluster;
+    } else {
+        grpc_of(c, m->grpc_services[0], &o, &a);
     }
+    rate_limit(m->rate_limit_settings, &o);
+    c->authority = sv_from(sv_dup(o.authority), o.authority.n);
+    bool ok = check_cluster(s, c->cluster, d);
     if (ok) {
         struct xds_dial_ops ops = {next_target, c};
         c->dialer = xds_dialer_new(s->loop, &ops);
         o.dialer = c->dialer;
-        o.control_plane_stats =
-            stats_scope_get(s->opt.stats, &control_plane_stats_group, SV("control_plane."));
-        c->mux = xds_mux_new(s->loop, &o, &c->sink);
+        if (protocol == API_SOURCE_REST) {
+            o.refresh_delay_ms = duration_ms(m->refresh_delay, 0);
+            o.request_timeout_ms = duration_ms(m->request_timeout, REQUEST_TIMEOUT_MS);
+            c->mux = rest_mux_new(s->loop, &o, &c->sink);
+            ok = c->mux ||
+                 diag_error(d, "REST can not carry %s", resource_types[c->type].short_name);
+        } else {
+            o.control_plane_stats = control_plane_scope(c);
+            c->mux = xds_mux_new(s->loop, &o, &c->sink);
+        }
     }
     arena_fini(&a);
     return ok;
@@ -168,15 +213,35 @@ void source_client_free(struct source_client *c) {
     if (c->dialer) {
         xds_dialer_free(c->dialer);
     }
-    char *cluster = (char *)(uintptr_t)c->cluster.p;
+    char *cluster = (char *)(uintptr_t)c->cluster.p, *authority = (char *)(uintptr_t)c->authority.p;
     xfree(cluster);
+    xfree(authority);
     xfree(c);
 }
 
 /* ---- dynamic_resources ---- */
 
+static void watch_all(struct store *s, struct source_client *c, enum resource_type t,
+                      uint32_t timeout_ms) {
+    stats_inc(stats_shard(t == RES_CLUSTER ? s->cds_scope : s->lds_scope, s->loop->thread_index),
+              XDS_update_attempt);
+    store_wildcard_timeout(s, t, timeout_ms);
+    xds_mux_watch_all(c->mux, t);
+}
+
+void store_watch_listeners(struct store *s) {
+    struct source_client *c = s->listeners_due;
+    s->listeners_due = NULL;
+    if (c) {
+        watch_all(s, c, RES_LISTENER, s->listeners_timeout_ms);
+    }
+}
+
+/* The client of cds_config or lds_config; *out NULL: there is none. False: errors are in d. */
 static bool wildcard(struct store *s, const Core__ConfigSource *m, enum resource_type t,
-                     bool *waits, struct diag *d) {
+                     struct source_client **out, uint32_t *timeout_ms, struct diag *d) {
+    *out = NULL;
+    *timeout_ms = 0;
     if (!m) {
         return true;
     }
@@ -185,16 +250,27 @@ static bool wildcard(struct store *s, const Core__ConfigSource *m, enum resource
     if (!src) {
         return false;
     }
-    struct source_client *c = store_client(s, src, t);
-    if (!c) {
-        return diag_error(d, src->kind == SOURCE_ADS ? "ads needs dynamic_resources.ads_config"
-                                                     : "the config source can not be used");
+    *timeout_ms = src->initial_fetch_timeout_ms;
+    *out = store_client(s, src, t);
+    return *out || diag_error(d, src->kind == SOURCE_ADS ? "ads needs dynamic_resources.ads_config"
+                                                         : "the config source can not be used");
+}
+
+static bool watch_dynamic(struct store *s, const Bootstrap__Bootstrap__DynamicResources *m,
+                          struct diag *d) {
+    struct source_client *cds;
+    uint32_t cds_timeout_ms;
+    if (!wildcard(s, m->cds_config, RES_CLUSTER, &cds, &cds_timeout_ms, d) ||
+        !wildcard(s, m->lds_config, RES_LISTENER, &s->listeners_due, &s->listeners_timeout_ms, d)) {
+        return false;
     }
-    *waits = true;
-    stats_inc(stats_shard(t == RES_CLUSTER ? s->cds_scope : s->lds_scope, s->loop->thread_index),
-              XDS_update_attempt);
-    store_wildcard_timeout(s, t, src->initial_fetch_timeout_ms);
-    xds_mux_watch_all(c->mux, t);
+    s->waits_cds = cds != NULL;
+    s->waits_lds = s->listeners_due != NULL;
+    if (cds) {
+        watch_all(s, cds, RES_CLUSTER, cds_timeout_ms);
+    } else {
+        store_watch_listeners(s);
+    }
     return true;
 }
 
@@ -220,6 +296,5 @@ bool store_set_dynamic(struct store *s, const void *msg, struct diag *d) {
         return diag_error(
             d, "resource locators (xdstp) are not supported: use cds_config and lds_config");
     }
-    return wildcard(s, m->cds_config, RES_CLUSTER, &s->waits_cds, d) &&
-           wildcard(s, m->lds_config, RES_LISTENER, &s->waits_lds, d);
+    return watch_dynamic(s, m, d);
 }

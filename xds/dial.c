@@ -12,13 +12,13 @@
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
 #include "proxy/event/timer.h"
+#include "proxy/http/path.h"
 #include "proxy/net/conn.h"
 #include "proxy/net/sock.h"
 #include "proxy/net/transport.h"
 
 #define DIAL_BUFFER_BYTES (1024u * 1024) /* high watermark of each direction */
 #define DIAL_TIMEOUT_MS 5000u            /* when the cluster has none */
-#define DIAL_ERROR_MAX 320
 
 struct xds_dialer {
     struct loop *loop;
@@ -35,7 +35,8 @@ struct xds_dial {
     void *user;
     struct conn *net, *local; /* NULL: closed */
     struct timer timer;       /* of the connect; 0: a failure before it is told from the loop */
-    char *path;               /* of a UNIX address */
+    struct xds_dial_target target;
+    char *path; /* of a UNIX address */
     char addr[ADDR_STR_MAX];
     char error[DIAL_ERROR_MAX];
     struct loop_garbage garbage;
@@ -67,6 +68,7 @@ static void end(struct xds_dial *c) {
 }
 
 void xds_dial_close(struct xds_dial *c) { end(c); }
+const struct xds_dial_target *xds_dial_target(const struct xds_dial *c) { return &c->target; }
 
 static void fail(struct xds_dial *c, const char *error) {
     void (*on_done)(void *user, int fd, const char *error) = c->on_done;
@@ -182,46 +184,70 @@ static void on_timer(struct timer *t) {
 }
 
 static struct transport *make_transport(const struct xds_dial_target *t) {
-    static const sv alpn[] = {SV_INIT("h2")};
+    static const sv alpn[] = {SV_INIT("http/1.1"), SV_INIT("h2")};
     if (!t->transport) {
         return transport_raw_new();
     }
-    struct transport_options o = {.alpn_fallback = alpn, .alpn_fallback_n = ARRAY_LEN(alpn)};
+    sv name = host_without_port(t->authority);
+    struct transport_options o = {
+        .host_name = t->host_name,
+        .server_name = t->auto_sni ? name : SV_NULL,
+        .san_override = &name,
+        .san_override_n = t->auto_san_validation,
+        .alpn_fallback = &alpn[t->is_http2],
+        .alpn_fallback_n = 1,
+    };
     return t->transport->ops->create(t->transport, &o);
+}
+
+struct conn *xds_dialer_connect(struct xds_dialer *d, const struct conn_ops *ops, void *user,
+                                struct xds_dial_target *t, char **path,
+                                char error[DIAL_ERROR_MAX]) {
+    *path = NULL;
+    *t = (struct xds_dial_target){0};
+    if (!d->ops.next_target(d->ops.user, t)) {
+        snprintf(error, DIAL_ERROR_MAX, "no healthy upstream");
+        return NULL;
+    }
+    if (t->addr.family == AF_UNIX && t->addr.path) {
+        *path = xstrdup(t->addr.path); /* the endpoint may go while the connection lives */
+        addr_set_path(&t->addr, *path);
+    }
+    char address[ADDR_STR_MAX];
+    addr_str(&t->addr, address);
+    struct transport *transport = make_transport(t);
+    if (!transport) {
+        snprintf(error, DIAL_ERROR_MAX, "connection to %s: its TLS secrets are not there", address);
+        return NULL;
+    }
+    struct sock_opts so = {.keepalive_time_s = t->keepalive_time_s,
+                           .keepalive_interval_s = t->keepalive_interval_s,
+                           .keepalive_probes = t->keepalive_probes};
+    int err = 0;
+    struct conn *c = conn_connect(d->loop, &t->addr, t->source, &so, transport, ops, user, &err);
+    if (!c) {
+        snprintf(error, DIAL_ERROR_MAX, "connection to %s failed: %s", address, sock_strerror(err));
+        return NULL;
+    }
+    conn_set_buffer_limit(c, DIAL_BUFFER_BYTES);
+    return c;
+}
+
+struct loop *xds_dialer_loop(const struct xds_dialer *d) {
+    return d->loop;
 }
 
 /* False: c->error tells why. */
 static bool begin(struct xds_dial *c) {
-    struct xds_dial_target t = {0};
-    if (!c->dialer->ops.next_target(c->dialer->ops.user, &t)) {
-        snprintf(c->error, sizeof(c->error), "no healthy upstream");
-        return false;
-    }
-    if (t.addr.family == AF_UNIX && t.addr.path) {
-        c->path = xstrdup(t.addr.path); /* the endpoint may go while the connection lives */
-        addr_set_path(&t.addr, c->path);
-    }
-    addr_str(&t.addr, c->addr);
-    struct transport *transport = make_transport(&t);
-    if (!transport) {
-        snprintf(c->error, sizeof(c->error), "connection to %s: its TLS secrets are not there",
-                 c->addr);
-        return false;
-    }
-    struct sock_opts so = {.keepalive_time_s = t.keepalive_time_s,
-                           .keepalive_interval_s = t.keepalive_interval_s,
-                           .keepalive_probes = t.keepalive_probes};
-    int err = 0;
-    c->net = conn_connect(c->dialer->loop, &t.addr, t.source, &so, transport, &relay_ops, c, &err);
+    struct xds_dial_target *t = &c->target;
+    c->net = xds_dialer_connect(c->dialer, &relay_ops, c, t, &c->path, c->error);
     if (!c->net) {
-        snprintf(c->error, sizeof(c->error), "connection to %s failed: %s", c->addr,
-                 sock_strerror(err));
         return false;
     }
+    addr_str(&t->addr, c->addr);
     c->state = DIAL_CONNECTING;
     c->net->half_close_enabled = true;
-    conn_set_buffer_limit(c->net, DIAL_BUFFER_BYTES);
-    timer_start(&c->timer, t.connect_timeout_ms ? t.connect_timeout_ms : DIAL_TIMEOUT_MS);
+    timer_start(&c->timer, t->connect_timeout_ms ? t->connect_timeout_ms : DIAL_TIMEOUT_MS);
     return true;
 }
 

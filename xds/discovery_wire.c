@@ -388,7 +388,7 @@ void wire_put_error(struct buf *b, unsigned field, sv text) {
     struct buf BUF_AUTO status;
     buf_init(&status);
     wire_put_varint(&status, 1u << 3 | WIRE_VARINT);
-    wire_put_varint(&status, DISCOVERY_INVALID_ARGUMENT);
+    wire_put_varint(&status, DISCOVERY_INTERNAL);
     if (sv_is_utf8(text) && sv_find(text, '\0') == SIZE_MAX) {
         wire_put_string(&status, 2, text);
     } else {

@@ -31,12 +31,12 @@ bool discovery_parse_sotw(sv wire, struct arena *a, struct discovery_response *o
 bool discovery_parse_delta(sv wire, struct arena *a, struct discovery_response *out);
 
 /* A request, field by field in any order. */
-enum discovery_error_code { DISCOVERY_INVALID_ARGUMENT = 3 }; /* google.rpc.Code */
+enum discovery_error_code { DISCOVERY_INTERNAL = 13 }; /* google.rpc.Code; as Envoy */
 void wire_put_varint(struct buf *b, uint64_t v);
 void wire_put_bytes(struct buf *b, unsigned field, sv bytes); /* written even when empty */
 /* left out when empty, as proto3 does */
 void wire_put_string(struct buf *b, unsigned field, sv s);
-/* google.rpc.Status with code INVALID_ARGUMENT. The text is made UTF-8. */
+/* google.rpc.Status with code INTERNAL. The text is made UTF-8. */
 void wire_put_error(struct buf *b, unsigned field, sv text);
 
 #endif

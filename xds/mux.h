@@ -1,10 +1,11 @@
-/* One conversation with a control plane: an aggregated stream, a per-type stream, or a watched
- * file. It knows names, versions and nonces, and no resource proto; what a response means is
- * decided by its sink (xds/store.c).
+/* One conversation with a control plane: an aggregated stream, a per-type stream, polling over
+ * REST, or a watched file. It knows names, versions and nonces, and no resource proto; what a
+ * response means is decided by its sink (xds/store.c).
  * Threads: the config thread. Spec: service.discovery.v3, xDS protocol (SotW and delta).
  * Files: mux.c (what both kinds share), stream_mux.c (streams: back-off, pacing), sotw.c, delta.c
  * (pure state machines: events in, requests out), discovery_wire.c (bytes), ads.c (gRPC-C stream),
- * dial.c (the fd under it), file_source.c. */
+ * dial.c (the connection under it), rest_mux.c (polling), rest_call.c (one HTTP exchange),
+ * file_source.c. */
 #ifndef SLUICE_XDS_MUX_H
 #define SLUICE_XDS_MUX_H
 
@@ -59,10 +60,10 @@ struct xds_mux_options {
     unsigned initial_metadata_n;
     sv authority;               /* :authority of the gRPC channel; the cluster's name by default */
     uint32_t max_receive_bytes; /* 0: unlimited */
-    uint32_t backoff_base_ms, backoff_max_ms;    /* 500, 30000 */
-    uint32_t keepalive_ms, keepalive_timeout_ms; /* 0: gRPC's default off */
+    uint32_t backoff_base_ms, backoff_max_ms; /* 500, 30000 */
     uint32_t request_rate_max_tokens;
-    double request_rate_fill; /* rate_limit_settings; 0: off */
+    double request_rate_fill;                      /* rate_limit_settings; 0: off */
+    uint32_t refresh_delay_ms, request_timeout_ms; /* REST */
     struct xds_dialer *dialer;
     /* control_plane.; the ref is taken over. May be NULL */
     struct stats_scope *control_plane_stats;
@@ -71,6 +72,9 @@ struct xds_mux_options {
  * mux. Sink callbacks come from the loop, never from inside these functions. */
 struct xds_mux *xds_mux_new(struct loop *l, const struct xds_mux_options *o,
                             const struct xds_sink *sink);
+/* The same by polling over REST, of one type (options' only). NULL: there is no method for it. */
+struct xds_mux *rest_mux_new(struct loop *l, const struct xds_mux_options *o,
+                             const struct xds_sink *sink);
 struct xds_mux *file_source_new(struct loop *l, const struct config_source *src,
                                 enum resource_type type, const struct xds_sink *sink);
 void xds_mux_free(struct xds_mux *m);

@@ -84,6 +84,8 @@ struct store {
     bool is_ready;
     bool waits_cds, waits_lds; /* first response not there yet */
     struct timer cds_timer, lds_timer;
+    struct source_client *listeners_due; /* LDS is asked for once CDS answered; NULL: it was */
+    uint32_t listeners_timeout_ms;       /* initial_fetch_timeout of lds_config */
     struct stats_shard *cluster_manager, *listener_manager;
     struct stats_scope *cds_scope, *lds_scope;
     char *cds_version, *lds_version; /* of the last accepted response; never NULL */
@@ -109,6 +111,8 @@ bool store_has_cluster(struct store *s, sv name);
 /* Start-up no longer waits for the first response of a wildcard subscription after `ms` (0: it
  * waits for ever). */
 void store_wildcard_timeout(struct store *s, enum resource_type t, uint32_t ms);
+/* Ask for listeners, if that is still due: they refer to clusters, which come first. client.c */
+void store_watch_listeners(struct store *s);
 /* The next endpoint of a (static) cluster to dial for an xDS stream. */
 struct xds_dial_target;
 bool store_dial_target(struct store *s, sv cluster, struct xds_dial_target *out);
@@ -161,7 +165,8 @@ struct source_client {
     enum resource_type type;
     struct xds_mux *mux;
     struct xds_dialer *dialer;
-    sv cluster; /* control-plane cluster */
+    sv cluster;   /* control-plane cluster */
+    sv authority; /* :authority of its requests */
     struct xds_sink sink;
     bool is_connected;
 };

@@ -313,10 +313,17 @@ bool store_dial_target(struct store *s, sv cluster, struct xds_dial_target *out)
     if (!f) {
         return false; /* its secrets are not there yet */
     }
-    *out = (struct xds_dial_target){.addr = h->host->addr,
+    *out = (struct xds_dial_target){.authority = out->authority,
+                                    .addr = h->host->addr,
                                     .source = c->source,
                                     .connect_timeout_ms = c->connect_timeout_ms,
                                     .transport = f->ops->is_secure ? f : NULL,
+                                    .host_name = h->host->hostname,
+                                    .auto_sni = c->auto_sni,
+                                    .auto_san_validation = c->auto_san_validation,
+                                    .is_http2 = c->protocol == UPSTREAM_HTTP2,
+                                    .http2_keepalive_ms = c->codec.h2.keepalive_interval_ms,
+                                    .http2_keepalive_timeout_ms = c->codec.h2.keepalive_timeout_ms,
                                     .keepalive_time_s = c->sock_opts.keepalive_time_s,
                                     .keepalive_interval_s = c->sock_opts.keepalive_interval_s,
                                     .keepalive_probes = c->sock_opts.keepalive_probes};

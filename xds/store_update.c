@@ -43,22 +43,25 @@ static struct stats_scope *named_scope(struct entry *e) {
 
 /* ---- one resource ---- */
 
+/* Envoy's words before a resource's own; NULL: its name alone. */
+static const char *error_subject(enum resource_type t) {
+    return t == RES_LISTENER  ? "Error adding/updating listener(s) "
+           : t == RES_CLUSTER ? "Error adding/updating cluster(s) "
+                              : "";
+}
+
+/* One line each; what does not fit whole is cut, then left out. */
 static void add_error(struct xds_verdict *v, enum resource_type t, sv name, sv text) {
-    if (buf_len(v->error) > NACK_TEXT_MAX) {
+    size_t n = buf_len(v->error);
+    if (n + 1 >= NACK_TEXT_MAX) {
         return;
     }
-    if (!buf_empty(v->error)) {
-        buf_lit(v->error, "\n");
-    }
-    if (t == RES_LISTENER) {
-        buf_printf(v->error, "Error adding/updating listener(s) %.*s: %.*s", SV_ARG(name),
-                   SV_ARG(text));
-    } else if (t == RES_CLUSTER) {
-        buf_printf(v->error, "Error adding/updating cluster(s) %.*s: %.*s", SV_ARG(name),
-                   SV_ARG(text));
-    } else {
-        buf_printf(v->error, "%.*s: %.*s", SV_ARG(name), SV_ARG(text));
-    }
+    struct buf BUF_AUTO line;
+    buf_init(&line);
+    buf_printf(&line, "%s%s%.*s: %.*s", n ? "\n" : "", error_subject(t), SV_ARG(name),
+               SV_ARG(text));
+    sv whole = buf_pullup(&line, buf_len(&line));
+    buf_append_sv(v->error, sv_sub(whole, 0, NACK_TEXT_MAX - n));
 }
 
 static struct resource *newest(const struct entry *e) {
@@ -89,10 +92,14 @@ static void reject(struct entry *e, const struct xds_resource *x, sv version, sv
     count(e->store, named_scope(e), XDS_update_rejected);
 }
 
+static sv name_of(const struct xds_update *u, const struct xds_resource *x) {
+    return x->name.n ? x->name : resource_name_of(u->type, x->wire);
+}
+
 static bool take(struct source_client *c, const struct xds_update *u, const struct xds_resource *x,
                  struct diag *d, struct xds_verdict *v) {
     struct store *s = c->store;
-    sv name = x->name.n ? x->name : resource_name_of(u->type, x->wire);
+    sv name = name_of(u, x);
     struct entry *e = store_get(s, u->type, c->source, name);
     if (e->seen_update == s->update_count) {
         sv text = SV("duplicate resource name in the response");
@@ -183,9 +190,11 @@ static void keep_version(struct store *s, enum resource_type t, sv version) {
     }
 }
 
+/* Start-up waits for t no more. */
 static void first_response(struct store *s, enum resource_type t) {
     if (t == RES_CLUSTER) {
         s->waits_cds = false;
+        store_watch_listeners(s);
     } else if (t == RES_LISTENER) {
         s->waits_lds = false;
     }
@@ -200,14 +209,16 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
     s->update_count++;
     uint64_t began_us = loop_refresh_now(s->loop);
     unsigned ok = 0;
+    bool are_all_known = true; /* one that can't be read might be any */
     for (unsigned i = 0; i < u->resources_n; i++) {
         v->accepted[i] = take(c, u, &u->resources[i], d, v);
         ok += v->accepted[i];
+        are_all_known &= v->accepted[i] || name_of(u, &u->resources[i]).n > 0;
     }
     for (unsigned i = 0; i < u->removed_n; i++) {
         remove_named(c, u->type, u->removed[i]);
     }
-    if (u->is_full && resource_types[u->type].is_full_state) {
+    if (u->is_full && are_all_known && resource_types[u->type].is_full_state) {
         remove_unlisted(c, u->type);
     }
     bool is_good = buf_empty(v->error);
@@ -237,4 +248,8 @@ void store_on_failure(void *user, enum resource_type t) {
     struct stats_scope *scope = subscription_scope(c->store, t);
     count(c->store, scope, XDS_update_failure);
     count(c->store, scope, XDS_update_attempt);
+    if (c->source->kind == SOURCE_PATH) {
+        first_response(c->store, t); /* as Envoy: a bad file does not hold up the start */
+        store_touch(c->store);
+    }
 }

@@ -185,6 +185,7 @@ static void stop_waiting(struct store *s, bool *waits, struct stats_scope *scope
     if (*waits) {
         *waits = false;
         stats_inc(stats_shard(scope, s->loop->thread_index), XDS_init_fetch_timeout);
+        store_watch_listeners(s);
         store_check_ready(s);
     }
 }

@@ -16,6 +16,16 @@
 
 #define REPLIES_DUE_MAX 64u /* unsent replies of one type; more hold back receiving */
 #define METHOD_MAX 160
+#define NACK_DELAY_BASE_MS 50u /* the second NACK of the same; doubles */
+#define NACK_DELAY_MAX_MS 30000u
+
+/* The last response of a type that was refused. A server that answers a NACK with the same again
+ * would make us spin: each such NACK is held back for longer. */
+struct refusal {
+    uint64_t hash;    /* of the response but for version and nonce */
+    unsigned repeats; /* refused in a row with that hash */
+    uint64_t due_ms;  /* the reply waits until then; 0: it does not */
+};
 
 enum mux_state { MUX_IDLE, MUX_BACKOFF, MUX_DIALING, MUX_STREAMING };
 
@@ -26,10 +36,12 @@ struct stream_mux {
     const struct subscription_ops *sub;
     struct subscription *types[RES_TYPES]; /* NULL: never watched */
     unsigned paused[RES_TYPES];
+    struct refusal refusals[RES_TYPES];
     enum mux_state state;
     struct loop_task task;   /* something may be due: dial or send */
     struct timer timer;      /* back-off */
     struct timer rate_timer; /* waits for a token */
+    struct timer nack_timer; /* a NACK is held back */
     struct xds_dial *dial;
     struct ads_stream *stream;
     unsigned failures; /* in a row, since a message was received */
@@ -135,11 +147,13 @@ static void retry_later(struct stream_mux *m) {
         m->dial = NULL;
     }
     for (int t = 0; t < RES_TYPES; t++) {
+        m->refusals[t].due_ms = 0;
         if (m->types[t]) {
             m->sub->stream_down(m->types[t]);
         }
     }
     timer_cancel(&m->rate_timer);
+    timer_cancel(&m->nack_timer);
     set_state(m, MUX_BACKOFF);
     timer_start(&m->timer, backoff_ms(m));
     m->failures++;
@@ -154,7 +168,59 @@ static void retry_later(struct stream_mux *m) {
 /* ---- sending ---- */
 
 static bool is_due(const struct stream_mux *m, int t) {
-    return m->types[t] && !m->paused[t] && m->sub->has_request(m->types[t]);
+    return m->types[t] && !m->paused[t] && !m->refusals[t].due_ms &&
+           m->sub->has_request(m->types[t]);
+}
+
+static uint64_t response_hash(const struct discovery_response *r) {
+    uint64_t h = r->resources_n;
+    for (unsigned i = 0; i < r->resources_n; i++) {
+        h = h * 31 + sv_hash(r->resources[i].wire);
+    }
+    return h;
+}
+
+static void arm_nack_timer(struct stream_mux *m) {
+    uint64_t first = UINT64_MAX, now = loop_now_ms(m->mux.loop);
+    for (int t = 0; t < RES_TYPES; t++) {
+        uint64_t due = m->refusals[t].due_ms;
+        first = due && due < first ? due : first;
+    }
+    if (first == UINT64_MAX) {
+        timer_cancel(&m->nack_timer);
+        return;
+    }
+    timer_start(&m->nack_timer, first > now ? first - now : 0);
+}
+
+/* The reply to a response of type t may go (again). */
+static void release_nack(struct stream_mux *m, enum resource_type t) {
+    if (m->refusals[t].due_ms) {
+        m->refusals[t].due_ms = 0;
+        arm_nack_timer(m);
+    }
+}
+
+static void note_verdict(struct stream_mux *m, const struct discovery_response *r,
+                         bool is_refused) {
+    struct refusal *f = &m->refusals[r->type];
+    if (!is_refused) {
+        release_nack(m, r->type);
+        *f = (struct refusal){0};
+        return;
+    }
+    uint64_t hash = response_hash(r);
+    f->repeats = f->hash == hash ? f->repeats + 1 : 0;
+    f->hash = hash;
+    if (f->repeats) {
+        unsigned shift = f->repeats < 16 ? f->repeats - 1 : 15;
+        uint64_t wait_ms = (uint64_t)NACK_DELAY_BASE_MS << shift;
+        wait_ms = wait_ms < NACK_DELAY_MAX_MS ? wait_ms : NACK_DELAY_MAX_MS;
+        f->due_ms = loop_now_ms(m->mux.loop) + wait_ms;
+        log_debug(LOG_config, "%s refused %u times with the same resources: the NACK waits %llu ms",
+                  resource_types[r->type].short_name, f->repeats + 1, (unsigned long long)wait_ms);
+        arm_nack_timer(m);
+    }
 }
 
 /* Of rate_limit_settings. False: none left, the timer is set. */
@@ -222,6 +288,18 @@ static void send_next(struct stream_mux *m) {
     ads_stream_pause(m->stream, is_behind);
 }
 
+static void on_nack_timer(struct timer *t) {
+    struct stream_mux *m = CONTAINER_OF(t, struct stream_mux, nack_timer);
+    uint64_t now = loop_now_ms(m->mux.loop);
+    for (int i = 0; i < RES_TYPES; i++) {
+        if (m->refusals[i].due_ms && m->refusals[i].due_ms <= now) {
+            m->refusals[i].due_ms = 0;
+        }
+    }
+    arm_nack_timer(m);
+    loop_queue_task(m->mux.loop, &m->task);
+}
+
 static void on_rate_timer(struct timer *t) {
     send_next(CONTAINER_OF(t, struct stream_mux, rate_timer));
 }
@@ -253,6 +331,7 @@ static void take(struct stream_mux *m, const struct discovery_response *r) {
         mux_deliver(&m->mux, r, m->opt.protocol == XDS_SOTW && !has_heartbeat(r), accepted, &error);
     }
     m->sub->on_verdict(s, r, accepted, buf_pullup(&error, buf_len(&error)));
+    note_verdict(m, r, !buf_empty(&error));
     xfree(accepted);
     if (m->opt.control_plane_stats && r->control_plane.n) {
         stats_text_set(m->opt.control_plane_stats, CONTROL_PLANE_identifier, r->control_plane);
@@ -320,8 +399,8 @@ static void open_stream(struct stream_mux *m, int fd) {
         .metadata = m->opt.initial_metadata,
         .metadata_n = m->opt.initial_metadata_n,
         .max_receive_bytes = m->opt.max_receive_bytes,
-        .keepalive_ms = m->opt.keepalive_ms,
-        .keepalive_timeout_ms = m->opt.keepalive_timeout_ms,
+        .keepalive_ms = xds_dial_target(m->dial)->http2_keepalive_ms,
+        .keepalive_timeout_ms = xds_dial_target(m->dial)->http2_keepalive_timeout_ms,
     };
     m->stream = ads_stream_open(&o, &stream_ops, m);
     m->is_node_sent = false;
@@ -385,6 +464,7 @@ static void stream_watch(struct xds_mux *mux, enum resource_type t, sv name) {
         }
     }
     m->sub->watch(m->types[t], name);
+    release_nack(m, t); /* new names do not wait */
     loop_queue_task(mux->loop, &m->task);
 }
 
@@ -437,6 +517,7 @@ static void stream_free(struct xds_mux *mux) {
     loop_cancel_task(&m->task);
     timer_cancel(&m->timer);
     timer_cancel(&m->rate_timer);
+    timer_cancel(&m->nack_timer);
     if (m->is_connected) {
         gauge_set(m, CONTROL_PLANE_connected_state, -1);
     }
@@ -488,6 +569,7 @@ struct xds_mux *xds_mux_new(struct loop *l, const struct xds_mux_options *o,
     m->task.run = run;
     timer_init(&m->timer, l, on_timer);
     timer_init(&m->rate_timer, l, on_rate_timer);
+    timer_init(&m->nack_timer, l, on_nack_timer);
     m->tokens = (double)o->request_rate_max_tokens;
     m->tokens_ms = loop_now_ms(l);
     if (o->control_plane_stats) {

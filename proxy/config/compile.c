@@ -35,6 +35,15 @@ static void add_ref(struct ref_list *l, enum resource_type t, sv name,
     *vec_push(&l->v) = (struct resource_ref){t, arena_sv(a, name), src, slot};
 }
 
+/* Where a resource of that name is asked for. NULL: an error is told. */
+static const struct config_source *source_for(struct compile_ctx *ctx, sv name, const void *msg) {
+    if (sv_starts(name, SV("xdstp:"))) {
+        diag_error(ctx->diag, "'%.*s': xdstp resource names are not supported", SV_ARG(name));
+        return NULL;
+    }
+    return config_source_intern(msg, ctx->diag);
+}
+
 slot_t compile_cluster_ref(struct compile_ctx *ctx, sv name, bool must_exist) {
     struct config *c = ctx->build->config;
     if (must_exist && !c->has_cluster(c->user, name)) {
@@ -56,7 +65,7 @@ slot_t config_route_slot(struct config *c, const struct config_source *src, sv n
 
 slot_t compile_route_ref(struct compile_ctx *ctx, sv name, const void *config_source) {
     struct config *c = ctx->build->config;
-    const struct config_source *src = config_source_intern(config_source, ctx->diag);
+    const struct config_source *src = source_for(ctx, name, config_source);
     if (!src) {
         return SLOT_NONE;
     }
@@ -67,18 +76,24 @@ slot_t compile_route_ref(struct compile_ctx *ctx, sv name, const void *config_so
 }
 
 void compile_endpoints_ref(struct compile_ctx *ctx, sv service_name, const void *source) {
-    const struct config_source *src = source ? config_source_intern(source, ctx->diag) : NULL;
-    if (!src) {
+    if (!source) {
         diag_error(ctx->diag, "eds_config: value is required");
+        return;
+    }
+    const struct config_source *src = source_for(ctx, service_name, source);
+    if (!src) {
         return;
     }
     add_ref(ctx->build->refs, RES_ENDPOINTS, service_name, src, SLOT_NONE, ctx->arena);
 }
 
 unsigned compile_secret_ref(struct compile_ctx *ctx, sv name, const void *config_source) {
-    const struct config_source *src = config_source_intern(config_source, ctx->diag);
+    const struct config_source *src = source_for(ctx, name, config_source);
     struct ref_list *l = ctx->build->secrets;
-    if (!l || !src) {
+    if (!src) {
+        return 0;
+    }
+    if (!l) {
         diag_error(ctx->diag, "secret '%.*s' can not be referred to here", SV_ARG(name));
         return 0;
     }

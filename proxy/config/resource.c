@@ -16,6 +16,7 @@
 #include "protos/pb_rules.h"
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
+#include "proxy/config/api_source.h"
 #include "proxy/config/build_lists.h"
 #include "proxy/config/config.h"
 #include "proxy/net/tls_cert.h"
@@ -263,6 +264,11 @@ static struct map sources = MAP_INIT; /* config thread; lives as long as the pro
 
 static struct config_source *source_of(const Core__ConfigSource *m, struct arena *a,
                                        struct diag *d) {
+    enum api_source_protocol protocol;
+    if (m->n_authorities) {
+        diag_error(d, "authorities: xdstp resource names are not supported");
+        return NULL;
+    }
     struct config_source *s = xnew(struct config_source);
     switch (m->config_source_specifier_case) {
     case CORE__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_ADS:
@@ -271,6 +277,10 @@ static struct config_source *source_of(const Core__ConfigSource *m, struct arena
         s->kind = SOURCE_ADS;
         return s;
     case CORE__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_API_CONFIG_SOURCE:
+        if (!api_source_check(m->api_config_source, &protocol, d)) {
+            xfree(s);
+            return NULL;
+        }
         s->kind = SOURCE_API;
         s->wire = proto_pack(&m->api_config_source->base, a);
         s->wire = sv_from(xmemdup(s->wire.p, s->wire.n), s->wire.n);

@@ -15,6 +15,8 @@ FILTERS_SEE = {"proxy/api", "proxy/base", "protos", "filters/common"}
 XDS_SEES = {"proxy/base", "protos", "proxy/event", "proxy/stats", "proxy/config", "proxy/upstream", "xds"}
 # Single headers of other layers: what a secret compiles to, endpoint metadata.
 XDS_SEES_FILES = {"proxy/net/tls_cert.h", "proxy/observe/metadata.h"}
+# Those that own connections to control planes.
+XDS_CONNECTS = {"xds/dial.c", "xds/dial.h", "xds/rest_call.c"}
 # Everything below works on compiled structs; only compile functions look at messages. (server shows the bootstrap and
 # admin's own messages, off the request path.)
 NO_GENERATED = {"proxy/base", "proxy/event", "proxy/stats", "proxy/http"}
@@ -51,7 +53,7 @@ def allowed(path, folder, include):
         own_header = target == folder and (folder == "filters/common" or stem(include) == stem(path))
         return target in FILTERS_SEE or own_header
     if folder == "xds":
-        return target in XDS_SEES or include in XDS_SEES_FILES or path in ("xds/dial.c", "xds/dial.h") and target == "proxy/net"
+        return target in XDS_SEES or include in XDS_SEES_FILES or path in XDS_CONNECTS and target in ("proxy/net", "proxy/http")
     return allowed_in_proxy(folder, target)
 
 

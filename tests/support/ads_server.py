@@ -22,7 +22,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import http_con
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2  # noqa: F401
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2  # noqa: F401
 from envoy.service.discovery.v3 import discovery_pb2
-from google.protobuf import json_format
+from google.protobuf import json_format, text_format
 
 PREFIX = "type.googleapis.com/"
 CLUSTER = PREFIX + "envoy.config.cluster.v3.Cluster"
@@ -80,7 +80,11 @@ class Recorded:
         return self.message.HasField("error_detail")
 
     def __repr__(self):
-        text = str(self.message)
+        shown = type(self.message)()
+        shown.CopyFrom(self.message)
+        if shown.HasField("node"):
+            shown.node.Clear()  # long, and always the same
+        text = text_format.MessageToString(shown, as_one_line=True)
         return f"<stream {self.stream.number} {text if len(text) < 600 else text[:600] + '…'}>"
 
 

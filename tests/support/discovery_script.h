@@ -45,7 +45,7 @@ static inline void render_sotw(const ServiceDiscovery__DiscoveryRequest *r, stru
     script_list(out, " names=", r->n_resource_names, r->resource_names);
     buf_printf(out, "%s%s", *r->response_nonce ? " n=" : "", r->response_nonce);
     if (r->error_detail) {
-        assert_int_equal(r->error_detail->code, 3);
+        assert_int_equal(r->error_detail->code, DISCOVERY_INTERNAL);
         buf_printf(out, " err=%s", r->error_detail->message);
     }
     buf_printf(out, "%s", r->node ? " node" : "");
@@ -74,7 +74,7 @@ static inline void render_delta(const ServiceDiscovery__DeltaDiscoveryRequest *r
     }
     buf_printf(out, "%s%s", *r->response_nonce ? " n=" : "", r->response_nonce);
     if (r->error_detail) {
-        assert_int_equal(r->error_detail->code, 3);
+        assert_int_equal(r->error_detail->code, DISCOVERY_INTERNAL);
         buf_printf(out, " err=%s", r->error_detail->message);
     }
     buf_printf(out, "%s", r->node ? " node" : "");
