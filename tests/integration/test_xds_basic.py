@@ -379,7 +379,7 @@ def test_files(sluice, tmp_path):
     place(cds, as_file(CLUSTER))
     proxy.wait_stat("cluster_manager.active_clusters", 0)
     place(lds, as_file(LISTENER, file_listener(203), version="3"))
-    wait_until(lambda: get(proxy) == 203, "the repaired file")
+    wait_until(lambda: proxy.listeners() and get(proxy) == 203, "the repaired file")
 
 
 def test_files_of_other_formats(sluice, tmp_path):
