@@ -229,7 +229,7 @@ static void test_error_text(void **state) {
         const ServiceDiscovery__DiscoveryRequest *r = PROTO_UNPACK(
             ServiceDiscovery__DiscoveryRequest, service_discovery__discovery_request__descriptor,
             buf_pullup(&b, buf_len(&b)), &f->a, &f->d);
-        assert_row(r && r->error_detail && r->error_detail->code == 3, i);
+        assert_row(r && r->error_detail && r->error_detail->code == DISCOVERY_INTERNAL, i);
         assert_string_equal(r->error_detail->message, rows[i].want);
     }
 }
