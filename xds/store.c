@@ -1,6 +1,7 @@
 /* The store: entries, activation into the snapshot's tables, publishing at the end of an event.
  * Threads: the config thread. See store.h for the other files. */
 #include "xds/store.h"
+#include "xds/scopes.h"
 
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
@@ -86,6 +87,7 @@ static void entry_free(struct entry *e) {
     if (e->sockets) {
         shared_unref(&e->sockets->shared);
     }
+    store_scopes_free(e);
     if (e->stats) {
         stats_scope_unref(e->stats);
     }
@@ -152,6 +154,14 @@ static void on_route_swept(void *arg, slot_t slot) {
     }
 }
 
+static void on_scopes_swept(void *arg, slot_t slot) {
+    struct store *s = arg;
+    if (table_get(&s->latest->tables[TABLE_SCOPES], slot)) {
+        store_touch(s);
+        table_set(&s->next->tables[TABLE_SCOPES], slot, NULL);
+    }
+}
+
 static void on_flush(struct loop_task *t) {
     struct store *s = CONTAINER_OF(t, struct store, flush);
     if (!s->next) {
@@ -168,6 +178,7 @@ static void on_flush(struct loop_task *t) {
     s->latest = now;
     s->opt.publish(s->opt.user, now);
     names_sweep(s->config.clusters, no_op, NULL);
+    names_sweep(s->config.scopes, on_scopes_swept, s);
     names_sweep(s->config.routes, on_route_swept, s);
     names_sweep(s->config.listeners, no_op, NULL);
     names_sweep(s->config.transports, no_op, NULL);
@@ -249,6 +260,8 @@ void store_set_active(struct entry *e, struct resource *r) {
         set_listener(e, r);
     } else if (e->type == RES_ROUTE) {
         set_route(e, r);
+    } else if (e->type == RES_SCOPED_ROUTE) {
+        store_scope_set_active(e, r);
     }
     store_unlink(e, &e->uses);
     e->active = r;
@@ -395,6 +408,7 @@ void store_init(struct store *s, const struct store_options *o) {
     s->config = (struct config){
         .listeners = names_new(),
         .routes = names_new(),
+        .scopes = names_new(),
         .clusters = names_new(),
         .transports = names_new(),
         .stats = o->stats,
@@ -433,6 +447,8 @@ void store_fini(struct store *s) {
         entry_free(slot->value);
     }
     map_fini(&left);
+    vec_fini(&s->scope_sets);
+    vec_fini(&s->scope_entries);
     if (s->next) {
         shared_unref(&s->next->shared);
     }
@@ -449,6 +465,7 @@ void store_fini(struct store *s) {
 void store_free_names(struct store *s) {
     names_free(s->config.listeners);
     names_free(s->config.routes);
+    names_free(s->config.scopes);
     names_free(s->config.clusters);
     names_free(s->config.transports);
     size_t it = 0;

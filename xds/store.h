@@ -3,7 +3,8 @@
  * Threads: the config thread owns it all. Snapshots leave through `publish`; what other threads say
  * comes in by the loop's mailbox.
  * Files: store.c (entries, applying updates), store_refs.c (wanted names, sources), store_warm.c
- * (readiness, activation), store_hosts.c (host sets, DNS), store_view.c (what admin shows). */
+ * (readiness, activation), store_hosts.c (host sets, DNS), store_scopes.c (SRDS), store_view.c
+ * (what admin shows). */
 #ifndef SLUICE_XDS_STORE_H
 #define SLUICE_XDS_STORE_H
 
@@ -16,6 +17,7 @@
 struct store;
 struct entry;
 struct source_client;
+struct scope_set;     /* scopes.h: a set of scopes that listeners refer to */
 struct cluster_hosts; /* store_hosts.c: the discovered endpoints of one cluster */
 
 VEC_TYPE(entry_vec, struct entry *)
@@ -45,6 +47,7 @@ struct entry {
     struct entry_vec uses;            /* entries that this one's active resource refers to… */
     struct entry_vec warming_uses;    /* …and its warming one */
     struct cluster_hosts *hosts;      /* clusters */
+    struct scope_set *scopes;         /* the entry of a set of scopes; else NULL */
     struct listener_sockets *sockets; /* listeners: of the active resource */
     struct stats_scope *stats;        /* subscription stats; NULL until the first update */
     uint64_t seen_update;             /* SotW: the update that listed it last */
@@ -76,6 +79,7 @@ struct store {
     struct snapshot *latest, *next;
     struct loop_task flush;
     bool are_cluster_names_dirty;
+    struct entry_vec scope_sets, scope_entries; /* of all sources; the latter active */
     uint64_t update_count;
     struct source_client **clients;
     unsigned clients_n;
@@ -135,6 +139,8 @@ void store_clear_error(struct entry *e); /* what was refused is of no interest a
 
 /* store_refs.c */
 void store_link(struct entry *owner, const struct resource *r, struct entry_vec *uses);
+/* One reference; made when new. */
+void store_link_one(struct entry *owner, const struct resource_ref *ref, struct entry_vec *uses);
 void store_unlink(struct entry *owner, struct entry_vec *uses);
 void store_watch(struct entry *target); /* first watcher subscribes */
 void store_unwatch(struct entry *target);
@@ -146,6 +152,8 @@ void store_clients_free(struct store *s);
 void store_check_warm(struct entry *e);
 /* a secret, endpoints or route table came, changed, went or timed out */
 void store_target_changed(struct entry *target);
+/* It is there, or will not be waited for. */
+bool store_has_arrived(const struct entry *target);
 void store_check_ready(struct store *s);
 bool store_make_transports(struct entry *e, const struct resource *r);
 void store_drop_transports(struct store *s, const struct resource *r);
@@ -169,8 +177,13 @@ struct source_client {
     sv authority; /* :authority of its requests */
     struct xds_sink sink;
     bool is_connected;
+    /* "*" of scopes is watched, from the first set on for good: SotW has no way to end it… */
+    bool watches_scopes;
+    bool are_scopes_known; /* …and was answered */
 };
 void store_on_update(void *user, const struct xds_update *u, struct xds_verdict *v);
+/* version, version_text and update_time of a subscription's stats; scope NULL: none. */
+void store_note_version(struct store *s, struct stats_scope *scope, sv version);
 void store_on_failure(void *user, enum resource_type t);
 
 #endif

@@ -3,12 +3,27 @@
  * Threads: the config thread. */
 #include "proxy/base/mem.h"
 #include "xds/client.h"
+#include "xds/scopes.h"
 #include "xds/store.h"
 
 /* ---- links ---- */
 
+static void begin_route_stats(struct entry *t, sv prefix) {
+    struct buf BUF_AUTO b;
+    buf_init(&b);
+    buf_printf(&b, "%.*srds.%.*s.", SV_ARG(prefix), SV_ARG(entry_name(t)));
+    t->stats = stats_scope_get(t->store->opt.stats, &xds_stats_group, buf_pullup(&b, buf_len(&b)));
+}
+
 static struct entry *target_of(struct store *s, const struct resource_ref *ref) {
-    return store_get(s, ref->type, ref->source, ref->name);
+    struct entry *t = store_get(s, ref->type, ref->source, ref->name);
+    if (ref->scopes_rds) {
+        store_scopes_begin(t, ref);
+    }
+    if (ref->type == RES_ROUTE && !t->stats) {
+        begin_route_stats(t, ref->stat_prefix);
+    }
+    return t;
 }
 
 static void remove_one(struct entry_vec *v, const struct entry *e) {
@@ -20,12 +35,19 @@ static void remove_one(struct entry_vec *v, const struct entry *e) {
     }
 }
 
+void store_link_one(struct entry *owner, const struct resource_ref *ref, struct entry_vec *uses) {
+    struct entry *t = target_of(owner->store, ref);
+    *vec_push(uses) = t;
+    *vec_push(&t->users) = owner;
+    store_watch(t);
+    if (t->scopes) {
+        store_scopes_started(t);
+    }
+}
+
 void store_link(struct entry *owner, const struct resource *r, struct entry_vec *uses) {
     for (unsigned i = 0; i < r->refs_n; i++) {
-        struct entry *t = target_of(owner->store, &r->refs[i]);
-        *vec_push(uses) = t;
-        *vec_push(&t->users) = owner;
-        store_watch(t);
+        store_link_one(owner, &r->refs[i], uses);
     }
 }
 
@@ -40,26 +62,34 @@ void store_unlink(struct entry *owner, struct entry_vec *uses) {
 
 /* ---- subscriptions ---- */
 
-static struct xds_mux *mux_of(struct entry *t) {
+static struct source_client *client_of(const struct entry *t) {
     if (!t->source || t->source->kind == SOURCE_STATIC) {
         return NULL;
     }
-    struct source_client *c = store_client(t->store, t->source, t->type);
-    return c ? c->mux : NULL;
+    return store_client(t->store, t->source, t->type);
+}
+
+static void subscribe(const struct entry *t, struct source_client *c) {
+    if (!t->scopes) {
+        xds_mux_watch(c->mux, t->type, entry_name(t));
+    } else if (!c->watches_scopes) {
+        c->watches_scopes = true;
+        xds_mux_watch_all(c->mux, t->type);
+    }
 }
 
 void store_watch(struct entry *t) {
     if (t->watchers++ > 0) {
         return;
     }
-    struct xds_mux *m = mux_of(t);
-    if (!m) {
+    struct source_client *c = client_of(t);
+    if (!c) {
         return;
     }
     if (t->source->initial_fetch_timeout_ms && !t->active) {
         timer_start(&t->fetch_timer, t->source->initial_fetch_timeout_ms);
     }
-    xds_mux_watch(m, t->type, entry_name(t));
+    subscribe(t, c);
 }
 
 void store_unwatch(struct entry *t) {
@@ -67,9 +97,11 @@ void store_unwatch(struct entry *t) {
         return;
     }
     timer_cancel(&t->fetch_timer);
-    struct xds_mux *m = mux_of(t);
-    if (m) {
-        xds_mux_unwatch(m, t->type, entry_name(t));
+    struct source_client *c = client_of(t);
+    if (t->scopes) {
+        store_scopes_end(t);
+    } else if (c) {
+        xds_mux_unwatch(c->mux, t->type, entry_name(t));
         if (t->active && t->type != RES_CLUSTER && t->type != RES_LISTENER) {
             store_set_active(t, NULL); /* nobody wants it: asked for again, it comes again */
         }

@@ -3,6 +3,7 @@
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
 #include "proxy/upstream/cluster.h"
+#include "xds/scopes.h"
 #include "xds/store.h"
 
 #define NACK_TEXT_MAX (64u * 1024)
@@ -19,7 +20,7 @@ static void count(struct store *s, struct stats_scope *scope, unsigned stat) {
     }
 }
 
-static void note_version(struct store *s, struct stats_scope *scope, sv version) {
+void store_note_version(struct store *s, struct stats_scope *scope, sv version) {
     if (!scope) {
         return;
     }
@@ -101,6 +102,10 @@ static bool take(struct source_client *c, const struct xds_update *u, const stru
     struct store *s = c->store;
     sv name = name_of(u, x);
     struct entry *e = store_get(s, u->type, c->source, name);
+    if (e->scopes) {
+        add_error(v, u->type, name, SV("not a name for a resource"));
+        return false;
+    }
     if (e->seen_update == s->update_count) {
         sv text = SV("duplicate resource name in the response");
         add_error(v, u->type, name, text);
@@ -200,14 +205,8 @@ static void first_response(struct store *s, enum resource_type t) {
     }
 }
 
-void store_on_update(void *user, const struct xds_update *u, struct xds_verdict *v) {
-    struct source_client *c = user;
-    struct store *s = c->store;
-    struct stats_scope *scope = subscription_scope(s, u->type);
-    struct diag *d = xnew(struct diag);
-    diag_init(d);
-    s->update_count++;
-    uint64_t began_us = loop_refresh_now(s->loop);
+static unsigned apply_update(struct source_client *c, const struct xds_update *u, struct diag *d,
+                             struct xds_verdict *v) {
     unsigned ok = 0;
     bool are_all_known = true; /* one that can't be read might be any */
     for (unsigned i = 0; i < u->resources_n; i++) {
@@ -221,11 +220,27 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
     if (u->is_full && are_all_known && resource_types[u->type].is_full_state) {
         remove_unlisted(c, u->type);
     }
+    return ok;
+}
+
+void store_on_update(void *user, const struct xds_update *u, struct xds_verdict *v) {
+    struct source_client *c = user;
+    struct store *s = c->store;
+    struct stats_scope *scope = subscription_scope(s, u->type);
+    struct diag *d = xnew(struct diag);
+    diag_init(d);
+    s->update_count++;
+    uint64_t began_us = loop_refresh_now(s->loop);
+    bool is_srds = u->type == RES_SCOPED_ROUTE;
+    unsigned ok = 0;
+    if (!is_srds || !store_scopes_conflict(c, u, v->error)) {
+        ok = apply_update(c, u, d, v);
+    }
     bool is_good = buf_empty(v->error);
     count(s, scope, is_good ? XDS_update_success : XDS_update_rejected);
     count(s, scope, XDS_update_attempt); /* the next one */
     if (is_good) {
-        note_version(s, scope, u->version);
+        store_note_version(s, scope, u->version);
         keep_version(s, u->type, u->version);
     } else {
         log_warn(LOG_config, "gRPC config for %s rejected: %.*s", resource_types[u->type].type_url,
@@ -240,6 +255,9 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
     diag_fini(d);
     xfree(d);
     first_response(s, u->type);
+    if (is_srds) {
+        store_scopes_updated(c, u, is_good);
+    }
     store_touch(s); /* even without a change: readiness is looked at when it is published */
 }
 

@@ -6,6 +6,7 @@
 
 #include "proxy/base/mem.h"
 #include "xds/hosts.h"
+#include "xds/scopes.h"
 
 struct view_request {
     struct loop_msg msg;
@@ -37,6 +38,34 @@ static void add(struct item_vec *items, const struct entry *e, struct resource *
     }
 }
 
+/* A set of scopes as one item; its name is the connection manager's scoped_routes.name. */
+static void add_scopes(struct item_vec *items, const struct entry *set) {
+    struct store *s = set->store;
+    const struct scope_set *x = set->scopes;
+    sv name = stats_scope_prefix(x->stats);
+    size_t at = sv_find_sv(name, SV("scoped_rds."));
+    name = sv_skip(name, at == SIZE_MAX ? 0 : at + strlen("scoped_rds."));
+    name = name.n ? sv_sub(name, 0, name.n - 1) : name; /* the dot */
+    struct resource **members = xcalloc(s->scope_entries.n, sizeof(struct resource *));
+    unsigned n = 0;
+    for (size_t i = 0; i < s->scope_entries.n; i++) {
+        if (store_same_source(s->scope_entries.p[i]->source, set->source)) {
+            members[n++] = shared_ref(s->scope_entries.p[i]->active);
+        }
+    }
+    if (!n) { /* left out, as Envoy does */
+        xfree(members);
+        return;
+    }
+    struct view_item *i = vec_push(items);
+    *i = (struct view_item){
+        .status = VIEW_ACTIVE,
+        .resource = resource_uncompiled(RES_SCOPED_ROUTE, name, sv_cstr(x->version), SV_NULL),
+        .members = members,
+        .members_n = n};
+    i->resource->updated_us = x->updated_us;
+}
+
 static int by_type_and_name(const void *a, const void *b) {
     const struct view_item *x = a, *y = b;
     if (x->resource->type != y->resource->type) {
@@ -46,18 +75,27 @@ static int by_type_and_name(const void *a, const void *b) {
     return c ? c : (int)x->status - (int)y->status;
 }
 
+static void add_missing(struct buf *out, const struct entry_vec *uses) {
+    for (size_t i = 0; i < uses->n; i++) {
+        const struct entry *t = uses->p[i];
+        if (store_has_arrived(t)) {
+            continue;
+        }
+        if (t->scopes && t->scopes->is_answered) { /* it waits for routes of its scopes */
+            add_missing(out, &t->scopes->routes);
+            continue;
+        }
+        buf_printf(out, "%s%s %.*s", buf_empty(out) ? "" : ", ", resource_types[t->type].short_name,
+                   SV_ARG(t->scopes ? stats_scope_prefix(t->scopes->stats) : entry_name(t)));
+    }
+}
+
 static void add_unready(struct view *v, const struct entry *e) {
     struct buf BUF_AUTO what, target;
     buf_init(&what);
     buf_init(&target);
     buf_printf(&what, "%s %.*s", resource_types[e->type].short_name, SV_ARG(entry_name(e)));
-    for (size_t i = 0; i < e->warming_uses.n; i++) {
-        const struct entry *t = e->warming_uses.p[i];
-        if (!t->active && !t->is_timed_out) {
-            buf_printf(&target, "%s%s %.*s", buf_empty(&target) ? "" : ", ",
-                       resource_types[t->type].short_name, SV_ARG(entry_name(t)));
-        }
-    }
+    add_missing(&target, &e->warming_uses);
     v->unready = xreallocarray(v->unready, v->unready_n + 1, sizeof(*v->unready));
     v->unready[v->unready_n++] = (struct view_unready){buf_dup_str(&what), buf_dup_str(&target)};
 }
@@ -72,6 +110,12 @@ static void gather(struct store *s, unsigned types, struct view *v) {
             add_unready(v, e);
         }
         if (!(types >> e->type & 1)) {
+            continue;
+        }
+        if (e->type == RES_SCOPED_ROUTE) {
+            if (e->scopes) {
+                add_scopes(&items, e);
+            }
             continue;
         }
         if (e->active) {

@@ -5,6 +5,7 @@
 #include "proxy/base/mem.h"
 #include "proxy/net/tls_cert.h"
 #include "proxy/upstream/cluster.h"
+#include "xds/scopes.h"
 #include "xds/store.h"
 
 /* ---- transport factories ---- */
@@ -57,13 +58,14 @@ void store_drop_transports(struct store *s, const struct resource *r) {
 
 /* ---- readiness ---- */
 
-static bool has_arrived(const struct entry *target) {
-    return target->active || target->is_timed_out || (target->type == RES_ROUTE && target->is_gone);
+bool store_has_arrived(const struct entry *target) {
+    bool is_there = target->scopes ? store_scopes_ready(target) : target->active != NULL;
+    return is_there || target->is_timed_out || (target->type == RES_ROUTE && target->is_gone);
 }
 
 static bool all_arrived(const struct entry_vec *uses) {
     for (size_t i = 0; i < uses->n; i++) {
-        if (uses->p[i]->type != RES_ENDPOINTS && !has_arrived(uses->p[i])) {
+        if (uses->p[i]->type != RES_ENDPOINTS && !store_has_arrived(uses->p[i])) {
             return false;
         }
     }
@@ -148,6 +150,10 @@ static void user_changed(struct entry *user, struct entry *target) {
         if (!user->warming && user->active) {
             store_hosts_publish(user);
         }
+    }
+    if (user->scopes) { /* its listeners wait for what it waits for */
+        store_target_changed(user);
+        return;
     }
     store_check_warm(user);
 }

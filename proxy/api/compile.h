@@ -39,6 +39,11 @@ slot_t compile_cluster_ref(struct compile_ctx *ctx, sv name, bool must_exist);
 /* A route configuration fetched from `source` (envoy.config.core.v3.ConfigSource). The listener
  * warms until it is there. */
 slot_t compile_route_ref(struct compile_ctx *ctx, sv name, const void *config_source);
+/* The scopes of `srds_source`, whose route configurations come from `rds_source` (ConfigSource
+ * messages): the slot of their table. stat_prefix ("http.<p>.scoped_rds.<name>.") is part of what
+ * they are. The listener warms until they and their routes are there. */
+slot_t compile_scopes_ref(struct compile_ctx *ctx, sv stat_prefix, const void *srds_source,
+                          const void *rds_source);
 /* A secret by name; source NULL: a static secret of the bootstrap. The owner warms until it is
  * there. Returns an index for secret_source_get. */
 unsigned compile_secret_ref(struct compile_ctx *ctx, sv name, const void *config_source);

@@ -10,6 +10,7 @@ struct worker;
 struct cluster_view;
 struct transport_factory;
 struct route_table;
+struct scope_table;
 struct net_chain;
 
 /* A worker's hold on a route table: streams count plainly here, the view holds one atomic ref on
@@ -31,6 +32,8 @@ struct cluster_view *worker_cluster_by_name(struct worker *w, sv name);
 struct transport_factory *worker_transport(struct worker *w, slot_t slot);
 /* The current table of a route slot with a ref taken; NULL: none yet. */
 struct route_view *worker_route(struct worker *w, slot_t slot);
+/* The scopes of a slot; NULL: none yet. Borrowed for the event. */
+const struct scope_table *worker_scopes(struct worker *w, slot_t slot);
 void route_view_unref(struct route_view *v);
 struct stats_store *worker_stats(struct worker *w);
 /* Next process-wide unique id for connections and streams (a worker-local block of numbers). */

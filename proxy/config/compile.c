@@ -24,15 +24,17 @@
 
 /* ---- references ---- */
 
-static void add_ref(struct ref_list *l, enum resource_type t, sv name,
-                    const struct config_source *src, slot_t slot, struct arena *a) {
+static struct resource_ref *add_ref(struct ref_list *l, enum resource_type t, sv name,
+                                    const struct config_source *src, slot_t slot, struct arena *a) {
     for (size_t i = 0; i < l->v.n; i++) {
-        const struct resource_ref *have = &l->v.p[i];
+        struct resource_ref *have = &l->v.p[i];
         if (have->type == t && have->source == src && sv_eq(have->name, name)) {
-            return;
+            return have;
         }
     }
-    *vec_push(&l->v) = (struct resource_ref){t, arena_sv(a, name), src, slot};
+    struct resource_ref *r = vec_push(&l->v);
+    *r = (struct resource_ref){.type = t, .name = arena_sv(a, name), .source = src, .slot = slot};
+    return r;
 }
 
 /* Where a resource of that name is asked for. NULL: an error is told. */
@@ -71,7 +73,27 @@ slot_t compile_route_ref(struct compile_ctx *ctx, sv name, const void *config_so
     }
     slot_t s = config_route_slot(c, src, name);
     names_release_with(c->routes, s, ctx->arena);
-    add_ref(ctx->build->refs, RES_ROUTE, name, src, s, ctx->arena);
+    add_ref(ctx->build->refs, RES_ROUTE, name, src, s, ctx->arena)->stat_prefix =
+        arena_sv(ctx->arena, ctx->stat_prefix);
+    return s;
+}
+
+slot_t compile_scopes_ref(struct compile_ctx *ctx, sv stat_prefix, const void *srds_source,
+                          const void *rds_source) {
+    struct config *c = ctx->build->config;
+    const struct config_source *srds = config_source_intern(srds_source, ctx->diag);
+    const struct config_source *rds = config_source_intern(rds_source, ctx->diag);
+    if (!srds || !rds) {
+        return SLOT_NONE;
+    }
+    sv name =
+        arena_printf(ctx->arena, "*%llx/%llx/%.*s", (unsigned long long)config_source_key(srds),
+                     (unsigned long long)config_source_key(rds), SV_ARG(stat_prefix));
+    slot_t s = names_acquire(c->scopes, name);
+    names_release_with(c->scopes, s, ctx->arena);
+    struct resource_ref *r = add_ref(ctx->build->refs, RES_SCOPED_ROUTE, name, srds, s, ctx->arena);
+    r->stat_prefix = arena_sv(ctx->arena, stat_prefix);
+    r->scopes_rds = rds;
     return s;
 }
 
@@ -97,8 +119,8 @@ unsigned compile_secret_ref(struct compile_ctx *ctx, sv name, const void *config
         diag_error(ctx->diag, "secret '%.*s' can not be referred to here", SV_ARG(name));
         return 0;
     }
-    *vec_push(&l->v) =
-        (struct resource_ref){RES_SECRET, arena_sv(ctx->arena, name), src, SLOT_NONE};
+    *vec_push(&l->v) = (struct resource_ref){
+        .type = RES_SECRET, .name = arena_sv(ctx->arena, name), .source = src, .slot = SLOT_NONE};
     add_ref(ctx->build->refs, RES_SECRET, name, src, SLOT_NONE, ctx->arena);
     return (unsigned)(l->v.n - 1);
 }

@@ -15,6 +15,7 @@ enum snapshot_table {
     TABLE_LISTENERS,
     TABLE_SOCKETS,
     TABLE_ROUTES,
+    TABLE_SCOPES,
     TABLE_CLUSTERS,
     TABLE_HOSTS,
     TABLE_TRANSPORTS,
@@ -33,7 +34,8 @@ struct snapshot {
     struct shared shared;
     uint64_t version;
     struct table tables
-        [TABLES]; /* listeners, clusters: struct resource; routes: struct route_table; hosts: struct host_set;
+        [TABLES]; /* listeners, clusters: struct resource; routes: struct route_table; scopes: struct scope_table;
+                                    hosts: struct host_set;
                                     transports: struct transport_factory */
     struct cluster_index *clusters_by_name;
 };
@@ -52,7 +54,7 @@ struct transport_def {
 };
 
 struct config {
-    struct names *listeners, *routes, *clusters, *transports;
+    struct names *listeners, *routes, *scopes, *clusters, *transports;
     struct stats_store *stats;
     const struct registry *registry;
     bool reject_unknown_dynamic, ignore_unknown_dynamic, allow_unknown_static;
@@ -93,10 +95,15 @@ struct config_build {
 /* What the flags say of unknown fields in this resource. */
 enum pb_json_unknown compile_unknown_policy(const struct compile_ctx *ctx);
 
+/* Name and key (route/scope.h) of a ScopedRouteConfiguration's bytes, in arena memory. False: not
+ * well-formed. */
+bool scope_peek(sv wire, struct arena *a, sv *name, sv *key);
+
 /* per type: config/compile_*.c. msg is the unpacked message; results go to r. */
 bool compile_cluster(struct compile_ctx *ctx, struct resource *r, const void *msg);
 bool compile_listener(struct compile_ctx *ctx, struct resource *r, const void *msg);
 bool compile_endpoints(struct compile_ctx *ctx, struct resource *r, const void *msg);
+bool compile_scope(struct compile_ctx *ctx, struct resource *r, const void *msg);
 bool compile_secret(struct compile_ctx *ctx, struct resource *r, const void *msg);
 
 #endif

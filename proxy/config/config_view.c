@@ -15,6 +15,10 @@ void view_free(struct view *v) {
         if (it->sockets) {
             shared_unref(&it->sockets->shared);
         }
+        for (unsigned k = 0; k < it->members_n; k++) {
+            shared_unref(&it->members[k]->shared);
+        }
+        xfree(it->members);
         xfree(it->error);
     }
     for (unsigned i = 0; i < v->unready_n; i++) {

@@ -17,6 +17,10 @@ struct view_item {
     struct resource *resource;
     struct host_set *hosts;
     struct listener_sockets *sockets;
+    /* RES_SCOPED_ROUTE: the item is a set of scopes, `resource` has its name and version only; a
+     * ref on each */
+    struct resource **members;
+    unsigned members_n;
     char *error;       /* VIEW_ERROR */
     uint64_t error_us; /* wall clock */
 };

@@ -80,6 +80,10 @@ slot_t names_find(const struct names *n, sv name) {
     return v ? slot_in(v) : SLOT_NONE;
 }
 
+void names_ref(struct names *n, slot_t s) {
+    __atomic_add_fetch(&n->slots.p[s]->refs, 1, __ATOMIC_RELAXED);
+}
+
 static void entry_release(struct names *n, struct name_entry *e) {
     if (__atomic_sub_fetch(&e->refs, 1, __ATOMIC_ACQ_REL) == 0) {
         __atomic_add_fetch(&n->zeroes, 1, __ATOMIC_RELAXED);

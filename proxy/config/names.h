@@ -14,6 +14,7 @@ void names_free(struct names *n);
 slot_t names_acquire(struct names *n, sv name);
 /* Slot of `name` without a ref; SLOT_NONE when nobody refers to it. */
 slot_t names_find(const struct names *n, sv name);
+void names_ref(struct names *n, slot_t s); /* one more of a slot that has some */
 void names_release(struct names *n, slot_t s);
 /* The same, when arena `a` ends: on any thread. */
 void names_release_with(struct names *n, slot_t s, struct arena *a);

@@ -171,11 +171,13 @@ static bool compile_message(struct compile_ctx *ctx, struct resource *r) {
         case RES_SECRET:
             compile_secret(ctx, r, m);
             break;
+        case RES_SCOPED_ROUTE:
+            compile_scope(ctx, r, m);
+            break;
         case RES_LISTENER:
             compile_listener(ctx, r, m);
             break;
         case RES_ROUTE:
-        case RES_SCOPED_ROUTE:
         case RES_VIRTUAL_HOST:
         case RES_EXTENSION:
         case RES_RUNTIME:

@@ -39,6 +39,7 @@ struct route_table;
 struct cluster_config;
 struct cla_config;
 struct tls_secret;
+struct scope_config;
 
 struct resource {
     struct shared shared;
@@ -54,6 +55,7 @@ struct resource {
         struct cluster_config *cluster;
         struct cla_config *endpoints;
         struct tls_secret *secret;
+        struct scope_config *scope; /* route/scope.h */
     };
     /* What it refers to, gathered by compile_*_ref(). */
     const struct resource_ref *refs;
@@ -67,7 +69,10 @@ struct resource_ref {
     enum resource_type type;
     sv name;
     const struct config_source *source;
-    slot_t slot; /* of the name in its table; SLOT_NONE when the type has none */
+    slot_t slot;    /* of the name in its table; SLOT_NONE when the type has none */
+    sv stat_prefix; /* routes: "http.<p>."; scopes: "http.<p>.scoped_rds.<name>." */
+    /* A set of scopes (`name` stands for the set): where their routes come from. Else NULL */
+    const struct config_source *scopes_rds;
 };
 
 /* Where resources come from (core.v3.ConfigSource), interned: equal sources are one object for the

@@ -54,9 +54,10 @@ struct hcm_config {
     /* http.<p>. and http1./http2. below it */
     struct stats_scope *stats, *codec_h1_stats, *codec_h2_stats;
     struct stats_codes *rq_codes; /* downstream_rq_Nxx */
-    /* Routes: an inline table, or a slot of RDS. */
+    /* Routes: an inline table, a slot of RDS, or by scope. */
     struct route_table *routes;
     slot_t route_slot;
+    const struct hcm_scopes *scopes; /* request/hcm_scopes.h; NULL: not scoped */
     struct hcm_filters filters;
     const struct hcm_upgrade *upgrades;
     unsigned upgrades_n;

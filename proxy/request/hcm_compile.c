@@ -8,6 +8,7 @@
 #include "proxy/http/codec_options.h"
 #include "proxy/http/codec_stats.h"
 #include "proxy/request/hcm_filters.h"
+#include "proxy/request/hcm_scopes.h"
 #include "proxy/request/stream.h"
 
 #define STREAM_IDLE_TIMEOUT_MS 300000u
@@ -116,8 +117,12 @@ static void routes(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
         struct compile_ctx inner = *ctx;
         inner.is_static = true; /* inline tables check their clusters */
         c->routes = route_table_compile(&inner, wire, NULL);
-        if (c->routes) {
-            arena_on_fini(ctx->arena, unref_table, c->routes);
+        if (!c->routes) {
+            return;
+        }
+        arena_on_fini(ctx->arena, unref_table, c->routes);
+        if (c->routes->uses_vhds) {
+            diag_error(ctx->diag, "vhds needs routes by rds");
         }
         return;
     }
@@ -131,9 +136,11 @@ static void routes(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
             compile_route_ref(ctx, sv_cstr(m->rds->route_config_name), m->rds->config_source);
         return;
     }
-    case HCM__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_SCOPED_ROUTES:
-        diag_error(ctx->diag, "scoped_routes is not supported");
+    case HCM__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_SCOPED_ROUTES: {
+        DIAG_FIELD(ctx->diag, "scoped_routes");
+        c->scopes = hcm_scopes_compile(ctx, m->scoped_routes);
         return;
+    }
     default:
         diag_error(ctx->diag, "route_specifier: value is required");
     }

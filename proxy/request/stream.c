@@ -231,9 +231,7 @@ void stream_finish(struct stream *s) {
     list_unlink(&s->node);
     buf_fini(&s->dec.buf);
     buf_fini(&s->enc.buf);
-    if (s->routes) {
-        route_view_unref(s->routes);
-    }
+    stream_routes_release(s);
     struct hcm *h = s->hcm;
     h->closed_streams++;
     loop_defer_free(h->loop, &s->garbage);

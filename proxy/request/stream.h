@@ -28,6 +28,13 @@ struct filter_iter {
     struct buf buf; /* body kept for stopped filters */
 };
 
+/* A route table that this stream has used: what it found there may be in use until it ends. */
+struct route_pin {
+    struct route_view *view;
+    slot_t slot;
+    const struct route_pin *older;
+};
+
 struct stream {
     uint32_t magic;
     struct hcm *hcm;
@@ -44,7 +51,7 @@ struct stream {
     struct http_filter **filters; /* [chain->n]; NULL: disabled on this route */
     struct filter_iter dec, enc;
     /* routing */
-    struct route_view *routes; /* NULL with an inline table */
+    const struct route_pin *pins; /* the newest first; NULL: no table of RDS was used */
     const struct route_table *table;
     const struct route_entry *route;
     const struct vhost *vhost;
@@ -103,6 +110,7 @@ void stream_touch(struct stream *s);
 /* request/stream_route.c */
 /* Choose table, route and cluster unless that is done; s->route NULL: none matches. */
 void stream_resolve_route(struct stream *s);
+void stream_routes_release(struct stream *s); /* at its end */
 /* The view of the cluster that s->route leads to; NULL: none, or it is not there. Borrowed for the
  * event. */
 struct cluster_view *stream_route_cluster(struct stream *s);

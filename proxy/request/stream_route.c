@@ -3,19 +3,54 @@
  * Threads: worker-local. Spec: Envoy's refreshCachedRoute(); config.route.v3.RouteAction cluster
  * specifiers, typed_per_filter_config. Not here: matching (route/), forwarding (router.c). */
 #include "proxy/api/worker.h"
+#include "proxy/request/hcm_scopes.h"
 #include "proxy/request/stream.h"
 #include "proxy/upstream/cluster.h"
 
 /* ---- choosing ---- */
 
+/* The slot's table. What the stream saw of it first is what it keeps seeing. */
+static const struct route_table *pinned_table(struct stream *s, slot_t slot) {
+    for (const struct route_pin *p = s->pins; p; p = p->older) {
+        if (p->slot == slot) {
+            return p->view->table;
+        }
+    }
+    struct route_view *v = worker_route(s->hcm->worker, slot);
+    if (!v) {
+        return NULL;
+    }
+    struct route_pin *p = arena_new(&s->arena, struct route_pin);
+    *p = (struct route_pin){v, slot, s->pins};
+    s->pins = p;
+    return v->table;
+}
+
+void stream_routes_release(struct stream *s) {
+    for (const struct route_pin *p = s->pins; p; p = p->older) {
+        route_view_unref(p->view);
+    }
+    s->pins = NULL;
+}
+
+static const struct scope *find_scope(struct stream *s) {
+    const struct hcm_scopes *c = s->cfg->scopes;
+    const struct scope_table *t = c->list ? c->list : worker_scopes(s->hcm->worker, c->slot);
+    return t ? scope_table_find(t, scope_key_build(c->key_builder, &s->request, &s->arena)) : NULL;
+}
+
 static const struct route_table *current_table(struct stream *s) {
     if (s->cfg->routes) {
         return s->cfg->routes;
     }
-    if (!s->routes) {
-        s->routes = worker_route(s->hcm->worker, s->cfg->route_slot);
+    if (!s->cfg->scopes) {
+        return pinned_table(s, s->cfg->route_slot);
     }
-    return s->routes ? s->routes->table : NULL;
+    const struct scope *scope = find_scope(s);
+    if (!scope) {
+        return NULL;
+    }
+    return scope->table ? scope->table : pinned_table(s, scope->routes);
 }
 
 static sv by_header(const struct headers *h, enum header_id id, sv name) {

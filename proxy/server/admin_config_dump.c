@@ -1,8 +1,8 @@
 /* GET /config_dump: what is served, from the wire bytes of the resources, one element at a time so
  * that nothing waits.
  * Threads: main. Spec: admin.v3 ConfigDump messages; parameters resource, mask, name_regex,
- * include_eds. The scoped-routes section, always empty here, comes with include_eds only: else
- * routes are .configs[3], as runbooks have it. */
+ * include_eds. Without scopes the scoped-routes section comes with include_eds only: else routes
+ * are .configs[3], as runbooks have it. */
 #include <jansson.h>
 #include <stdio.h>
 #include <time.h>
@@ -16,7 +16,14 @@
 #include "proxy/server/admin_internal.h"
 #include "proxy/server/config_mask.h"
 
-enum list_id { LIST_STATIC, LIST_ACTIVE, LIST_WARMING, LIST_GROUPED, LIST_INLINE_ROUTES };
+enum list_id {
+    LIST_STATIC,
+    LIST_ACTIVE,
+    LIST_WARMING,
+    LIST_GROUPED,
+    LIST_INLINE_ROUTES,
+    LIST_INLINE_SCOPES
+};
 struct dump_list {
     const char *field;   /* also the value of ?resource= */
     const char *element; /* message name below …ConfigDump */
@@ -26,7 +33,8 @@ struct dump_section {
     const char *dump;   /* message name in envoy.admin.v3 */
     const char *config; /* the field of an element that holds the resource */
     enum resource_type type;
-    bool is_full_only, has_version;
+    /* only with include_eds; has a version; is left out when it would be empty */
+    bool is_full_only, has_version, is_lazy;
     struct dump_list lists[3];
 };
 static const struct dump_section sections[] = {
@@ -35,6 +43,7 @@ static const struct dump_section sections[] = {
      RES_CLUSTER,
      false,
      true,
+     false,
      {{"static_clusters", "StaticCluster", LIST_STATIC},
       {"dynamic_active_clusters", "DynamicCluster", LIST_ACTIVE},
       {"dynamic_warming_clusters", "DynamicCluster", LIST_WARMING}}},
@@ -42,6 +51,7 @@ static const struct dump_section sections[] = {
      "endpoint_config",
      RES_ENDPOINTS,
      true,
+     false,
      false,
      {{"static_endpoint_configs", "StaticEndpointConfig", LIST_STATIC},
       {"dynamic_endpoint_configs", "DynamicEndpointConfig", LIST_ACTIVE},
@@ -51,20 +61,23 @@ static const struct dump_section sections[] = {
      RES_LISTENER,
      false,
      true,
+     false,
      {{"static_listeners", "StaticListener", LIST_STATIC},
       {"dynamic_listeners", "DynamicListener", LIST_GROUPED},
       {0}}},
     {"ScopedRoutesConfigDump",
      "scoped_route_configs",
      RES_SCOPED_ROUTE,
-     true,
      false,
-     {{"inline_scoped_route_configs", "InlineScopedRouteConfigs", LIST_STATIC},
+     false,
+     true,
+     {{"inline_scoped_route_configs", "InlineScopedRouteConfigs", LIST_INLINE_SCOPES},
       {"dynamic_scoped_route_configs", "DynamicScopedRouteConfigs", LIST_ACTIVE},
       {0}}},
     {"RoutesConfigDump",
      "route_config",
      RES_ROUTE,
+     false,
      false,
      false,
      {{"static_route_configs", "StaticRouteConfig", LIST_INLINE_ROUTES},
@@ -73,6 +86,7 @@ static const struct dump_section sections[] = {
     {"SecretsConfigDump",
      "secret",
      RES_SECRET,
+     false,
      false,
      false,
      {{"static_secrets", "StaticSecret", LIST_STATIC},
@@ -116,13 +130,17 @@ static void pair(struct json_writer *w, const char *key, sv v) {
 }
 
 /* The resource as an Any, opened. */
-static void config(struct json_writer *w, const char *key, enum resource_type t, sv wire) {
+static void any_element(struct json_writer *w, enum resource_type t, sv wire) {
     Pb__Any any;
     pb__any__init(&any);
     any.type_url = resource_types[t].type_url;
     any.value = (ProtobufCBinaryData){wire.n, (uint8_t *)(uintptr_t)wire.p};
-    json_key(w, sv_cstr(key));
     pb_json_write(w, &any.base, PB_JSON_REDACT);
+}
+
+static void config(struct json_writer *w, const char *key, enum resource_type t, sv wire) {
+    json_key(w, sv_cstr(key));
+    any_element(w, t, wire);
 }
 
 static void error_state(struct json_writer *w, const struct view_item *it) {
@@ -163,14 +181,28 @@ static void grouped_element(struct dump *d, const struct dump_section *s,
     }
 }
 
+static void members(struct json_writer *w, const struct dump_section *s,
+                    const struct view_item *it) {
+    json_key(w, sv_cstr(s->config));
+    json_arr(w);
+    for (unsigned i = 0; i < it->members_n; i++) {
+        any_element(w, s->type, it->members[i]->wire);
+    }
+    json_end(w);
+}
+
 static void plain_element(struct dump *d, const struct dump_section *s,
                           const struct view_item *it) {
     struct json_writer *w = &d->w;
-    if (s->type == RES_SECRET) {
+    if (s->type == RES_SECRET || s->type == RES_SCOPED_ROUTE) {
         pair(w, "name", it->resource->name);
     }
     pair(w, "version_info", it->resource->version);
-    config(w, s->config, s->type, it->resource->wire);
+    if (s->type == RES_SCOPED_ROUTE) {
+        members(w, s, it);
+    } else {
+        config(w, s->config, s->type, it->resource->wire);
+    }
     timestamp(w, "last_updated", it->resource->updated_us);
     const struct view_item *next = next_of_same(d, it);
     if (next && next->status == VIEW_ERROR) {
@@ -180,7 +212,31 @@ static void plain_element(struct dump *d, const struct dump_section *s,
 
 /* ---- one element ---- */
 
+static void open_section(struct dump *d, const struct dump_section *s) {
+    d->is_section_open = true;
+    if (d->only) {
+        return;
+    }
+    char type[96];
+    int n = snprintf(type, sizeof(type), "type.googleapis.com/envoy.admin.v3.%s", s->dump);
+    json_obj(&d->w);
+    json_key(&d->w, SV("@type"));
+    json_str(&d->w, sv_from(type, (size_t)n));
+    if (s->has_version && !d->mask.n) {
+        pair(&d->w, "version_info",
+             sv_cstr(s->type == RES_CLUSTER ? d->view->cds_version : d->view->lds_version));
+    }
+}
+
 static void element_begin(struct dump *d, const struct dump_section *s, const struct dump_list *l) {
+    if (!d->is_section_open) {
+        open_section(d, s);
+    }
+    if (!d->is_list_open && !d->only) {
+        json_key(&d->w, sv_cstr(l->field));
+        json_arr(&d->w);
+        d->is_list_open = true;
+    }
     json_obj(&d->w);
     if (d->only) {
         char type[160];
@@ -202,7 +258,47 @@ static void write_element(struct dump *d, const struct dump_section *s, const st
     json_end(&d->w);
 }
 
-/* The inline route tables of a listener's connection managers. */
+/* Those in a listener's connection managers. */
+static bool is_inline(const struct dump_list *l) {
+    return l->id == LIST_INLINE_ROUTES || l->id == LIST_INLINE_SCOPES;
+}
+
+static void inline_table(struct dump *d, const struct dump_section *s, const struct dump_list *l,
+                         const struct view_item *it, const Hcm__HttpConnectionManager *h) {
+    if (h->route_specifier_case != HCM__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_ROUTE_CONFIG) {
+        return;
+    }
+    element_begin(d, s, l);
+    config(&d->w, "route_config", RES_ROUTE, proto_pack(&h->route_config->base, &d->scratch));
+    timestamp(&d->w, "last_updated", it->resource->updated_us);
+    json_end(&d->w);
+}
+
+static void inline_scopes(struct dump *d, const struct dump_section *s, const struct dump_list *l,
+                          const struct view_item *it, const Hcm__HttpConnectionManager *h) {
+    const Hcm__ScopedRoutes *m =
+        h->route_specifier_case == HCM__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_SCOPED_ROUTES
+            ? h->scoped_routes
+            : NULL;
+    if (!m || m->config_specifier_case !=
+                  HCM__SCOPED_ROUTES__CONFIG_SPECIFIER_SCOPED_ROUTE_CONFIGURATIONS_LIST) {
+        return;
+    }
+    const Hcm__ScopedRouteConfigurationsList *v = m->scoped_route_configurations_list;
+    element_begin(d, s, l);
+    pair(&d->w, "name", sv_cstr(m->name));
+    json_key(&d->w, SV("scoped_route_configs"));
+    json_arr(&d->w);
+    for (size_t i = 0; i < v->n_scoped_route_configurations; i++) {
+        any_element(&d->w, RES_SCOPED_ROUTE,
+                    proto_pack(&v->scoped_route_configurations[i]->base, &d->scratch));
+    }
+    json_end(&d->w);
+    timestamp(&d->w, "last_updated", it->resource->updated_us);
+    json_end(&d->w);
+}
+
+/* The inline route tables or scopes of a listener's connection managers. */
 static void inline_routes(struct dump *d, const struct dump_section *s, const struct dump_list *l,
                           const struct view_item *it) {
     struct diag diag;
@@ -225,15 +321,9 @@ static void inline_routes(struct dump *d, const struct dump_section *s, const st
             const Hcm__HttpConnectionManager *h =
                 (const Hcm__HttpConnectionManager *)(const void *)any_unpack(any, SV("hcm"),
                                                                              &d->scratch, &diag);
-            if (!h || h->route_specifier_case !=
-                          HCM__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_ROUTE_CONFIG) {
-                continue;
+            if (h) {
+                (l->id == LIST_INLINE_ROUTES ? inline_table : inline_scopes)(d, s, l, it, h);
             }
-            element_begin(d, s, l);
-            config(&d->w, "route_config", RES_ROUTE,
-                   proto_pack(&h->route_config->base, &d->scratch));
-            timestamp(&d->w, "last_updated", it->resource->updated_us);
-            json_end(&d->w);
         }
     }
     diag_fini(&diag);
@@ -241,7 +331,7 @@ static void inline_routes(struct dump *d, const struct dump_section *s, const st
 
 static bool belongs(const struct dump *d, const struct dump_section *s, const struct dump_list *l,
                     const struct view_item *it) {
-    enum resource_type type = l->id == LIST_INLINE_ROUTES ? RES_LISTENER : s->type;
+    enum resource_type type = is_inline(l) ? RES_LISTENER : s->type;
     if (it->resource->type != type ||
         (d->name && !regex_partial_match(d->name, it->resource->name.p, it->resource->name.n))) {
         return false;
@@ -257,6 +347,7 @@ static bool belongs(const struct dump *d, const struct dump_section *s, const st
         return !it->is_static && (it == d->view->items || it[-1].resource->type != type ||
                                   !sv_eq(it[-1].resource->name, it->resource->name));
     case LIST_INLINE_ROUTES:
+    case LIST_INLINE_SCOPES:
         return it->status == VIEW_ACTIVE;
     }
     return false;
@@ -317,27 +408,11 @@ static void bootstrap_section(struct dump *d) {
     json_end(w);
 }
 
-static void open_section(struct dump *d, const struct dump_section *s) {
-    d->is_section_open = true;
-    if (d->only) {
-        return;
-    }
-    char type[96];
-    int n = snprintf(type, sizeof(type), "type.googleapis.com/envoy.admin.v3.%s", s->dump);
-    json_obj(&d->w);
-    json_key(&d->w, SV("@type"));
-    json_str(&d->w, sv_from(type, (size_t)n));
-    if (s->has_version && !d->mask.n) {
-        pair(&d->w, "version_info",
-             sv_cstr(s->type == RES_CLUSTER ? d->view->cds_version : d->view->lds_version));
-    }
-}
-
 static void close_section(struct dump *d) {
-    d->is_section_open = false;
-    if (!d->only) {
+    if (d->is_section_open && !d->only) {
         json_end(&d->w);
     }
+    d->is_section_open = false;
     d->section++;
     d->list = d->item = 0;
 }
@@ -357,7 +432,7 @@ static void masked_element(struct dump *d, const struct dump_section *s, const s
     struct buf BUF_AUTO text;
     buf_init(&text);
     json_begin(&d->w, &text, 0);
-    if (l->id == LIST_INLINE_ROUTES) {
+    if (is_inline(l)) {
         json_arr(&d->w);
         inline_routes(d, s, l, it);
         json_end(&d->w);
@@ -380,14 +455,9 @@ static bool step_list(struct dump *d, const struct dump_section *s, const struct
         if (!belongs(d, s, l, it)) {
             continue;
         }
-        if (!d->is_list_open && !d->only) {
-            json_key(&d->w, sv_cstr(l->field));
-            json_arr(&d->w);
-            d->is_list_open = true;
-        }
         if (d->mask.n && d->only) {
             masked_element(d, s, l, it);
-        } else if (l->id == LIST_INLINE_ROUTES) {
+        } else if (is_inline(l)) {
             inline_routes(d, s, l, it);
         } else {
             write_element(d, s, l, it);
@@ -414,7 +484,7 @@ static bool step(struct dump *d) {
         d->section++;
         return true;
     }
-    if (!d->is_section_open) {
+    if (!d->is_section_open && (!s->is_lazy || d->include_eds)) {
         open_section(d, s);
     }
     if (d->list >= LISTS_MAX || !s->lists[d->list].field) {
@@ -535,6 +605,6 @@ static void on_view(struct admin_stream *a, struct view *view) {
 void admin_config_dump(struct admin_stream *a) {
     admin_view(a,
                1u << RES_CLUSTER | 1u << RES_LISTENER | 1u << RES_ROUTE | 1u << RES_SECRET |
-                   1u << RES_ENDPOINTS,
+                   1u << RES_SCOPED_ROUTE | 1u << RES_ENDPOINTS,
                on_view);
 }

@@ -102,6 +102,12 @@ struct route_view *worker_route(struct worker *w, slot_t slot) {
     return v;
 }
 
+const struct scope_table *worker_scopes(struct worker *w, slot_t slot) {
+    return slot == SLOT_NONE || !w->snapshot
+               ? NULL
+               : (const struct scope_table *)table_get(&w->snapshot->tables[TABLE_SCOPES], slot);
+}
+
 static void route_view_free(struct route_view *v) {
     shared_unref(&v->table->shared);
     xfree(v);

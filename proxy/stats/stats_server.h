@@ -84,6 +84,11 @@ extern const struct stats_group xds_reload_stats_group;
 #define RDS_STATS(P, C, G, H, T) C(P, update_empty)
 STATS_ENUM(RDS, RDS_STATS);
 extern const struct stats_group rds_stats_group;
+/* "http.<p>.scoped_rds.<name>.": */
+#define SCOPED_RDS_STATS(P, C, G, H, T) \
+    G(P, active_scopes) G(P, all_scopes) G(P, on_demand_scopes) C(P, update_empty)
+STATS_ENUM(SCOPED_RDS, SCOPED_RDS_STATS);
+extern const struct stats_group scoped_rds_stats_group;
 /* "sds.<secret>.": */
 #define SDS_STATS(P, C, G, H, T) C(P, key_rotation_failed)
 STATS_ENUM(SDS, SDS_STATS);

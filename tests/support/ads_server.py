@@ -15,8 +15,9 @@ import grpc
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
-from envoy.config.route.v3 import route_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_pb2
 # Messages that resources given as dicts may hold in an Any.
+from envoy.extensions.filters.http.on_demand.v3 import on_demand_pb2  # noqa: F401
 from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2  # noqa: F401
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2  # noqa: F401
@@ -30,6 +31,8 @@ ENDPOINTS = PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"
 SECRET = PREFIX + "envoy.extensions.transport_sockets.tls.v3.Secret"
 LISTENER = PREFIX + "envoy.config.listener.v3.Listener"
 ROUTE = PREFIX + "envoy.config.route.v3.RouteConfiguration"
+SCOPED_ROUTE = PREFIX + "envoy.config.route.v3.ScopedRouteConfiguration"
+VIRTUAL_HOST = PREFIX + "envoy.config.route.v3.VirtualHost"
 RESOURCE = PREFIX + "envoy.service.discovery.v3.Resource"
 MESSAGES = {
     CLUSTER: cluster_pb2.Cluster,
@@ -37,8 +40,10 @@ MESSAGES = {
     SECRET: secret_pb2.Secret,
     LISTENER: listener_pb2.Listener,
     ROUTE: route_pb2.RouteConfiguration,
+    SCOPED_ROUTE: scoped_route_pb2.ScopedRouteConfiguration,
+    VIRTUAL_HOST: route_components_pb2.VirtualHost,
 }
-FULL_STATE = {CLUSTER, LISTENER}
+FULL_STATE = {CLUSTER, LISTENER, SCOPED_ROUTE}
 # Method name, without Stream or Delta, by type.
 METHODS = {
     "AggregatedResources": None,
@@ -47,6 +52,8 @@ METHODS = {
     "Secrets": SECRET,
     "Listeners": LISTENER,
     "Routes": ROUTE,
+    "ScopedRoutes": SCOPED_ROUTE,
+    "VirtualHosts": VIRTUAL_HOST,
 }
 WAIT_S = 20
 
