@@ -7,8 +7,11 @@
 
 #include "proxy/api/compile.h"
 #include "proxy/base/buf.h"
+#include "proxy/event/timer.h"
 #include "proxy/net/conn.h"
+#include "proxy/observe/metadata.h"
 #include "proxy/observe/stream_info.h"
+#include "proxy/stats/stats.h"
 
 struct worker;
 struct net_chain; /* the filters of one connection, net/filter_chain.h */

@@ -5,8 +5,8 @@
 
 #include "protos/gen/access_loggers_cel.pb-c.h"
 #include "protos/gen/accesslog.pb-c.h"
+#include "proxy/api/cel.h"
 #include "proxy/base/runtime.h"
-#include "proxy/observe/cel.h"
 #include "proxy/observe/formatter.h"
 #include "proxy/observe/hooks.h"
 

@@ -4,7 +4,7 @@
 
 #include "proxy/base/regex.h"
 #include "proxy/http/headers.h"
-#include "proxy/observe/cel.h"
+#include "proxy/api/cel.h"
 #include "proxy/observe/filter_state.h"
 
 enum cel_kind {

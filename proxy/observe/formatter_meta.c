@@ -1,7 +1,7 @@
 /* Operators about metadata and filter state.
  * Threads: evaluated on workers. Spec: Envoy's DYNAMIC_METADATA, METADATA, FILTER_STATE and their
  * kin. */
-#include "proxy/observe/cel.h"
+#include "proxy/api/cel.h"
 #include "proxy/observe/formatter_internal.h"
 
 #define PATH_KEYS_MAX 16

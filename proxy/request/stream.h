@@ -60,6 +60,7 @@ struct stream {
     const struct weighted_cluster *weighted; /* chosen with the route; NULL: none */
     slot_t cluster_slot;                     /* of the route's cluster; SLOT_NONE: by name */
     sv cluster_name;                         /* empty: the route leads to none */
+    struct cluster_view *noted_cluster; /* ref: what info tells of the cluster is its; NULL: none */
     /* state */
     bool is_head, is_grpc, is_connect, is_local_reply, is_destroyed, saw_request_end;
     bool response_started, response_ended, close_after, is_internal_request;

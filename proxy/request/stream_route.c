@@ -27,6 +27,7 @@ static const struct route_table *pinned_table(struct stream *s, slot_t slot) {
 }
 
 void stream_routes_release(struct stream *s) {
+    forget_cluster(s);
     for (const struct route_pin *p = s->pins; p; p = p->older) {
         route_view_unref(p->view);
     }
@@ -93,6 +94,15 @@ struct cluster_view *stream_route_cluster(struct stream *s) {
     return s->cluster_name.n ? worker_cluster_by_name(w, s->cluster_name) : NULL;
 }
 
+static void forget_cluster(struct stream *s) {
+    if (s->noted_cluster) {
+        cluster_view_unref(s->noted_cluster);
+        s->noted_cluster = NULL;
+        s->info.cluster_name = SV_NULL;
+        s->info.cluster_metadata = NULL;
+    }
+}
+
 /* For logs and filters: what the route says before the request is forwarded. */
 static void note_route(struct stream *s) {
     sv name;
@@ -101,8 +111,13 @@ static void note_route(struct stream *s) {
     s->info.virtual_cluster_name = vc && vc->matchers ? name : SV_NULL; /* the catch-all has none */
     s->info.route_name = s->route->name;
     s->info.vhost_name = s->route->vhost->name;
-    const struct cluster_view *v = stream_route_cluster(s);
+    s->info.route_metadata = s->route->metadata;
+    s->info.vhost_metadata = s->route->vhost->metadata;
+    struct cluster_view *v = stream_route_cluster(s);
+    forget_cluster(s);
+    s->noted_cluster = v ? cluster_view_ref(v) : NULL;
     s->info.cluster_name = v ? v->cfg->observability_name : SV_NULL;
+    s->info.cluster_metadata = v ? v->cfg->metadata : NULL;
 }
 
 void stream_resolve_route(struct stream *s) {

@@ -9,7 +9,7 @@
 #include "proxy/observe/formatter.h"
 #include "proxy/route/route_metadata.h"
 #include "proxy/route/route_private.h"
-#include "proxy/route/uri_template.h"
+#include "proxy/api/uri_template.h"
 
 static bool compile_specifier(struct route_compile *c, const Route__RouteAction *m,
                               struct route_entry *r) {

@@ -4,7 +4,7 @@
 #include "protos/gen/route.pb-c.h"
 #include "proxy/route/metadata_matcher.h"
 #include "proxy/route/route_private.h"
-#include "proxy/route/uri_template.h"
+#include "proxy/api/uri_template.h"
 
 static bool set_text(struct route_compile *c, struct route_entry *r, enum path_match_kind kind,
                      const char *text) {

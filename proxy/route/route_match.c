@@ -10,7 +10,7 @@
 #include "proxy/net/tls.h"
 #include "proxy/route/metadata_matcher.h"
 #include "proxy/route/route_private.h"
-#include "proxy/route/uri_template.h"
+#include "proxy/api/uri_template.h"
 
 /* --- path --- */
 

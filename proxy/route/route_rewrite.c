@@ -5,7 +5,7 @@
 #include "proxy/base/regex.h"
 #include "proxy/observe/formatter.h"
 #include "proxy/route/route_private.h"
-#include "proxy/route/uri_template.h"
+#include "proxy/api/uri_template.h"
 
 static sv join(struct arena *a, sv x, sv y) {
     char *p = (char *)arena_alloc(a, x.n + y.n + 1);

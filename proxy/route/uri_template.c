@@ -2,7 +2,7 @@
  * and group numbers.
  * Threads: compiled on the config thread, immutable afterwards. Spec:
  * extensions.path.{match,rewrite}.uri_template.v3. */
-#include "proxy/route/uri_template.h"
+#include "proxy/api/uri_template.h"
 
 #include "proxy/base/buf.h"
 #include "proxy/base/regex.h"

@@ -1,10 +1,14 @@
 """cors, fault and grpc_stats in front of a scripted upstream."""
 
 import pytest
+from envoy.extensions.access_loggers.file.v3 import file_pb2  # noqa: F401 (the server packs it)
+from envoy.extensions.filters.http.fault.v3 import fault_pb2  # noqa: F401
 
-from support.config import bootstrap, cluster, hcm, listener, route, typed, vhost
-from support.rawhttp import fetch
+from support.ads_server import CLUSTER, LISTENER, AdsServer
+from support.config import bootstrap, cluster, file_log, hcm, listener, route, typed, vhost
+from support.rawhttp import Client, encode, fetch
 from support.upstream import Reply
+from support.xds_config import ads_bootstrap
 
 HTTP = "envoy.extensions.filters.http"
 CORS, FAULT, GRPC_STATS = "envoy.filters.http.cors", "envoy.filters.http.fault", "envoy.filters.http.grpc_stats"
@@ -69,3 +73,23 @@ def test_grpc_calls_are_counted(proxy, shared_upstream):
                    headers=[("content-type", "application/grpc"), ("te", "trailers"), ("content-length", "0")])
     assert answer.status == 200
     proxy.wait_stat("cluster.up.grpc.pkg.Service.Method.total", lambda n: n >= 1)
+
+
+@pytest.mark.smoke
+def test_cluster_leaves_while_a_request_waits(sluice, tmp_path):
+    """What the log tells of the cluster outlives it."""
+    log = tmp_path / "access.log"
+    slow = per_route(FAULT, f"{HTTP}.fault.v3.HTTPFault", delay={"fixed_delay": "0.5s", "percentage": percent(100)})
+    main = hcm([{**route(), "typed_per_filter_config": slow}], filters=[typed(FAULT, f"{HTTP}.fault.v3.HTTPFault")],
+               access_log=[file_log(log, "%UPSTREAM_CLUSTER% %RESPONSE_FLAGS%\n")], route_fields={"validate_clusters": False})
+    with AdsServer() as ads:
+        ads.set(CLUSTER, "c1", [cluster("up", 1)])
+        ads.set(LISTENER, "l1", [listener(main)])
+        proxy = sluice(ads_bootstrap(ads, "DELTA_GRPC"))
+        with Client(proxy.port()) as client:
+            client.send(encode("GET", "/"))
+            proxy.wait_stat("http.ingress.fault.active_faults", 1)
+            ads.set(CLUSTER, "c2", [])
+            ads.wait_ack(CLUSTER, "c2")
+            client.read()
+        assert proxy.log_lines(log, 1) == ["up DI,NC"]

@@ -1,5 +1,5 @@
 /* CEL: syntax, values, functions, macros, attributes, the parsed form, and what is refused. */
-#include "proxy/observe/cel.h"
+#include "proxy/api/cel.h"
 #include "proxy/observe/filter_state.h"
 #include "proxy/observe/metadata.h"
 #include "tests/support/fake_compile.h"

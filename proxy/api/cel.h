@@ -1,16 +1,16 @@
 /* CEL expressions over the attributes of a request or connection: access-log filters, RBAC
  * conditions, metric dimensions. Compiled once to a tree in the resource's arena, evaluated without
  * side effects.
- * Threads: compile on the config thread; evaluate on any thread, with a scratch arena of the
- * caller's.
+ * Implemented in proxy/observe/cel*.c. Threads: compile on the config thread; evaluate on any
+ * thread, with a scratch arena of the caller's.
  * Limits: text of CEL_TEXT_MAX bytes, CEL_NODES_MAX nodes, CEL_DEPTH_MAX levels; an evaluation ends
  * in an error after CEL_STEPS_MAX loop steps.
  * Spec: the CEL language definition (standard functions and macros, heterogeneous equality);
  * Envoy's attributes (request, response, source, destination, connection, upstream, metadata,
  * filter_state, upstream_filter_state, xds). Not here: message construction, type(), the optional
  * string extensions. */
-#ifndef SLUICE_OBSERVE_CEL_H
-#define SLUICE_OBSERVE_CEL_H
+#ifndef SLUICE_API_CEL_H
+#define SLUICE_API_CEL_H
 
 #include "proxy/api/compile.h"
 #include "proxy/observe/stream_info.h"

@@ -2,8 +2,8 @@
  * Threads: compiled on the config thread, immutable. Spec: extensions.path.match.uri_template.v3,
  * extensions.path.rewrite.uri_template.v3: `*` one segment, `**` any number of them, `{name}`,
  * `{name=pattern}`. */
-#ifndef SLUICE_ROUTE_URI_TEMPLATE_H
-#define SLUICE_ROUTE_URI_TEMPLATE_H
+#ifndef SLUICE_API_URI_TEMPLATE_H
+#define SLUICE_API_URI_TEMPLATE_H
 
 #include "proxy/api/compile.h"
 

@@ -1,0 +1,97 @@
+"""Access control by envoy.filters.http.rbac and envoy.filters.network.rbac on live listeners."""
+
+import json
+import subprocess
+
+import pytest
+
+from support.config import TYPE, bootstrap, cluster, direct, hcm, listener, route, tcp_proxy, typed
+from support.proxy import Sluice
+from support.rawhttp import Client, fetch
+
+HTTP_RBAC, NETWORK_RBAC = "envoy.filters.http.rbac", "envoy.filters.network.rbac"
+ANY = {"any": True}
+
+
+def rules(action, permission=ANY, principal=ANY):
+    return {"action": action, "policies": {"p": {"permissions": [permission], "principals": [principal]}}}
+
+
+def http_rbac(**fields):
+    return typed(HTTP_RBAC, "envoy.extensions.filters.http.rbac.v3.RBAC", **fields)
+
+
+def network_rbac(**fields):
+    return typed(NETWORK_RBAC, "envoy.extensions.filters.network.rbac.v3.RBAC", stat_prefix="net", **fields)
+
+
+def per_route(**fields):
+    return {HTTP_RBAC: {"@type": f"{TYPE}envoy.extensions.filters.http.rbac.v3.RBACPerRoute", **fields}}
+
+
+@pytest.mark.smoke
+def test_requests(sluice):
+    admin = {"url_path": {"path": {"prefix": "/admin"}}}
+    open_route = {**direct("/admin/open"), "typed_per_filter_config": per_route()}
+    strict = {**direct("/strict"), "typed_per_filter_config": per_route(rbac={"rules": rules("ALLOW", {"not_rule": ANY})})}
+    proxy = sluice(bootstrap([listener(hcm([open_route, strict, {**direct("/"), "match": {"prefix": "/"}}],
+                                           filters=[http_rbac(rules=rules("DENY", admin),
+                                                              shadow_rules=rules("DENY"))]))]))
+    assert [fetch(proxy.port(), path).status for path in ("/", "/admin", "/admin/open", "/strict")] == [200, 403, 200, 403]
+    assert fetch(proxy.port(), "/admin").body == b"RBAC: access denied"
+    assert proxy.stat("http.ingress.rbac.allowed") == 1 and proxy.stat("http.ingress.rbac.denied") == 3
+    assert proxy.stat("http.ingress.rbac.shadow_denied") == 3
+
+
+@pytest.mark.smoke
+def test_connections(sluice, byte_upstream):
+    loopback = {"direct_remote_ip": {"address_prefix": "127.0.0.0", "prefix_len": 8}}
+    listeners = [listener(network_rbac(rules=rules("DENY" if name == "closed" else "ALLOW", principal=loopback)), tcp_proxy(),
+                          name=name) for name in ("open", "closed")]
+    proxy = sluice(bootstrap(listeners, [cluster("up", byte_upstream.port)]))
+    ports = {name: port for name, (_, port) in proxy.listeners().items()}
+    with Client(ports["open"]) as client:
+        client.send(b"ping\n").fill()
+    with Client(ports["closed"]) as client, pytest.raises(EOFError):
+        client.send(b"ping\n").fill()
+        client.fill()
+    assert proxy.stat("net.rbac.allowed") == 1 and proxy.stat("net.rbac.denied") == 1
+
+
+def test_delayed_denial(sluice, byte_upstream):
+    denied = network_rbac(rules=rules("DENY"), delay_deny="0.3s")
+    proxy = sluice(bootstrap([listener(denied, tcp_proxy())], [cluster("up", byte_upstream.port)]))
+    with Client(proxy.port()) as client:
+        client.send(b"ping\n")
+        client.socket.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            client.fill()
+        client.socket.settimeout(15)
+        with pytest.raises(EOFError):
+            client.fill()
+    assert proxy.stat("net.rbac.denied") == 1
+
+
+BAD = {
+    "cidr": (rules("ALLOW", principal={"source_ip": {"address_prefix": "nonsense", "prefix_len": 8}}),
+             "rules.policies[p].principals[0].source_ip"),
+    "regex": (rules("ALLOW", {"url_path": {"path": {"safe_regex": {"regex": "("}}}}), "rules.policies[p].permissions[0].url_path"),
+    "range": (rules("ALLOW", {"destination_port_range": {"start": 9, "end": 9}}), "destination_port_range"),
+    "custom principal": (rules("ALLOW", principal={"custom": typed("x", "google.protobuf.Struct")}), "custom"),
+    "condition": ({"policies": {"p": {"permissions": [ANY], "principals": [ANY],
+                                      "condition": {"ident_expr": {"name": "nope"}}}}}, "undeclared reference to 'nope'"),
+    "audit": ({"audit_logging_options": {"logger_configs": [{"audit_logger": typed("x", "google.protobuf.Struct")}]}},
+              "audit_logging_options"),
+    "no permissions": ({"policies": {"p": {"principals": [ANY]}}}, "permissions"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("make", [http_rbac, network_rbac])
+def test_refused(tmp_path, name, make):
+    wrong, words = BAD[name]
+    chain = [hcm([route()], filters=[make(rules=wrong)])] if make is http_rbac else [make(rules=wrong), tcp_proxy()]
+    path = tmp_path / "bootstrap.json"
+    path.write_text(json.dumps(bootstrap([listener(*chain)], [cluster("up", 1)])))
+    done = subprocess.run([Sluice.binary, "-c", path, "--mode", "validate"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and words in done.stderr
