@@ -26,6 +26,15 @@ static const struct route_table *pinned_table(struct stream *s, slot_t slot) {
     return v->table;
 }
 
+static void forget_cluster(struct stream *s) {
+    if (s->noted_cluster) {
+        cluster_view_unref(s->noted_cluster);
+        s->noted_cluster = NULL;
+        s->info.cluster_name = SV_NULL;
+        s->info.cluster_metadata = NULL;
+    }
+}
+
 void stream_routes_release(struct stream *s) {
     forget_cluster(s);
     for (const struct route_pin *p = s->pins; p; p = p->older) {
@@ -92,15 +101,6 @@ struct cluster_view *stream_route_cluster(struct stream *s) {
         return worker_cluster(w, s->cluster_slot);
     }
     return s->cluster_name.n ? worker_cluster_by_name(w, s->cluster_name) : NULL;
-}
-
-static void forget_cluster(struct stream *s) {
-    if (s->noted_cluster) {
-        cluster_view_unref(s->noted_cluster);
-        s->noted_cluster = NULL;
-        s->info.cluster_name = SV_NULL;
-        s->info.cluster_metadata = NULL;
-    }
 }
 
 /* For logs and filters: what the route says before the request is forwarded. */
