@@ -21,6 +21,14 @@ struct route_view {
     bool is_current; /* false: replaced in the snapshot; freed when refs drop to 0 */
 };
 
+/* The same for what is discovered (api/extension.h). */
+struct extension_config;
+struct extension_view {
+    struct extension_config *config;
+    uint32_t refs;
+    bool is_current;
+};
+
 struct loop *worker_loop(struct worker *w);
 unsigned worker_index(const struct worker *w); /* 0… */
 /* The view of the cluster in this slot, made on first use; NULL when the cluster is not in the
@@ -35,6 +43,9 @@ struct route_view *worker_route(struct worker *w, slot_t slot);
 /* The scopes of a slot; NULL: none yet. Borrowed for the event. */
 const struct scope_table *worker_scopes(struct worker *w, slot_t slot);
 void route_view_unref(struct route_view *v);
+/* What the slot of a discovered filter holds, with a ref taken; NULL: nothing. */
+struct extension_view *worker_extension(struct worker *w, slot_t slot);
+void extension_view_unref(struct extension_view *v);
 struct stats_store *worker_stats(struct worker *w);
 /* Next process-wide unique id for connections and streams (a worker-local block of numbers). */
 uint64_t worker_next_id(struct worker *w);

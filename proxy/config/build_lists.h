@@ -5,12 +5,16 @@
 
 #include "proxy/base/vec.h"
 #include "proxy/config/config.h"
+#include "proxy/config/extension.h"
 
 struct ref_list {
     VEC(struct resource_ref) v;
 };
 struct transport_list {
     VEC(struct transport_def) v;
+};
+struct extension_list {
+    VEC(struct extension_def) v;
 };
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "protos/any.h"
 #include "protos/gen/listener.pb-c.h"
+#include "proxy/api/extension.h"
 #include "proxy/api/registry.h"
 #include "proxy/base/runtime.h"
 #include "proxy/config/config.h"
@@ -134,8 +135,16 @@ static void predicate(struct compile_ctx *ctx, const Listener__ListenerFilterCha
 
 static void listener_filter(struct compile_ctx *ctx, const Listener__ListenerFilter *m,
                             struct listener_filter_slot *out) {
+    out->slot = SLOT_NONE;
+    if (m->filter_disabled) {
+        struct listener_predicate *p = arena_new(ctx->arena, struct listener_predicate);
+        DIAG_FIELD(ctx->diag, "filter_disabled");
+        predicate(ctx, m->filter_disabled, p, 0);
+        out->disabled = p;
+    }
     if (m->config_type_case == LISTENER__LISTENER_FILTER__CONFIG_TYPE_CONFIG_DISCOVERY) {
-        diag_error(ctx->diag, "config_discovery is not supported");
+        out->slot = compile_extension_ref(ctx, EXTENSION_LISTENER, sv_cstr(m->name),
+                                          m->config_discovery, false);
         return;
     }
     const Pb__Any *any = m->config_type_case == LISTENER__LISTENER_FILTER__CONFIG_TYPE_TYPED_CONFIG
@@ -148,12 +157,6 @@ static void listener_filter(struct compile_ctx *ctx, const Listener__ListenerFil
                    "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
                    m->name, SV_ARG(url));
         return;
-    }
-    if (m->filter_disabled) {
-        struct listener_predicate *p = arena_new(ctx->arena, struct listener_predicate);
-        DIAG_FIELD(ctx->diag, "filter_disabled");
-        predicate(ctx, m->filter_disabled, p, 0);
-        out->disabled = p;
     }
     DIAG_FIELD(ctx->diag, "typed_config");
     const void *msg =
@@ -171,6 +174,7 @@ static void listener_filters(struct compile_ctx *ctx, const Listener__Listener *
     for (size_t i = 0; i < m->n_listener_filters; i++) {
         DIAG_FIELD(ctx->diag, "listener_filters[%zu]", i);
         listener_filter(ctx, m->listener_filters[i], &v[i]);
+        c->sock.has_discovered |= v[i].slot != SLOT_NONE;
     }
     c->sock.filters = v;
     c->sock.filters_n = (unsigned)m->n_listener_filters;
@@ -235,29 +239,32 @@ static void match_rule(struct compile_ctx *ctx, const Listener__FilterChain *cha
     r->application_protocols_n = (unsigned)m->n_application_protocols;
 }
 
-static bool network_filter(struct compile_ctx *ctx, const Listener__Filter *m,
+static void network_filter(struct compile_ctx *ctx, const Listener__Filter *m, bool is_last,
                            struct network_filter_slot *out) {
+    out->slot = SLOT_NONE;
     if (m->config_type_case == LISTENER__FILTER__CONFIG_TYPE_CONFIG_DISCOVERY) {
-        return diag_error(ctx->diag, "config_discovery is not supported");
+        out->slot = compile_extension_ref(ctx, EXTENSION_NETWORK, sv_cstr(m->name),
+                                          m->config_discovery, is_last);
+        return;
     }
     const Pb__Any *any =
         m->config_type_case == LISTENER__FILTER__CONFIG_TYPE_TYPED_CONFIG ? m->typed_config : NULL;
     sv url = any ? any_inner_name(any, ctx->arena) : SV_NULL;
     out->type = registry_network_filter(ctx->registry, sv_cstr(m->name), url);
     if (!out->type) {
-        return diag_error(ctx->diag,
-                          "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
-                          m->name, SV_ARG(url));
+        diag_error(ctx->diag,
+                   "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+                   m->name, SV_ARG(url));
+        return;
     }
+    compile_check_terminal(ctx, sv_cstr(m->name), out->type->name, out->type->is_terminal, is_last,
+                           "network");
     DIAG_FIELD(ctx->diag, "typed_config");
     const void *msg =
         any ? compile_any(ctx, sv_cstr(m->name), any, out->type->type_url, NULL) : NULL;
-    if (any && !msg) {
-        return false;
+    if (!any || msg) {
+        out->config = out->type->compile ? out->type->compile(ctx, msg) : NULL;
     }
-    unsigned errors = diag_errors(ctx->diag);
-    out->config = out->type->compile ? out->type->compile(ctx, msg) : NULL;
-    return diag_errors(ctx->diag) == errors;
 }
 
 static void network_filters(struct compile_ctx *ctx, const Listener__FilterChain *m,
@@ -266,18 +273,8 @@ static void network_filters(struct compile_ctx *ctx, const Listener__FilterChain
         arena_new_array(ctx->arena, struct network_filter_slot, m->n_filters);
     for (size_t i = 0; i < m->n_filters; i++) {
         DIAG_FIELD(ctx->diag, "filters[%zu]", i);
-        if (!network_filter(ctx, m->filters[i], &v[i])) {
-            continue;
-        }
-        bool is_last = i + 1 == m->n_filters;
-        if (v[i].type->is_terminal != is_last) {
-            diag_error(ctx->diag,
-                       is_last ? "non-terminal filter named %s of type %s is the last filter in a "
-                                 "network filter chain."
-                               : "terminal filter named %s of type %s must be the last filter in a "
-                                 "network filter chain.",
-                       m->filters[i]->name, v[i].type->name);
-        }
+        network_filter(ctx, m->filters[i], i + 1 == m->n_filters, &v[i]);
+        net->has_discovered |= v[i].slot != SLOT_NONE;
     }
     net->filters = v;
     net->n = (unsigned)m->n_filters;

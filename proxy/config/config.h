@@ -19,6 +19,7 @@ enum snapshot_table {
     TABLE_CLUSTERS,
     TABLE_HOSTS,
     TABLE_TRANSPORTS,
+    TABLE_EXTENSIONS,
     TABLES
 };
 
@@ -35,8 +36,8 @@ struct snapshot {
     uint64_t version;
     struct table tables
         [TABLES]; /* listeners, clusters: struct resource; routes: struct route_table; scopes: struct scope_table;
-                                    hosts: struct host_set;
-                                    transports: struct transport_factory */
+                                    hosts: struct host_set; transports: struct transport_factory;
+                                    extensions: struct extension_config */
     struct cluster_index *clusters_by_name;
 };
 struct snapshot *snapshot_new(const struct snapshot *from); /* NULL: empty; shares all pages */
@@ -54,7 +55,7 @@ struct transport_def {
 };
 
 struct config {
-    struct names *listeners, *routes, *scopes, *clusters, *transports;
+    struct names *listeners, *routes, *scopes, *clusters, *transports, *extensions;
     struct stats_store *stats;
     const struct registry *registry;
     bool reject_unknown_dynamic, ignore_unknown_dynamic, allow_unknown_static;
@@ -90,6 +91,7 @@ struct config_build {
     struct ref_list *refs;    /* of the resource */
     struct ref_list *secrets; /* of the transport socket being compiled; NULL outside */
     struct transport_list *transports;
+    struct extension_list *extensions; /* NULL: none may be discovered here */
 };
 
 /* What the flags say of unknown fields in this resource. */

@@ -177,9 +177,10 @@ static bool compile_message(struct compile_ctx *ctx, struct resource *r) {
         case RES_LISTENER:
             compile_listener(ctx, r, m);
             break;
+        case RES_EXTENSION: /* compiled where it is used: extension_config_new */
+            break;
         case RES_ROUTE:
         case RES_VIRTUAL_HOST:
-        case RES_EXTENSION:
         case RES_RUNTIME:
         case RES_TYPES:
             diag_error(ctx->diag, "resources of type '%s' are not supported",
@@ -210,6 +211,13 @@ static void keep_lists(struct resource *r, const struct config_build *b) {
     r->refs_n = (unsigned)b->refs->v.n;
     r->transports = defs;
     r->transports_n = (unsigned)b->transports->v.n;
+    struct extension_def *extensions =
+        arena_new_array(&r->arena, struct extension_def, b->extensions->v.n);
+    if (b->extensions->v.n) {
+        memcpy(extensions, b->extensions->v.p, b->extensions->v.n * sizeof(*extensions));
+    }
+    r->extensions = extensions;
+    r->extensions_n = (unsigned)b->extensions->v.n;
 }
 
 #define WARNINGS_REMEMBERED_MAX 4096u
@@ -239,8 +247,12 @@ struct resource *resource_compile(struct config *c, enum resource_type t, sv nam
     struct resource *r = resource_new(t, name, version, wire);
     struct ref_list refs = {0};
     struct transport_list transports = {0};
-    struct config_build build = {
-        .config = c, .resource = r, .refs = &refs, .transports = &transports};
+    struct extension_list extensions = {0};
+    struct config_build build = {.config = c,
+                                 .resource = r,
+                                 .refs = &refs,
+                                 .transports = &transports,
+                                 .extensions = &extensions};
     struct compile_ctx ctx = {.arena = &r->arena,
                               .diag = d,
                               .registry = c->registry,
@@ -252,6 +264,7 @@ struct resource *resource_compile(struct config *c, enum resource_type t, sv nam
     keep_lists(r, &build);
     vec_fini(&refs.v);
     vec_fini(&transports.v);
+    vec_fini(&extensions.v);
     if (!ok || !diag_ok(d)) {
         shared_unref(&r->shared);
         return NULL;

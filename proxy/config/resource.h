@@ -62,6 +62,8 @@ struct resource {
     unsigned refs_n;
     const struct transport_def *transports; /* config/config.h */
     unsigned transports_n;
+    const struct extension_def *extensions; /* config/extension.h */
+    unsigned extensions_n;
 };
 /* A name wanted from a source: the owner warms until it is there. */
 struct config_source;

@@ -102,6 +102,9 @@ static void destroy(struct net_chain *c) {
             f->type->destroy(f);
         }
     }
+    for (unsigned i = 0; c->pins_ && i < c->n; i++) {
+        shared_unref(c->pins_[i]);
+    }
     arena_fini(&c->arena_);
     shared_unref(c->config->pin);
     c->magic = 0;
@@ -194,17 +197,25 @@ void net_chain_close(struct net_chain *c, enum conn_close_type how, const char *
 
 /* ---- life ---- */
 
-static size_t instances_bytes(const struct net_chain_config *config) {
-    size_t n = 0;
-    for (unsigned i = 0; i < config->n; i++) {
-        n += ALIGNED(config->filters[i].type->instance_size);
+static size_t instances_bytes(const struct network_filter_slot *filters, unsigned n) {
+    size_t bytes = 0;
+    for (unsigned i = 0; i < n; i++) {
+        bytes += ALIGNED(filters[i].type->instance_size);
     }
-    return n;
+    return bytes;
 }
 
-static void place_filters(struct net_chain *c, char *at) {
+static void pin_filters(struct net_chain *c, const struct network_filter_slot *filters) {
+    c->pins_ = arena_new_array(&c->arena_, struct shared *, c->n);
     for (unsigned i = 0; i < c->n; i++) {
-        const struct network_filter_slot *slot = &c->config->filters[i];
+        c->pins_[i] = shared_ref_(filters[i].pin);
+    }
+}
+
+static void place_filters(struct net_chain *c, const struct network_filter_slot *filters,
+                          char *at) {
+    for (unsigned i = 0; i < c->n; i++) {
+        const struct network_filter_slot *slot = &filters[i];
         struct network_filter *f = (struct network_filter *)(void *)at;
         CHECK(slot->type->instance_size >= sizeof(*f));
         *f = (struct network_filter){.type = slot->type,
@@ -263,8 +274,9 @@ struct net_chain *net_chain_new(const struct net_chain_owner *o,
                                 const struct accept_info *info) {
     CHECK(config->n <= UINT8_MAX);
     size_t head = ALIGNED(sizeof(struct net_chain) + config->n * sizeof(struct network_filter *));
-    size_t filters = instances_bytes(config);
-    struct net_chain *c = xcalloc(1, head + filters + info->server_name.n);
+    const struct network_filter_slot *filters = o->filters ? o->filters : config->filters;
+    size_t instances = instances_bytes(filters, config->n);
+    struct net_chain *c = xcalloc(1, head + instances + info->server_name.n);
     c->magic = NET_CHAIN_MAGIC;
     c->n = (uint8_t)config->n;
     c->config = config;
@@ -277,8 +289,11 @@ struct net_chain *net_chain_new(const struct net_chain_owner *o,
     c->conn =
         conn_new_accepted(o->loop, fd, t, config->n == 1 ? &one_filter_ops : &many_filters_ops, c);
     fill_conn(c->conn, config, info);
-    fill_info(c, info, (char *)c + head + filters);
-    place_filters(c, (char *)c + head);
+    fill_info(c, info, (char *)c + head + instances);
+    place_filters(c, filters, (char *)c + head);
+    if (config->has_discovered) {
+        pin_filters(c, filters);
+    }
     return c;
 }
 

@@ -10,13 +10,16 @@
 #include "proxy/base/arena.h"
 
 struct network_filter_slot {
-    const struct network_filter_type *type;
+    const struct network_filter_type *type; /* NULL: what `slot` holds when a connection comes */
     const void *config;
+    slot_t slot;        /* of a discovered filter; else SLOT_NONE */
+    struct shared *pin; /* owner of a discovered filter's config, once it is known; else NULL */
 };
 /* A compiled filter chain as its connections see it. */
 struct net_chain_config {
     const struct network_filter_slot *filters;
     unsigned n;         /* 0: the connection is closed at once */
+    bool has_discovered; /* some filter has no type here: net_chain_owner.filters brings it */
     struct shared *pin; /* owner of all this: a ref is held while a connection lives. May be NULL */
     sv name, listener_name;
     uint8_t traffic_direction; /* core.v3.TrafficDirection */
@@ -40,6 +43,7 @@ struct net_chain {
     void *owner;
     struct conn_info cx;
     struct stream_info *si_;
+    struct shared **pins_; /* [n], of discovered filters; NULL: there is none */
     struct arena arena_;
     struct loop_garbage garbage_;
     struct network_filter *filters_[]; /* n, then the instances */
@@ -52,6 +56,9 @@ struct net_chain_owner {
     struct stats_shard *listener_stats;
     void (*on_end)(struct net_chain *c, enum conn_event e); /* may be NULL */
     void *owner;
+    /* [config->n] with every type known, borrowed for the call; a ref is taken on each pin. NULL:
+     * the config's own. */
+    const struct network_filter_slot *filters;
 };
 /* Make the connection of an accepted fd: takes fd and transport, copies what it needs of `info`.
  * Nothing is called before net_chain_start(). */

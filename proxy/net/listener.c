@@ -23,7 +23,8 @@ STATS_GROUP(listener_worker, LISTENER_WORKER, LISTENER_WORKER_STATS);
 struct inspection {
     struct accept_info info;
     struct arena arena;
-    unsigned filter; /* index of the one at work */
+    const struct listener_filter_slot *filters; /* the config's, or in the arena */
+    unsigned filter;                            /* index of the one at work */
     bool hung_up;    /* the peer will send no more */
     _Alignas(16) char state[LISTENER_FILTER_STATE_BYTES];
 };
@@ -145,7 +146,7 @@ static enum outcome fail(struct listener_sock *l, struct inspection *in, unsigne
                          const char *why) {
     stats_inc(l->stats, stat);
     log_debug(LOG_conn_handler, "listener '%.*s': socket closed by listener filter %s: %s",
-              SV_ARG(l->config->name), l->config->filters[in->filter].type->name,
+              SV_ARG(l->config->name), in->filters[in->filter].type->name,
               in->info.reject_reason ? in->info.reject_reason : why);
     return OUTCOME_CLOSE;
 }
@@ -185,7 +186,7 @@ static enum outcome run_filter(struct listener_sock *l, struct inspection *in,
 
 static enum outcome run_filters(struct listener_sock *l, struct inspection *in) {
     while (in->filter < l->config->filters_n) {
-        const struct listener_filter_slot *slot = &l->config->filters[in->filter];
+        const struct listener_filter_slot *slot = &in->filters[in->filter];
         bool is_skipped = slot->disabled && listener_predicate_match(slot->disabled, &in->info);
         enum outcome o = is_skipped ? OUTCOME_DONE : run_filter(l, in, slot);
         if (o != OUTCOME_DONE) {
@@ -273,12 +274,42 @@ static void wait_for_bytes(struct listener_sock *l, const struct inspection *in)
     io_want(&p->io, IO_READ | IO_EDGE);
 }
 
+static void unref(void *shared) { shared_unref(shared); }
+
+/* The filters for one socket, what is discovered among them as it is now: pinned by the arena.
+ * False: one of them has no configuration. */
+static bool find_filters(struct listener_sock *l, struct inspection *in) {
+    const struct listener_sock_config *c = l->config;
+    in->filters = c->filters;
+    if (LIKELY(!c->has_discovered)) {
+        return true;
+    }
+    struct listener_filter_slot *v =
+        arena_new_array(&in->arena, struct listener_filter_slot, c->filters_n);
+    for (unsigned i = 0; i < c->filters_n; i++) {
+        v[i] = c->filters[i];
+        if (v[i].type) {
+            continue;
+        }
+        struct extension_config *x = l->ops->discovered(l, v[i].slot);
+        if (!x) {
+            stats_inc(l->stats, LISTENER_extension_config_missing);
+            return false;
+        }
+        arena_on_fini(&in->arena, unref, &x->shared);
+        v[i].type = x->listener;
+        v[i].config = x->config;
+    }
+    in->filters = v;
+    return true;
+}
+
 /* A place under the limits is taken. */
 static void inspect(struct listener_sock *l, const struct accept_info *info) {
     struct inspection in = {.info = *info};
     arena_init(&in.arena, 512);
     in.info.arena = &in.arena;
-    switch (run_filters(l, &in)) {
+    switch (find_filters(l, &in) ? run_filters(l, &in) : OUTCOME_CLOSE) {
     case OUTCOME_WAIT:
         wait_for_bytes(l, &in);
         return; /* the arena went along */

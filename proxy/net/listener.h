@@ -4,6 +4,7 @@
 #ifndef SLUICE_NET_LISTENER_H
 #define SLUICE_NET_LISTENER_H
 
+#include "proxy/api/extension.h"
 #include "proxy/api/listener_filter.h"
 #include "proxy/base/shared.h"
 #include "proxy/event/timer.h"
@@ -29,9 +30,10 @@ struct listener_predicate {
 bool listener_predicate_match(const struct listener_predicate *p, const struct accept_info *info);
 
 struct listener_filter_slot {
-    const struct listener_filter_type *type;
+    const struct listener_filter_type *type; /* NULL: what `slot` holds when a socket comes */
     const void *config;
     const struct listener_predicate *disabled; /* NULL: never skipped */
+    slot_t slot;                               /* of a discovered filter; else SLOT_NONE */
 };
 
 /* A limit on open connections, shared by workers. */
@@ -46,6 +48,7 @@ struct listener_sock_config {
     sv name;
     const struct listener_filter_slot *filters;
     unsigned filters_n;
+    bool has_discovered;         /* some filter has no type here */
     uint32_t filters_timeout_ms; /* 0: none */
     bool continue_on_filters_timeout;
     uint32_t accepts_per_event_max;  /* 0: LISTENER_ACCEPTS_MAX */
@@ -62,6 +65,9 @@ struct listener_sock_ops {
     void (*on_accepted)(struct listener_sock *l, int fd, struct accept_info *info);
     /* Overload: may another connection be taken? May be NULL (always). */
     bool (*admit)(struct listener_sock *l);
+    /* What a discovered filter's slot holds now, with a ref; NULL: nothing. Needed when the config
+     * has such filters. */
+    struct extension_config *(*discovered)(struct listener_sock *l, slot_t slot);
 };
 
 /* fd: a listening socket, taken; -1: bind_to_port is false, only listener_sock_hand() brings

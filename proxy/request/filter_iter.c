@@ -3,6 +3,7 @@
  * Threads: worker-local. Spec: Envoy's FilterManager; the statuses are told in api/http_filter.h.
  * Not here: what happens past the last filter (request/stream.c, request/router.c), local
  * replies. */
+#include "proxy/api/extension.h"
 #include "proxy/base/mem.h"
 #include "proxy/request/stream.h"
 
@@ -35,6 +36,49 @@ static bool is_enabled(struct stream *s, const struct hcm_filter *f) {
     return o ? !o->is_disabled : !f->is_disabled;
 }
 
+/* In the place of the first discovered filter that has no configuration. */
+static enum filter_headers_status missing_decode_headers(struct http_filter *f, struct headers *h,
+                                                         bool end_stream) {
+    (void)h;
+    (void)end_stream;
+    http_local_reply(f, 500, SV_NULL, RESPONSE_FLAG(NFCF), SV(""), NULL, NULL);
+    return FILTER_HEADERS_STOP;
+}
+
+static const struct http_filter_type missing_filter = {
+    .name = "missing_config",
+    .stream_size = sizeof(struct http_filter),
+    .decode_headers = missing_decode_headers,
+};
+
+/* An instance of what the slot holds; NULL: it holds nothing, and an earlier filter answers so. */
+static struct http_filter *discovered_instance(struct stream *s, const struct hcm_filter *f,
+                                               bool *is_missing) {
+    struct extension_view *v = worker_extension(s->hcm->worker, f->slot);
+    if (!v && *is_missing) {
+        return NULL;
+    }
+    const struct http_filter_type *type = v ? v->config->http : &missing_filter;
+    struct http_filter *inst = arena_zalloc(&s->arena, type->stream_size);
+    inst->type = type;
+    if (!v) {
+        *is_missing = true;
+        return inst;
+    }
+    struct stream_extension *e = arena_new(&s->arena, struct stream_extension);
+    *e = (struct stream_extension){s->extensions, v};
+    s->extensions = e;
+    inst->config = v->config->config;
+    return inst;
+}
+
+static struct http_filter *instance(const struct hcm_filter *f, char *block) {
+    struct http_filter *inst = (struct http_filter *)(void *)(block + f->offset);
+    inst->type = f->type;
+    inst->config = f->config;
+    return inst;
+}
+
 bool stream_filters_create(struct stream *s) {
     const struct hcm_filters *chain = s->chain;
     if (chain->n == 0) {
@@ -42,19 +86,22 @@ bool stream_filters_create(struct stream *s) {
     }
     char *block = arena_zalloc(&s->arena, chain->block_bytes);
     s->filters = arena_zalloc_array(&s->arena, chain->n, sizeof(struct http_filter *));
+    bool is_missing = false;
     for (unsigned i = 0; i < chain->n; i++) {
         const struct hcm_filter *f = &chain->v[i];
         if (UNLIKELY(!is_enabled(s, f))) {
             continue;
         }
-        struct http_filter *inst = (struct http_filter *)(void *)(block + f->offset);
-        inst->type = f->type;
+        struct http_filter *inst =
+            LIKELY(f->type) ? instance(f, block) : discovered_instance(s, f, &is_missing);
+        if (!inst) {
+            continue;
+        }
         inst->stream = s;
-        inst->config = f->config;
         inst->index_ = (uint8_t)i;
         s->filters[i] = inst;
-        if (f->type->init) {
-            f->type->init(inst);
+        if (inst->type->init) {
+            inst->type->init(inst);
         }
     }
     return true;
@@ -71,6 +118,10 @@ void stream_filters_destroy(struct stream *s) {
         }
     }
     s->filters = NULL;
+    for (struct stream_extension *e = s->extensions; e; e = e->next) {
+        extension_view_unref(e->view);
+    }
+    s->extensions = NULL;
 }
 
 /* ---- keeping body for a stopped filter ---- */

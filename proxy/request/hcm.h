@@ -29,8 +29,9 @@ enum xfcc_mode {
 
 #define HCM_FILTERS_MAX 64
 struct hcm_filter {
-    const struct http_filter_type *type;
+    const struct http_filter_type *type; /* NULL: what `slot` holds */
     const void *config;
+    slot_t slot;      /* of a discovered filter; else SLOT_NONE */
     uint32_t name_id; /* of the name in http_filters, for per-route overrides */
     uint32_t offset;  /* of its instance in the stream's filter block */
     bool is_disabled; /* unless a route enables it */

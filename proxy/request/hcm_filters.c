@@ -3,22 +3,33 @@
 #include "proxy/request/hcm_filters.h"
 
 #include "protos/any.h"
+#include "proxy/api/extension.h"
 #include "proxy/api/registry.h"
 
-static bool http_filter(struct compile_ctx *ctx, const Hcm__HttpFilter *m, struct hcm_filter *out) {
+/* False: an error, or an optional filter that is not there. */
+static bool http_filter(struct compile_ctx *ctx, const Hcm__HttpFilter *m, bool is_last,
+                        struct hcm_filter *out) {
+    *out = (struct hcm_filter){.slot = SLOT_NONE,
+                               .name_id = filter_name_id(sv_cstr(m->name)),
+                               .is_disabled = m->disabled};
     if (m->config_type_case == HCM__HTTP_FILTER__CONFIG_TYPE_CONFIG_DISCOVERY) {
-        return diag_error(ctx->diag, "config_discovery is not supported");
+        out->slot = compile_extension_ref(ctx, EXTENSION_HTTP, sv_cstr(m->name),
+                                          m->config_discovery, is_last);
+        return out->slot != SLOT_NONE;
     }
     const Pb__Any *any =
         m->config_type_case == HCM__HTTP_FILTER__CONFIG_TYPE_TYPED_CONFIG ? m->typed_config : NULL;
     sv url = any ? any_inner_name(any, ctx->arena) : SV_NULL;
     const struct http_filter_type *t = registry_http_filter(ctx->registry, sv_cstr(m->name), url);
     if (!t) {
-        return m->is_optional ||
-               diag_error(ctx->diag,
-                          "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
-                          m->name, SV_ARG(url));
+        if (!m->is_optional) {
+            diag_error(ctx->diag,
+                       "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
+                       m->name, SV_ARG(url));
+        }
+        return false;
     }
+    compile_check_terminal(ctx, sv_cstr(m->name), t->name, t->is_terminal, is_last, "http");
     DIAG_FIELD(ctx->diag, "typed_config");
     const void *msg = any ? compile_any(ctx, sv_cstr(m->name), any, t->type_url, NULL) : NULL;
     if (any && !msg) {
@@ -27,24 +38,7 @@ static bool http_filter(struct compile_ctx *ctx, const Hcm__HttpFilter *m, struc
     unsigned errors = diag_errors(ctx->diag);
     out->config = t->compile ? t->compile(ctx, msg) : NULL;
     out->type = t;
-    out->name_id = filter_name_id(sv_cstr(m->name));
-    out->is_disabled = m->disabled;
     return diag_errors(ctx->diag) == errors;
-}
-
-static void check_terminal(struct compile_ctx *ctx, const Hcm__HttpFilter *m,
-                           const struct http_filter_type *t, bool is_last) {
-    if (t->is_terminal && !is_last) {
-        diag_error(ctx->diag,
-                   "Error: terminal filter named %s of type %s must be the last filter in a http "
-                   "filter chain.",
-                   m->name, t->name);
-    } else if (!t->is_terminal && is_last) {
-        diag_error(ctx->diag,
-                   "Error: non-terminal filter named %s of type %s is the last filter in a http "
-                   "filter chain.",
-                   m->name, t->name);
-    }
 }
 
 bool hcm_filters_compile(struct compile_ctx *ctx, Hcm__HttpFilter *const *v, size_t n,
@@ -58,12 +52,11 @@ bool hcm_filters_compile(struct compile_ctx *ctx, Hcm__HttpFilter *const *v, siz
     for (size_t i = 0; i < n; i++) {
         DIAG_FIELD(ctx->diag, "%s[%zu]", field, i);
         struct hcm_filter *one = &f[out->n];
-        if (!http_filter(ctx, v[i], one) || !one->type) {
+        if (!http_filter(ctx, v[i], i + 1 == n, one)) {
             continue;
         }
-        check_terminal(ctx, v[i], one->type, i + 1 == n);
         one->offset = (uint32_t)out->block_bytes;
-        out->block_bytes += (one->type->stream_size + 15) & ~(size_t)15;
+        out->block_bytes += one->type ? (one->type->stream_size + 15) & ~(size_t)15 : 0;
         out->n++;
     }
     out->v = f;

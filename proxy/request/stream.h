@@ -34,6 +34,10 @@ struct route_pin {
     slot_t slot;
     const struct route_pin *older;
 };
+struct stream_extension {
+    struct stream_extension *next;
+    struct extension_view *view; /* one ref */
+};
 
 struct stream {
     uint32_t magic;
@@ -49,6 +53,7 @@ struct stream {
     struct headers *response, *response_trailers;
     const struct hcm_filters *chain;
     struct http_filter **filters; /* [chain->n]; NULL: disabled on this route */
+    struct stream_extension *extensions; /* of discovered filters: pins their configs */
     struct filter_iter dec, enc;
     /* routing */
     const struct route_pin *pins; /* the newest first; NULL: no table of RDS was used */

@@ -5,6 +5,7 @@
 
 #include <time.h>
 
+#include "proxy/api/extension.h"
 #include "proxy/base/crash.h"
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
@@ -132,6 +133,51 @@ static void retire_route(struct worker *w, slot_t slot) {
     }
 }
 
+struct extension_view *worker_extension(struct worker *w, slot_t slot) {
+    if (slot == SLOT_NONE || !w->snapshot) {
+        return NULL;
+    }
+    void **at = view_at(&w->extension_pages, &w->extension_pages_n, slot, true);
+    struct extension_view *v = *at;
+    if (UNLIKELY(!v)) {
+        struct extension_config *x =
+            (struct extension_config *)table_get(&w->snapshot->tables[TABLE_EXTENSIONS], slot);
+        if (!x) {
+            return NULL;
+        }
+        v = xnew(struct extension_view);
+        v->config = shared_ref(x);
+        v->is_current = true;
+        *at = v;
+    }
+    v->refs++;
+    return v;
+}
+
+static void extension_view_free(struct extension_view *v) {
+    shared_unref(&v->config->shared);
+    xfree(v);
+}
+
+void extension_view_unref(struct extension_view *v) {
+    if (--v->refs == 0 && !v->is_current) {
+        extension_view_free(v);
+    }
+}
+
+static void retire_extension(struct worker *w, slot_t slot) {
+    void **at = view_at(&w->extension_pages, &w->extension_pages_n, slot, false);
+    struct extension_view *v = at ? *at : NULL;
+    if (!v) {
+        return;
+    }
+    *at = NULL;
+    v->is_current = false;
+    if (v->refs == 0) {
+        extension_view_free(v);
+    }
+}
+
 /* ---- adopting a snapshot ---- */
 
 static void on_cluster_diff(void *arg, uint32_t slot, struct shared *old_value,
@@ -164,6 +210,13 @@ static void on_route_diff(void *arg, uint32_t slot, struct shared *old_value,
     retire_route(arg, slot);
 }
 
+static void on_extension_diff(void *arg, uint32_t slot, struct shared *old_value,
+                              struct shared *new_value) {
+    (void)old_value;
+    (void)new_value;
+    retire_extension(arg, slot);
+}
+
 static void on_listener_diff(void *arg, uint32_t slot, struct shared *old_value,
                              struct shared *new_value) {
     struct worker *w = arg;
@@ -194,6 +247,7 @@ static void adopt(struct worker *w, struct snapshot *s) {
     DIFF(TABLE_CLUSTERS, on_cluster_diff);
     DIFF(TABLE_HOSTS, on_hosts_diff);
     DIFF(TABLE_ROUTES, on_route_diff);
+    DIFF(TABLE_EXTENSIONS, on_extension_diff);
     DIFF(TABLE_LISTENERS, on_listener_diff);
 #undef DIFF
     w->leaving = NULL;
@@ -334,6 +388,11 @@ static void close_all(struct worker *w) {
             retire_route(w, p * VIEW_PAGE_SLOTS + i);
         }
     }
+    for (uint32_t p = 0; p < w->extension_pages_n; p++) {
+        for (uint32_t i = 0; w->extension_pages[p] && i < VIEW_PAGE_SLOTS; i++) {
+            retire_extension(w, p * VIEW_PAGE_SLOTS + i);
+        }
+    }
 }
 
 /* Everything the worker's own thread holds. */
@@ -348,6 +407,7 @@ static void release(struct worker *w) {
     }
     free_pages(w->cluster_pages, w->cluster_pages_n);
     free_pages(w->route_pages, w->route_pages_n);
+    free_pages(w->extension_pages, w->extension_pages_n);
     loop_fini(&w->loop);
     transport_read_chunk_drop();
     splice_cache_trim();

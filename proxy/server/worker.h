@@ -32,8 +32,9 @@ struct worker {
     struct worker_shared *shared;
     struct snapshot *snapshot;
     struct snapshot *leaving; /* while one is adopted: the one before. Else NULL */
-    struct view_page **cluster_pages, **route_pages; /* views by slot, pages made when used */
-    uint32_t cluster_pages_n, route_pages_n;
+    /* views by slot, pages made when used */
+    struct view_page **cluster_pages, **route_pages, **extension_pages;
+    uint32_t cluster_pages_n, route_pages_n, extension_pages_n;
     struct list listeners; /* of struct worker_listener: active */
     /* of struct worker_listener: no longer in the snapshot, connections under way */
     struct list draining;

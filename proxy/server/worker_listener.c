@@ -5,6 +5,7 @@
  * (net/filter_chain.c). */
 #include <unistd.h>
 
+#include "proxy/api/extension.h"
 #include "proxy/api/transport_socket.h"
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
@@ -120,6 +121,30 @@ static struct transport_factory *transport_of(const struct worker_listener *l, s
                    : worker_transport(l->worker, slot);
 }
 
+/* The chain's filters with those that are discovered as they are now, in `a`. NULL: one has no
+ * configuration. */
+static const struct network_filter_slot *discover_filters(struct worker_listener *l,
+                                                          const struct net_chain_config *c,
+                                                          struct arena *a) {
+    struct network_filter_slot *v = arena_new_array(a, struct network_filter_slot, c->n);
+    for (unsigned i = 0; i < c->n; i++) {
+        v[i] = c->filters[i];
+        if (v[i].type) {
+            continue;
+        }
+        struct extension_view *view = worker_extension(l->worker, v[i].slot);
+        if (!view) {
+            stats_inc(l->stats, LISTENER_network_extension_config_missing);
+            return NULL;
+        }
+        v[i].type = view->config->network; /* lives while the view is current: past this call */
+        v[i].config = view->config->config;
+        v[i].pin = &view->config->shared;
+        extension_view_unref(view);
+    }
+    return v;
+}
+
 static void serve(struct worker_listener *l, int fd, struct accept_info *info) {
     struct worker *w = l->worker;
     uint32_t i = chain_match_find(l->cfg->match, info);
@@ -129,6 +154,12 @@ static void serve(struct worker_listener *l, int fd, struct accept_info *info) {
         return;
     }
     const struct chain_config *cc = &l->cfg->chains[i];
+    const struct network_filter_slot *filters =
+        cc->net.has_discovered ? discover_filters(l, &cc->net, info->arena) : cc->net.filters;
+    if (cc->net.has_discovered && !filters) {
+        refuse(l, fd);
+        return;
+    }
     struct transport_factory *f = transport_of(l, cc->transport);
     struct transport *t = f ? f->ops->create(f, NULL) : NULL;
     if (!t) {
@@ -138,7 +169,7 @@ static void serve(struct worker_listener *l, int fd, struct accept_info *info) {
         refuse(l, fd);
         return;
     }
-    struct net_chain_owner owner = {&w->loop, w, l->stats, on_chain_end, l};
+    struct net_chain_owner owner = {&w->loop, w, l->stats, on_chain_end, l, filters};
     struct net_chain *c = net_chain_new(&owner, &cc->net, t, fd, info);
     list_push_back(&l->chains, &c->node);
     count_connection(w, 1);
@@ -181,7 +212,18 @@ static void on_accepted(struct listener_sock *sock, int fd, struct accept_info *
     serve(l, fd, info);
 }
 
-static const struct listener_sock_ops sock_ops = {.on_accepted = on_accepted};
+static struct extension_config *on_discovered(struct listener_sock *sock, slot_t slot) {
+    struct extension_view *v = worker_extension(listener_of(sock)->worker, slot);
+    if (!v) {
+        return NULL;
+    }
+    struct extension_config *x = shared_ref(v->config);
+    extension_view_unref(v);
+    return x;
+}
+
+static const struct listener_sock_ops sock_ops = {.on_accepted = on_accepted,
+                                                  .discovered = on_discovered};
 
 /* ---- adding, updating, removing ---- */
 

@@ -13,6 +13,7 @@ from concurrent import futures
 
 import grpc
 from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import extension_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_pb2
@@ -22,7 +23,11 @@ from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2  # noqa: F401
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2  # noqa: F401
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2  # noqa: F401
+from envoy.extensions.filters.http.cors.v3 import cors_pb2  # noqa: F401
+from envoy.extensions.filters.http.fault.v3 import fault_pb2  # noqa: F401
+from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2  # noqa: F401
 from envoy.service.discovery.v3 import discovery_pb2
+from envoy.service.runtime.v3 import rtds_pb2
 from google.protobuf import json_format, text_format
 
 PREFIX = "type.googleapis.com/"
@@ -33,6 +38,8 @@ LISTENER = PREFIX + "envoy.config.listener.v3.Listener"
 ROUTE = PREFIX + "envoy.config.route.v3.RouteConfiguration"
 SCOPED_ROUTE = PREFIX + "envoy.config.route.v3.ScopedRouteConfiguration"
 VIRTUAL_HOST = PREFIX + "envoy.config.route.v3.VirtualHost"
+EXTENSION = PREFIX + "envoy.config.core.v3.TypedExtensionConfig"
+RUNTIME = PREFIX + "envoy.service.runtime.v3.Runtime"
 RESOURCE = PREFIX + "envoy.service.discovery.v3.Resource"
 MESSAGES = {
     CLUSTER: cluster_pb2.Cluster,
@@ -42,6 +49,8 @@ MESSAGES = {
     ROUTE: route_pb2.RouteConfiguration,
     SCOPED_ROUTE: scoped_route_pb2.ScopedRouteConfiguration,
     VIRTUAL_HOST: route_components_pb2.VirtualHost,
+    EXTENSION: extension_pb2.TypedExtensionConfig,
+    RUNTIME: rtds_pb2.Runtime,
 }
 FULL_STATE = {CLUSTER, LISTENER, SCOPED_ROUTE}
 # Method name, without Stream or Delta, by type.
@@ -54,6 +63,8 @@ METHODS = {
     "Routes": ROUTE,
     "ScopedRoutes": SCOPED_ROUTE,
     "VirtualHosts": VIRTUAL_HOST,
+    "ExtensionConfigs": EXTENSION,
+    "Runtime": RUNTIME,
 }
 WAIT_S = 20
 
