@@ -42,6 +42,7 @@ struct entry *store_find(struct store *s, enum resource_type t, const struct con
 static void on_fetch_timeout(struct timer *t) {
     struct entry *e = CONTAINER_OF(t, struct entry, fetch_timer);
     e->is_timed_out = true;
+    store_note_failure(e, XDS_init_fetch_timeout);
     log_warn(LOG_config, "%s: initial fetch of '%.*s' timed out",
              resource_types[e->type].short_name, SV_ARG(entry_name(e)));
     store_target_changed(e);
@@ -182,6 +183,7 @@ static void on_flush(struct loop_task *t) {
     names_sweep(s->config.routes, on_route_swept, s);
     names_sweep(s->config.listeners, no_op, NULL);
     names_sweep(s->config.transports, no_op, NULL);
+    names_sweep(s->config.extensions, store_extension_swept, s);
     store_check_ready(s);
 }
 
@@ -262,6 +264,8 @@ void store_set_active(struct entry *e, struct resource *r) {
         set_route(e, r);
     } else if (e->type == RES_SCOPED_ROUTE) {
         store_scope_set_active(e, r);
+    } else if (e->type == RES_EXTENSION && !r) {
+        store_extension_removed(e);
     }
     store_unlink(e, &e->uses);
     e->active = r;
@@ -411,6 +415,7 @@ void store_init(struct store *s, const struct store_options *o) {
         .scopes = names_new(),
         .clusters = names_new(),
         .transports = names_new(),
+        .extensions = names_new(),
         .stats = o->stats,
         .registry = o->registry,
         .reject_unknown_dynamic = o->reject_unknown_dynamic,
@@ -468,6 +473,7 @@ void store_free_names(struct store *s) {
     names_free(s->config.scopes);
     names_free(s->config.clusters);
     names_free(s->config.transports);
+    names_free(s->config.extensions);
     size_t it = 0;
     struct map_slot *slot;
     while ((slot = map_next(&s->config.told, &it))) {

@@ -147,6 +147,16 @@ void store_unwatch(struct entry *target);
 struct source_client *store_client(struct store *s, const struct config_source *src,
                                    enum resource_type t);
 void store_clients_free(struct store *s);
+/* store_extension.c */
+/* Compile a new version for all who use it, into their slots. False: errors are in d, nothing has
+ * changed. */
+bool store_extension_update(struct entry *e, struct resource *r, struct diag *d);
+void store_extension_failed(struct entry *e);  /* an update was refused or did not come */
+void store_extension_removed(struct entry *e); /* its users go back to their defaults */
+/* r's discovered filters get what is there for them now; its refs are linked. */
+void store_extensions_link(struct store *s, const struct resource *r);
+bool store_extensions_arrived(struct store *s, const struct resource *r);
+void store_extension_swept(void *store, slot_t slot); /* nobody refers to the slot any more */
 /* store_warm.c */
 /* activate the warming resource when all it waits for is there */
 void store_check_warm(struct entry *e);
@@ -185,5 +195,7 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
 /* version, version_text and update_time of a subscription's stats; scope NULL: none. */
 void store_note_version(struct store *s, struct stats_scope *scope, sv version);
 void store_on_failure(void *user, enum resource_type t);
+/* In the stats of the entry's own subscription: an XDS_x, and the next attempt. */
+void store_note_failure(struct entry *e, unsigned stat);
 
 #endif

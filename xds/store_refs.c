@@ -49,6 +49,7 @@ void store_link(struct entry *owner, const struct resource *r, struct entry_vec 
     for (unsigned i = 0; i < r->refs_n; i++) {
         store_link_one(owner, &r->refs[i], uses);
     }
+    store_extensions_link(owner->store, r);
 }
 
 void store_unlink(struct entry *owner, struct entry_vec *uses) {

@@ -42,6 +42,22 @@ static struct stats_scope *named_scope(struct entry *e) {
     return e->stats;
 }
 
+static void note_success(struct entry *e, sv version) {
+    struct stats_scope *scope = named_scope(e);
+    count(e->store, scope, XDS_update_success);
+    count(e->store, scope, XDS_update_attempt); /* the next one */
+    note_version(e->store, scope, version);
+}
+
+void store_note_failure(struct entry *e, unsigned stat) {
+    struct stats_scope *scope = named_scope(e);
+    count(e->store, scope, stat);
+    count(e->store, scope, XDS_update_attempt);
+    if (e->type == RES_EXTENSION) {
+        store_extension_failed(e);
+    }
+}
+
 /* ---- one resource ---- */
 
 /* Envoy's words before a resource's own; NULL: its name alone. */
@@ -90,7 +106,7 @@ static void reject(struct entry *e, const struct xds_resource *x, sv version, sv
         shared_unref(&e->failed->shared);
     }
     e->failed = shown;
-    count(e->store, named_scope(e), XDS_update_rejected);
+    store_note_failure(e, XDS_update_rejected);
 }
 
 static sv name_of(const struct xds_update *u, const struct xds_resource *x) {
@@ -123,6 +139,7 @@ static bool take(struct source_client *c, const struct xds_update *u, const stru
     }
     if (has_equal_bytes(e, x->wire)) {
         store_clear_error(e);
+        note_success(e, u->version);
         return true;
     }
     bool is_wildcard = resource_types[u->type].is_full_state;
@@ -133,11 +150,17 @@ static bool take(struct source_client *c, const struct xds_update *u, const stru
     diag_reset(d);
     struct resource *r =
         resource_compile(&s->config, u->type, name, x->version, x->wire, false, newest(e), d);
-    if (!r) {
+    if (!r || (e->type == RES_EXTENSION && !store_extension_update(e, r, d))) {
         reject(e, x, x->version, diag_text(d), v);
+        if (r) {
+            shared_unref(&r->shared);
+        }
+        if (e->type == RES_EXTENSION) {
+            store_target_changed(e); /* who waited for it waits no longer */
+        }
         return false;
     }
-    count(s, named_scope(e), XDS_update_success);
+    note_success(e, u->version);
     store_apply(e, r);
     return true;
 }

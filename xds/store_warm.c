@@ -65,7 +65,8 @@ bool store_has_arrived(const struct entry *target) {
 
 static bool all_arrived(const struct entry_vec *uses) {
     for (size_t i = 0; i < uses->n; i++) {
-        if (uses->p[i]->type != RES_ENDPOINTS && !store_has_arrived(uses->p[i])) {
+        enum resource_type t = uses->p[i]->type;
+        if (t != RES_ENDPOINTS && t != RES_EXTENSION && !store_has_arrived(uses->p[i])) {
             return false;
         }
     }
@@ -73,7 +74,7 @@ static bool all_arrived(const struct entry_vec *uses) {
 }
 
 static bool is_warm(const struct entry *e) {
-    if (!all_arrived(&e->warming_uses)) {
+    if (!all_arrived(&e->warming_uses) || !store_extensions_arrived(e->store, e->warming)) {
         return false;
     }
     return e->type != RES_CLUSTER || store_hosts_ready(e);

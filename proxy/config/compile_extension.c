@@ -167,9 +167,8 @@ struct extension_config *extension_config_new(struct config *c, const struct ext
                                               const struct resource *r, struct diag *d) {
     struct arena a;
     arena_init(&a, 1024);
-    const Core__TypedExtensionConfig *m =
-        PROTO_UNPACK(Core__TypedExtensionConfig, core__typed_extension_config__descriptor, r->wire,
-                     &a, d);
+    const Core__TypedExtensionConfig *m = PROTO_UNPACK(
+        Core__TypedExtensionConfig, core__typed_extension_config__descriptor, r->wire, &a, d);
     DIAG_FIELD(d, "typed_config");
     struct extension_config *x = m ? make(c, def, m->typed_config, d) : NULL;
     if (x) {
@@ -219,11 +218,15 @@ static slot_t slot_of(struct compile_ctx *ctx, const struct extension_def *def,
                       const Core__ExtensionConfigSource *m) {
     struct arena a;
     arena_init(&a, 512);
-    sv wire = proto_pack(&m->base, &a);
-    sv key = arena_printf(&a, "%u %d %d %.*s\n%.*s\n%.*s", (unsigned)def->kind, def->is_last,
-                          def->is_static, SV_ARG(def->stat_prefix), SV_ARG(def->name),
-                          SV_ARG(wire));
-    XXH128_hash_t h = XXH3_128bits(key.p, key.n);
+    struct buf BUF_AUTO key;
+    buf_init(&key);
+    buf_printf(&key, "%u %d %d %zu %zu ", (unsigned)def->kind, def->is_last, def->is_static,
+               def->stat_prefix.n, def->name.n);
+    buf_append_sv(&key, def->stat_prefix);
+    buf_append_sv(&key, def->name);
+    buf_append_sv(&key, proto_pack(&m->base, &a));
+    sv bytes = buf_pullup(&key, buf_len(&key));
+    XXH128_hash_t h = XXH3_128bits(bytes.p, bytes.n);
     slot_t slot =
         names_acquire(ctx->build->config->extensions, sv_from((const char *)&h, sizeof(h)));
     names_release_with(ctx->build->config->extensions, slot, ctx->arena);

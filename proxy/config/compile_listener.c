@@ -56,7 +56,8 @@ static void addresses(struct compile_ctx *ctx, const Listener__Listener *m,
 }
 
 /* "0.0.0.0_8080": how Envoy names a listener's stats. */
-/* Runtime's envoy.resource_limits.listener.<name>.connection_limit, as it is when the listener is compiled. */
+/* Runtime's envoy.resource_limits.listener.<name>.connection_limit, as it is when the listener is
+ * compiled. */
 static void connection_limit(struct compile_ctx *ctx, struct listener_config *c) {
     sv key = arena_printf(ctx->arena, "envoy.resource_limits.listener.%.*s.connection_limit",
                           SV_ARG(c->name));

@@ -25,7 +25,7 @@ struct inspection {
     struct arena arena;
     const struct listener_filter_slot *filters; /* the config's, or in the arena */
     unsigned filter;                            /* index of the one at work */
-    bool hung_up;    /* the peer will send no more */
+    bool hung_up;                               /* the peer will send no more */
     _Alignas(16) char state[LISTENER_FILTER_STATE_BYTES];
 };
 /* One that waits for bytes. */

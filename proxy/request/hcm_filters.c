@@ -9,9 +9,8 @@
 /* False: an error, or an optional filter that is not there. */
 static bool http_filter(struct compile_ctx *ctx, const Hcm__HttpFilter *m, bool is_last,
                         struct hcm_filter *out) {
-    *out = (struct hcm_filter){.slot = SLOT_NONE,
-                               .name_id = filter_name_id(sv_cstr(m->name)),
-                               .is_disabled = m->disabled};
+    *out = (struct hcm_filter){
+        .slot = SLOT_NONE, .name_id = filter_name_id(sv_cstr(m->name)), .is_disabled = m->disabled};
     if (m->config_type_case == HCM__HTTP_FILTER__CONFIG_TYPE_CONFIG_DISCOVERY) {
         out->slot = compile_extension_ref(ctx, EXTENSION_HTTP, sv_cstr(m->name),
                                           m->config_discovery, is_last);

@@ -52,7 +52,7 @@ struct stream {
     /* owned by whoever produced them (stream arena) */
     struct headers *response, *response_trailers;
     const struct hcm_filters *chain;
-    struct http_filter **filters; /* [chain->n]; NULL: disabled on this route */
+    struct http_filter **filters;        /* [chain->n]; NULL: disabled on this route */
     struct stream_extension *extensions; /* of discovered filters: pins their configs */
     struct filter_iter dec, enc;
     /* routing */

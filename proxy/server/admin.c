@@ -294,8 +294,8 @@ static void on_chain_end(struct net_chain *c, enum conn_event e) {
 
 static void on_accepted(struct listener_sock *l, int fd, struct accept_info *info) {
     struct admin *ad = listener_sock_owner(l);
-    struct net_chain_owner owner = {&ad->server->main->loop, ad->server->main, ad->stats,
-                                    on_chain_end, ad};
+    struct net_chain_owner owner = {
+        &ad->server->main->loop, ad->server->main, ad->stats, on_chain_end, ad, NULL};
     struct net_chain *c = net_chain_new(&owner, &ad->chain, transport_raw_new(), fd, info);
     list_push_back(&ad->chains, &c->node);
     stats_inc(ad->stats, LISTENER_downstream_cx_total);
@@ -328,7 +328,8 @@ static void init_hcm(struct admin *ad) {
     c->delayed_close_timeout_ms = 1000;
     c->server_name = SV("envoy");
     c->use_remote_address = true;
-    ad->slot = (struct network_filter_slot){&hcm_network_filter, c};
+    ad->slot =
+        (struct network_filter_slot){.type = &hcm_network_filter, .config = c, .slot = SLOT_NONE};
     ad->chain = (struct net_chain_config){.filters = &ad->slot,
                                           .n = 1,
                                           .listener_name = SV("admin"),

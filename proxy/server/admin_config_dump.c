@@ -47,6 +47,13 @@ static const struct dump_section sections[] = {
      {{"static_clusters", "StaticCluster", LIST_STATIC},
       {"dynamic_active_clusters", "DynamicCluster", LIST_ACTIVE},
       {"dynamic_warming_clusters", "DynamicCluster", LIST_WARMING}}},
+    {"EcdsConfigDump",
+     "ecds_filter",
+     RES_EXTENSION,
+     false,
+     false,
+     true,
+     {{"ecds_filters", "EcdsFilterConfig", LIST_ACTIVE}, {0}, {0}}},
     {"EndpointsConfigDump",
      "endpoint_config",
      RES_ENDPOINTS,
@@ -605,6 +612,6 @@ static void on_view(struct admin_stream *a, struct view *view) {
 void admin_config_dump(struct admin_stream *a) {
     admin_view(a,
                1u << RES_CLUSTER | 1u << RES_LISTENER | 1u << RES_ROUTE | 1u << RES_SECRET |
-                   1u << RES_SCOPED_ROUTE | 1u << RES_ENDPOINTS,
+                   1u << RES_SCOPED_ROUTE | 1u << RES_ENDPOINTS | 1u << RES_EXTENSION,
                on_view);
 }

@@ -123,9 +123,8 @@ static struct transport_factory *transport_of(const struct worker_listener *l, s
 
 /* The chain's filters with those that are discovered as they are now, in `a`. NULL: one has no
  * configuration. */
-static const struct network_filter_slot *discover_filters(struct worker_listener *l,
-                                                          const struct net_chain_config *c,
-                                                          struct arena *a) {
+static const struct network_filter_slot *
+discover_filters(struct worker_listener *l, const struct net_chain_config *c, struct arena *a) {
     struct network_filter_slot *v = arena_new_array(a, struct network_filter_slot, c->n);
     for (unsigned i = 0; i < c->n; i++) {
         v[i] = c->filters[i];

@@ -84,7 +84,8 @@ static const struct network_filter_type bare_type = {
 static struct probe_config configs[3];
 static struct network_filter_slot slots[3];
 static struct net_chain_config chain_config;
-static struct shared pin;
+static struct shared pin, found_pin;
+static bool has_discovered;
 static unsigned pins_freed, ends;
 static int peer;
 static struct net_chain *chain;
@@ -115,8 +116,9 @@ static void make(unsigned n) {
     peer = fds[1];
     for (unsigned i = 0; i < 3; i++) {
         configs[i].name = (char)('a' + i);
-        slots[i] =
-            (struct network_filter_slot){slots[i].type ? slots[i].type : &probe_type, &configs[i]};
+        slots[i] = (struct network_filter_slot){.type = slots[i].type ? slots[i].type : &probe_type,
+                                                .config = &configs[i],
+                                                .slot = SLOT_NONE};
     }
     chain_config = (struct net_chain_config){.filters = slots,
                                              .n = n,
@@ -127,7 +129,14 @@ static void make(unsigned n) {
     struct accept_info info = {
         .arena = &names, .fd = fds[0], .server_name = SV("a.example.com"), .ja3 = SV("abc")};
     assert_true(addr_parse_ip_port(SV("1.2.3.4:5"), &info.remote));
+    struct network_filter_slot found[3] = {slots[0], slots[1], slots[2]};
     struct net_chain_owner o = {.loop = &loop, .on_end = on_end};
+    if (has_discovered) { /* the config does not know the second filter */
+        found[1].pin = &found_pin;
+        slots[1] = (struct network_filter_slot){.slot = 7};
+        chain_config.has_discovered = true;
+        o.filters = found;
+    }
     chain = net_chain_new(&o, &chain_config, transport_raw_new(), fds[0], &info);
     chain->conn->half_close_enabled = true;
 }
@@ -145,6 +154,7 @@ static int setup(void **state) {
     memset(slots, 0, sizeof(slots));
     shared_init(&pin, on_pin_free);
     pins_freed = ends = 0;
+    has_discovered = false;
     chain = NULL;
     buf_init(&script);
     arena_init(&names, 0);
@@ -368,6 +378,24 @@ static void callbacks_may_be_missing(void **state) {
     buf_fini(&b);
 }
 
+static void discovered_filter_is_pinned(void **state) {
+    (void)state;
+    shared_init(&found_pin, on_pin_free);
+    has_discovered = true;
+    configs[1].takes_data = true;
+    make(2);
+    net_chain_start(chain);
+    shared_unref(&found_pin); /* an update took it out of its slot */
+    peer_sends("x");
+    assert_script("new:a new:b connected:a connected:b data:a1 data:b1 ");
+    assert_int_equal(pins_freed, 0);
+    net_chain_close(chain, CONN_CLOSE_NO_FLUSH, NULL);
+    turn();
+    turn();
+    assert_int_equal(pins_freed, 1);
+    pins_freed = 0;
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 int main(void) {
     const struct CMUnitTest tests[] = {
@@ -385,6 +413,7 @@ int main(void) {
         TEST(drain_is_told_once),
         TEST(chain_of_nothing),
         TEST(callbacks_may_be_missing),
+        TEST(discovered_filter_is_pinned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -45,7 +45,14 @@ static bool admit(struct listener_sock *l) {
     (void)l;
     return !refuses;
 }
-static const struct listener_sock_ops ops = {on_accepted, admit};
+static struct extension_config *in_slot; /* NULL: not there (yet) */
+
+static struct extension_config *discovered(struct listener_sock *l, slot_t slot) {
+    (void)l;
+    assert_int_equal(slot, 5);
+    return in_slot ? shared_ref(in_slot) : NULL;
+}
+static const struct listener_sock_ops ops = {on_accepted, admit, discovered};
 
 static void on_pin_free(struct shared *p) {
     (void)p;
@@ -408,6 +415,50 @@ static void consumed_bytes_are_gone(void **state) {
     close(c);
 }
 
+static unsigned extensions_freed;
+static void on_extension_free(struct shared *s) {
+    (void)s;
+    extensions_freed++;
+}
+
+static void discovered_filter(void **state) {
+    (void)state;
+    static const struct wanting w = {.bytes = 2};
+    struct conn_limit own = {.max = 5};
+    struct extension_config x = {.listener = &wanting_type, .config = &w};
+    shared_init(&x.shared, on_extension_free);
+    extensions_freed = 0;
+    config.limit = &own;
+    config.has_discovered = true;
+    use_filter(&at_once_type, NULL);
+    slots[config.filters_n++] = (struct listener_filter_slot){.slot = 5};
+    in_slot = NULL;
+    listen_on("127.0.0.1:0");
+    int a = client();
+    turns(3);
+    char c;
+    assert_int_equal(recv(a, &c, 1, 0), 0);
+    assert_int_equal(counted(LISTENER_extension_config_missing), 1);
+    assert_int_equal(own.active, 0);
+    close(a);
+
+    in_slot = &x;
+    int b = client();
+    turns(2);
+    assert_int_equal(write(b, "1", 1), 1);
+    turns(2);
+    in_slot = NULL; /* it goes; the socket keeps what it began with */
+    shared_unref(&x.shared);
+    assert_int_equal(extensions_freed, 0);
+    assert_int_equal(write(b, "2", 1), 1);
+    turns(3);
+    assert_int_equal(accepted.n, 1);
+    assert_string_equal(accepted.transport_protocol, "seen");
+    turns(1);
+    assert_int_equal(extensions_freed, 1);
+    close(b);
+}
+
 static void rejected(void **state) {
     (void)state;
     struct conn_limit own = {.max = 5};
@@ -559,6 +610,7 @@ int main(void) {
         TEST(no_socket_only_hand_over),
         TEST(byte_by_byte),
         TEST(consumed_bytes_are_gone),
+        TEST(discovered_filter),
         TEST(rejected),
         TEST(peer_leaves),
         TEST(never_enough_bytes),
