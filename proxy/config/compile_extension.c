@@ -265,7 +265,7 @@ slot_t compile_extension_ref(struct compile_ctx *ctx, enum extension_kind kind, 
     }
     def.slot = slot_of(ctx, &def, m);
     *vec_push(&ctx->build->extensions->v) = def;
-    *vec_push(&ctx->build->refs->v) =
-        (struct resource_ref){RES_EXTENSION, def.name, def.source, def.slot};
+    *vec_push(&ctx->build->refs->v) = (struct resource_ref){
+        .type = RES_EXTENSION, .name = def.name, .source = def.source, .slot = def.slot};
     return def.slot;
 }
