@@ -46,7 +46,7 @@ static void note_success(struct entry *e, sv version) {
     struct stats_scope *scope = named_scope(e);
     count(e->store, scope, XDS_update_success);
     count(e->store, scope, XDS_update_attempt); /* the next one */
-    note_version(e->store, scope, version);
+    store_note_version(e->store, scope, version);
 }
 
 void store_note_failure(struct entry *e, unsigned stat) {

@@ -56,15 +56,15 @@ def becomes(proxy, wanted, name="main"):
 
 def push(ads, version, *resources):
     """→ the request that answers."""
-    after = len(ads.requests)
     ads.set(EXTENSION, version, resources)
-    return ads.wait(lambda r: r.type_url == EXTENSION and r.response_nonce, after)
+    nonce = f"n{ads.nonces}"
+    return ads.wait(lambda r: r.type_url == EXTENSION and r.response_nonce == nonce)
 
 
 def push_listeners(ads, version, *resources):
-    after = len(ads.requests)
     ads.set(LISTENER, version, resources)
-    return ads.wait(lambda r: r.type_url == LISTENER and r.response_nonce, after)
+    nonce = f"n{ads.nonces}"
+    return ads.wait(lambda r: r.type_url == LISTENER and r.response_nonce == nonce)
 
 
 # ---- HTTP filters ----
