@@ -2,6 +2,7 @@
 #ifndef SLUICE_XDS_HOSTS_H
 #define SLUICE_XDS_HOSTS_H
 
+#include "proxy/event/timer.h"
 #include "proxy/upstream/cluster.h"
 #include "xds/dial.h"
 #include "xds/store.h"
@@ -16,6 +17,7 @@ struct cluster_hosts {
     struct dns_name **names; /* DNS clusters: one for each different name */
     unsigned names_n;
     struct dns_resolver *resolver;     /* one ref while names are looked up */
+    struct timer dns_wait;             /* of a new cluster: how long it waits for all its names */
     struct outlier_detector *detector; /* of cfg; NULL: no outlier detection */
 };
 struct dns_name {

@@ -10,6 +10,9 @@
 #include "xds/hosts.h"
 
 #define FAILURE_SHIFT_MAX 16u
+/* A cluster that serves nothing yet waits this long for the first answers to its names, then goes on
+ * with those it has: a silent resolver holds up neither the start nor other clusters. */
+#define FIRST_ANSWER_WAIT_MS 500u
 
 const struct dns_name *store_dns_find(const struct cluster_hosts *h, sv name) {
     for (unsigned i = 0; i < h->names_n; i++) {
@@ -91,7 +94,7 @@ static void on_answer(void *arg, enum dns_status status, const struct dns_answer
         log_debug(LOG_upstream, "DNS lookup of '%.*s' failed: %.*s", SV_ARG(n->name),
                   SV_ARG(details));
         timer_start(&n->refresh, failure_delay_ms(c, n, &l->rng));
-        h->is_ready = all_answered(h);
+        h->is_ready |= all_answered(h);
         if (!was_ready && h->is_ready) {
             store_hosts_changed(h);
         }
@@ -102,7 +105,7 @@ static void on_answer(void *arg, enum dns_status status, const struct dns_answer
     uint32_t ttl = keep_answer(n, v, count);
     stats_inc(st, count ? CLUSTER_update_success : CLUSTER_update_empty);
     timer_start(&n->refresh, success_delay_ms(c, ttl, &l->rng));
-    h->is_ready = all_answered(h);
+    h->is_ready |= all_answered(h);
     if (!is_same || !was_ready) {
         store_hosts_changed(h);
     } else {
@@ -131,6 +134,21 @@ static void add_name(struct cluster_hosts *h, sv name) {
     h->names[h->names_n++] = n;
 }
 
+static void on_wait_over(struct timer *t) {
+    struct cluster_hosts *h = CONTAINER_OF(t, struct cluster_hosts, dns_wait);
+    if (h->is_ready) {
+        return;
+    }
+    for (unsigned i = 0; i < h->names_n; i++) {
+        if (!h->names[i]->is_answered) {
+            log_warn(LOG_upstream, "cluster '%.*s' goes on without an answer to its DNS name '%.*s'",
+                     SV_ARG(h->cfg->name), SV_ARG(h->names[i]->name));
+        }
+    }
+    h->is_ready = true;
+    store_hosts_changed(h);
+}
+
 void store_dns_start(struct cluster_hosts *h) {
     struct store *s = h->entry->store;
     const struct cla_config *cla = h->cfg->endpoints;
@@ -147,9 +165,14 @@ void store_dns_start(struct cluster_hosts *h) {
     for (unsigned i = 0; i < h->names_n; i++) {
         look_up(h->names[i]);
     }
+    timer_init(&h->dns_wait, s->loop, on_wait_over);
+    if (!h->entry->active) { /* else the version before serves on until all names are answered */
+        timer_start(&h->dns_wait, FIRST_ANSWER_WAIT_MS);
+    }
 }
 
 void store_dns_stop(struct cluster_hosts *h) {
+    timer_cancel(&h->dns_wait);
     for (unsigned i = 0; i < h->names_n; i++) {
         struct dns_name *n = h->names[i];
         timer_cancel(&n->refresh);

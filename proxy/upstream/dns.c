@@ -69,25 +69,26 @@ static void arm(struct dns_resolver *r) {
     timer_start(&r->timer, (uint64_t)t->tv_sec * 1000 + (uint64_t)(t->tv_usec + 999) / 1000);
 }
 
-static void on_timer(struct timer *t) {
-    struct dns_resolver *r = CONTAINER_OF(t, struct dns_resolver, timer);
+static void process(struct dns_resolver *r, ares_socket_t readable, ares_socket_t writable) {
+    if (!r->refs) {
+        return; /* thrown away already, its sockets close with it */
+    }
     r->refs++; /* callbacks may let go of it */
-    ares_process_fd(r->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
+    ares_process_fd(r->channel, readable, writable);
     arm(r);
     dns_resolver_unref(r);
+}
+
+static void on_timer(struct timer *t) {
+    process(CONTAINER_OF(t, struct dns_resolver, timer), ARES_SOCKET_BAD, ARES_SOCKET_BAD);
 }
 
 static void on_age(struct timer *t) { CONTAINER_OF(t, struct dns_resolver, age)->is_dirty = true; }
 
 static void on_sock_ready(struct io *io, int events, int status) {
     struct dns_sock *s = CONTAINER_OF(io, struct dns_sock, io);
-    struct dns_resolver *r = s->r;
-    r->refs++;
-    ares_socket_t fd = s->fd;
     bool readable = (events & IO_READ) || status < 0, writable = events & IO_WRITE;
-    ares_process_fd(r->channel, readable ? fd : ARES_SOCKET_BAD, writable ? fd : ARES_SOCKET_BAD);
-    arm(r);
-    dns_resolver_unref(r);
+    process(s->r, readable ? s->fd : ARES_SOCKET_BAD, writable ? s->fd : ARES_SOCKET_BAD);
 }
 
 static void on_sock_closed(struct io *io) { xfree(CONTAINER_OF(io, struct dns_sock, io)); }

@@ -289,6 +289,22 @@ static void test_cancel(void **state) {
     bench_fini(&b);
 }
 
+/* The answer is there, not read yet, when the resolver goes. */
+static void test_late_answer(void **state) {
+    (void)state;
+    struct bench b;
+    bench_init(&b);
+    dns_resolve_start(b.r, SV("four.test"), DNS_V4_ONLY, on_answer, &b);
+    on_query(&b.server.io, IO_READ, 0);
+    assert_int_equal(b.server.queries, 1);
+    dns_resolver_unref(b.r);
+    b.r = NULL;
+    loop_run_nowait(&b.loop);
+    loop_run_nowait(&b.loop);
+    assert_int_equal(b.calls, 0);
+    bench_fini(&b);
+}
+
 static void test_sharing(void **state) {
     (void)state;
     struct bench b;
@@ -366,7 +382,7 @@ int main(void) {
         cmocka_unit_test(test_families), cmocka_unit_test(test_failures),
         cmocka_unit_test(test_reinit),   cmocka_unit_test(test_tcp_refused),
         cmocka_unit_test(test_cancel),   cmocka_unit_test(test_sharing),
-        cmocka_unit_test(test_config),
+        cmocka_unit_test(test_config),   cmocka_unit_test(test_late_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
