@@ -301,12 +301,16 @@ static void on_dialed(void *user, int fd, const char *error) {
         retry_later(l);
         return;
     }
+    const struct xds_dial_target *target = xds_dial_target(l->dial);
     const struct ads_stream_options o = {.loop = l->store->loop,
                                          .fd = fd,
                                          .method = LRS_METHOD,
                                          .authority = l->authority,
                                          .metadata = l->metadata,
-                                         .metadata_n = l->metadata_n};
+                                         .metadata_n = l->metadata_n,
+                                         .keepalive_ms = target->http2_keepalive_ms,
+                                         .keepalive_timeout_ms =
+                                             target->http2_keepalive_timeout_ms};
     l->stream = ads_stream_open(&o, &stream_ops, l);
     set_state(l, LRS_STREAMING);
     send_message(l); /* who we are; the answer tells what is wanted */

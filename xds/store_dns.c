@@ -10,8 +10,8 @@
 #include "xds/hosts.h"
 
 #define FAILURE_SHIFT_MAX 16u
-/* A cluster that serves nothing yet waits this long for the first answers to its names, then goes on
- * with those it has: a silent resolver holds up neither the start nor other clusters. */
+/* A cluster that serves nothing yet waits this long for the first answers to its names, then goes
+ * on with those it has: a silent resolver holds up neither the start nor other clusters. */
 #define FIRST_ANSWER_WAIT_MS 500u
 
 const struct dns_name *store_dns_find(const struct cluster_hosts *h, sv name) {
@@ -141,7 +141,8 @@ static void on_wait_over(struct timer *t) {
     }
     for (unsigned i = 0; i < h->names_n; i++) {
         if (!h->names[i]->is_answered) {
-            log_warn(LOG_upstream, "cluster '%.*s' goes on without an answer to its DNS name '%.*s'",
+            log_warn(LOG_upstream,
+                     "cluster '%.*s' goes on without an answer to its DNS name '%.*s'",
                      SV_ARG(h->cfg->name), SV_ARG(h->names[i]->name));
         }
     }

@@ -26,8 +26,9 @@ def ads_bootstrap(lrs, ads):
     listen = listener(hcm([route()], route_fields={"validate_clusters": False}))
     config = lrs_bootstrap(lrs, cluster("xds", ads.port, typed_extension_protocol_options=http2()),
                            dynamic_resources={"ads_config": {
-                               "api_type": "GRPC", "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]},
-                               "cds_config": {"ads": {}}})
+                               "api_type": "GRPC", "transport_api_version": "V3",
+                               "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]},
+                               "cds_config": {"ads": {}, "resource_api_version": "V3"}})
     config["static_resources"]["listeners"] = [listen]
     return config
 
@@ -213,7 +214,8 @@ def test_clusters_that_report_to_the_server_they_came_from(sluice, upstream):
         sluice(bootstrap([], [cluster("xds", server.port, typed_extension_protocol_options=http2()),
                               cluster("up", upstream.port, lrs_server={"self": {}})],
                          dynamic_resources={"ads_config": {
-                             "api_type": "GRPC", "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]}}))
+                             "api_type": "GRPC", "transport_api_version": "V3",
+                               "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]}}))
         report = server.wait_reports(1)[0]
         assert [c.cluster_name for c in report.cluster_stats] == ["up"]
 

@@ -152,14 +152,14 @@ class Stream:
 class AdsServer:
     """See the module. A client uses whichever methods it likes; all share the resources."""
 
-    def __init__(self, path=None, credentials=None, options=()):
+    def __init__(self, path=None, credentials=None, options=(), port=0):
         self.lock = threading.Condition()
         self.path, self.credentials, self.options = path, credentials, list(options)
         self.requests, self.streams = [], []
         self.state = {}       # type → (version, {name: message})
         self.held = set()     # types whose pushes wait
         self.nonces = 0
-        self.port = 0
+        self.port = port
         self.server = None
         self.start()
 

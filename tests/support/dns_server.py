@@ -4,6 +4,9 @@ import socket
 import struct
 import threading
 
+# The message that clusters given as dicts hold in an Any.
+from envoy.extensions.network.dns_resolver.cares.v3 import cares_dns_resolver_pb2  # noqa: F401
+
 A, IN = 1, 1
 
 
@@ -48,11 +51,12 @@ class DnsServer:
                 if reply:
                     self.socket.sendto(reply, client)
 
-    def resolver(self):
+    def resolver(self, tries=1):
         """typed_dns_resolver_config of a cluster."""
         return {"name": "envoy.network.dns_resolver.cares", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
             "resolvers": [{"socket_address": {"address": "127.0.0.1", "port_value": self.port}}],
+            "query_timeout_seconds": 1, "query_tries": tries,
             "dns_resolver_options": {"use_tcp_for_dns_lookups": False, "no_default_search_domain": True}}}
 
     def __enter__(self):
