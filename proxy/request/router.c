@@ -34,13 +34,6 @@ static void finish(struct router *r) {
     }
 }
 
-static void reply(struct router *r, unsigned status, sv body, uint64_t flags, sv details) {
-    finish(r);
-    http_local_reply(&r->base, status, body, flags, details, NULL, NULL);
-}
-
-/* ---- redirects and direct responses ---- */
-
 static void apply_response_mutations(struct router *r, struct headers *h) {
     const struct route_entry *e = r->route;
     const struct route_table *t = r->base.stream->table;
@@ -58,6 +51,29 @@ static void apply_response_mutations(struct router *r, struct headers *h) {
     header_mutations_apply(e->vhost->response_mutations, h, si);
     header_mutations_apply(t->response_mutations, h, si);
 }
+
+static void tell_attempts(struct router *r, struct headers *h) {
+    if (r->attempts && r->route->vhost->include_attempt_count_in_response) {
+        headers_set(h, HDR_x_envoy_attempt_count,
+                    arena_printf(http_arena(&r->base), "%u", r->attempts));
+    }
+}
+
+/* What the route makes of responses holds for the router's own, too. */
+void router_modify_reply(struct headers *h, void *arg) {
+    struct router *r = arg;
+    if (r->route) {
+        apply_response_mutations(r, h);
+        tell_attempts(r, h);
+    }
+}
+
+static void reply(struct router *r, unsigned status, sv body, uint64_t flags, sv details) {
+    finish(r);
+    http_local_reply(&r->base, status, body, flags, details, router_modify_reply, r);
+}
+
+/* ---- redirects and direct responses ---- */
 
 /* The request's own URL: what a direct response of a status that needs a Location gives. */
 static sv own_url(struct router *r) {
@@ -203,8 +219,8 @@ static enum filter_headers_status no_route(struct router *r) {
 }
 
 static void set_overloaded(struct headers *h, void *arg) {
-    (void)arg;
     headers_set(h, HDR_x_envoy_overloaded, SV("true"));
+    router_modify_reply(h, arg);
 }
 
 static bool in_maintenance(struct router *r) {
@@ -436,10 +452,7 @@ static void decorate_response(struct router *r, struct headers *h) {
     if (r->set_cookie.n) {
         headers_add_id(h, HDR_set_cookie, r->set_cookie);
     }
-    if (r->route->vhost->include_attempt_count_in_response) {
-        headers_set(h, HDR_x_envoy_attempt_count,
-                    arena_printf(http_arena(&r->base), "%u", r->attempts));
-    }
+    tell_attempts(r, h);
     apply_response_mutations(r, h);
 }
 
@@ -526,6 +539,7 @@ static void reply_overloaded(struct headers *h, void *arg) {
     if (!r->cfg->suppress_envoy_headers) {
         headers_set(h, HDR_x_envoy_overloaded, SV("true"));
     }
+    router_modify_reply(h, arg);
 }
 
 static void fail_before_headers(struct router *r, enum reset_reason why, sv transport) {
@@ -546,7 +560,7 @@ static void fail_before_headers(struct router *r, enum reset_reason why, sv tran
     finish(r);
     http_local_reply(&r->base, why == RESET_PROTOCOL_ERROR ? 502 : 503, body, reset_table[why].flag,
                      reset_details(r, "before_response_started", why, transport),
-                     why == RESET_OVERFLOW ? reply_overloaded : NULL, r);
+                     why == RESET_OVERFLOW ? reply_overloaded : router_modify_reply, r);
 }
 
 void router_on_upstream_failure(struct router *r, enum reset_reason why, sv transport) {

@@ -77,6 +77,8 @@ static inline bool router_keeps_body(const struct router *r) { return r->retry |
 /* router_upstream.c */
 /* pick a host, ask its pool; may answer by itself */
 void router_attempt_start(struct router *r);
+/* For http_local_reply(): arg is the router. */
+void router_modify_reply(struct headers *h, void *arg);
 /* drop the attempt without callbacks */
 void router_attempt_cancel(struct router *r, bool is_reset);
 /* send what is in r->body if the stream is open */

@@ -317,7 +317,7 @@ void router_attempt_start(struct router *r) {
         stats_inc(r->cluster->stats, CLUSTER_upstream_cx_none_healthy);
         r->is_done = true;
         http_local_reply(&r->base, 503, SV("no healthy upstream"), RESPONSE_FLAG(UH),
-                         SV("no_healthy_upstream"), NULL, NULL);
+                         SV("no_healthy_upstream"), router_modify_reply, r);
         return;
     }
     r->up.host = h;

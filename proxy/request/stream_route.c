@@ -31,6 +31,7 @@ static void forget_cluster(struct stream *s) {
         cluster_view_unref(s->noted_cluster);
         s->noted_cluster = NULL;
         s->info.cluster_name = SV_NULL;
+        s->info.cluster_raw_name = SV_NULL;
         s->info.cluster_metadata = NULL;
     }
 }
@@ -117,6 +118,7 @@ static void note_route(struct stream *s) {
     forget_cluster(s);
     s->noted_cluster = v ? cluster_view_ref(v) : NULL;
     s->info.cluster_name = v ? v->cfg->observability_name : SV_NULL;
+    s->info.cluster_raw_name = v ? v->cfg->name : SV_NULL;
     s->info.cluster_metadata = v ? v->cfg->metadata : NULL;
 }
 

@@ -264,6 +264,7 @@ static enum net_status on_new_connection(struct network_filter *f) {
     p->cluster = cluster_view_ref(v);
     p->pin = cluster_view_pin(v);
     net_stream_info(f)->cluster_name = v->cfg->observability_name;
+    net_stream_info(f)->cluster_raw_name = v->cfg->name;
     if (p->cfg->max_duration_ms) {
         timer_start(&p->duration, p->cfg->max_duration_ms);
     }
