@@ -49,6 +49,11 @@ static void end_store(struct program *p) {
     loop_fini(&p->config_loop);
 }
 
+static void on_runtime(void *user, unsigned layer, struct resource *r) {
+    struct program *p = user;
+    server_runtime_discovered(&p->server, layer, r);
+}
+
 static void run_config(void *arg) {
     struct program *p = arg;
     log_thread_name("config");
@@ -100,14 +105,15 @@ static bool init_store(struct program *p, bool is_dry_run, struct diag *d) {
         .is_dry_run = is_dry_run,
         .publish = on_publish,
         .on_ready = on_ready,
+        .on_runtime = on_runtime,
         .user = p,
     };
     store_init(&p->store, &o);
     if (!add_static(p, d)) {
         return false;
     }
-    if (s->bootstrap->dynamic_resources &&
-        !store_set_dynamic(&p->store, s->bootstrap->dynamic_resources, d)) {
+    if (!store_set_dynamic(&p->store, s->bootstrap->dynamic_resources,
+                           s->bootstrap->layered_runtime, d)) {
         return false;
     }
     return lrs_start(&p->store, s->bootstrap, d) && store_static_done(&p->store, d);

@@ -237,6 +237,16 @@ void store_watch_listeners(struct store *s) {
     }
 }
 
+void store_watch_clusters(struct store *s) {
+    struct source_client *c = s->clusters_due;
+    s->clusters_due = NULL;
+    if (c) {
+        watch_all(s, c, RES_CLUSTER, s->clusters_timeout_ms);
+    } else if (!s->waits_cds) {
+        store_watch_listeners(s);
+    }
+}
+
 /* The client of cds_config or lds_config; *out NULL: there is none. False: errors are in d. */
 static bool wildcard(struct store *s, const Core__ConfigSource *m, enum resource_type t,
                      struct source_client **out, uint32_t *timeout_ms, struct diag *d) {
@@ -258,24 +268,21 @@ static bool wildcard(struct store *s, const Core__ConfigSource *m, enum resource
 
 static bool watch_dynamic(struct store *s, const Bootstrap__Bootstrap__DynamicResources *m,
                           struct diag *d) {
-    struct source_client *cds;
-    uint32_t cds_timeout_ms;
-    if (!wildcard(s, m->cds_config, RES_CLUSTER, &cds, &cds_timeout_ms, d) ||
+    DIAG_FIELD(d, "dynamic_resources");
+    if (!wildcard(s, m->cds_config, RES_CLUSTER, &s->clusters_due, &s->clusters_timeout_ms, d) ||
         !wildcard(s, m->lds_config, RES_LISTENER, &s->listeners_due, &s->listeners_timeout_ms, d)) {
         return false;
     }
-    s->waits_cds = cds != NULL;
+    s->waits_cds = s->clusters_due != NULL;
     s->waits_lds = s->listeners_due != NULL;
-    if (cds) {
-        watch_all(s, cds, RES_CLUSTER, cds_timeout_ms);
-    } else {
-        store_watch_listeners(s);
+    if (!store_waits_runtime(s)) {
+        store_watch_clusters(s);
     }
     return true;
 }
 
-bool store_set_dynamic(struct store *s, const void *msg, struct diag *d) {
-    const Bootstrap__Bootstrap__DynamicResources *m = msg;
+static bool open_ads(struct store *s, const Bootstrap__Bootstrap__DynamicResources *m,
+                     struct diag *d) {
     DIAG_FIELD(d, "dynamic_resources");
     if (m->ads_config) {
         Core__ConfigSource ads;
@@ -292,9 +299,16 @@ bool store_set_dynamic(struct store *s, const void *msg, struct diag *d) {
         s->clients = xreallocarray(s->clients, s->clients_n + 1, sizeof(*s->clients));
         s->clients[s->clients_n++] = c;
     }
-    if (*m->cds_resources_locator || *m->lds_resources_locator) {
-        return diag_error(
-            d, "resource locators (xdstp) are not supported: use cds_config and lds_config");
+    return (!*m->cds_resources_locator && !*m->lds_resources_locator) ||
+           diag_error(d,
+                      "resource locators (xdstp) are not supported: use cds_config and lds_config");
+}
+
+bool store_set_dynamic(struct store *s, const void *msg, const void *layered_runtime_msg,
+                       struct diag *d) {
+    const Bootstrap__Bootstrap__DynamicResources *m = msg;
+    if ((m && !open_ads(s, m, d)) || !store_set_runtime(s, layered_runtime_msg, d)) {
+        return false;
     }
-    return watch_dynamic(s, m, d);
+    return !m || watch_dynamic(s, m, d);
 }

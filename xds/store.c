@@ -264,6 +264,8 @@ void store_set_active(struct entry *e, struct resource *r) {
         set_route(e, r);
     } else if (e->type == RES_SCOPED_ROUTE) {
         store_scope_set_active(e, r);
+    } else if (e->type == RES_RUNTIME) {
+        store_runtime_set_active(e, r);
     } else if (e->type == RES_EXTENSION && !r) {
         store_extension_removed(e);
     }
@@ -460,6 +462,7 @@ void store_fini(struct store *s) {
     if (s->latest) {
         shared_unref(&s->latest->shared);
     }
+    vec_fini(&s->runtime_uses);
     xfree(s->cds_version);
     xfree(s->lds_version);
     xfree(s->socket_error);

@@ -53,6 +53,13 @@ struct entry {
     uint64_t seen_update;             /* SotW: the update that listed it last */
 };
 
+/* A layer of the bootstrap's runtime and where its values come from. */
+struct runtime_use {
+    unsigned layer;
+    struct entry *entry;
+};
+VEC_TYPE(runtime_use_vec, struct runtime_use)
+
 struct store_options {
     struct loop *loop;
     struct stats_store *stats;
@@ -68,6 +75,9 @@ struct store_options {
     void (*publish)(void *user, struct snapshot *s);
     /* Everything that start-up waits for is there (or timed out). Once. */
     void (*on_ready)(void *user);
+    /* The bootstrap's runtime layer with this index has new values (r->runtime, borrowed; NULL:
+     * none). */
+    void (*on_runtime)(void *user, unsigned layer, struct resource *r);
     void *user;
 };
 struct store {
@@ -88,6 +98,9 @@ struct store {
     bool is_ready;
     bool waits_cds, waits_lds; /* first response not there yet */
     struct timer cds_timer, lds_timer;
+    struct runtime_use_vec runtime_uses;
+    struct source_client *clusters_due;  /* CDS is asked for once RTDS answered; NULL: it was */
+    uint32_t clusters_timeout_ms;        /* initial_fetch_timeout of cds_config */
     struct source_client *listeners_due; /* LDS is asked for once CDS answered; NULL: it was */
     uint32_t listeners_timeout_ms;       /* initial_fetch_timeout of lds_config */
     struct stats_shard *cluster_manager, *listener_manager;
@@ -109,8 +122,10 @@ void store_free_names(struct store *s);
 bool store_add_static(struct store *s, enum resource_type t, sv wire, struct diag *d);
 /* All static resources are there. False: a listener's sockets can't be had. */
 bool store_static_done(struct store *s, struct diag *d);
-/* dynamic_resources: bootstrap.v3.Bootstrap.DynamicResources message. */
-bool store_set_dynamic(struct store *s, const void *dynamic_resources_msg, struct diag *d);
+/* Bootstrap.dynamic_resources (NULL: none) and what else of the bootstrap is discovered: runtime
+ * layers. */
+bool store_set_dynamic(struct store *s, const void *dynamic_resources_msg,
+                       const void *layered_runtime_msg, struct diag *d);
 bool store_has_cluster(struct store *s, sv name);
 /* Start-up no longer waits for the first response of a wildcard subscription after `ms` (0: it
  * waits for ever). */
@@ -157,6 +172,13 @@ void store_extension_removed(struct entry *e); /* its users go back to their def
 void store_extensions_link(struct store *s, const struct resource *r);
 bool store_extensions_arrived(struct store *s, const struct resource *r);
 void store_extension_swept(void *store, slot_t slot); /* nobody refers to the slot any more */
+/* store_runtime.c */
+bool store_set_runtime(struct store *s, const void *layered_runtime_msg, struct diag *d);
+bool store_waits_runtime(const struct store *s); /* start-up does, for a layer's first answer */
+void store_runtime_set_active(struct entry *e, struct resource *r);
+void store_runtime_changed(struct store *s); /* a layer came, went, was refused or timed out */
+/* client.c: ask for clusters, if that is still due */
+void store_watch_clusters(struct store *s);
 /* store_warm.c */
 /* activate the warming resource when all it waits for is there */
 void store_check_warm(struct entry *e);

@@ -155,7 +155,7 @@ static bool take(struct source_client *c, const struct xds_update *u, const stru
         if (r) {
             shared_unref(&r->shared);
         }
-        if (e->type == RES_EXTENSION) {
+        if (e->type == RES_EXTENSION || e->type == RES_RUNTIME) {
             store_target_changed(e); /* who waited for it waits no longer */
         }
         return false;

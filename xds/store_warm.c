@@ -160,6 +160,10 @@ static void user_changed(struct entry *user, struct entry *target) {
 }
 
 void store_target_changed(struct entry *target) {
+    if (target->type == RES_RUNTIME) {
+        store_runtime_changed(target->store);
+        return;
+    }
     struct entry_vec users = {0}; /* the list may change under the walk */
     for (size_t i = 0; i < target->users.n; i++) {
         *vec_push(&users) = target->users.p[i];
@@ -179,8 +183,8 @@ void store_target_changed(struct entry *target) {
 /* ---- start-up ---- */
 
 void store_check_ready(struct store *s) {
-    if (s->is_ready || s->waits_cds || s->waits_lds || s->warming_clusters ||
-        s->warming_listeners || s->next) {
+    if (s->is_ready || store_waits_runtime(s) || s->waits_cds || s->waits_lds ||
+        s->warming_clusters || s->warming_listeners || s->next) {
         return;
     }
     s->is_ready = true;

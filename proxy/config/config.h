@@ -107,5 +107,6 @@ bool compile_listener(struct compile_ctx *ctx, struct resource *r, const void *m
 bool compile_endpoints(struct compile_ctx *ctx, struct resource *r, const void *msg);
 bool compile_scope(struct compile_ctx *ctx, struct resource *r, const void *msg);
 bool compile_secret(struct compile_ctx *ctx, struct resource *r, const void *msg);
+bool compile_runtime(struct compile_ctx *ctx, struct resource *r, const void *msg);
 
 #endif

@@ -177,11 +177,13 @@ static bool compile_message(struct compile_ctx *ctx, struct resource *r) {
         case RES_LISTENER:
             compile_listener(ctx, r, m);
             break;
+        case RES_RUNTIME:
+            compile_runtime(ctx, r, m);
+            break;
         case RES_EXTENSION: /* compiled where it is used: extension_config_new */
             break;
         case RES_ROUTE:
         case RES_VIRTUAL_HOST:
-        case RES_RUNTIME:
         case RES_TYPES:
             diag_error(ctx->diag, "resources of type '%s' are not supported",
                        resource_types[r->type].proto_name);

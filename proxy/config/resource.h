@@ -39,6 +39,7 @@ struct route_table;
 struct cluster_config;
 struct cla_config;
 struct tls_secret;
+struct runtime_values;
 struct scope_config;
 
 struct resource {
@@ -55,6 +56,7 @@ struct resource {
         struct cluster_config *cluster;
         struct cla_config *endpoints;
         struct tls_secret *secret;
+        const struct runtime_values *runtime;
         struct scope_config *scope; /* route/scope.h */
     };
     /* What it refers to, gathered by compile_*_ref(). */

@@ -1,47 +1,35 @@
-/* Runtime layers of the bootstrap: static, admin and disk. Threads: main edits and publishes.
+/* Runtime layers of the bootstrap: static, admin, disk and discovered. Threads: main edits and
+ * publishes.
  * Spec: bootstrap.v3.LayeredRuntime, RuntimeLayer. Not here: reading keys (base/runtime.c). */
 #include <dirent.h>
-#include <jansson.h>
 #include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
-#include "protos/pb_json.h"
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
+#include "proxy/config/runtime_values.h"
 #include "proxy/server/server.h"
 
 #define RUNTIME_FILE_MAX 65536u
 #define RUNTIME_DEPTH_MAX 16u
 
-/* {"a": {"b": 1}} sets a.b; an object with "numerator" is a fraction. */
-static void set_tree(struct runtime_layer *l, sv prefix, json_t *v, unsigned depth) {
-    if (depth > RUNTIME_DEPTH_MAX) {
-        return;
-    }
-    if (!json_is_object(v) || json_object_get(v, "numerator")) {
-        char *text = json_is_string(v) ? xstrdup(json_string_value(v))
-                                       : json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
-        runtime_layer_set(l, prefix, sv_cstr(text));
-        free(text); /* lint: jansson's allocation */
-        return;
-    }
-    const char *key;
-    json_t *child;
-    json_object_foreach(v, key, child) {
-        struct buf BUF_AUTO name;
-        buf_init(&name);
-        buf_printf(&name, "%.*s%s%s", SV_ARG(prefix), prefix.n ? "." : "", key);
-        set_tree(l, buf_pullup(&name, buf_len(&name)), child, depth + 1);
+static void set_values(struct runtime_layer *l, const struct runtime_values *v) {
+    runtime_layer_clear(l);
+    for (unsigned i = 0; i < v->n; i++) {
+        runtime_layer_set(l, v->v[i].key, v->v[i].text);
     }
 }
 
-static void static_layer(struct runtime_layer *l, const Pb__Struct *m) {
-    json_t *tree = pb_json_struct_tree(m);
-    if (tree) {
-        set_tree(l, SV_NULL, tree, 0);
-        json_decref(tree);
-    }
+static bool static_layer(struct runtime_layer *l, const Pb__Struct *m, struct diag *d) {
+    struct arena a;
+    struct runtime_values v;
+    arena_init(&a, 4096);
+    DIAG_FIELD(d, "static_layer");
+    bool ok = runtime_values_compile(&a, m, &v, d);
+    set_values(l, &v);
+    arena_fini(&a);
+    return ok;
 }
 
 /* One file a key; directories are dots. */
@@ -84,8 +72,7 @@ static bool add_layer(struct server *s, const Bootstrap__RuntimeLayer *m, unsign
     s->layers[s->layers_n++] = l;
     switch (m->layer_specifier_case) {
     case BOOTSTRAP__RUNTIME_LAYER__LAYER_SPECIFIER_STATIC_LAYER:
-        static_layer(l, m->static_layer);
-        return true;
+        return static_layer(l, m->static_layer, d);
     case BOOTSTRAP__RUNTIME_LAYER__LAYER_SPECIFIER_ADMIN_LAYER:
         if (s->admin_layer != UINT_MAX) {
             return diag_error(
@@ -104,8 +91,10 @@ static bool add_layer(struct server *s, const Bootstrap__RuntimeLayer *m, unsign
         xfree(dir);
         return true;
     }
+    case BOOTSTRAP__RUNTIME_LAYER__LAYER_SPECIFIER_RTDS_LAYER:
+        return true; /* empty until server_runtime_discovered */
     default:
-        return diag_error(d, "rtds_layer is not supported");
+        return diag_error(d, "layer_specifier: value is required");
     }
 }
 
@@ -146,6 +135,33 @@ bool server_runtime_set(struct server *s, sv key, sv value) {
     publish(s);
     stats_gauge_set(s->runtime_stats, RUNTIME_admin_overrides_active, runtime_layer_count(l) > 0);
     return true;
+}
+
+struct discovered_msg {
+    struct loop_msg msg;
+    struct server *server;
+    unsigned layer;
+    struct resource *values; /* one ref; NULL: none */
+};
+
+static void on_discovered(struct loop *l, struct loop_msg *m) {
+    static const struct runtime_values none;
+    struct discovered_msg *dm = CONTAINER_OF(m, struct discovered_msg, msg);
+    struct server *s = dm->server;
+    (void)l;
+    set_values(s->layers[dm->layer], dm->values ? dm->values->runtime : &none);
+    publish(s);
+    if (dm->values) {
+        shared_unref(&dm->values->shared);
+    }
+    xfree(dm);
+}
+
+void server_runtime_discovered(struct server *s, unsigned layer, struct resource *r) {
+    struct discovered_msg *m = xnew(struct discovered_msg);
+    *m = (struct discovered_msg){.msg.run = on_discovered, .server = s, .layer = layer};
+    m->values = r ? shared_ref(r) : NULL;
+    loop_post(&s->main->loop, &m->msg);
 }
 
 void server_runtime_fini(struct server *s) {

@@ -62,6 +62,8 @@ unsigned server_concurrency(const struct options *o);
 bool server_runtime_init(struct server *s, struct diag *d);
 /* admin layer; empty value removes. False: no admin layer */
 bool server_runtime_set(struct server *s, sv key, sv value);
+/* RTDS: the layer has the values r->runtime (NULL: none) from now on. Any thread. */
+void server_runtime_discovered(struct server *s, unsigned layer, struct resource *r);
 void server_runtime_fini(struct server *s);
 
 #endif
