@@ -19,6 +19,7 @@
 #include "proxy/server/validate.h"
 #include "xds/lrs.h"
 #include "xds/store.h"
+#include "xds/store_demand.h"
 #include "xds/store_view.h"
 
 struct program {
@@ -217,6 +218,7 @@ static int validate(struct program *p) {
 static int serve(struct program *p) {
     p->view = store_view(&p->store);
     p->server.view = &p->view;
+    p->server.shared.on_demand = store_demand_source(&p->store);
     CHECK(uv_thread_create(&p->config_thread, run_config, p) == 0);
     int rc = server_run(&p->server);
     loop_stop(&p->config_loop);

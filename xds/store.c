@@ -2,6 +2,7 @@
  * Threads: the config thread. See store.h for the other files. */
 #include "xds/store.h"
 #include "xds/scopes.h"
+#include "xds/store_demand.h"
 
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
@@ -46,6 +47,7 @@ static void on_fetch_timeout(struct timer *t) {
     log_warn(LOG_config, "%s: initial fetch of '%.*s' timed out",
              resource_types[e->type].short_name, SV_ARG(entry_name(e)));
     store_target_changed(e);
+    store_touch(e->store); /* who waits for it gets an answer */
 }
 
 /* The key and the name are one allocation: type, source id, name, NUL. */
@@ -178,6 +180,7 @@ static void on_flush(struct loop_task *t) {
     }
     s->latest = now;
     s->opt.publish(s->opt.user, now);
+    store_demands_settle(s);
     names_sweep(s->config.clusters, no_op, NULL);
     names_sweep(s->config.scopes, on_scopes_swept, s);
     names_sweep(s->config.routes, on_route_swept, s);
@@ -411,6 +414,7 @@ void store_init(struct store *s, const struct store_options *o) {
     s->opt = *o;
     s->flush.run = on_flush;
     map_init(&s->entries);
+    list_init(&s->demands);
     s->config = (struct config){
         .listeners = names_new(),
         .routes = names_new(),
@@ -440,6 +444,7 @@ void store_init(struct store *s, const struct store_options *o) {
 void store_fini(struct store *s) {
     loop_cancel_task(&s->flush);
     lrs_stop(s);
+    store_demands_end(s);
     store_clients_free(s);
     size_t it = 0;
     struct map_slot *slot;

@@ -3,8 +3,8 @@
  * Threads: the config thread owns it all. Snapshots leave through `publish`; what other threads say
  * comes in by the loop's mailbox.
  * Files: store.c (entries, applying updates), store_refs.c (wanted names, sources), store_warm.c
- * (readiness, activation), store_hosts.c (host sets, DNS), store_scopes.c (SRDS), store_view.c
- * (what admin shows). */
+ * (readiness, activation), store_hosts.c (host sets, DNS), store_scopes.c (SRDS),
+ * store_demand.c (what requests ask for), store_view.c (what admin shows). */
 #ifndef SLUICE_XDS_STORE_H
 #define SLUICE_XDS_STORE_H
 
@@ -41,6 +41,7 @@ struct entry {
     uint32_t watchers;       /* compiled resources that want it */
     bool is_static, is_gone; /* gone: the server said it does not exist (any more) */
     bool is_timed_out;       /* initial_fetch_timeout passed */
+    bool is_on_demand;       /* watched because requests asked for it (store_demand.c) */
     struct timer fetch_timer;
     /* entries whose active or warming resource refers to this one */
     struct entry_vec users;
@@ -89,6 +90,9 @@ struct store {
     struct snapshot *latest, *next;
     struct loop_task flush;
     bool are_cluster_names_dirty;
+    struct list demands; /* of struct on_demand_fetch: not answered yet */
+    unsigned demands_n;
+    struct stats_scope *odcds;                  /* NULL until used */
     struct entry_vec scope_sets, scope_entries; /* of all sources; the latter active */
     uint64_t update_count;
     struct source_client **clients;

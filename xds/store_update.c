@@ -5,6 +5,7 @@
 #include "proxy/upstream/cluster.h"
 #include "xds/scopes.h"
 #include "xds/store.h"
+#include "xds/store_demand.h"
 
 #define NACK_TEXT_MAX (64u * 1024)
 
@@ -183,7 +184,11 @@ static void remove_named(struct source_client *c, enum resource_type t, sv name)
         return;
     }
     log_info(LOG_config, "%s: remove '%.*s'", resource_types[t].short_name, SV_ARG(name));
+    bool is_on_demand = e->is_on_demand; /* then it stays, as it is watched */
     store_remove(e);
+    if (is_on_demand && !store_is_demanded(e)) {
+        store_demand_release(e);
+    }
 }
 
 /* SotW: what this source brought and the response does not list is gone. */

@@ -11,6 +11,7 @@
 struct addr;
 struct stats_store;
 struct registry;
+struct config_source;
 struct config_build; /* config/: the resource under construction and the name tables */
 
 /* Slots are dense small integers that stand for a name of one kind for as long as anyone refers to
@@ -39,6 +40,9 @@ slot_t compile_cluster_ref(struct compile_ctx *ctx, sv name, bool must_exist);
 /* A route configuration fetched from `source` (envoy.config.core.v3.ConfigSource). The listener
  * warms until it is there. */
 slot_t compile_route_ref(struct compile_ctx *ctx, sv name, const void *config_source);
+/* A core.v3.ConfigSource message, interned: equal ones are one object for ever. NULL: errors
+ * added. */
+const struct config_source *compile_config_source(struct compile_ctx *ctx, const void *msg);
 /* The scopes of `srds_source`, whose route configurations come from `rds_source` (ConfigSource
  * messages): the slot of their table. stat_prefix ("http.<p>.scoped_rds.<name>.") is part of what
  * they are. The listener warms until they and their routes are there. */

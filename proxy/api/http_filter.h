@@ -6,6 +6,7 @@
 #define SLUICE_API_HTTP_FILTER_H
 
 #include "proxy/api/compile.h"
+#include "proxy/api/on_demand.h"
 #include "proxy/event/loop.h"
 #include "proxy/event/timer.h"
 #include "proxy/http/headers.h"
@@ -119,6 +120,18 @@ bool http_route_forwards(struct http_filter *f);
 sv http_route_cluster(struct http_filter *f);
 /* The same cluster's name in stats; empty when there is no such cluster now. */
 sv http_route_cluster_stat_name(struct http_filter *f);
+/* Ask the control plane for what this request's route lacks: its virtual host (VHDS) or the routes
+ * of its scope (on-demand SRDS); or for the route's cluster (`source`: ODCDS). STARTED:
+ * wait->on_done tells. Neither calls back before it returns. */
+enum http_fetch { HTTP_FETCH_NOTHING, HTTP_FETCH_STARTED, HTTP_FETCH_OVERFLOW };
+enum http_fetch http_fetch_route(struct http_filter *f, struct on_demand_wait *wait);
+enum http_fetch http_fetch_cluster(struct http_filter *f, const struct config_source *source,
+                                   struct on_demand_wait *wait);
+/* Routes as they are now, for what follows: the request's route is chosen anew. */
+void http_refresh_route(struct http_filter *f);
+/* A new stream takes this one's place and all filters see the request from the start; f's stream is
+ * over then. False: it is too late (body was kept, trailers or a response came). */
+bool http_recreate_stream(struct http_filter *f);
 /* Most specific per-route config of this filter (route, then virtual host, then route table); NULL:
  * none. */
 const void *http_route_config(struct http_filter *f);

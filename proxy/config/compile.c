@@ -78,6 +78,10 @@ slot_t compile_route_ref(struct compile_ctx *ctx, sv name, const void *config_so
     return s;
 }
 
+const struct config_source *compile_config_source(struct compile_ctx *ctx, const void *msg) {
+    return config_source_intern(msg, ctx->diag);
+}
+
 slot_t compile_scopes_ref(struct compile_ctx *ctx, sv stat_prefix, const void *srds_source,
                           const void *rds_source) {
     struct config *c = ctx->build->config;

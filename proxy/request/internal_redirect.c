@@ -173,19 +173,7 @@ static struct headers *prepare(struct router *r, unsigned status, sv *route_name
 
 /* Gives the client's exchange to a new stream with this one's request; this one ends. */
 static struct stream *succeed(struct stream *old, sv from, sv to) {
-    struct stream *s = stream_new(old->hcm, old->codec_stream);
-    timer_cancel(&s->headers_timer);
-    timer_cancel(&s->request_timer);
-    headers_copy(&s->request, &old->request);
-    s->dec.has_headers = true;
-    s->saw_request_end = true;
-    s->is_internal_request = old->is_internal_request;
-    s->remote = old->remote;
-    s->info.remote = &s->remote;
-    s->info.request = &s->request;
-    s->info.request_id = headers_get(&s->request, HDR_x_request_id);
-    s->info.rx_bytes = old->info.rx_bytes;
-    s->info.last_rx_us = old->info.last_rx_us;
+    struct stream *s = stream_hand_over(old);
     s->internal_redirects = (uint16_t)(old->internal_redirects + 1);
     struct redirect_hop *hop = arena_new(&s->arena, struct redirect_hop);
     *hop = (struct redirect_hop){NULL, arena_sv(&s->arena, from), arena_sv(&s->arena, to)};
@@ -199,14 +187,6 @@ static struct stream *succeed(struct stream *old, sv from, sv to) {
     }
     s->hops = hop;
     return s;
-}
-
-static void end_old(struct stream *old, unsigned status) {
-    old->codec_stream = NULL;
-    old->is_redirected = true;
-    old->info.response_code = (uint16_t)status;
-    old->info.response_code_details = SV("internal_redirect");
-    stream_finish(old);
 }
 
 static void run(struct stream *s, struct buf *body, bool is_headers_only) {
@@ -261,7 +241,8 @@ bool internal_redirect_try(struct router *r, unsigned status, bool end_stream) {
     if (r->trailers && !drops) {
         headers_copy(&s->request_trailers, r->trailers);
     }
-    end_old(old, status); /* r is over, its memory stays until the turn ends */
+    old->info.response_code = (uint16_t)status;
+    stream_hand_over_end(old); /* r is over, its memory stays until the turn ends */
     run(s, &body, is_headers_only);
     return true;
 }

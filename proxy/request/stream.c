@@ -256,6 +256,49 @@ void stream_reset(struct stream *s, enum reset_reason why) {
     stream_finish(s);
 }
 
+/* ---- handing over ---- */
+
+struct stream *stream_hand_over(struct stream *old) {
+    struct stream *s = stream_new(old->hcm, old->codec_stream);
+    timer_cancel(&s->headers_timer);
+    if (old->saw_request_end) {
+        timer_cancel(&s->request_timer);
+    }
+    headers_copy(&s->request, &old->request);
+    s->dec.has_headers = true;
+    s->saw_request_end = old->saw_request_end;
+    s->is_recreated = true;
+    s->is_internal_request = old->is_internal_request;
+    s->remote = old->remote;
+    s->info.remote = &s->remote;
+    s->info.request = &s->request;
+    s->info.request_id = headers_get(&s->request, HDR_x_request_id);
+    s->info.rx_bytes = old->info.rx_bytes;
+    s->info.last_rx_us = old->info.last_rx_us;
+    return s;
+}
+
+void stream_hand_over_end(struct stream *old) {
+    old->codec_stream = NULL;
+    old->is_redirected = true;
+    old->info.response_code_details = SV("internal_redirect");
+    stream_finish(old);
+}
+
+bool http_recreate_stream(struct http_filter *f) {
+    struct stream *old = f->stream;
+    bool is_headers_only = old->dec.headers_end;
+    if (!old->codec_stream || old->enc.has_headers || !buf_empty(&old->dec.buf) ||
+        old->dec.trailers || (old->dec.is_complete && !is_headers_only)) {
+        return false;
+    }
+    struct stream *s = stream_hand_over(old);
+    s->internal_redirects = old->internal_redirects;
+    stream_hand_over_end(old);
+    stream_begin(s, is_headers_only);
+    return true;
+}
+
 /* ---- codec callbacks (downstream) ---- */
 
 static struct stream *stream_of(struct codec_stream *cs) {
@@ -360,7 +403,7 @@ void stream_begin(struct stream *s, bool end_stream) {
     if (conn_headers_request(s) == HEADERS_REPLIED) {
         return;
     }
-    if (!s->internal_redirects) { /* else that was done for the client's own request */
+    if (!s->is_recreated) { /* else that was done for the client's own request */
         conn_headers_mutate_request(s);
     }
     stream_resolve_route(s);

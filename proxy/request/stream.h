@@ -56,7 +56,8 @@ struct stream {
     struct stream_extension *extensions; /* of discovered filters: pins their configs */
     struct filter_iter dec, enc;
     /* routing */
-    const struct route_pin *pins; /* the newest first; NULL: no table of RDS was used */
+    const struct route_pin *stale_pins; /* these and older ones are not looked at any more */
+    const struct route_pin *pins;       /* the newest first; NULL: no table of RDS was used */
     const struct route_table *table;
     const struct route_entry *route;
     const struct vhost *vhost;
@@ -72,6 +73,7 @@ struct stream {
     bool is_upgraded;
     /* another stream took over; there is no response to count */
     bool is_redirected;
+    bool is_recreated;               /* the connection manager's header rules were applied before */
     uint16_t internal_redirects;     /* followed on the way to this request */
     const struct redirect_hop *hops; /* the newest first (request/internal_redirect.h) */
     bool needs_tls;                  /* the virtual host wants https: redirect */
@@ -110,6 +112,10 @@ void stream_send_headers(struct stream *s, struct headers *h, bool end_stream);
 void stream_send_data(struct stream *s, struct buf *data, bool end_stream);
 void stream_send_trailers(struct stream *s, struct headers *t);
 void stream_reset(struct stream *s, enum reset_reason why); /* abort towards the client, finish */
+/* A new stream gets the old one's exchange with the client and its request's headers; the old one
+ * is to be ended by stream_hand_over_end(). */
+struct stream *stream_hand_over(struct stream *old);
+void stream_hand_over_end(struct stream *old);
 /* activity: the idle timer starts over */
 void stream_touch(struct stream *s);
 

@@ -11,7 +11,7 @@
 
 /* The slot's table. What the stream saw of it first is what it keeps seeing. */
 static const struct route_table *pinned_table(struct stream *s, slot_t slot) {
-    for (const struct route_pin *p = s->pins; p; p = p->older) {
+    for (const struct route_pin *p = s->pins; p != s->stale_pins; p = p->older) {
         if (p->slot == slot) {
             return p->view->table;
         }
@@ -191,4 +191,47 @@ unsigned http_route_configs(struct http_filter *f, const void *out[4]) {
     const struct route_entry *r = http_route(f);
     return r ? route_override_configs(s->table, r, s->weighted, s->chain->v[f->index_].name_id, out)
              : 0;
+}
+
+void http_refresh_route(struct http_filter *f) {
+    f->stream->stale_pins = f->stream->pins;
+    http_clear_route_cache(f);
+}
+
+/* ---- fetching what is missing ---- */
+
+static enum http_fetch fetch(struct stream *s, const struct on_demand_want *want,
+                             struct on_demand_wait *wait) {
+    return worker_fetch(s->hcm->worker, want, wait) ? HTTP_FETCH_STARTED : HTTP_FETCH_OVERFLOW;
+}
+
+/* A scope whose routes nobody asked for yet. */
+static bool lacks_scope(struct stream *s, struct on_demand_want *want) {
+    const struct hcm_scopes *c = s->cfg->scopes;
+    const struct scope *scope = c && !c->list && !s->table ? find_scope(s) : NULL;
+    if (!scope || !scope->is_on_demand) {
+        return false;
+    }
+    *want = (struct on_demand_want){.kind = ON_DEMAND_SCOPE, .slot = c->slot, .name = scope->key};
+    return true;
+}
+
+enum http_fetch http_fetch_route(struct http_filter *f, struct on_demand_wait *wait) {
+    struct stream *s = f->stream;
+    struct on_demand_want want;
+    if (http_route(f) || !lacks_scope(s, &want)) {
+        return HTTP_FETCH_NOTHING;
+    }
+    return fetch(s, &want, wait);
+}
+
+enum http_fetch http_fetch_cluster(struct http_filter *f, const struct config_source *source,
+                                   struct on_demand_wait *wait) {
+    struct stream *s = f->stream;
+    if (!http_route(f) || !s->cluster_name.n || stream_route_cluster(s)) {
+        return HTTP_FETCH_NOTHING;
+    }
+    struct on_demand_want want = {
+        .kind = ON_DEMAND_CLUSTER, .slot = SLOT_NONE, .source = source, .name = s->cluster_name};
+    return fetch(s, &want, wait);
 }

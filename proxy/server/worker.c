@@ -361,6 +361,7 @@ struct worker *worker_new(struct worker_shared *shared, unsigned index, unsigned
     w->index = index;
     list_init(&w->listeners);
     list_init(&w->draining);
+    map_init(&w->on_demand.fetches);
     if (loop_init(&w->loop, thread_index) < 0) {
         xfree(w);
         return NULL;
@@ -405,6 +406,7 @@ static void release(struct worker *w) {
     if (w->snapshot) {
         shared_unref(&w->snapshot->shared);
     }
+    on_demand_fini(&w->on_demand);
     free_pages(w->cluster_pages, w->cluster_pages_n);
     free_pages(w->route_pages, w->route_pages_n);
     free_pages(w->extension_pages, w->extension_pages_n);

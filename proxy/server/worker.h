@@ -11,6 +11,7 @@
 #include "proxy/config/listener.h"
 #include "proxy/config/sockets.h"
 #include "proxy/net/listener.h"
+#include "proxy/server/on_demand.h"
 
 /* Facts all workers share; immutable after start but for the atomics. */
 struct worker_shared {
@@ -22,6 +23,7 @@ struct worker_shared {
     uint32_t is_health_failed; /* atomic: /healthcheck/fail */
     uint64_t next_id_block;    /* atomic */
     struct conn_limit global_limit;
+    struct on_demand_source on_demand; /* set before workers start */
 };
 
 struct view_page;
@@ -38,6 +40,7 @@ struct worker {
     struct list listeners; /* of struct worker_listener: active */
     /* of struct worker_listener: no longer in the snapshot, connections under way */
     struct list draining;
+    struct on_demand on_demand;
     uint64_t id_next, id_end;
     uint64_t date_s;
     char date[32];
