@@ -214,6 +214,7 @@ static void set_cluster(struct entry *e, struct resource *r) {
     }
     table_set(&s->next->tables[TABLE_CLUSTERS], slot, r ? &r->shared : NULL);
     if (r) {
+        stats_scope_set_source(r->cluster->stats, r->cluster);
         store_hosts_publish(e);
     } else {
         table_set(&s->next->tables[TABLE_HOSTS], slot, NULL);

@@ -38,14 +38,14 @@ static const struct stat_def proxy_proto_defs[] = {
     {"versions.v2.error", STAT_COUNTER, STAT_UNIT_NONE},
     {"versions.v2.found", STAT_COUNTER, STAT_UNIT_NONE},
 };
-static const struct stats_group proxy_proto_group = {"proxy_proto", proxy_proto_defs,
-                                                     ARRAY_LEN(proxy_proto_defs)};
+static const struct stats_group proxy_proto_group = {
+    .name = "proxy_proto", .defs = proxy_proto_defs, .n = ARRAY_LEN(proxy_proto_defs)};
 
 /* The counter of earlier versions, without a prefix. */
 static const struct stat_def legacy_defs[] = {
     {"downstream_cx_proxy_proto_error", STAT_COUNTER, STAT_UNIT_NONE}};
-static const struct stats_group legacy_group = {"proxy_proto_legacy", legacy_defs,
-                                                ARRAY_LEN(legacy_defs)};
+static const struct stats_group legacy_group = {
+    .name = "proxy_proto_legacy", .defs = legacy_defs, .n = ARRAY_LEN(legacy_defs)};
 
 struct config {
     struct stats_scope *stats, *legacy_stats;

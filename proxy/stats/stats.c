@@ -210,10 +210,24 @@ struct stats_store *stats_scope_store(const struct stats_scope *sc) {
     return sc->store;
 }
 
+void stats_scope_set_source(struct stats_scope *sc, const void *source) {
+    LOCK(sc->store);
+    sc->source = source;
+    UNLOCK(sc->store);
+}
+
+void stats_scope_forget_source(struct stats_scope *sc, const void *source) {
+    LOCK(sc->store);
+    if (sc->source == source) {
+        sc->source = NULL;
+    }
+    UNLOCK(sc->store);
+}
+
 static unsigned bitmap_words(unsigned n) { return (n + 63) / 64; }
 
 static struct stats_shard *shard_new(struct stats_scope *sc) {
-    unsigned n = sc->group->n;
+    unsigned n = sc->group->n - sc->group->computed_n;
     struct stats_shard *sh = xcalloc(1, sizeof(*sh) + (n + bitmap_words(n)) * sizeof(uint64_t));
     sh->scope = sc;
     sh->used = sh->v + n;
@@ -269,7 +283,20 @@ void stats_text_set(struct stats_scope *sc, unsigned i, sv text) {
     UNLOCK(sc->store);
 }
 
+static bool read_computed(const struct stats_scope *sc, unsigned i, uint64_t *value) {
+    return sc->source && sc->group->read(sc->source, i, value);
+}
+
+bool stats_cell_shown(const struct stats_scope *sc, unsigned i) {
+    uint64_t value;
+    return !stats_is_computed(sc->group, i) || read_computed(sc, i, &value);
+}
+
 static uint64_t cell_raw_sum(const struct stats_scope *sc, unsigned i) {
+    if (stats_is_computed(sc->group, i)) {
+        uint64_t value;
+        return read_computed(sc, i, &value) ? value : 0;
+    }
     struct stats_shard **all = __atomic_load_n(&sc->shards, __ATOMIC_ACQUIRE);
     uint64_t sum = 0;
     for (unsigned t = 0; all && t < sc->store->threads; t++) {
@@ -297,6 +324,9 @@ uint64_t stats_scope_value(const struct stats_scope *sc, unsigned i) {
 }
 
 static bool gauge_used(const struct stats_scope *sc, unsigned i) {
+    if (stats_is_computed(sc->group, i)) {
+        i = sc->group->used_with;
+    }
     struct stats_shard **all = __atomic_load_n(&sc->shards, __ATOMIC_ACQUIRE);
     for (unsigned t = 0; all && t < sc->store->threads; t++) {
         const struct stats_shard *sh = __atomic_load_n(&all[t], __ATOMIC_ACQUIRE);

@@ -27,6 +27,11 @@ struct stats_group {
     const char *name; /* for debugging: "cluster" */
     const struct stat_def *defs;
     unsigned n; /* cells, ≤ 512 */
+    /* The last `computed_n` gauges are not stored: `read` tells their value when somebody looks,
+     * from the scope's source. False: not shown (now). They count as used when cell `used_with`
+     * does. Called with the store's lock held, on any thread. */
+    unsigned computed_n, used_with;
+    bool (*read)(const void *source, unsigned i, uint64_t *value);
 };
 
 struct stats_store;
@@ -63,6 +68,10 @@ struct stats_scope *stats_scope_ref(struct stats_scope *sc); /* any thread */
 void stats_scope_unref(struct stats_scope *sc);
 sv stats_scope_prefix(const struct stats_scope *sc);
 struct stats_store *stats_scope_store(const struct stats_scope *sc);
+/* What computed gauges are read from, borrowed until it is replaced or forgotten. Any thread. */
+void stats_scope_set_source(struct stats_scope *sc, const void *source);
+/* Nothing, if it is still this one. */
+void stats_scope_forget_source(struct stats_scope *sc, const void *source);
 /* This thread's shard, created on first call; valid while the scope is. thread =
  * loop->thread_index. */
 struct stats_shard *stats_shard(struct stats_scope *sc, unsigned thread);
@@ -144,7 +153,8 @@ void stats_codes_inc_class(struct stats_codes *c, unsigned code); /* only Nxx */
 #define STATS_GROUP(id, P, TABLE)                                          \
     static const struct stat_def id##_stat_defs[] = {                      \
         TABLE(P, STATS_DEF_C_, STATS_DEF_G_, STATS_DEF_H_, STATS_DEF_T_)}; \
-    const struct stats_group id##_stats_group = {#id, id##_stat_defs, ARRAY_LEN(id##_stat_defs)}
+    const struct stats_group id##_stats_group = {                          \
+        .name = #id, .defs = id##_stat_defs, .n = ARRAY_LEN(id##_stat_defs)}
 /* Tables take (P, C, G, H, T):  #define CLUSTER_STATS(P, C, G, H, T) C(P, upstream_rq_total) H(P,
  * upstream_rq_time, MS) */
 

@@ -64,6 +64,7 @@ struct stats_scope {
     const struct stats_group *group;
     struct stats_shard **shards; /* [store->threads]; shared, atomic; NULL until one is used */
     struct stats_ext *ext;       /* NULL until needed */
+    const void *source;          /* of computed gauges; NULL: they are not shown */
     /* explicit tags, one block with their bytes; NULL: default rules */
     struct stats_tag *tags;
     struct list class_node;  /* in its class, or in stats_store.unclassified; guarded */
@@ -129,6 +130,11 @@ static inline struct stats_scope *scope_ref_locked(struct stats_scope *sc) {
     return sc;
 }
 struct stats_ext *stats_scope_ext(struct stats_scope *sc); /* lock held */
+static inline bool stats_is_computed(const struct stats_group *g, unsigned i) {
+    return i >= g->n - g->computed_n;
+}
+/* Is there a value to show? Lock held. */
+bool stats_cell_shown(const struct stats_scope *sc, unsigned i);
 /* Sum over threads; for counters since the last reset. */
 uint64_t stats_cell_sum(const struct stats_scope *sc, unsigned i);
 /* Was it ever touched: a counter not zero, a gauge set, a histogram or text there. */

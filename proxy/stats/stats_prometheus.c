@@ -170,6 +170,9 @@ static void offer(struct stats_prom *w, const struct stats_item *i, struct buf *
     if (w->params->used_only && !stats_item_used(i)) {
         return;
     }
+    if (!i->dyn && !stats_cell_shown(i->scope, i->cell)) {
+        return;
+    }
     sv full = SV_NULL, prefix = scope_prefix(i->scope), name = stats_item_name(i);
     char *heap = NULL;
     if (w->params->filter || w->metric->kind == STAT_HISTOGRAM) {

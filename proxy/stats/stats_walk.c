@@ -64,7 +64,7 @@ static bool next_cell(const struct stats_walk *w, struct walk_scope *ws, struct 
         unsigned i = ws->order[ws->cell];
         *out = (struct stats_item){.scope = sc, .cell = i};
         bool rejected = sc->rejected && sc->rejected[i >> 6] >> (i & 63) & 1;
-        if (!rejected && is_wanted(w, out)) {
+        if (!rejected && is_wanted(w, out) && stats_cell_shown(sc, i)) {
             return true;
         }
     }

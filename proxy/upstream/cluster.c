@@ -7,8 +7,23 @@
 #include "proxy/base/buf.h"
 #include "proxy/http/codec_stats.h"
 
-STATS_GROUP(cluster, CLUSTER, CLUSTER_STATS);
-STATS_GROUP(breaker, BREAKER, BREAKER_STATS);
+static bool read_breaker(const void *source, unsigned i, uint64_t *value);
+
+static const struct stat_def cluster_stat_defs[] = {
+    CLUSTER_STATS(, STATS_DEF_C_, STATS_DEF_G_, STATS_DEF_H_, STATS_DEF_T_)
+#define BREAKER_DEF_(priority, name) \
+    {"circuit_breakers." priority "." #name, STAT_GAUGE, STAT_UNIT_NONE},
+        BREAKER_STATS(BREAKER_DEF_, "default") BREAKER_STATS(BREAKER_DEF_, "high")
+#undef BREAKER_DEF_
+};
+const struct stats_group cluster_stats_group = {
+    .name = "cluster",
+    .defs = cluster_stat_defs,
+    .n = ARRAY_LEN(cluster_stat_defs),
+    .computed_n = BREAKER_STATS_N * PRIORITIES,
+    .used_with = CLUSTER_upstream_cx_active,
+    .read = read_breaker,
+};
 
 bool breaker_try(uint32_t *used, uint32_t max) {
     if (__atomic_add_fetch(used, 1, __ATOMIC_RELAXED) <= max) {
@@ -36,27 +51,46 @@ bool breaker_retry_try(const struct cluster_config *c, unsigned priority) {
     return breaker_try(&c->use[priority].retries, retries_max(c, priority));
 }
 
-static void publish(struct stats_shard *sh, unsigned open, unsigned remaining, uint32_t used,
-                    uint32_t max, bool track) {
-    stats_gauge_set(sh, open, used >= max);
-    if (track) {
-        stats_gauge_set(sh, remaining, used < max ? max - used : 0);
-    }
-}
+struct level {
+    uint32_t used, max;
+};
 
-void breaker_publish(const struct cluster_config *c, unsigned priority, struct stats_shard *sh) {
+static struct level level_of(const struct cluster_config *c, unsigned priority,
+                             enum breaker_stat i) {
     const struct breaker *b = &c->breakers[priority];
     const struct breaker_use *use = &c->use[priority];
-    bool track = b->track_remaining;
-    publish(sh, BREAKER_cx_open, BREAKER_remaining_cx, get(&use->connections), b->max_connections,
-            track);
-    publish(sh, BREAKER_rq_pending_open, BREAKER_remaining_pending, get(&use->pending),
-            b->max_pending, track);
-    publish(sh, BREAKER_rq_open, BREAKER_remaining_rq, get(&use->requests), b->max_requests, track);
-    publish(sh, BREAKER_rq_retry_open, BREAKER_remaining_retries, get(&use->retries),
-            retries_max(c, priority), track);
-    publish(sh, BREAKER_cx_pool_open, BREAKER_remaining_cx_pools, get(&use->pools), b->max_pools,
-            track);
+    switch (i) {
+    case BREAKER_cx_open:
+    case BREAKER_remaining_cx:
+        return (struct level){get(&use->connections), b->max_connections};
+    case BREAKER_cx_pool_open:
+    case BREAKER_remaining_cx_pools:
+        return (struct level){get(&use->pools), b->max_pools};
+    case BREAKER_rq_open:
+    case BREAKER_remaining_rq:
+        return (struct level){get(&use->requests), b->max_requests};
+    case BREAKER_rq_pending_open:
+    case BREAKER_remaining_pending:
+        return (struct level){get(&use->pending), b->max_pending};
+    case BREAKER_rq_retry_open:
+    case BREAKER_remaining_retries:
+    case BREAKER_STATS_N:
+        break;
+    }
+    return (struct level){get(&use->retries), retries_max(c, priority)};
+}
+
+static bool read_breaker(const void *source, unsigned i, uint64_t *value) {
+    const struct cluster_config *c = source;
+    unsigned at = i - CLUSTER_STATS_N, priority = at / BREAKER_STATS_N;
+    enum breaker_stat which = (enum breaker_stat)(at % BREAKER_STATS_N);
+    struct level l = level_of(c, priority, which);
+    if (which < BREAKER_remaining_cx) {
+        *value = l.used >= l.max;
+        return true;
+    }
+    *value = l.used < l.max ? l.max - l.used : 0;
+    return c->breakers[priority].track_remaining;
 }
 
 slot_t cluster_transport_slot(const struct cluster_config *c, const struct host_entry *e) {
@@ -106,6 +140,7 @@ struct stats_scope *cluster_codec_stats(const struct cluster_config *c, bool is_
 }
 
 void cluster_lazy_stats_free(struct cluster_config *c) {
+    stats_scope_forget_source(c->stats, c);
     for (unsigned i = 0; i < CLUSTER_SIDES; i++) {
         if (c->side_codes[i]) {
             stats_codes_free(c->side_codes[i]);

@@ -224,17 +224,23 @@ static inline void cluster_note_drop(const struct cluster_config *c, bool is_ove
 /* max_retries or retry budget */
 bool breaker_retry_try(const struct cluster_config *c, unsigned priority);
 
-/* circuit_breakers.{default,high}.: set the gauges from the counts now. The thread of `sh`, one for
- * each gauge. */
+/* circuit_breakers.{default,high}.*: gauges of cluster_stats_group that are read from the counts
+ * when somebody looks. */
 /* clang-format off */
-#define BREAKER_STATS(P, C, G, H, T)                                                                \
-    G(P, cx_open) G(P, cx_pool_open) G(P, remaining_cx) G(P, remaining_cx_pools)                    \
-    G(P, remaining_pending) G(P, remaining_retries) G(P, remaining_rq) G(P, rq_open)                \
-    G(P, rq_pending_open) G(P, rq_retry_open)
+#define BREAKER_STATS(X, priority)                                                                  \
+    X(priority, cx_open) X(priority, cx_pool_open) X(priority, rq_open) X(priority, rq_pending_open) \
+    X(priority, rq_retry_open) X(priority, remaining_cx) X(priority, remaining_cx_pools)            \
+    X(priority, remaining_pending) X(priority, remaining_retries) X(priority, remaining_rq)
 /* clang-format on */
-STATS_ENUM(BREAKER, BREAKER_STATS);
-extern const struct stats_group breaker_stats_group;
-void breaker_publish(const struct cluster_config *c, unsigned priority, struct stats_shard *sh);
+enum breaker_stat {
+#define BREAKER_STAT_(priority, name) BREAKER_##name,
+    BREAKER_STATS(BREAKER_STAT_, )
+#undef BREAKER_STAT_
+        BREAKER_STATS_N
+};
+static inline unsigned cluster_breaker_stat(unsigned priority, enum breaker_stat i) {
+    return CLUSTER_STATS_N + priority * BREAKER_STATS_N + i;
+}
 
 /* Outcome of a request for outlier detection: called by router and tcp_proxy
  * (upstream/outlier.c). */

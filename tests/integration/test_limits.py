@@ -204,7 +204,6 @@ def test_clients_leaving_early_release_everything(sluice, upstream):
     proxy.wait_stat("cluster.up.upstream_cx_active", lambda n: n <= 1)  # one that nobody used may wait in the pool
 
 
-@pytest.mark.xfail(strict=True, reason="circuit_breakers.* gauges are not published yet")
 def test_open_breakers_show(sluice, upstream):
     gate = threading.Event()
     upstream.script(Reply(gate=gate))

@@ -49,9 +49,6 @@ static void test_gauges(void **state) {
     (void)state;
     struct fixture_cluster f;
     fixture_init(&f, NULL);
-    struct stats_scope *sc =
-        stats_scope_get(f.store, &breaker_stats_group, SV("cluster.c.circuit_breakers.default."));
-    struct stats_shard *sh = stats_shard(sc, 0);
     f.cfg.breakers[0] = (struct breaker){.max_connections = 2,
                                          .max_pending = 5,
                                          .max_requests = 1,
@@ -59,18 +56,26 @@ static void test_gauges(void **state) {
                                          .max_pools = 7,
                                          .track_remaining = true};
     f.use[0] = (struct breaker_use){.connections = 2, .pending = 1, .requests = 0, .pools = 9};
-    breaker_publish(&f.cfg, 0, sh);
     static const struct {
-        unsigned stat, want;
+        enum breaker_stat stat;
+        unsigned want;
     } rows[] = {{BREAKER_cx_open, 1},         {BREAKER_remaining_cx, 0},
                 {BREAKER_rq_pending_open, 0}, {BREAKER_remaining_pending, 4},
                 {BREAKER_rq_open, 0},         {BREAKER_remaining_rq, 1},
                 {BREAKER_rq_retry_open, 1},   {BREAKER_remaining_retries, 0},
                 {BREAKER_cx_pool_open, 1},    {BREAKER_remaining_cx_pools, 0}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        assert_row(stats_scope_value(sc, rows[i].stat) == rows[i].want, i);
+        assert_row(fixture_stat(&f, cluster_breaker_stat(0, rows[i].stat)) == 0, i);
     }
-    stats_scope_unref(sc);
+    stats_scope_set_source(f.cfg.stats, &f.cfg);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        assert_row(fixture_stat(&f, cluster_breaker_stat(0, rows[i].stat)) == rows[i].want, i);
+    }
+    assert_int_equal(fixture_stat(&f, cluster_breaker_stat(1, BREAKER_cx_open)), 0);
+    stats_scope_forget_source(f.cfg.stats, &f); /* another one's */
+    assert_int_equal(fixture_stat(&f, cluster_breaker_stat(0, BREAKER_cx_open)), 1);
+    stats_scope_forget_source(f.cfg.stats, &f.cfg);
+    assert_int_equal(fixture_stat(&f, cluster_breaker_stat(0, BREAKER_cx_open)), 0);
     fixture_fini(&f);
 }
 
