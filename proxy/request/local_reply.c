@@ -7,7 +7,7 @@
 #include "proxy/observe/access_log_filter.h"
 #include "proxy/observe/formatter.h"
 #include "proxy/request/stream.h"
-#include "proxy/route/header_mutation.h"
+#include "proxy/api/header_mutation.h"
 
 struct reply_mapper {
     const struct log_filter *filter;

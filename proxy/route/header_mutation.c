@@ -5,7 +5,7 @@
  * Envoy's: removals, then overwrites, then additions, all values made from the headers as they were
  * before.
  * Not here: in which order tables, virtual hosts and routes are applied (request/router.c). */
-#include "proxy/route/header_mutation.h"
+#include "proxy/api/header_mutation.h"
 
 #include "protos/gen/common_mutation_rules.pb-c.h"
 #include "protos/gen/core.pb-c.h"

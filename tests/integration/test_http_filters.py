@@ -12,6 +12,7 @@ from support.xds_config import ads_bootstrap
 
 HTTP = "envoy.extensions.filters.http"
 CORS, FAULT, GRPC_STATS = "envoy.filters.http.cors", "envoy.filters.http.fault", "envoy.filters.http.grpc_stats"
+LOCAL_RATELIMIT, LIMIT_TYPE = "envoy.filters.http.local_ratelimit", f"{HTTP}.local_ratelimit.v3.LocalRateLimit"
 
 
 def per_route(name, type_name, **fields):
@@ -93,3 +94,20 @@ def test_cluster_leaves_while_a_request_waits(sluice, tmp_path):
             ads.wait_ack(CLUSTER, "c2")
             client.read()
         assert proxy.log_lines(log, 1) == ["up DI,NC"]
+
+
+@pytest.mark.smoke
+def test_local_ratelimit(sluice):
+    """One bucket for all workers; a route has its own."""
+    always = {"default_value": percent(100)}
+    limit = {"stat_prefix": "l", "filter_enabled": always, "filter_enforced": always,
+             "token_bucket": {"max_tokens": 3, "fill_interval": "1000s"}}
+    wide = per_route(LOCAL_RATELIMIT, LIMIT_TYPE, **{**limit, "token_bucket": {"max_tokens": 5, "fill_interval": "1000s"}})
+    answers = {"direct_response": {"status": 200}}
+    proxy = sluice(bootstrap([listener(hcm([{"match": {"prefix": "/wide"}, "typed_per_filter_config": wide, **answers},
+                                            {"match": {"prefix": "/"}, **answers}],
+                                           filters=[typed(LOCAL_RATELIMIT, LIMIT_TYPE, **limit)]))]), concurrency=2)
+    statuses = [fetch(proxy.port(), path).status for path in ["/"] * 8 + ["/wide"] * 8]
+    assert statuses == [200] * 3 + [429] * 5 + [200] * 5 + [429] * 3
+    assert fetch(proxy.port(), "/").body == b"local_rate_limited"
+    assert proxy.stat("l.http_local_rate_limit.rate_limited") == 9

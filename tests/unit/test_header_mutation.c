@@ -1,5 +1,5 @@
 /* Header additions and removals: order, actions, formats, and what is refused. */
-#include "proxy/route/header_mutation.h"
+#include "proxy/api/header_mutation.h"
 #include "tests/support/route.h"
 
 #define OPTION "envoy.config.core.v3.HeaderValueOption"

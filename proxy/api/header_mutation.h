@@ -1,9 +1,10 @@
 /* Header additions and removals with format operators, compiled from HeaderValueOption lists and
  * HeaderMutation.
+ * Implemented in proxy/route/header_mutation.c.
  * Spec: core.v3.HeaderValueOption (append_action, keep_empty_value),
  * config.common.mutation_rules.v3.HeaderMutation. */
-#ifndef SLUICE_ROUTE_HEADER_MUTATION_H
-#define SLUICE_ROUTE_HEADER_MUTATION_H
+#ifndef SLUICE_API_HEADER_MUTATION_H
+#define SLUICE_API_HEADER_MUTATION_H
 
 #include "proxy/api/compile.h"
 #include "proxy/http/headers.h"
