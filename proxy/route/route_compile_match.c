@@ -2,9 +2,9 @@
  * Threads: config thread. Spec: config.route.v3.RouteMatch. */
 #include "protos/gen/path_match_uri_template.pb-c.h"
 #include "protos/gen/route.pb-c.h"
+#include "proxy/api/uri_template.h"
 #include "proxy/route/metadata_matcher.h"
 #include "proxy/route/route_private.h"
-#include "proxy/api/uri_template.h"
 
 static bool set_text(struct route_compile *c, struct route_entry *r, enum path_match_kind kind,
                      const char *text) {

@@ -3,6 +3,7 @@
  * Threads: worker-local calls on an immutable table; allocates only in the request's arena.
  * Spec: config.route.v3.RouteMatch, VirtualHost.require_tls, WeightedCluster; Envoy's RouteMatcher.
  * Not here: rewriting (route_rewrite.c), hashing (route_hash.c). */
+#include "proxy/api/uri_template.h"
 #include "proxy/base/regex.h"
 #include "proxy/base/runtime.h"
 #include "proxy/http/path.h"
@@ -10,7 +11,6 @@
 #include "proxy/net/tls.h"
 #include "proxy/route/metadata_matcher.h"
 #include "proxy/route/route_private.h"
-#include "proxy/api/uri_template.h"
 
 /* --- path --- */
 

@@ -1,11 +1,11 @@
 /* Path and host rewriting, and where a redirect points to.
  * Threads: worker-local calls; new values live in the request headers' arena.
  * Spec: config.route.v3.RouteAction rewrites, RedirectAction; Envoy's Http::Utility::newUri. */
+#include "proxy/api/uri_template.h"
 #include "proxy/base/buf.h"
 #include "proxy/base/regex.h"
 #include "proxy/observe/formatter.h"
 #include "proxy/route/route_private.h"
-#include "proxy/api/uri_template.h"
 
 static sv join(struct arena *a, sv x, sv y) {
     char *p = (char *)arena_alloc(a, x.n + y.n + 1);

@@ -7,8 +7,8 @@
 #ifndef SLUICE_ROUTE_ROUTE_TABLE_H
 #define SLUICE_ROUTE_ROUTE_TABLE_H
 
-#include "proxy/base/shared.h"
 #include "proxy/api/header_mutation.h"
+#include "proxy/base/shared.h"
 #include "proxy/route/matcher.h"
 #include "proxy/route/retry_policy.h"
 
