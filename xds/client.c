@@ -298,6 +298,7 @@ static bool open_ads(struct store *s, const Bootstrap__Bootstrap__DynamicResourc
         }
         s->clients = xreallocarray(s->clients, s->clients_n + 1, sizeof(*s->clients));
         s->clients[s->clients_n++] = c;
+        store_ads_opened(s);
     }
     return (!*m->cds_resources_locator && !*m->lds_resources_locator) ||
            diag_error(d,

@@ -6,6 +6,7 @@
 
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
+#include "proxy/event/dir_watch.h"
 #include "proxy/net/tls_cert.h"
 #include "proxy/route/route_table.h"
 #include "proxy/upstream/cluster.h"
@@ -78,6 +79,7 @@ static void entry_free(struct entry *e) {
     char *key = e->name - KEY_HEAD;
     map_remove(&e->store->entries, sv_from(key, KEY_HEAD + e->name_n));
     timer_cancel(&e->fetch_timer);
+    store_secret_unwatch(e);
     if (e->active) {
         shared_unref(&e->active->shared);
     }
@@ -268,6 +270,8 @@ void store_set_active(struct entry *e, struct resource *r) {
         set_route(e, r);
     } else if (e->type == RES_SCOPED_ROUTE) {
         store_scope_set_active(e, r);
+    } else if (e->type == RES_SECRET) {
+        store_secret_watch(e, r);
     } else if (e->type == RES_RUNTIME) {
         store_runtime_set_active(e, r);
     } else if (e->type == RES_EXTENSION && !r) {
@@ -469,6 +473,7 @@ void store_fini(struct store *s) {
         shared_unref(&s->latest->shared);
     }
     vec_fini(&s->runtime_uses);
+    dir_watcher_free(s->files);
     xfree(s->cds_version);
     xfree(s->lds_version);
     xfree(s->socket_error);

@@ -17,7 +17,9 @@
 struct store;
 struct entry;
 struct source_client;
-struct scope_set;     /* scopes.h: a set of scopes that listeners refer to */
+struct scope_set;    /* scopes.h: a set of scopes that listeners refer to */
+struct secret_files; /* store_secret.c: what is watched for a secret */
+struct dir_watcher;
 struct cluster_hosts; /* store_hosts.c: the discovered endpoints of one cluster */
 
 VEC_TYPE(entry_vec, struct entry *)
@@ -50,6 +52,7 @@ struct entry {
     struct cluster_hosts *hosts;      /* clusters */
     struct scope_set *scopes;         /* the entry of a set of scopes; else NULL */
     struct listener_sockets *sockets; /* listeners: of the active resource */
+    struct secret_files *files;       /* secrets that are read from files */
     struct stats_scope *stats;        /* subscription stats; NULL until the first update */
     uint64_t seen_update;             /* SotW: the update that listed it last */
 };
@@ -103,6 +106,7 @@ struct store {
     bool waits_cds, waits_lds; /* first response not there yet */
     struct timer cds_timer, lds_timer;
     struct runtime_use_vec runtime_uses;
+    struct dir_watcher *files;           /* of secrets; NULL: none is watched yet */
     struct source_client *clusters_due;  /* CDS is asked for once RTDS answered; NULL: it was */
     uint32_t clusters_timeout_ms;        /* initial_fetch_timeout of cds_config */
     struct source_client *listeners_due; /* LDS is asked for once CDS answered; NULL: it was */
@@ -163,6 +167,8 @@ void store_link_one(struct entry *owner, const struct resource_ref *ref, struct 
 void store_unlink(struct entry *owner, struct entry_vec *uses);
 void store_watch(struct entry *target); /* first watcher subscribes */
 void store_unwatch(struct entry *target);
+/* The aggregated stream is there: static resources have asked for some already. */
+void store_ads_opened(struct store *s);
 struct source_client *store_client(struct store *s, const struct config_source *src,
                                    enum resource_type t);
 void store_clients_free(struct store *s);
@@ -176,6 +182,9 @@ void store_extension_removed(struct entry *e); /* its users go back to their def
 void store_extensions_link(struct store *s, const struct resource *r);
 bool store_extensions_arrived(struct store *s, const struct resource *r);
 void store_extension_swept(void *store, slot_t slot); /* nobody refers to the slot any more */
+/* store_secret.c */
+void store_secret_watch(struct entry *e, const struct resource *r); /* r NULL: no longer */
+void store_secret_unwatch(struct entry *e);
 /* store_runtime.c */
 bool store_set_runtime(struct store *s, const void *layered_runtime_msg, struct diag *d);
 bool store_waits_runtime(const struct store *s); /* start-up does, for a layer's first answer */

@@ -79,10 +79,7 @@ static void subscribe(const struct entry *t, struct source_client *c) {
     }
 }
 
-void store_watch(struct entry *t) {
-    if (t->watchers++ > 0) {
-        return;
-    }
+static void start_fetch(struct entry *t) {
     struct source_client *c = client_of(t);
     if (!c) {
         return;
@@ -91,6 +88,23 @@ void store_watch(struct entry *t) {
         timer_start(&t->fetch_timer, t->source->initial_fetch_timeout_ms);
     }
     subscribe(t, c);
+}
+
+void store_watch(struct entry *t) {
+    if (t->watchers++ == 0) {
+        start_fetch(t);
+    }
+}
+
+void store_ads_opened(struct store *s) {
+    size_t it = 0;
+    struct map_slot *slot;
+    while ((slot = map_next(&s->entries, &it))) {
+        struct entry *e = slot->value;
+        if (e->watchers && e->source && e->source->kind == SOURCE_ADS) {
+            start_fetch(e);
+        }
+    }
 }
 
 void store_unwatch(struct entry *t) {

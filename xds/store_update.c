@@ -39,7 +39,9 @@ static struct stats_scope *named_scope(struct entry *e) {
     struct buf BUF_AUTO b;
     buf_init(&b);
     buf_printf(&b, "%s.%.*s.", e->type == RES_SECRET ? "sds" : "rds", SV_ARG(entry_name(e)));
-    e->stats = stats_scope_get(e->store->opt.stats, &xds_stats_group, buf_pullup(&b, buf_len(&b)));
+    e->stats = stats_scope_get(e->store->opt.stats,
+                               e->type == RES_SECRET ? &sds_stats_group : &xds_stats_group,
+                               buf_pullup(&b, buf_len(&b)));
     return e->stats;
 }
 

@@ -505,6 +505,34 @@ void tls_secret_unref(struct tls_secret *s) {
     }
 }
 
+static bool equal_generics(const struct tls_secret *a, const struct tls_secret *b) {
+    for (unsigned i = 0; i < a->generics_n; i++) {
+        if (!sv_eq(a->generics[i].name, b->generics[i].name) ||
+            !sv_eq(a->generics[i].value, b->generics[i].value)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool tls_secret_equal(const struct tls_secret *a, const struct tls_secret *b) {
+    if (a->kind != b->kind) {
+        return false;
+    }
+    switch (a->kind) {
+    case TLS_SECRET_CERT:
+        return a->cert == b->cert; /* interned */
+    case TLS_SECRET_VALIDATION:
+        return memcmp(a->validation->digest, b->validation->digest, TLS_DIGEST_BYTES) == 0;
+    case TLS_SECRET_TICKETS:
+        return a->tickets_n == b->tickets_n &&
+               memcmp(a->tickets, b->tickets, a->tickets_n * sizeof(*a->tickets)) == 0;
+    case TLS_SECRET_GENERIC:
+        return a->generics_n == b->generics_n && equal_generics(a, b);
+    }
+    return false;
+}
+
 sv tls_secret_generic(const struct tls_secret *s, sv name) {
     for (unsigned i = 0; i < s->generics_n; i++) {
         if (sv_eq(s->generics[i].name, name)) {

@@ -95,6 +95,8 @@ void tls_secret_unref(struct tls_secret *s);                   /* NULL is fine; 
 static inline struct tls_watches tls_secret_watches(const struct tls_secret *s) {
     return (struct tls_watches){s->watches_.p, s->watches_.n};
 }
+/* Would both do the same? Certificates are compared by what they were made from. */
+bool tls_secret_equal(const struct tls_secret *a, const struct tls_secret *b);
 /* A generic secret's value by name ("" for the only one); SV_NULL: not there or of another kind. */
 sv tls_secret_generic(const struct tls_secret *s, sv name);
 

@@ -265,6 +265,17 @@ static void name_slot(struct tls_config *c, struct compile_ctx *ctx, struct tls_
     slot->index = compile_secret_ref(ctx, sv_cstr(m->name), m->sds_config);
 }
 
+/* As in Envoy, only secrets that come by name are watched. */
+static void tell_unwatched(const struct tls_secret *s, struct diag *d) {
+    struct tls_watches w = tls_secret_watches(s);
+    for (size_t i = 0; i < w.n; i++) {
+        if (w.v[i].is_directory) {
+            diag_warn(d, "watched_directory has no effect here: only secrets (SDS) are watched");
+            return;
+        }
+    }
+}
+
 static bool is_empty_cert(const Tls__TlsCertificate *m) {
     return !m->certificate_chain && !m->private_key && !m->pkcs12 && !m->private_key_provider;
 }
@@ -288,6 +299,9 @@ static bool compile_certs(struct tls_config *c, struct compile_ctx *ctx,
         slot->name = inline_name(&c->arena_, "unnamed_cert", cert->certificate_chain);
         slot->inlined = tls_secret_from_cert(cert, slot->name, d);
         ok = slot->inlined && ok;
+        if (slot->inlined) {
+            tell_unwatched(slot->inlined, d);
+        }
         c->certs_n += slot->inlined != NULL;
     }
     for (size_t i = 0; i < m->n_tls_certificate_sds_secret_configs; i++) {
@@ -303,6 +317,9 @@ static bool compile_inline_validation(struct tls_config *c, struct diag *d,
     c->has_validation = true;
     c->validation.name = inline_name(&c->arena_, "unnamed_ca_cert", m->trusted_ca);
     c->validation.inlined = tls_secret_from_validation(m, c->validation.name, d);
+    if (c->validation.inlined) {
+        tell_unwatched(c->validation.inlined, d);
+    }
     return c->validation.inlined != NULL;
 }
 

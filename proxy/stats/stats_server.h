@@ -89,8 +89,8 @@ extern const struct stats_group rds_stats_group;
     G(P, active_scopes) G(P, all_scopes) G(P, on_demand_scopes) C(P, update_empty)
 STATS_ENUM(SCOPED_RDS, SCOPED_RDS_STATS);
 extern const struct stats_group scoped_rds_stats_group;
-/* "sds.<secret>.": */
-#define SDS_STATS(P, C, G, H, T) C(P, key_rotation_failed)
+/* "sds.<secret>."; XDS_STATS come first, as in ECDS_STATS */
+#define SDS_STATS(P, C, G, H, T) XDS_STATS(P, C, G, H, T) C(P, key_rotation_failed)
 STATS_ENUM(SDS, SDS_STATS);
 extern const struct stats_group sds_stats_group;
 /* "extension_config_discovery.http_filter.<name>."; XDS_STATS come first: XDS_x are its indices too */

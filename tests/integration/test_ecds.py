@@ -449,3 +449,13 @@ def test_listener_filter_changes_under_a_waiting_socket(sluice, ads):
         ads.set(EXTENSION, "3", [])
         wait_until(lambda: closed_at_once(proxy.port()), "removal")
         assert client.request("GET", "/").status == 200
+
+
+@both
+def test_static_listener_asks_the_aggregated_stream(sluice, ads, kind):
+    """What static resources refer to is asked for, though the stream is opened after them."""
+    ads.set(LISTENER, "1", [])
+    ads.set(EXTENSION, "1", [fault()])
+    bootstrap = ads_bootstrap(ads, kind)
+    bootstrap["static_resources"]["listeners"] = [listener(discovered(timeout="0s"))]
+    assert status(sluice(bootstrap)) == 418
