@@ -163,6 +163,7 @@ static struct source_client *client_new(struct store *s, const struct config_sou
     c->sink = (struct xds_sink){.on_update = store_on_update,
                                 .on_connected = on_connected,
                                 .on_failure = store_on_failure,
+                                .on_rejected = store_on_rejected,
                                 .user = c};
     return c;
 }

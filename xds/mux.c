@@ -174,6 +174,9 @@ void mux_deliver(struct xds_mux *m, const struct discovery_response *r, bool is_
     }
     if (r->error.n) {
         buf_append_sv(error, r->error);
+        if (m->sink.on_rejected) {
+            m->sink.on_rejected(m->sink.user, r->type, r->error);
+        }
         return;
     }
     struct xds_update u = {.type = r->type,

@@ -41,6 +41,9 @@ struct xds_sink {
     void (*on_update)(void *user, const struct xds_update *u, struct xds_verdict *v);
     /* A stream became usable / was lost (stats, logs; last good config serves on). */
     void (*on_connected)(void *user, bool is_connected);
+    /* A response was refused before its resources were looked at: nothing of it can be taken. May
+     * be NULL. */
+    void (*on_rejected)(void *user, enum resource_type t, sv why);
     /* An update of a watched type did not come: the stream could not be had or was lost, the file
      * could not be read. May be NULL. */
     void (*on_failure)(void *user, enum resource_type t);

@@ -308,13 +308,22 @@ static void set_warming(struct entry *e, struct resource *r) {
                     s->warming_listeners);
 }
 
-void store_clear_error(struct entry *e) {
-    xfree(e->error);
-    e->error = NULL;
+void store_drop_failed(struct entry *e) {
     if (e->failed) {
+        e->store->failed_bytes -= e->failed->wire.n;
         shared_unref(&e->failed->shared);
         e->failed = NULL;
     }
+}
+
+void store_clear_error(struct entry *e) {
+    if (e->is_only_rejected) {
+        e->is_only_rejected = false;
+        e->store->only_rejected_n--;
+    }
+    xfree(e->error);
+    e->error = NULL;
+    store_drop_failed(e);
 }
 
 void store_apply(struct entry *e, struct resource *r) {

@@ -22,6 +22,11 @@ struct secret_files; /* store_secret.c: what is watched for a secret */
 struct dir_watcher;
 struct cluster_hosts; /* store_hosts.c: the discovered endpoints of one cluster */
 
+/* Names remembered only because what came was refused; past it they are forgotten at once. */
+#define STORE_ONLY_REJECTED_MAX 10000u
+/* Bytes of refused resources kept for error_state; what is beyond shows its error only. */
+#define STORE_FAILED_BYTES_MAX ((size_t)16 << 20)
+
 VEC_TYPE(entry_vec, struct entry *)
 
 /* One named resource, or the place of one that is wanted. Found by (type, source, name); clusters
@@ -44,6 +49,7 @@ struct entry {
     bool is_static, is_gone; /* gone: the server said it does not exist (any more) */
     bool is_timed_out;       /* initial_fetch_timeout passed */
     bool is_on_demand;       /* watched because requests asked for it (store_demand.c) */
+    bool is_only_rejected;   /* `error` is all there is of it */
     struct timer fetch_timer;
     /* entries whose active or warming resource refers to this one */
     struct entry_vec users;
@@ -114,7 +120,9 @@ struct store {
     struct stats_shard *cluster_manager, *listener_manager;
     struct stats_scope *cds_scope, *lds_scope;
     char *cds_version, *lds_version; /* of the last accepted response; never NULL */
-    struct lrs *lrs, *lrs_self;      /* load reporting (lrs.h); NULL: none */
+    unsigned only_rejected_n;        /* entries */
+    size_t failed_bytes;
+    struct lrs *lrs, *lrs_self; /* load reporting (lrs.h); NULL: none */
     const void *lrs_ads;        /* ads_config: where clusters with lrs_server: self report to */
     unsigned lrs_self_clusters; /* active ones */
     char *socket_error;         /* a static listener could not be bound: why; NULL */
@@ -158,6 +166,7 @@ void store_set_active(struct entry *e, struct resource *r); /* takes r; NULL: re
 /* Apply one accepted resource (takes r). */
 void store_apply(struct entry *e, struct resource *r);
 void store_remove(struct entry *e);
+void store_drop_failed(struct entry *e);
 void store_clear_error(struct entry *e); /* what was refused is of no interest any more */
 
 /* store_refs.c */
@@ -229,6 +238,7 @@ struct source_client {
 void store_on_update(void *user, const struct xds_update *u, struct xds_verdict *v);
 /* version, version_text and update_time of a subscription's stats; scope NULL: none. */
 void store_note_version(struct store *s, struct stats_scope *scope, sv version);
+void store_on_rejected(void *user, enum resource_type t, sv why);
 void store_on_failure(void *user, enum resource_type t);
 /* In the stats of the entry's own subscription: an XDS_x, and the next attempt. */
 void store_note_failure(struct entry *e, unsigned stat);

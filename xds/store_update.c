@@ -98,18 +98,39 @@ static bool has_equal_bytes(const struct entry *e, sv wire) {
     return r->hash[0] == h[0] && r->hash[1] == h[1];
 }
 
+/* Names that only ever came bad are remembered for /config_dump, as long as they are not too
+ * many. */
+static void note_only_rejected(struct entry *e) {
+    struct store *s = e->store;
+    if (e->active || e->warming || e->watchers || e->is_only_rejected) {
+        return;
+    }
+    if (s->only_rejected_n >= STORE_ONLY_REJECTED_MAX) {
+        log_warn_limited(LOG_config,
+                         "%s: more than %u names were only ever refused: '%.*s' is not "
+                         "shown by /config_dump",
+                         resource_types[e->type].short_name, STORE_ONLY_REJECTED_MAX,
+                         SV_ARG(entry_name(e)));
+        store_clear_error(e);
+        store_drop_if_unused(e);
+        return;
+    }
+    e->is_only_rejected = true;
+    s->only_rejected_n++;
+}
+
 static void reject(struct entry *e, const struct xds_resource *x, sv version, sv text,
                    struct xds_verdict *v) {
     add_error(v, e->type, entry_name(e), text);
     xfree(e->error);
     e->error = sv_dup(text);
     e->error_us = loop_wall_us(e->store->loop, loop_now_us(e->store->loop));
-    struct resource *shown = resource_uncompiled(e->type, entry_name(e), version, x->wire);
-    if (e->failed) {
-        shared_unref(&e->failed->shared);
-    }
-    e->failed = shown;
+    store_drop_failed(e);
+    bool fits = x->wire.n <= STORE_FAILED_BYTES_MAX - e->store->failed_bytes;
+    e->failed = resource_uncompiled(e->type, entry_name(e), version, fits ? x->wire : SV(""));
+    e->store->failed_bytes += e->failed->wire.n;
     store_note_failure(e, XDS_update_rejected);
+    note_only_rejected(e);
 }
 
 static sv name_of(const struct xds_update *u, const struct xds_resource *x) {
@@ -132,6 +153,7 @@ static bool take(struct source_client *c, const struct xds_update *u, const stru
     }
     e->seen_update = s->update_count;
     if (!x->wire.p) { /* heartbeat */
+        store_drop_if_unused(e);
         return true;
     }
     if (e->is_static) {
@@ -185,6 +207,11 @@ static void remove_named(struct source_client *c, enum resource_type t, sv name)
         store_target_changed(e);
         return;
     }
+    if (e->is_only_rejected) {
+        store_clear_error(e);
+        store_drop_if_unused(e);
+        return;
+    }
     log_info(LOG_config, "%s: remove '%.*s'", resource_types[t].short_name, SV_ARG(name));
     bool is_on_demand = e->is_on_demand; /* then it stays, as it is watched */
     store_remove(e);
@@ -202,15 +229,21 @@ static void remove_unlisted(struct source_client *c, enum resource_type t) {
     while ((slot = map_next(&s->entries, &it))) {
         struct entry *e = slot->value;
         bool is_ours = e->type == t && store_same_source(e->source, c->source) && !e->is_static &&
-                       (e->active || e->warming);
+                       (e->active || e->warming || e->is_only_rejected);
         if (is_ours && e->seen_update != s->update_count) {
             *vec_push(&gone) = e;
         }
     }
     for (size_t i = 0; i < gone.n; i++) {
+        struct entry *e = gone.p[i];
+        if (e->is_only_rejected) {
+            store_clear_error(e);
+            store_drop_if_unused(e);
+            continue;
+        }
         log_info(LOG_config, "%s: remove '%.*s'", resource_types[t].short_name,
-                 SV_ARG(entry_name(gone.p[i])));
-        store_remove(gone.p[i]);
+                 SV_ARG(entry_name(e)));
+        store_remove(e);
     }
     vec_fini(&gone);
 }
@@ -233,6 +266,11 @@ static void first_response(struct store *s, enum resource_type t) {
     } else if (t == RES_LISTENER) {
         s->waits_lds = false;
     }
+}
+
+static void log_rejected(enum resource_type t, sv why) {
+    log_warn(LOG_config, "gRPC config for %s rejected: %.*s", resource_types[t].type_url,
+             SV_ARG(why));
 }
 
 static unsigned apply_update(struct source_client *c, const struct xds_update *u, struct diag *d,
@@ -273,8 +311,7 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
         store_note_version(s, scope, u->version);
         keep_version(s, u->type, u->version);
     } else {
-        log_warn(LOG_config, "gRPC config for %s rejected: %.*s", resource_types[u->type].type_url,
-                 SV_ARG(buf_pullup(v->error, buf_len(v->error))));
+        log_rejected(u->type, buf_pullup(v->error, buf_len(v->error)));
     }
     if (scope) {
         stats_record(stats_shard(scope, s->loop->thread_index), XDS_update_duration,
@@ -289,6 +326,14 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
         store_scopes_updated(c, u, is_good);
     }
     store_touch(s); /* even without a change: readiness is looked at when it is published */
+}
+
+void store_on_rejected(void *user, enum resource_type t, sv why) {
+    struct source_client *c = user;
+    struct stats_scope *scope = subscription_scope(c->store, t);
+    count(c->store, scope, XDS_update_rejected);
+    count(c->store, scope, XDS_update_attempt); /* the next one */
+    log_rejected(t, why);
 }
 
 void store_on_failure(void *user, enum resource_type t) {
