@@ -98,8 +98,8 @@ static bool has_equal_bytes(const struct entry *e, sv wire) {
     return r->hash[0] == h[0] && r->hash[1] == h[1];
 }
 
-/* Names that only ever came bad are remembered for /config_dump, as long as they are not too
- * many. */
+/* Names that only ever came bad are remembered for /config_dump, as long as they are not too many:
+ * else the entry, of a full-state type as nobody watches it, is gone after the call. */
 static void note_only_rejected(struct entry *e) {
     struct store *s = e->store;
     if (e->active || e->warming || e->watchers || e->is_only_rejected) {
@@ -180,7 +180,8 @@ static bool take(struct source_client *c, const struct xds_update *u, const stru
         if (r) {
             shared_unref(&r->shared);
         }
-        if (e->type == RES_EXTENSION || e->type == RES_RUNTIME) {
+        /* only entries of full-state types may be gone */
+        if (u->type == RES_EXTENSION || u->type == RES_RUNTIME) {
             store_target_changed(e); /* who waited for it waits no longer */
         }
         return false;
