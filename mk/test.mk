@@ -45,7 +45,8 @@ export UBSAN_OPTIONS ?= print_stacktrace=1
 export LSAN_OPTIONS ?= suppressions=$(CURDIR)/scripts/lsan.supp:print_suppressions=0
 export TSAN_OPTIONS ?= suppressions=$(CURDIR)/scripts/tsan.supp:ignore_noninstrumented_modules=1:second_deadlock_stack=1
 
-.PHONY: test test-unit test-integration test-subset asan tsan parity protocol conformance conformance-istio churn soak bench fuzz-smoke
+.PHONY: test test-unit test-integration test-subset asan tsan parity protocol churn soak bench fuzz-smoke
+.PHONY: conformance conformance-istio conformance-gocp
 test: $(APT_TEST) $(VENV_STAMP) ## Unit, then integration tests; the last line sums both up
 	$(Q)rm -rf $(RESULTS)
 	$(Q)$(MAKE) test-unit || :
@@ -92,6 +93,9 @@ soak: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## SLUICE_SOAK (600) seconds of a 
 
 conformance-istio: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## Istio's own pilot and agent against sluice
 	$(Q)$(PYTEST) --name conformance-istio tests/conformance/istio $(PYTEST_ARGS)
+
+conformance-gocp: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## go-control-plane's caches: 200 (SLUICE_GOCP) snapshots a transport; DATAPLANE= for another proxy
+	$(Q)$(PYTEST) --name conformance-gocp tests/gocp $(PYTEST_ARGS)
 
 bench: $(B)/sluice $(DEV_VENV_STAMP) | $(APT_DEV) ## Benchmarks with their budgets; nothing else should run
 	$(Q)$(PEERS) $(DEV_PYTHON) tests/bench/run.py $(BENCH_ARGS)

@@ -28,6 +28,7 @@ def pairs(headers):
 class H2Client:
     def __init__(self, port, tls=None, server_name=None, timeout=15):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as in rawhttp
         if tls:
             self.socket = tls.wrap_socket(self.socket, server_hostname=server_name)
         settings = h2.config.H2Configuration(client_side=True, header_encoding="latin-1",

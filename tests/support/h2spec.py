@@ -3,16 +3,10 @@
 import os
 import pathlib
 import re
-import shutil
 import subprocess
-import sys
 
-import pytest
-
+from support import gotool
 from support.proxy import ROOT
-
-sys.path.insert(0, str(ROOT / "scripts"))
-import cache  # noqa: E402
 
 MODULE = ROOT / "tests/conformance/h2spec"
 PACKAGE = "github.com/summerwind/h2spec/cmd/h2spec"
@@ -26,16 +20,7 @@ def binary():
     """H2SPEC names one; else the Go compiler makes it in the cache. Skips where there is no Go."""
     if os.environ.get("H2SPEC"):
         return pathlib.Path(os.environ["H2SPEC"])
-    go = shutil.which("go")
-    if not go:
-        pytest.skip("h2spec needs a Go compiler, or its path in H2SPEC")
-
-    def build(directory):
-        subprocess.run([go, "build", "-mod=readonly", "-buildvcs=false", "-o", directory / "h2spec", PACKAGE], check=True,
-                       cwd=MODULE, stdin=subprocess.DEVNULL, env={**os.environ, "CGO_ENABLED": "0"})
-
-    key = cache.key_of(MODULE / "go.mod", MODULE / "go.sum")
-    return cache.entry("h2spec", key, build) / "h2spec"
+    return gotool.build(MODULE, PACKAGE)
 
 
 def read_report(text):

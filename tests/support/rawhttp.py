@@ -28,6 +28,8 @@ class Client:
 
     def __init__(self, port, tls=None, server_name=None, timeout=15):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+        # else a request behind a TLS handshake waits 40 ms for the acknowledgement of the handshake's end
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls:
             self.socket = tls.wrap_socket(self.socket, server_hostname=server_name)
         self.data = b""

@@ -320,6 +320,7 @@ http {{
     listen 127.0.0.1:{port};
     root {dir}/www;
     location = /echo {{ return 200 "$request_method $http_host\\n"; }}
+    location /who {{ return 200 "$server_port $request_uri\\n"; }}
   }}
 }}
 """
