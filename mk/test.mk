@@ -18,7 +18,7 @@ $(UNIT_ALL): $(B)/unit/%: $(OBJ)/tests/unit/%.o $(SUPPORT_OBJECTS) $(LIB) $(PROT
 
 $(B)/fuzz/%: $(OBJ)/tests/fuzz/%.o $(SUPPORT_OBJECTS) $(LIB) $(PROTO_LIB) | $(APT_TEST)
 	@mkdir -p $(@D)
-	$(Q)$(LINK) -fsanitize=fuzzer -o $@.new $< $(SUPPORT_OBJECTS) $(LINKED_LIBS) && mv $@.new $@
+	$(Q)$(LINK) -fsanitize=fuzzer -o $@.new $< $(SUPPORT_OBJECTS) $(LINKED_LIBS) $(call extra_link,tests/fuzz/$*.c) && mv $@.new $@
 
 # Programs that tests run beside the proxy.
 TOOL_SOURCES := $(wildcard tests/tools/*.c)
@@ -104,4 +104,5 @@ bench: $(B)/sluice $(DEV_VENV_STAMP) | $(APT_DEV) ## Benchmarks with their budge
 fuzz-smoke: ## Each fuzz target for FUZZ_SECONDS (60)
 	$(Q)$(MAKE) VARIANT=fuzz fuzz-run
 fuzz-run: $(FUZZ_TARGETS) $(VENV_STAMP)
+	$(Q)$(PYTHON) tests/fuzz/seeds.py $(B)/corpus
 	$(Q)$(RUN_TESTS) fuzz --seconds $(FUZZ_SECONDS) --corpus tests/fuzz/corpus --work $(B)/corpus $(FUZZ_TARGETS)

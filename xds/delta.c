@@ -45,6 +45,7 @@ struct delta {
     uint32_t wildcard_refs;
     VEC(struct reply) replies; /* in order of their responses */
     bool is_up, was_asked;
+    bool is_wildcard_fresh;  /* wanted anew: as item.is_fresh */
     bool is_wildcard_sent;   /* the server knows of the wildcard… */
     bool is_wildcard_legacy; /* …from a request without names */
     bool is_dirty;
@@ -117,7 +118,9 @@ static void forget_version(struct item *i) {
 static void delta_watch(struct subscription *sub, sv name) {
     struct delta *s = delta_of(sub);
     if (sv_is(name, "*")) {
-        s->is_dirty |= s->wildcard_refs++ == 0;
+        if (s->wildcard_refs++ == 0) {
+            s->is_wildcard_fresh = s->is_dirty = true;
+        }
         return;
     }
     struct item *i = item_get(s, name);
@@ -128,11 +131,28 @@ static void delta_watch(struct subscription *sub, sv name) {
     }
 }
 
+/* Without the wildcard, only what is wanted by name is in use. */
+static void forget_unwanted(struct delta *s) {
+    size_t it = 0;
+    struct map_slot *slot;
+    while ((slot = map_next(&s->items, &it))) {
+        struct item *i = slot->value;
+        if (i->refs == 0) {
+            forget_version(i);
+        }
+        if (is_idle(i)) {
+            map_remove_at(&s->items, &it);
+            item_free(i);
+        }
+    }
+}
+
 static void delta_unwatch(struct subscription *sub, sv name) {
     struct delta *s = delta_of(sub);
     if (sv_is(name, "*")) {
-        if (!BUG(s->wildcard_refs == 0)) {
-            s->is_dirty |= --s->wildcard_refs == 0;
+        if (!BUG(s->wildcard_refs == 0) && --s->wildcard_refs == 0) {
+            s->is_dirty = true;
+            forget_unwanted(s);
         }
         return;
     }
@@ -166,9 +186,6 @@ static void reset_stream(struct delta *s, bool is_up) {
         struct item *i = slot->value;
         i->is_sent = false;
         i->is_fresh = i->refs > 0;
-        if (i->refs == 0 && !s->wildcard_refs) {
-            forget_version(i);
-        }
         if (is_idle(i)) {
             map_remove_at(&s->items, &it);
             item_free(i);
@@ -212,7 +229,7 @@ static void put_names(struct buf *out, unsigned field, struct names *v) {
 /* The wildcard as a name: "*" where it must be said. */
 static void put_wildcard(struct delta *s, bool has_names, struct buf *out) {
     bool is_wanted = s->wildcard_refs > 0;
-    if (is_wanted && !s->is_wildcard_sent) {
+    if (is_wanted && (!s->is_wildcard_sent || s->is_wildcard_fresh)) {
         s->is_wildcard_legacy = !s->was_asked && !has_names;
         if (!s->is_wildcard_legacy) {
             wire_put_bytes(out, FIELD_SUBSCRIBE, SV("*"));
@@ -225,6 +242,7 @@ static void put_wildcard(struct delta *s, bool has_names, struct buf *out) {
         wire_put_bytes(out, FIELD_UNSUBSCRIBE, SV("*"));
     }
     s->is_wildcard_sent = is_wanted;
+    s->is_wildcard_fresh = false;
 }
 
 /* Changes since the last request; the unsubscribed are forgotten unless the wildcard may bring
@@ -243,9 +261,6 @@ static void put_changes(struct delta *s, struct buf *out) {
         }
         i->is_sent = i->refs > 0;
         i->is_fresh = false;
-        if (i->refs == 0 && !s->wildcard_refs) {
-            forget_version(i);
-        }
         if (is_idle(i)) {
             *vec_push(&idle) = i;
         }

@@ -2,7 +2,8 @@
  * refresh_delay (and up to as much more, by chance) after the last answer.
  * Threads: the config thread. Spec: the REST variant of xDS; core.v3.ApiConfigSource.refresh_delay,
  * request_timeout. What a request says is sotw.c's business, without nonces; a refused answer is
- * told with the next request. 304: nothing is new. */
+ * told with the next request. 304: nothing is new. A request that names more than the last one that
+ * was answered tells no version: to a server, the version alone says whether anything is new. */
 #include <stdio.h>
 
 #include "protos/any.h"
@@ -27,6 +28,8 @@ struct rest_mux {
     struct loop_task task; /* what is wanted changed */
     unsigned paused;
     bool is_due;       /* other names are wanted than were asked for */
+    bool is_widened;   /* and some of them were never answered */
+    bool is_wide_call; /* the call asks for those */
     bool is_connected; /* the last exchange succeeded */
 };
 
@@ -120,6 +123,7 @@ static void take(struct rest_mux *m, sv body) {
 static void on_done(void *user, const struct rest_call_result *r) {
     struct rest_mux *m = user;
     m->call = NULL;
+    m->is_widened |= m->is_wide_call && r->code != HTTP_OK;
     if (r->code == HTTP_OK) {
         take(m, r->body);
     } else if (r->code == HTTP_NOT_MODIFIED) {
@@ -149,10 +153,13 @@ static void make_body(struct rest_mux *m, struct buf *out) {
     diag_init(d);
     buf_init(&wire);
     sotw_ops.next_request(m->sub, m->opt.node, &wire);
-    const ServiceDiscovery__DiscoveryRequest *r = PROTO_UNPACK(
+    ServiceDiscovery__DiscoveryRequest *r = PROTO_UNPACK(
         ServiceDiscovery__DiscoveryRequest, service_discovery__discovery_request__descriptor,
         buf_pullup(&wire, buf_len(&wire)), &a, d);
     if (!BUG(!r)) {
+        if (m->is_widened) {
+            r->version_info = (char *)(uintptr_t) "";
+        }
         pb_json_append(out, &r->base, 0, 0);
     }
     diag_fini(d);
@@ -170,7 +177,8 @@ static void poll_now(struct rest_mux *m) {
     make_body(m, &body);
     int n = snprintf(path, sizeof(path), "/v3/discovery:%s", methods[m->opt.only]);
     timer_cancel(&m->refresh);
-    m->is_due = false;
+    m->is_wide_call = m->is_widened;
+    m->is_due = m->is_widened = false;
     m->call = rest_call_start(m->opt.dialer, sv_from(path, (size_t)n), m->opt.authority, &body,
                               m->opt.request_timeout_ms, on_done, m);
 }
@@ -193,8 +201,10 @@ static void changed(struct rest_mux *m) {
 
 static void rest_watch(struct xds_mux *mux, enum resource_type t, sv name) {
     (void)t;
-    sotw_ops.watch(mux_of(mux)->sub, name);
-    changed(mux_of(mux));
+    struct rest_mux *m = mux_of(mux);
+    sotw_ops.watch(m->sub, name);
+    m->is_widened = true;
+    changed(m);
 }
 
 static void rest_unwatch(struct xds_mux *mux, enum resource_type t, sv name) {

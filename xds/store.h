@@ -104,6 +104,7 @@ struct store {
     struct stats_scope *odcds;                  /* NULL until used */
     struct entry_vec scope_sets, scope_entries; /* of all sources; the latter active */
     uint64_t update_count;
+    uint64_t change_count; /* resources that updates added, changed or removed */
     struct source_client **clients;
     unsigned clients_n;
     const struct config_source *ads; /* dynamic_resources.ads_config as a source; NULL: none */
@@ -119,8 +120,9 @@ struct store {
     uint32_t listeners_timeout_ms;       /* initial_fetch_timeout of lds_config */
     struct stats_shard *cluster_manager, *listener_manager;
     struct stats_scope *cds_scope, *lds_scope;
-    char *cds_version, *lds_version; /* of the last accepted response; never NULL */
-    unsigned only_rejected_n;        /* entries */
+    /* of the last response that changed anything, which is what Envoy shows; never NULL */
+    char *cds_version, *lds_version;
+    unsigned only_rejected_n; /* entries */
     size_t failed_bytes;
     struct lrs *lrs, *lrs_self; /* load reporting (lrs.h); NULL: none */
     const void *lrs_ads;        /* ads_config: where clusters with lrs_server: self report to */

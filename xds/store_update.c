@@ -187,11 +187,24 @@ static bool take(struct source_client *c, const struct xds_update *u, const stru
         return false;
     }
     note_success(e, u->version);
+    s->change_count++;
     store_apply(e, r);
     return true;
 }
 
 /* ---- removal ---- */
+
+static void remove_entry(struct entry *e) {
+    if (e->is_only_rejected) {
+        store_clear_error(e);
+        store_drop_if_unused(e);
+        return;
+    }
+    log_info(LOG_config, "%s: remove '%.*s'", resource_types[e->type].short_name,
+             SV_ARG(entry_name(e)));
+    e->store->change_count++;
+    store_remove(e);
+}
 
 static void remove_named(struct source_client *c, enum resource_type t, sv name) {
     struct entry *e = store_find(c->store, t, c->source, name);
@@ -208,14 +221,9 @@ static void remove_named(struct source_client *c, enum resource_type t, sv name)
         store_target_changed(e);
         return;
     }
-    if (e->is_only_rejected) {
-        store_clear_error(e);
-        store_drop_if_unused(e);
-        return;
-    }
-    log_info(LOG_config, "%s: remove '%.*s'", resource_types[t].short_name, SV_ARG(name));
-    bool is_on_demand = e->is_on_demand; /* then it stays, as it is watched */
-    store_remove(e);
+    /* then it stays, as it is watched */
+    bool is_on_demand = e->is_on_demand && !e->is_only_rejected;
+    remove_entry(e);
     if (is_on_demand && !store_is_demanded(e)) {
         store_demand_release(e);
     }
@@ -236,15 +244,7 @@ static void remove_unlisted(struct source_client *c, enum resource_type t) {
         }
     }
     for (size_t i = 0; i < gone.n; i++) {
-        struct entry *e = gone.p[i];
-        if (e->is_only_rejected) {
-            store_clear_error(e);
-            store_drop_if_unused(e);
-            continue;
-        }
-        log_info(LOG_config, "%s: remove '%.*s'", resource_types[t].short_name,
-                 SV_ARG(entry_name(e)));
-        store_remove(e);
+        remove_entry(gone.p[i]);
     }
     vec_fini(&gone);
 }
@@ -299,6 +299,7 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
     struct diag *d = xnew(struct diag);
     diag_init(d);
     s->update_count++;
+    uint64_t changes_before = s->change_count;
     uint64_t began_us = loop_refresh_now(s->loop);
     bool is_srds = u->type == RES_SCOPED_ROUTE;
     unsigned ok = 0;
@@ -310,9 +311,11 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
     count(s, scope, XDS_update_attempt); /* the next one */
     if (is_good) {
         store_note_version(s, scope, u->version);
-        keep_version(s, u->type, u->version);
     } else {
         log_rejected(u->type, buf_pullup(v->error, buf_len(v->error)));
+    }
+    if (s->change_count != changes_before) {
+        keep_version(s, u->type, u->version);
     }
     if (scope) {
         stats_record(stats_shard(scope, s->loop->thread_index), XDS_update_duration,

@@ -131,11 +131,13 @@ unsigned compile_secret_ref(struct compile_ctx *ctx, sv name, const void *config
 
 /* ---- transport sockets ---- */
 
+/* As Envoy: by the config's type; a name alone finds none. */
 static const struct transport_socket_type *find_transport(struct compile_ctx *ctx,
                                                           const Core__TransportSocket *m) {
     sv url = m->typed_config ? any_inner_name(m->typed_config, ctx->arena) : SV_NULL;
     const struct transport_socket_type *t =
-        registry_transport_socket(ctx->registry, sv_cstr(m->name), url, ctx->is_downstream);
+        url.n ? registry_transport_socket(ctx->registry, sv_cstr(m->name), url, ctx->is_downstream)
+              : NULL;
     if (!t) {
         diag_error(ctx->diag,
                    "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
@@ -171,9 +173,7 @@ slot_t compile_transport_socket(struct compile_ctx *ctx, const void *msg) {
     }
     DIAG_FIELD(ctx->diag, "transport_socket.typed_config");
     unsigned errors = diag_errors(ctx->diag);
-    const void *typed = m->typed_config
-                            ? compile_any(ctx, sv_cstr(m->name), m->typed_config, t->type_url, NULL)
-                            : NULL;
+    const void *typed = compile_any(ctx, sv_cstr(m->name), m->typed_config, t->type_url, NULL);
     ctx->build->secrets = &secrets;
     if (diag_errors(ctx->diag) == errors) {
         const void *config = t->compile(ctx, typed);

@@ -320,9 +320,10 @@ static struct config_source *source_of(const Core__ConfigSource *m, struct arena
     }
 }
 
-static uint32_t fetch_timeout_ms(const Core__ConfigSource *m) {
-    const Pb__Duration *t = m->initial_fetch_timeout;
-    return t ? (uint32_t)(t->seconds * 1000 + t->nanos / 1000000) : 15000;
+static bool fetch_timeout_ms(const Core__ConfigSource *m, uint32_t *out, struct diag *d) {
+    DIAG_FIELD(d, "initial_fetch_timeout");
+    return compile_duration_ms(&(struct compile_ctx){.diag = d}, m->initial_fetch_timeout, 15000,
+                               out);
 }
 
 uint64_t config_source_key(const struct config_source *s) {
@@ -339,8 +340,9 @@ const struct config_source *config_source_intern(const void *msg, struct diag *d
     arena_init(&a, 1024);
     sv key = proto_pack(&m->base, &a);
     struct config_source *s = map_get(&sources, key);
-    if (!s && (s = source_of(m, &a, d))) {
-        s->initial_fetch_timeout_ms = fetch_timeout_ms(m);
+    uint32_t timeout_ms;
+    if (!s && fetch_timeout_ms(m, &timeout_ms, d) && (s = source_of(m, &a, d))) {
+        s->initial_fetch_timeout_ms = timeout_ms;
         s->id = map_count(&sources) + 1;
         map_put(&sources, sv_from(xmemdup(key.p, key.n), key.n), s);
     }

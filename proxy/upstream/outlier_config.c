@@ -18,7 +18,7 @@ static uint64_t duration(struct compile_ctx *ctx, const char *field, const Pb__D
     if (!v) {
         return dflt_ms;
     }
-    if (v->seconds < 0 || v->seconds > INT32_MAX || v->nanos < 0 ||
+    if (v->seconds < 0 || v->seconds > INT32_MAX || v->nanos < 0 || v->nanos > 999999999 ||
         (positive && !v->seconds && !v->nanos)) {
         diag_error(ctx->diag, "%s: value must be %s", field,
                    positive ? "greater than 0s" : "a non-negative duration");

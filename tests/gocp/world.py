@@ -66,25 +66,23 @@ class World:
         self.rng, self.ports, self.certificates, self.source_of = rng, ports, certificates, source_of
         self.version = 0
         self.resources = {t: {} for t in TYPES}
+        self.published = {t: {} for t in TYPES}       # the resources of the last whole state
         self.type_versions = dict.fromkeys(TYPES, "0")
-        self.changed_in = {t: {} for t in TYPES}  # type → name → version with which its bytes came
+        self.changed_in = {t: {} for t in TYPES}      # type → name → version with which its bytes came
         self.last_change = dict.fromkeys(TYPES, "0")  # of anything of a type
         self.usable, self.fresh, self.retired = ["main"], [], []
         self.tables, self.labels, self.listeners = {}, {}, {}
         self.certificate = None
         self.begin()
+        self.publish()
 
     # ---- resources ----
 
     def put(self, type_url, resource):
-        name = resource[NAME_FIELD.get(type_url, "name")]
-        if self.resources[type_url].get(name) != resource:
-            self.resources[type_url][name] = resource
-            self.changed_in[type_url][name] = self.last_change[type_url] = str(self.version)
+        self.resources[type_url][resource[NAME_FIELD.get(type_url, "name")]] = resource
 
     def drop(self, type_url, name):
-        del self.resources[type_url][name], self.changed_in[type_url][name]
-        self.last_change[type_url] = str(self.version)
+        del self.resources[type_url][name]
 
     def put_endpoints(self, name):
         hosts = [config.endpoint(port, load_balancing_weight=self.rng.randint(1, 5))
@@ -181,7 +179,7 @@ class World:
             self.put_listener(name)
 
     def add_cluster(self):
-        if len(self.usable) + len(self.fresh) >= CLUSTERS_MAX:
+        if self.fresh or len(self.usable) >= CLUSTERS_MAX:
             return False
         self.fresh.append(f"c{self.version}")
         self.put_endpoints(self.fresh[-1])
@@ -204,10 +202,8 @@ class World:
         self.put_secret()
 
     def add_listener(self):
-        if len(self.listeners) - 2 >= EXTRAS_MAX:
-            return False
         name = f"extra-{self.version}"
-        if name in self.listeners:
+        if name in self.listeners or len(self.listeners) - 2 >= EXTRAS_MAX:
             return False
         self.listeners[name] = f"routes-{self.version}"
         self.put_routes(self.listeners[name])
@@ -238,9 +234,21 @@ class World:
         for _ in range(self.rng.randint(1, CHANGES_MAX)):
             while self.rng.choice(self.STEPS)(self) is False:
                 pass
+        self.publish()
+
+    def publish(self):
+        """Versions for what is other than it was; now and then for what is not."""
         for type_url in TYPES:
-            if self.last_change[type_url] == str(self.version) or self.rng.random() < REPUBLISHED:
-                self.type_versions[type_url] = str(self.version)
+            now, before, version = self.resources[type_url], self.published[type_url], str(self.version)
+            for name in now:
+                if now[name] != before.get(name):
+                    self.changed_in[type_url][name] = self.last_change[type_url] = version
+            for name in set(before) - set(now):
+                del self.changed_in[type_url][name]
+                self.last_change[type_url] = version
+            if self.last_change[type_url] == version or self.rng.random() < REPUBLISHED:
+                self.type_versions[type_url] = version
+            self.published[type_url] = dict(now)
 
     # ---- views ----
 

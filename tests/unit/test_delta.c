@@ -42,6 +42,11 @@ static void test_wildcard(void **state) {
         "watch *; watch *; up; expect ; unwatch *; none",
         "watch *; up; expect ; unwatch *; expect unsub=*; watch *; expect sub=*; none",
         "watch *; up; expect ; down; up; expect ; none",
+        /* fuzz_subscription: given up and wanted again is wanted anew, and nothing of it is
+         * there */
+        "watch *; up; expect ; unwatch *; watch *; expect sub=*; none",
+        "watch *; up; expect ; resp n1 1 a@1; expect n=n1; unwatch *; watch *; down; up; expect ; "
+        "none",
     };
     run_all(scripts, ARRAY_LEN(scripts));
 }

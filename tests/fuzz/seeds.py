@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Seeds of the fuzz targets that read messages, made from the official protos: `seeds.py CORPUS` fills CORPUS/<target>/.
+
+For each type of resource: what a control plane of the tests serves, and random messages, whose fields are set by chance."""
+import hashlib
+import pathlib
+import random
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests")]
+
+from envoy.config.cluster.v3 import cluster_pb2  # noqa: E402
+from envoy.config.core.v3 import extension_pb2  # noqa: E402
+from envoy.config.endpoint.v3 import endpoint_pb2  # noqa: E402
+from envoy.config.listener.v3 import listener_pb2  # noqa: E402
+from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_pb2  # noqa: E402
+from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2  # noqa: E402, F401
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2  # noqa: E402
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2  # noqa: E402, F401
+from envoy.service.runtime.v3 import rtds_pb2  # noqa: E402
+from google.protobuf import descriptor  # noqa: E402
+from google.protobuf import json_format  # noqa: E402
+
+from support import config  # noqa: E402
+from support.ads_server import message_of  # noqa: E402, F401
+
+MESSAGES = {m.DESCRIPTOR.full_name: m for m in (
+    cluster_pb2.Cluster, endpoint_pb2.ClusterLoadAssignment, secret_pb2.Secret, listener_pb2.Listener,
+    scoped_route_pb2.ScopedRouteConfiguration, route_pb2.RouteConfiguration, route_components_pb2.VirtualHost,
+    extension_pb2.TypedExtensionConfig, rtds_pb2.Runtime)}
+TOKENS = ["", "a", "b", "main", "*", "*.a.test", "/", "/a", "x-h", "127.0.0.1", "::1", "^a.*$", "443", "%REQ(x)%", "h2"]
+NUMBERS = [0, 1, 2, 80, 100, 1000, 65535, 1 << 31, (1 << 32) - 1]
+RANDOM_EACH = 40
+DEPTH = 5
+ADS = {"ads": {}, "resource_api_version": "V3"}
+
+
+def types():
+    """Full names, in the order of enum resource_type."""
+    return re.findall(r'X\(\w+, "\w+", "([\w.]+)"', (ROOT / "proxy/config/resource.h").read_text())
+
+
+def scalar(rng, field):
+    kind = field.cpp_type
+    if kind == descriptor.FieldDescriptor.CPPTYPE_STRING:
+        text = rng.choice(TOKENS)
+        return text.encode() if field.type == descriptor.FieldDescriptor.TYPE_BYTES else text
+    if kind == descriptor.FieldDescriptor.CPPTYPE_ENUM:
+        return rng.choice(field.enum_type.values).number
+    if kind == descriptor.FieldDescriptor.CPPTYPE_BOOL:
+        return rng.random() < 0.5
+    if kind in (descriptor.FieldDescriptor.CPPTYPE_DOUBLE, descriptor.FieldDescriptor.CPPTYPE_FLOAT):
+        return rng.choice(NUMBERS) / 10
+    number = rng.choice(NUMBERS)
+    return number if kind in (descriptor.FieldDescriptor.CPPTYPE_UINT32, descriptor.FieldDescriptor.CPPTYPE_UINT64,
+                              descriptor.FieldDescriptor.CPPTYPE_INT64) else number & 0x7FFFFFFF
+
+
+def fill(rng, message, depth=DEPTH):
+    """Sets a few fields, and theirs. Maps stay empty: their entries are not messages here."""
+    fields = list(message.DESCRIPTOR.fields)
+    for field in rng.sample(fields, min(len(fields), rng.randint(1, 5))):
+        is_list = field.is_repeated
+        if field.message_type is None:
+            if is_list:
+                getattr(message, field.name).append(scalar(rng, field))
+            else:
+                setattr(message, field.name, scalar(rng, field))
+        elif field.message_type.GetOptions().map_entry or depth == 0:
+            continue
+        else:
+            child = getattr(message, field.name)
+            child = child.add() if is_list else child
+            if not is_list:
+                child.SetInParent()
+            fill(rng, child, depth - 1)
+    return message
+
+
+def served():
+    """What the tests' control planes serve, as {full name: resources}."""
+    manager = config.hcm(vhosts=[config.vhost([config.route(), config.direct("/d", 200, "x")])])
+    rds = config.hcm()
+    del rds["typed_config"]["route_config"]
+    rds["typed_config"]["rds"] = {"route_config_name": "r", "config_source": ADS}
+    tls = config.tls_socket("Downstream", common_tls_context={
+        "tls_certificate_sds_secret_configs": [{"name": "s", "sds_config": ADS}], "alpn_protocols": ["h2"]})
+    weights = {"clusters": [{"name": "a", "weight": 1}, {"name": "b", "weight": 2}]}
+    hosts = [config.vhost([{"match": {"safe_regex": {"regex": "/a.*"}}, "route": {"weighted_clusters": weights}},
+                           {"match": {"prefix": "/"}, "redirect": {"host_redirect": "a.test"}}], domains=["a.test", "*.b"])]
+    return {
+        "envoy.config.cluster.v3.Cluster": [
+            config.cluster("a", 80), config.cluster("b", 80, lb_policy="RING_HASH", typed_extension_protocol_options=config.http2()),
+            {"name": "c", "type": "EDS", "eds_cluster_config": {"eds_config": ADS}},
+            {"name": "d", "type": "STRICT_DNS", "transport_socket": config.tls_socket("Upstream", sni="d.test"),
+             "load_assignment": {"cluster_name": "d", "endpoints": [{"lb_endpoints": [config.endpoint(80, "d.test")]}]}}],
+        "envoy.config.endpoint.v3.ClusterLoadAssignment": [
+            {"cluster_name": "c", "endpoints": [{"locality": {"zone": "z"}, "priority": 0, "load_balancing_weight": 1,
+                                                 "lb_endpoints": [config.endpoint(80), config.endpoint(81)]}]}],
+        "envoy.extensions.transport_sockets.tls.v3.Secret": [
+            {"name": "s", "validation_context": {"trusted_ca": {"inline_string": "x"}}}, {"name": "t", "session_ticket_keys": {
+                "keys": [{"inline_bytes": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM="}]}}],
+        "envoy.config.listener.v3.Listener": [
+            config.listener(manager), config.listener(config.tcp_proxy()),
+            config.listener(chains=[{**config.chain(rds), "transport_socket": tls}])],
+        "envoy.config.route.v3.RouteConfiguration": [{"name": "r", "virtual_hosts": hosts}],
+        "envoy.config.route.v3.VirtualHost": hosts,
+        "envoy.config.core.v3.TypedExtensionConfig": [config.router()],
+        "envoy.service.runtime.v3.Runtime": [{"name": "l", "layer": {"a": 1, "b": {"numerator": 1}}}],
+        "envoy.config.route.v3.ScopedRouteConfiguration": [
+            {"name": "s", "route_configuration_name": "r", "key": {"fragments": [{"string_key": "a"}]}}],
+    }
+
+
+def write(directory, data):
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
+
+
+def main(corpus):
+    rng, good = random.Random(1), served()
+    for number, name in enumerate(types()):
+        messages = [json_format.ParseDict(r, MESSAGES[name]()) for r in good[name]]
+        messages += [fill(rng, MESSAGES[name]()) for _ in range(RANDOM_EACH)]
+        for message in messages:
+            write(corpus / "fuzz_compile", bytes([number, 8]) + message.SerializeToString())
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]))

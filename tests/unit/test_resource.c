@@ -1,0 +1,118 @@
+/* Whole resources as a control plane sends them, against the real compilers: what is refused, and
+ * in which words. Rows of what a fuzz target found say so. */
+#include "protos/any.h"
+#include "protos/pb_text.h"
+#include "tests/support/test_config.h"
+#include "tests/support/unit.h"
+
+struct row {
+    enum resource_type type;
+    const char *text;  /* text format */
+    const char *error; /* part of it; NULL: it is taken */
+};
+
+static void check_row(const struct row *row, size_t i) {
+    struct test_config t;
+    struct arena a;
+    struct diag *d = xnew(struct diag);
+    diag_init(d);
+    arena_init(&a, 0);
+    test_config_init(&t, true);
+    const struct proto_type *type = any_type(sv_cstr(resource_types[row->type].proto_name));
+    ProtobufCMessage *m = pb_text_parse(type, sv_cstr(row->text), &a, d);
+    assert_row(m != NULL, i);
+    struct resource *r =
+        resource_compile(&t.config, row->type, SV_NULL, SV("1"), proto_pack(m, &a), false, NULL, d);
+    assert_row((r != NULL) == (row->error == NULL), i);
+    if (r) {
+        shared_unref(&r->shared);
+    } else if (!sv_contains(diag_text(d), sv_cstr(row->error))) {
+        sv text = diag_text(d);
+        fail_msg("row %zu: '%.*s' instead of '%s'", i, SV_ARG(text), row->error);
+    }
+    test_config_fini(&t);
+    diag_fini(d);
+    xfree(d);
+    arena_fini(&a);
+}
+
+#define EDS(source)                                                                                \
+    "name: 'c' type: EDS connect_timeout { seconds: 1 } eds_cluster_config { eds_config { " source \
+    " } }"
+
+#define STATIC "name: 'c' type: STATIC connect_timeout { seconds: 1 } "
+#define SOCKET(name, fields) STATIC "transport_socket { name: '" name "' " fields " }"
+#define NO_IMPLEMENTATION "Didn't find a registered implementation for "
+
+static void check_rows(const struct row *rows, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        check_row(&rows[i], i);
+    }
+}
+
+/* fuzz_compile: TLS without a context was a null dereference. */
+static void test_transport_socket_without_config_is_refused(void **state) {
+    (void)state;
+    static const struct row rows[] = {
+        {RES_CLUSTER, STATIC, NULL},
+        {RES_CLUSTER, SOCKET("envoy.transport_sockets.tls", ""),
+         NO_IMPLEMENTATION "'envoy.transport_sockets.tls' with type URL: ''"},
+        {RES_CLUSTER, SOCKET("envoy.transport_sockets.tls", "typed_config { }"),
+         NO_IMPLEMENTATION "'envoy.transport_sockets.tls' with type URL: ''"},
+        {RES_CLUSTER, SOCKET("envoy.transport_sockets.raw_buffer", ""),
+         NO_IMPLEMENTATION "'envoy.transport_sockets.raw_buffer' with type URL: ''"},
+        {RES_CLUSTER,
+         SOCKET("raw", "typed_config { type_url: 'a.b/"
+                       "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer' }"),
+         NULL},
+        {RES_LISTENER,
+         "name: 'l' address { socket_address { address: '127.0.0.1' port_value: 0 } } "
+         "filter_chains "
+         "{ transport_socket { name: 'envoy.transport_sockets.tls' } }",
+         NO_IMPLEMENTATION "'envoy.transport_sockets.tls' with type URL: ''"},
+    };
+    check_rows(rows, sizeof(rows) / sizeof(rows[0]));
+}
+
+#define OUTLIER(field, text) STATIC "outlier_detection { " field " { " text " } }"
+
+/* fuzz_compile: nanoseconds beyond a second were an overflow. */
+static void test_durations_of_outlier_detection_are_durations(void **state) {
+    (void)state;
+    static const struct row rows[] = {
+        {RES_CLUSTER, OUTLIER("interval", "nanos: 999999999"), NULL},
+        {RES_CLUSTER, OUTLIER("interval", "nanos: 1000000000"), "interval"},
+        {RES_CLUSTER, OUTLIER("max_ejection_time_jitter", "nanos: 2147483647"),
+         "max_ejection_time_jitter: value must be a non-negative duration"},
+        {RES_CLUSTER, OUTLIER("max_ejection_time_jitter", "seconds: -1"),
+         "max_ejection_time_jitter: value must be a non-negative duration"},
+    };
+    check_rows(rows, sizeof(rows) / sizeof(rows[0]));
+}
+
+static void test_durations_of_sources_are_positive_and_bounded(void **state) {
+    (void)state;
+    static const struct row rows[] = {
+        {RES_CLUSTER, EDS("ads {}"), NULL},
+        {RES_CLUSTER, EDS("ads {} initial_fetch_timeout { seconds: 3 }"), NULL},
+        {RES_CLUSTER, EDS("ads {} initial_fetch_timeout { }"), NULL},
+        {RES_CLUSTER, EDS("ads {} initial_fetch_timeout { seconds: 9223372036854775 }"), NULL},
+        /* fuzz_compile: an overflow */
+        {RES_CLUSTER, EDS("ads {} initial_fetch_timeout { seconds: -3418104543337646453 }"),
+         "initial_fetch_timeout: Invalid duration"},
+        {RES_CLUSTER, EDS("ads {} initial_fetch_timeout { nanos: -1 }"),
+         "initial_fetch_timeout: Invalid duration"},
+        {RES_CLUSTER, EDS("ads {} initial_fetch_timeout { nanos: 1000000000 }"),
+         "initial_fetch_timeout: Invalid duration"},
+    };
+    check_rows(rows, sizeof(rows) / sizeof(rows[0]));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_transport_socket_without_config_is_refused),
+        cmocka_unit_test(test_durations_of_outlier_detection_are_durations),
+        cmocka_unit_test(test_durations_of_sources_are_positive_and_bounded),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
