@@ -100,8 +100,20 @@ static void add_unready(struct view *v, const struct entry *e) {
     v->unready[v->unready_n++] = (struct view_unready){buf_dup_str(&what), buf_dup_str(&target)};
 }
 
+VEC_TYPE(absent_vec, struct view_absent)
+
+static void add_absent(struct absent_vec *absent, const struct entry *e) {
+    struct view_absent *a = vec_push(absent);
+    a->type = e->type;
+    a->name = sv_dup(entry_name(e));
+    a->why = e->is_gone        ? ABSENT_DOES_NOT_EXIST
+             : e->is_timed_out ? ABSENT_TIMEOUT
+                               : ABSENT_REQUESTED;
+}
+
 static void gather(struct store *s, unsigned types, struct view *v) {
     struct item_vec items = {0};
+    struct absent_vec absent = {0};
     size_t it = 0;
     struct map_slot *slot;
     while ((slot = map_next(&s->entries, &it))) {
@@ -126,8 +138,12 @@ static void gather(struct store *s, unsigned types, struct view *v) {
         }
         if (e->error && e->failed) {
             add(&items, e, e->failed, VIEW_ERROR);
+        } else if (!e->active && !e->warming && e->watchers) {
+            add_absent(&absent, e);
         }
     }
+    v->absent = absent.p;
+    v->absent_n = (unsigned)absent.n;
     if (items.n) {
         qsort(items.p, items.n, sizeof(*items.p), by_type_and_name);
     }

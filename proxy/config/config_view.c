@@ -25,6 +25,10 @@ void view_free(struct view *v) {
         xfree(v->unready[i].what);
         xfree(v->unready[i].target);
     }
+    for (unsigned i = 0; i < v->absent_n; i++) {
+        xfree(v->absent[i].name);
+    }
+    xfree(v->absent);
     xfree(v->items);
     xfree(v->unready);
     xfree(v->cds_version);

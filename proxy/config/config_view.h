@@ -28,6 +28,13 @@ struct view_unready {
     char *what;   /* "cluster x", "listener y" … */
     char *target; /* what it waits for */
 };
+/* A resource that is asked for and not there. */
+enum view_absent_why { ABSENT_REQUESTED, ABSENT_DOES_NOT_EXIST, ABSENT_TIMEOUT };
+struct view_absent {
+    enum resource_type type;
+    enum view_absent_why why;
+    char *name;
+};
 /* Everything of the asked types at one moment, in name order per type; freed by
  * config_snapshot_view_free. */
 struct view {
@@ -36,6 +43,8 @@ struct view {
     unsigned items_n;
     struct view_unready *unready;
     unsigned unready_n;
+    struct view_absent *absent; /* in no order */
+    unsigned absent_n;
     char *cds_version, *lds_version;
     void (*on_view)(struct view *v, void *user); /* main thread; takes v */
     void *user;

@@ -150,6 +150,14 @@ static void config(struct json_writer *w, const char *key, enum resource_type t,
     any_element(w, t, wire);
 }
 
+void admin_json_timestamp(struct json_writer *w, const char *key, uint64_t us) {
+    timestamp(w, key, us);
+}
+
+void admin_json_config(struct json_writer *w, const char *key, enum resource_type t, sv wire) {
+    config(w, key, t, wire);
+}
+
 static void error_state(struct json_writer *w, const struct view_item *it) {
     json_key(w, SV("error_state"));
     json_obj(w);
@@ -158,6 +166,10 @@ static void error_state(struct json_writer *w, const struct view_item *it) {
     pair(w, "details", sv_cstr(it->error));
     pair(w, "version_info", it->resource->version);
     json_end(w);
+}
+
+void admin_json_error_state(struct json_writer *w, const struct view_item *refused) {
+    error_state(w, refused);
 }
 
 /* Is the item of the same resource as `it`, one further in the sorted view? */

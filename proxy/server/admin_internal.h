@@ -62,6 +62,10 @@ void admin_view(struct admin_stream *a, unsigned types,
  * gives an empty view. */
 sv admin_param(struct admin_stream *a, const char *name);
 void admin_list_commands(struct buf *out);
+/* Members of a resource's description, as /config_dump has them. */
+void admin_json_config(struct json_writer *w, const char *key, enum resource_type t, sv wire);
+void admin_json_timestamp(struct json_writer *w, const char *key, uint64_t us); /* wall clock */
+void admin_json_error_state(struct json_writer *w, const struct view_item *refused);
 
 /* pages */
 void admin_home(struct admin_stream *a);
@@ -71,6 +75,7 @@ void admin_stats_prometheus(struct admin_stream *a);
 void admin_clusters(struct admin_stream *a);
 void admin_listeners(struct admin_stream *a);
 void admin_config_dump(struct admin_stream *a);
+void admin_client_status(struct admin_stream *a); /* csds.c */
 void admin_init_dump(struct admin_stream *a);
 void admin_certs(struct admin_stream *a);
 void admin_server_info(struct admin_stream *a);

@@ -339,6 +339,8 @@ static const char *const drain_params[] = {
     "envoy_v3_api_msg_config.listener.v3.Listener is used to determine whether a listener is "
     "inbound or outbound.",
     NULL};
+static const char *const csds_params[] = {
+    "exclude_resource_contents: Leave out the resources themselves. One of (false, true)", NULL};
 static const char *const init_params[] = {
     "mask: The desired component to dump unready targets. The mask is parsed as a "
     "ProtobufWkt::FieldMask. For example, get the unready targets of all listeners with "
@@ -383,6 +385,8 @@ const struct admin_handler admin_handlers[] = {
     {"/help", false, "print out list of admin commands", NULL, admin_help},
     {"/hot_restart_version", false, "print the hot restart compatibility version", NULL,
      hot_restart_version},
+    {"/v3/discovery:client_status", false, "client status of each xDS resource (CSDS)", csds_params,
+     admin_client_status},
     {"/init_dump", false, "dump current init manager information (experimental)", init_params,
      admin_init_dump},
     {"/listeners", false, "print listener info", listeners_params, admin_listeners},
