@@ -293,6 +293,9 @@ static bool open_ads(struct store *s, const Bootstrap__Bootstrap__DynamicResourc
         ads.config_source_specifier_case = CORE__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_ADS;
         ads.ads = &aggregated;
         s->ads = config_source_intern(&ads, d);
+        int api = (int)m->ads_config->api_type;
+        s->config.is_ads_delta = api == CORE__API_CONFIG_SOURCE__API_TYPE__DELTA_GRPC ||
+                                 api == CORE__API_CONFIG_SOURCE__API_TYPE__AGGREGATED_DELTA_GRPC;
         struct source_client *c = source_client_new_ads(s, s->ads, m->ads_config, d);
         if (!c) {
             return false;

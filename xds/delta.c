@@ -110,6 +110,13 @@ static struct item *item_get(struct delta *s, sv name) {
 /* Nothing is to be remembered of it. */
 static bool is_idle(const struct item *i) { return i->refs == 0 && !i->is_sent && !i->version; }
 
+/* Of VHDS, a watched name stands for all below it: "<route configuration>/<host>". */
+static bool is_in_namespace(const struct delta *s, sv name) {
+    size_t at = s->type == RES_VIRTUAL_HOST ? sv_rfind(name, '/') : SIZE_MAX;
+    const struct item *i = at == SIZE_MAX ? NULL : map_get(&s->items, sv_sub(name, 0, at));
+    return i && i->refs > 0;
+}
+
 static void forget_version(struct item *i) {
     xfree(i->version);
     i->version = NULL;
@@ -329,7 +336,7 @@ static bool delta_on_response(struct subscription *sub, const struct discovery_r
 
 static void keep_version(struct delta *s, const struct xds_resource *x) {
     struct item *i = map_get(&s->items, x->name);
-    if (!s->wildcard_refs && (!i || i->refs == 0)) {
+    if (!s->wildcard_refs && (!i || i->refs == 0) && !is_in_namespace(s, x->name)) {
         return; /* nobody asked: it is not in use */
     }
     i = item_get(s, x->name);

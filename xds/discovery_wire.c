@@ -227,7 +227,11 @@ static bool add_sotw_resource(struct parse *p, const struct field *f) {
 
 static bool add_delta_resource(struct parse *p, const struct field *f) {
     struct xds_resource *r = add_resource(p);
-    return r && f->kind == WIRE_BYTES && parse_resource(p, f->bytes, r);
+    if (!r || f->kind != WIRE_BYTES) {
+        return false;
+    }
+    r->envelope = f->bytes;
+    return parse_resource(p, f->bytes, r);
 }
 
 static bool add_removed(struct parse *p, const struct field *f, bool is_message) {

@@ -19,6 +19,7 @@ struct xds_resource {
     /* the message's bytes, borrowed for the call; p NULL: a heartbeat (keep what you have) */
     sv wire;
     uint64_t ttl_ms; /* 0: none */
+    sv envelope;     /* delta: the Resource message around it, with its aliases */
 };
 struct xds_update {
     enum resource_type type;

@@ -3,6 +3,7 @@
 #include "xds/store.h"
 #include "xds/scopes.h"
 #include "xds/store_demand.h"
+#include "xds/vhds.h"
 
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
@@ -93,6 +94,7 @@ static void entry_free(struct entry *e) {
         shared_unref(&e->sockets->shared);
     }
     store_scopes_free(e);
+    store_vhds_free(e);
     if (e->stats) {
         stats_scope_unref(e->stats);
     }
@@ -251,9 +253,11 @@ static void set_route(struct entry *e, struct resource *r) {
     }
     slot_t slot = config_route_slot(&s->config, e->source, entry_name(e));
     store_touch(s);
-    table_set(&s->next->tables[TABLE_ROUTES], slot, &r->route->shared);
+    table_set(&s->next->tables[TABLE_ROUTES], slot, &store_vhds_table(e, r)->shared);
     names_release(s->config.routes, slot);
 }
+
+void store_publish_route(struct entry *e) { set_route(e, e->active); }
 
 void store_set_active(struct entry *e, struct resource *r) {
     struct store *s = e->store;
@@ -292,7 +296,10 @@ void store_set_active(struct entry *e, struct resource *r) {
 
 static void set_warming(struct entry *e, struct resource *r) {
     struct store *s = e->store;
-    unsigned *count = e->type == RES_CLUSTER ? &s->warming_clusters : &s->warming_listeners;
+    unsigned routes = 1; /* not counted */
+    unsigned *count = e->type == RES_CLUSTER    ? &s->warming_clusters
+                      : e->type == RES_LISTENER ? &s->warming_listeners
+                                                : &routes;
     if (e->warming) {
         store_unlink(e, &e->warming_uses);
         shared_unref(&e->warming->shared);
@@ -348,7 +355,19 @@ void store_apply(struct entry *e, struct resource *r) {
         store_check_warm(e);
         return;
     }
+    if (e->type == RES_ROUTE && r->refs_n) { /* VHDS */
+        set_warming(e, r);
+        store_check_warm(e);
+        return;
+    }
+    store_drop_warming(e);
     store_set_active(e, r);
+}
+
+void store_drop_warming(struct entry *e) {
+    if (e->warming) {
+        set_warming(e, NULL);
+    }
 }
 
 void store_remove(struct entry *e) {

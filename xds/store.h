@@ -4,7 +4,7 @@
  * comes in by the loop's mailbox.
  * Files: store.c (entries, applying updates), store_refs.c (wanted names, sources), store_warm.c
  * (readiness, activation), store_hosts.c (host sets, DNS), store_scopes.c (SRDS),
- * store_demand.c (what requests ask for), store_view.c (what admin shows). */
+ * store_vhds.c (VHDS), store_demand.c (what requests ask for), store_view.c (what admin shows). */
 #ifndef SLUICE_XDS_STORE_H
 #define SLUICE_XDS_STORE_H
 
@@ -17,6 +17,7 @@
 struct store;
 struct entry;
 struct source_client;
+struct vhost_set;    /* vhds.h: virtual hosts of a route configuration */
 struct scope_set;    /* scopes.h: a set of scopes that listeners refer to */
 struct secret_files; /* store_secret.c: what is watched for a secret */
 struct dir_watcher;
@@ -56,6 +57,7 @@ struct entry {
     struct entry_vec uses;            /* entries that this one's active resource refers to… */
     struct entry_vec warming_uses;    /* …and its warming one */
     struct cluster_hosts *hosts;      /* clusters */
+    struct vhost_set *vhosts;         /* the entry of a set of virtual hosts; else NULL */
     struct scope_set *scopes;         /* the entry of a set of scopes; else NULL */
     struct listener_sockets *sockets; /* listeners: of the active resource */
     struct secret_files *files;       /* secrets that are read from files */
@@ -165,6 +167,8 @@ void store_drop_if_unused(struct entry *e);
 sv entry_name(const struct entry *e);
 void store_touch(struct store *s); /* a snapshot is due: s->next may be changed */
 void store_set_active(struct entry *e, struct resource *r); /* takes r; NULL: remove. Tells users */
+void store_publish_route(struct entry *e); /* its active table anew, with what VHDS has */
+void store_drop_warming(struct entry *e);  /* the version that waits, if there is one */
 /* Apply one accepted resource (takes r). */
 void store_apply(struct entry *e, struct resource *r);
 void store_remove(struct entry *e);
@@ -241,6 +245,8 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
 /* version, version_text and update_time of a subscription's stats; scope NULL: none. */
 void store_note_version(struct store *s, struct stats_scope *scope, sv version);
 void store_on_rejected(void *user, enum resource_type t, sv why);
+/* One more line of a NACK. */
+void store_add_error(struct xds_verdict *v, enum resource_type t, sv name, sv text);
 void store_on_failure(void *user, enum resource_type t);
 /* In the stats of the entry's own subscription: an XDS_x, and the next attempt. */
 void store_note_failure(struct entry *e, unsigned stat);

@@ -1,5 +1,6 @@
-/* What workers ask for on demand: clusters (ODCDS), routes of scopes. A question is answered when a
- * snapshot that has the thing was published, or when the server said that there is none.
+/* What workers ask for on demand: clusters (ODCDS), routes of scopes, virtual hosts (VHDS). A
+ * question is answered when a snapshot that has the thing was published, or when the server said
+ * that there is none.
  * Threads: the config thread; questions come by its mailbox.
  * Spec: Envoy's on-demand updates; OnDemandCds, ScopedRouteConfiguration.on_demand. */
 #include "xds/store_demand.h"
@@ -7,6 +8,7 @@
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
 #include "xds/scopes.h"
+#include "xds/vhds.h"
 
 /* Questions open at one time, all workers together: each may be a name at the control plane. */
 #define DEMANDS_MAX 4096u
@@ -46,6 +48,9 @@ static struct entry *want_cluster(struct store *s, const struct on_demand_want *
 void store_demand_release(struct entry *e) {
     if (e->is_on_demand) {
         e->is_on_demand = false;
+        if (e->type == RES_VIRTUAL_HOST) {
+            store_vhds_forget(e);
+        }
         store_unwatch(e);
     }
 }
@@ -71,13 +76,17 @@ static struct entry *target_of(struct store *s, const struct on_demand_want *w) 
         set = set_of_slot(s, w->slot);
         return set && store_scopes_demand(set, w->name, &route) ? route : NULL;
     case ON_DEMAND_VIRTUAL_HOST:
-        break;
+        return store_vhds_demand(s, w->slot, w->name);
     }
     return NULL;
 }
 
-static enum demand_state state_of(const struct entry *e) {
-    return e->active ? DEMAND_FOUND : e->is_gone || e->is_timed_out ? DEMAND_MISSING : DEMAND_OPEN;
+static enum demand_state state_of(const struct on_demand_fetch *f) {
+    const struct entry *e = f->target;
+    bool is_found = f->want.kind == ON_DEMAND_VIRTUAL_HOST
+                        ? store_vhds_has(e->store, f->want.slot, f->want.name)
+                        : e->active != NULL;
+    return is_found ? DEMAND_FOUND : e->is_gone || e->is_timed_out ? DEMAND_MISSING : DEMAND_OPEN;
 }
 
 static void settle(struct store *s, struct on_demand_fetch *f, bool is_found) {
@@ -102,7 +111,7 @@ void store_demands_settle(struct store *s) {
     LIST_FOREACH_SAFE (it, &s->demands) {
         struct on_demand_fetch *f = LIST_ENTRY(it, struct on_demand_fetch, node);
         struct entry *e = f->target;
-        enum demand_state state = state_of(e);
+        enum demand_state state = state_of(f);
         if (state == DEMAND_OPEN) {
             continue;
         }

@@ -5,6 +5,7 @@
 #include "xds/client.h"
 #include "xds/scopes.h"
 #include "xds/store.h"
+#include "xds/vhds.h"
 
 /* ---- links ---- */
 
@@ -19,6 +20,9 @@ static struct entry *target_of(struct store *s, const struct resource_ref *ref) 
     struct entry *t = store_get(s, ref->type, ref->source, ref->name);
     if (ref->scopes_rds) {
         store_scopes_begin(t, ref);
+    }
+    if (ref->type == RES_VIRTUAL_HOST) {
+        store_vhds_begin(t);
     }
     if (ref->type == RES_ROUTE && !t->stats) {
         begin_route_stats(t, ref->stat_prefix);
@@ -117,9 +121,15 @@ void store_unwatch(struct entry *t) {
         store_scopes_end(t);
     } else if (c) {
         xds_mux_unwatch(c->mux, t->type, entry_name(t));
+        if (t->type == RES_ROUTE) {
+            store_drop_warming(t);
+        }
         if (t->active && t->type != RES_CLUSTER && t->type != RES_LISTENER) {
             store_set_active(t, NULL); /* nobody wants it: asked for again, it comes again */
         }
+    }
+    if (t->vhosts) {
+        store_vhds_end(t);
     }
     store_drop_if_unused(t);
 }

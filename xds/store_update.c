@@ -6,6 +6,7 @@
 #include "xds/scopes.h"
 #include "xds/store.h"
 #include "xds/store_demand.h"
+#include "xds/vhds.h"
 
 #define NACK_TEXT_MAX (64u * 1024)
 
@@ -71,7 +72,7 @@ static const char *error_subject(enum resource_type t) {
 }
 
 /* One line each; what does not fit whole is cut, then left out. */
-static void add_error(struct xds_verdict *v, enum resource_type t, sv name, sv text) {
+void store_add_error(struct xds_verdict *v, enum resource_type t, sv name, sv text) {
     size_t n = buf_len(v->error);
     if (n + 1 >= NACK_TEXT_MAX) {
         return;
@@ -121,7 +122,7 @@ static void note_only_rejected(struct entry *e) {
 
 static void reject(struct entry *e, const struct xds_resource *x, sv version, sv text,
                    struct xds_verdict *v) {
-    add_error(v, e->type, entry_name(e), text);
+    store_add_error(v, e->type, entry_name(e), text);
     xfree(e->error);
     e->error = sv_dup(text);
     e->error_us = loop_wall_us(e->store->loop, loop_now_us(e->store->loop));
@@ -143,12 +144,12 @@ static bool take(struct source_client *c, const struct xds_update *u, const stru
     sv name = name_of(u, x);
     struct entry *e = store_get(s, u->type, c->source, name);
     if (e->scopes) {
-        add_error(v, u->type, name, SV("not a name for a resource"));
+        store_add_error(v, u->type, name, SV("not a name for a resource"));
         return false;
     }
     if (e->seen_update == s->update_count) {
         sv text = SV("duplicate resource name in the response");
-        add_error(v, u->type, name, text);
+        store_add_error(v, u->type, name, text);
         return false;
     }
     e->seen_update = s->update_count;
@@ -303,7 +304,9 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
     uint64_t began_us = loop_refresh_now(s->loop);
     bool is_srds = u->type == RES_SCOPED_ROUTE;
     unsigned ok = 0;
-    if (!is_srds || !store_scopes_conflict(c, u, v->error)) {
+    if (u->type == RES_VIRTUAL_HOST) {
+        store_vhds_update(c, u, v);
+    } else if (!is_srds || !store_scopes_conflict(c, u, v->error)) {
         ok = apply_update(c, u, d, v);
     }
     bool is_good = buf_empty(v->error);

@@ -7,6 +7,7 @@
 #include "proxy/upstream/cluster.h"
 #include "xds/scopes.h"
 #include "xds/store.h"
+#include "xds/vhds.h"
 
 /* ---- transport factories ---- */
 
@@ -59,7 +60,9 @@ void store_drop_transports(struct store *s, const struct resource *r) {
 /* ---- readiness ---- */
 
 bool store_has_arrived(const struct entry *target) {
-    bool is_there = target->scopes ? store_scopes_ready(target) : target->active != NULL;
+    bool is_there = target->scopes   ? store_scopes_ready(target)
+                    : target->vhosts ? target->vhosts->is_answered
+                                     : target->active != NULL;
     return is_there || target->is_timed_out || (target->type == RES_ROUTE && target->is_gone);
 }
 
@@ -126,7 +129,7 @@ void store_check_warm(struct entry *e) {
     e->warming = NULL;
     if (e->type == RES_CLUSTER) {
         s->warming_clusters--;
-    } else {
+    } else if (e->type == RES_LISTENER) {
         s->warming_listeners--;
         stats_add(s->listener_manager, LISTENER_MANAGER_listener_create_success, s->opt.workers);
     }

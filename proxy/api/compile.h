@@ -48,6 +48,9 @@ const struct config_source *compile_config_source(struct compile_ctx *ctx, const
  * they are. The listener warms until they and their routes are there. */
 slot_t compile_scopes_ref(struct compile_ctx *ctx, sv stat_prefix, const void *srds_source,
                           const void *rds_source);
+/* Virtual hosts of the route configuration `name` that `config_source` has (VHDS): it warms until
+ * the first of them are there. */
+void compile_virtual_hosts_ref(struct compile_ctx *ctx, sv name, const void *config_source);
 /* A secret by name; source NULL: a static secret of the bootstrap. The owner warms until it is
  * there. Returns an index for secret_source_get. */
 unsigned compile_secret_ref(struct compile_ctx *ctx, sv name, const void *config_source);

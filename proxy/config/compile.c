@@ -101,6 +101,19 @@ slot_t compile_scopes_ref(struct compile_ctx *ctx, sv stat_prefix, const void *s
     return s;
 }
 
+void compile_virtual_hosts_ref(struct compile_ctx *ctx, sv name, const void *config_source) {
+    const struct config *c = ctx->build->config;
+    const struct config_source *src = config_source_intern(config_source, ctx->diag);
+    if (!src) {
+        return;
+    }
+    if (src->kind == SOURCE_PATH || (src->kind == SOURCE_ADS && !c->is_ads_delta)) {
+        diag_error(ctx->diag, "vhds: only 'DELTA_GRPC' is supported as an api_type.");
+        return;
+    }
+    add_ref(ctx->build->refs, RES_VIRTUAL_HOST, name, src, SLOT_NONE, ctx->arena);
+}
+
 void compile_endpoints_ref(struct compile_ctx *ctx, sv service_name, const void *source) {
     if (!source) {
         diag_error(ctx->diag, "eds_config: value is required");

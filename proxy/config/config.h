@@ -43,6 +43,7 @@ struct snapshot {
 struct snapshot *snapshot_new(const struct snapshot *from); /* NULL: empty; shares all pages */
 
 struct registry;
+struct route_vhost_bytes;
 struct transport_socket_type;
 /* A transport socket that a resource compiled: its factory is made, and remade, from the secrets it
  * names. */
@@ -59,6 +60,7 @@ struct config {
     struct stats_store *stats;
     const struct registry *registry;
     bool reject_unknown_dynamic, ignore_unknown_dynamic, allow_unknown_static;
+    bool is_ads_delta; /* ADS speaks delta */
     sv node_cluster, node_id, node_zone;
     /* Is this cluster known (static, active or warming)? */
     bool (*has_cluster)(void *user, sv name);
@@ -97,6 +99,11 @@ struct config_build {
 /* What the flags say of unknown fields in this resource. */
 enum pb_json_unknown compile_unknown_policy(const struct compile_ctx *ctx);
 
+/* The route table of a compiled RouteConfiguration with more virtual hosts (VHDS). NULL: the
+ * configuration itself is no longer right (logged). One ref. */
+struct route_table *config_routes_with(struct config *c, const struct resource *base,
+                                       struct route_vhost_bytes *more, unsigned more_n,
+                                       const struct route_table *prev);
 /* Name and key (route/scope.h) of a ScopedRouteConfiguration's bytes, in arena memory. False: not
  * well-formed. */
 bool scope_peek(sv wire, struct arena *a, sv *name, sv *key);

@@ -20,7 +20,7 @@
 #include "proxy/config/build_lists.h"
 #include "proxy/config/config.h"
 #include "proxy/net/tls_cert.h"
-#include "proxy/route/route_table.h"
+#include "proxy/route/route_vhds.h"
 #include "proxy/stats/stats_server.h"
 
 const struct resource_type_info resource_types[RES_TYPES] = {
@@ -273,6 +273,32 @@ struct resource *resource_compile(struct config *c, enum resource_type t, sv nam
     }
     tell_warnings(c, r, is_static, d);
     return r;
+}
+
+struct route_table *config_routes_with(struct config *c, const struct resource *base,
+                                       struct route_vhost_bytes *more, unsigned more_n,
+                                       const struct route_table *prev) {
+    struct ref_list refs = {0};
+    struct config_build build = {.config = c, .refs = &refs};
+    struct arena scratch;
+    struct diag d;
+    arena_init(&scratch, 0);
+    diag_init(&d);
+    struct compile_ctx ctx = {.arena = &scratch,
+                              .diag = &d,
+                              .registry = c->registry,
+                              .stats = c->stats,
+                              .build = &build,
+                              .owner = base->name};
+    struct route_table *t = route_table_compile_with(&ctx, base->wire, more, more_n, prev);
+    if (!t) {
+        sv why = diag_text(&d);
+        log_warn(LOG_config, "rds '%.*s': %.*s", SV_ARG(base->name), SV_ARG(why));
+    }
+    vec_fini(&refs.v);
+    diag_fini(&d);
+    arena_fini(&scratch);
+    return t;
 }
 
 /* ---- config sources ---- */

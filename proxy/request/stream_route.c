@@ -216,10 +216,26 @@ static bool lacks_scope(struct stream *s, struct on_demand_want *want) {
     return true;
 }
 
+/* A host that the route table does not know and VHDS may have. */
+static bool lacks_host(struct stream *s, struct on_demand_want *want) {
+    sv host = headers_get(&s->request, HDR_authority);
+    if (!s->table || !s->table->uses_vhds || s->vhost || !host.n || !s->pins) {
+        return false;
+    }
+    char *lower = arena_alloc(&s->arena, host.n);
+    for (size_t i = 0; i < host.n; i++) {
+        lower[i] = ascii_tolower(host.p[i]);
+    }
+    *want = (struct on_demand_want){.kind = ON_DEMAND_VIRTUAL_HOST,
+                                    .slot = s->pins->slot, /* the table's */
+                                    .name = sv_from(lower, host.n)};
+    return true;
+}
+
 enum http_fetch http_fetch_route(struct http_filter *f, struct on_demand_wait *wait) {
     struct stream *s = f->stream;
     struct on_demand_want want;
-    if (http_route(f) || !lacks_scope(s, &want)) {
+    if (http_route(f) || (!lacks_scope(s, &want) && !lacks_host(s, &want))) {
         return HTTP_FETCH_NOTHING;
     }
     return fetch(s, &want, wait);

@@ -2,6 +2,7 @@
  * longest "prefix*", then "*".
  * Threads: built on the config thread, immutable. Spec: config.route.v3.VirtualHost.domains. */
 #include "proxy/route/route_private.h"
+#include "proxy/route/route_vhds.h"
 
 #define HOST_STACK_BYTES 256
 
@@ -50,6 +51,14 @@ static bool add_domain(struct host_index *x, const struct vhost *v, sv domain, s
                "Only unique values for domains are permitted. Duplicate entry of domain %.*s in "
                "route %.*s",
                SV_ARG(domain), SV_ARG(route_name));
+}
+
+bool route_table_has_host(const struct route_table *t, sv host) {
+    struct arena scratch;
+    arena_init(&scratch, 256);
+    bool has = host_index_find(&t->priv_->hosts, host, t->ignore_port_in_host, &scratch) != NULL;
+    arena_fini(&scratch);
+    return has;
 }
 
 bool host_index_add(struct host_index *x, const struct vhost *v, sv route_name, struct diag *d) {

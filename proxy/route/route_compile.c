@@ -15,6 +15,7 @@
 #include "proxy/route/route_metadata.h"
 #include "proxy/route/route_private.h"
 #include "proxy/route/route_stats.h"
+#include "proxy/route/route_vhds.h"
 
 #define VHOST_ARENA_BYTES 1024
 #define BODY_BYTES_MAX_DEFAULT 4096
@@ -90,6 +91,8 @@ struct table_compile {
     XXH128_hash_t env; /* what virtual hosts depend on beside their bytes */
     bool must_exist;
     uint32_t body_bytes_max;
+    struct route_vhost_bytes *more; /* VHDS */
+    unsigned more_n;
     const struct route_table *prev;
     struct map prev_by_hash; /* made when virtual hosts moved */
     bool has_prev_map;
@@ -323,7 +326,7 @@ static struct vhost *find_prev(struct table_compile *tc, unsigned i, XXH128_hash
     return (struct vhost *)(uintptr_t)v;
 }
 
-static void add_vhost(struct table_compile *tc, unsigned i, sv wire) {
+static bool add_vhost(struct table_compile *tc, unsigned i, sv wire) {
     struct route_table_private *p = tc->t->priv_;
     XXH128_hash_t hash = XXH3_128bits_withSeed(wire.p, wire.n, tc->env.low64);
     /* A cluster that must exist may be gone since: then everything is looked at again. */
@@ -334,11 +337,26 @@ static void add_vhost(struct table_compile *tc, unsigned i, sv wire) {
         DIAG_FIELD(tc->ctx->diag, "virtual_hosts[%u]", i);
         v = compile_vhost(tc, wire, hash);
         if (!v) {
-            return;
+            return false;
         }
     }
     p->vhosts[p->vhosts_n++] = v;
-    host_index_add(&p->hosts, v, tc->t->name, tc->ctx->diag);
+    return host_index_add(&p->hosts, v, tc->t->name, tc->ctx->diag);
+}
+
+/* VHDS: what is wrong with one is no error of the table's. A domain that is taken stays with who
+ * has it. */
+static void add_more(struct table_compile *tc, unsigned i, struct route_vhost_bytes *more) {
+    struct compile_ctx *outer = tc->ctx, own = *tc->ctx;
+    struct diag d;
+    diag_init(&d);
+    own.diag = &d;
+    tc->ctx = &own;
+    if (!add_vhost(tc, i, more->wire)) {
+        more->error = sv_dup(diag_text(&d));
+    }
+    tc->ctx = outer;
+    diag_fini(&d);
 }
 
 /* --- table --- */
@@ -392,9 +410,10 @@ static void compile_table_mutations(struct compile_ctx *ctx, const Route__RouteC
         m->response_headers_to_remove, m->n_response_headers_to_remove);
 }
 
-static void check_unsupported(struct compile_ctx *ctx, const Route__RouteConfiguration *m) {
+static void compile_discovery(struct compile_ctx *ctx, const Route__RouteConfiguration *m) {
     if (m->vhds) {
-        diag_error(ctx->diag, "vhds: virtual hosts on demand are not supported");
+        DIAG_FIELD(ctx->diag, "vhds");
+        compile_virtual_hosts_ref(ctx, sv_cstr(m->name), m->vhds->config_source);
     }
     if (m->n_cluster_specifier_plugins) {
         diag_error(ctx->diag,
@@ -424,7 +443,7 @@ static void fill_table(struct table_compile *tc) {
                              : BODY_BYTES_MAX_DEFAULT;
     compile_internal_headers(tc);
     compile_table_mutations(ctx, m, t);
-    check_unsupported(ctx, m);
+    compile_discovery(ctx, m);
     if (m->n_typed_per_filter_config) {
         DIAG_FIELD(ctx->diag, "typed_per_filter_config");
         route_compile_overrides(ctx, (const void *const *)m->typed_per_filter_config,
@@ -460,9 +479,12 @@ static bool compile_pieces(struct table_compile *tc, struct pieces *p) {
         fill_table(tc);
         tc->env = hash_environment(tc);
         tc->t->priv_->vhosts =
-            arena_new_array(&tc->t->priv_->arena, const struct vhost *, p->vhosts.n);
+            arena_new_array(&tc->t->priv_->arena, const struct vhost *, p->vhosts.n + tc->more_n);
         for (size_t i = 0; i < p->vhosts.n; i++) {
             add_vhost(tc, (unsigned)i, p->vhosts.p[i]);
+        }
+        for (unsigned i = 0; i < tc->more_n; i++) {
+            add_more(tc, (unsigned)p->vhosts.n + i, &tc->more[i]);
         }
         host_index_finish(&tc->t->priv_->hosts, &tc->t->priv_->arena);
     }
@@ -473,7 +495,18 @@ static bool compile_pieces(struct table_compile *tc, struct pieces *p) {
 
 struct route_table *route_table_compile(struct compile_ctx *ctx, sv wire,
                                         const struct route_table *prev) {
-    struct table_compile tc = {.ctx = ctx, .table_ctx = *ctx, .prev = prev, .t = table_new()};
+    return route_table_compile_with(ctx, wire, NULL, 0, prev);
+}
+
+struct route_table *route_table_compile_with(struct compile_ctx *ctx, sv wire,
+                                             struct route_vhost_bytes *more, unsigned more_n,
+                                             const struct route_table *prev) {
+    struct table_compile tc = {.ctx = ctx,
+                               .table_ctx = *ctx,
+                               .prev = prev,
+                               .t = table_new(),
+                               .more = more,
+                               .more_n = more_n};
     struct pieces p = {.vhosts = {NULL, 0, 0}};
     buf_init(&p.rest);
     map_init(&tc.prev_by_hash);

@@ -14,7 +14,8 @@ FILTERS_SEE = {"proxy/api", "proxy/base", "protos", "filters/common"}
 # stats: the control plane's own counters. upstream: the store builds host sets, resolves names and ejects hosts.
 XDS_SEES = {"proxy/base", "protos", "proxy/event", "proxy/stats", "proxy/config", "proxy/upstream", "xds"}
 # Single headers of other layers: what a secret compiles to, endpoint metadata, route tables and scopes to publish.
-XDS_SEES_FILES = {"proxy/net/tls_cert.h", "proxy/observe/metadata.h", "proxy/route/route_table.h", "proxy/route/scope.h"}
+XDS_SEES_FILES = {"proxy/net/tls_cert.h", "proxy/observe/metadata.h", "proxy/route/route_table.h",
+                  "proxy/route/route_vhds.h", "proxy/route/scope.h"}
 # Those that own connections to control planes.
 XDS_CONNECTS = {"xds/dial.c", "xds/dial.h", "xds/rest_call.c"}
 # Everything below works on compiled structs; only compile functions look at messages. (server shows the bootstrap and

@@ -97,6 +97,12 @@ slot_t compile_route_ref(struct compile_ctx *ctx, sv name, const void *config_so
     return compile_cluster_ref(ctx, name, false);
 }
 
+void compile_virtual_hosts_ref(struct compile_ctx *ctx, sv name, const void *config_source) {
+    (void)ctx;
+    (void)name;
+    (void)config_source;
+}
+
 unsigned compile_secret_ref(struct compile_ctx *ctx, sv name, const void *config_source) {
     (void)config_source;
     return compile_cluster_ref(ctx, name, false);

@@ -1,0 +1,30 @@
+/* What the store's files share about VHDS (store_vhds.c). Threads: the config thread. */
+#ifndef SLUICE_XDS_VHDS_H
+#define SLUICE_XDS_VHDS_H
+
+#include "xds/store.h"
+
+struct vhost_item;
+/* The virtual hosts that a server has for one route configuration; its entry has the
+ * configuration's name, which is what is subscribed to. */
+struct vhost_set {
+    struct map by_name;        /* → struct vhost_item */
+    struct entry_vec asked;    /* hosts subscribed to on demand */
+    struct route_table *table; /* what was published last, one ref; NULL: nothing yet */
+    bool is_answered;          /* the first response came */
+};
+
+void store_vhds_begin(struct entry *set); /* a route configuration refers to it */
+void store_vhds_end(struct entry *set);   /* nobody does any more */
+void store_vhds_free(struct entry *set);  /* at the end of the store */
+/* The table to publish for a route configuration: r's own, and what VHDS added. Borrowed. */
+struct route_table *store_vhds_table(struct entry *route, struct resource *r);
+void store_vhds_update(struct source_client *c, const struct xds_update *u, struct xds_verdict *v);
+/* A host of the table in this slot is wanted: the entry that stands for the question. NULL: the
+ * table has no VHDS. */
+struct entry *store_vhds_demand(struct store *s, slot_t slot, sv host);
+/* Does the table in this slot have the host by now? */
+bool store_vhds_has(struct store *s, slot_t slot, sv host);
+void store_vhds_forget(struct entry *host); /* it is asked for no more */
+
+#endif
