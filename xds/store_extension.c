@@ -103,13 +103,29 @@ static bool make_for(struct entry *target, struct resource *r, const struct reso
     return true;
 }
 
-bool store_extension_update(struct entry *e, struct resource *r, struct diag *d) {
-    struct made_vec made = {0};
+/* For all places. False: errors are in d. */
+static bool make_all(struct entry *e, struct resource *r, struct made_vec *made, struct diag *d) {
+    struct diag *own = xnew(struct diag); /* its warnings are the filters' alone */
+    diag_init(own);
     bool ok = true;
     for (size_t i = 0; ok && i < e->users.n; i++) {
         const struct entry *user = e->users.p[i];
-        ok = make_for(e, r, user->active, &made, d) && make_for(e, r, user->warming, &made, d);
+        ok = make_for(e, r, user->active, made, own) && make_for(e, r, user->warming, made, own);
     }
+    if (ok) {
+        resource_tell_warnings(&e->store->config, r, false, own);
+    } else {
+        sv text = diag_text(own);
+        diag_error(d, "%.*s", SV_ARG(text));
+    }
+    diag_fini(own);
+    xfree(own);
+    return ok;
+}
+
+bool store_extension_update(struct entry *e, struct resource *r, struct diag *d) {
+    struct made_vec made = {0};
+    bool ok = make_all(e, r, &made, d);
     for (size_t i = 0; i < made.n; i++) {
         if (ok) {
             set_slot(e->store, made.p[i].slot, made.p[i].config);
@@ -156,6 +172,7 @@ static void link_one(struct store *s, const struct extension_def *def) {
     if (x) {
         set_slot(s, def->slot, x);
         link_refs(target, x, &target->uses);
+        resource_tell_warnings(&s->config, target->active, false, &d);
         shared_unref(&x->shared);
         diag_fini(&d);
         return;

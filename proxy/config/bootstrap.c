@@ -58,20 +58,31 @@ static Bootstrap__Bootstrap *checked(ProtobufCMessage *m, bool allow_unknown, st
     return diag_ok(d) ? (Bootstrap__Bootstrap *)(void *)m : NULL;
 }
 
-/* Binary and text bootstraps have no tree to merge with: --config-yaml is refused beside them. */
-static Bootstrap__Bootstrap *load_proto(sv path, sv text, bool has_inline, bool allow_unknown,
-                                        struct arena *a, struct diag *d) {
-    if (has_inline) {
-        diag_error(d,
-                   "--config-yaml can not be merged with '%.*s': only with .json and .yaml files",
-                   SV_ARG(path));
-        return NULL;
+static bool is_proto(sv path) { return sv_ends(path, SV(".pb")) || sv_ends(path, SV(".pb_text")); }
+
+static Bootstrap__Bootstrap *load_proto(sv path, sv text, bool allow_unknown, struct arena *a,
+                                        struct diag *d) {
+    ProtobufCMessage *m = sv_ends(path, SV(".pb"))
+                              ? proto_unpack(&bootstrap__bootstrap__descriptor, text, a, d)
+                              : pb_text_parse(bootstrap_type(), text, a, d);
+    return checked(m, allow_unknown, d);
+}
+
+/* A binary or text bootstrap as a tree to merge with; what is in Anys of unknown types stays as it
+ * is. */
+static json_t *proto_tree(sv path, sv text, bool allow_unknown, struct diag *d) {
+    struct arena a;
+    arena_init(&a, 65536);
+    const Bootstrap__Bootstrap *m = load_proto(path, text, allow_unknown, &a, d);
+    json_t *tree = NULL;
+    if (m) {
+        struct buf BUF_AUTO json;
+        buf_init(&json);
+        pb_json_append(&json, &m->base, 0, 0);
+        tree = parse_json(buf_pullup(&json, buf_len(&json)), d);
     }
-    if (sv_ends(path, SV(".pb"))) {
-        return checked(proto_unpack(&bootstrap__bootstrap__descriptor, text, a, d), allow_unknown,
-                       d);
-    }
-    return checked(pb_text_parse(bootstrap_type(), text, a, d), allow_unknown, d);
+    arena_fini(&a);
+    return tree;
 }
 
 /* `over` wins: objects are merged, lists appended, the rest replaced (proto merge). */
@@ -90,19 +101,25 @@ static void merge(json_t *base, json_t *over) {
     }
 }
 
-static json_t *load_tree(const char *path, const char *inline_yaml, sv text, struct diag *d) {
-    json_t *tree = NULL;
-    if (*path) {
-        tree = sv_ends(sv_cstr(path), SV(".json")) ? parse_json(text, d) : pb_yaml_parse(text, d);
-        if (!tree) {
-            return NULL;
-        }
+static json_t *file_tree(sv path, sv text, bool allow_unknown, struct diag *d) {
+    if (is_proto(path)) {
+        return proto_tree(path, text, allow_unknown, d);
+    }
+    return sv_ends(path, SV(".json")) ? parse_json(text, d) : pb_yaml_parse(text, d);
+}
+
+static json_t *load_tree(sv path, const char *inline_yaml, sv text, bool allow_unknown,
+                         struct diag *d) {
+    json_t *tree = path.n ? file_tree(path, text, allow_unknown, d) : NULL;
+    if (path.n && !tree) {
+        return NULL;
     }
     if (!*inline_yaml) {
         return tree;
     }
     json_t *over = pb_yaml_parse(sv_cstr(inline_yaml), d);
     if (!over || !tree) {
+        json_decref(tree);
         return over;
     }
     merge(tree, over);
@@ -124,10 +141,10 @@ Bootstrap__Bootstrap *bootstrap_load(const char *path, const char *inline_yaml, 
     }
     sv bytes = buf_pullup(&text, buf_len(&text));
     sv name = sv_cstr(path);
-    if (sv_ends(name, SV(".pb")) || sv_ends(name, SV(".pb_text"))) {
-        return load_proto(name, bytes, *inline_yaml != 0, allow_unknown, a, d);
+    if (is_proto(name) && !*inline_yaml) {
+        return load_proto(name, bytes, allow_unknown, a, d);
     }
-    json_t *tree = load_tree(path, inline_yaml, bytes, d);
+    json_t *tree = load_tree(name, inline_yaml, bytes, allow_unknown, d);
     if (!tree) {
         return NULL;
     }

@@ -7,8 +7,8 @@
 #include "proxy/base/diag.h"
 
 /* Read `path` (.json .yaml .yml .pb .pb_text by suffix; "" none) and merge `inline_yaml` ("" none)
- * over it, as JSON trees. Validate rules are checked. The message lives in `a`. NULL: errors in
- * d. */
+ * over it: messages are merged, lists appended, the rest replaced. Validate rules are checked. The
+ * message lives in `a`. NULL: errors in d. */
 Bootstrap__Bootstrap *bootstrap_load(const char *path, const char *inline_yaml, bool allow_unknown,
                                      struct arena *a, struct diag *d);
 struct registry;

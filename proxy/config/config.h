@@ -83,6 +83,10 @@ struct resource *resource_uncompiled(enum resource_type t, sv name, sv version, 
 /* The name inside a resource's message, without compiling it; empty when it has none. Borrowed from
  * wire. */
 sv resource_name_of(enum resource_type t, sv wire);
+/* Settings without effect and unknown fields, of which d tells: each is logged once, all are
+ * counted. */
+void resource_tell_warnings(struct config *c, const struct resource *r, bool is_static,
+                            const struct diag *d);
 /* XXH3-128 of wire. */
 void resource_hash(sv wire, uint64_t out[2]);
 

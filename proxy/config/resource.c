@@ -225,8 +225,8 @@ static void keep_lists(struct resource *r, const struct config_build *b) {
 #define WARNINGS_REMEMBERED_MAX 4096u
 
 /* Each warning is logged once, and all are counted: settings without effect, unknown fields. */
-static void tell_warnings(struct config *c, const struct resource *r, bool is_static,
-                          const struct diag *d) {
+void resource_tell_warnings(struct config *c, const struct resource *r, bool is_static,
+                            const struct diag *d) {
     for (const struct diag_warning *w = d->warning_list_; w; w = w->next) {
         bool is_unknown = sv_contains(w->text, SV("unknown field"));
         if (is_unknown && c->server_stats) {
@@ -271,7 +271,7 @@ struct resource *resource_compile(struct config *c, enum resource_type t, sv nam
         shared_unref(&r->shared);
         return NULL;
     }
-    tell_warnings(c, r, is_static, d);
+    resource_tell_warnings(c, r, is_static, d);
     return r;
 }
 

@@ -9,10 +9,16 @@
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
 #include "proxy/config/runtime_values.h"
+#include "proxy/event/dir_watch.h"
 #include "proxy/server/server.h"
 
 #define RUNTIME_FILE_MAX 65536u
 #define RUNTIME_DEPTH_MAX 16u
+
+struct disk_watch {
+    struct dir_watch watch;
+    struct server *server;
+};
 
 static void set_values(struct runtime_layer *l, const struct runtime_values *v) {
     runtime_layer_clear(l);
@@ -66,6 +72,44 @@ static void disk_dir(struct runtime_layer *l, const char *path, sv prefix, unsig
     }
 }
 
+static void load_disk(const struct server *s, struct runtime_layer *l,
+                      const Bootstrap__RuntimeLayer__DiskLayer *m) {
+    struct buf BUF_AUTO path;
+    buf_init(&path);
+    buf_printf(&path, "%s%s%s", m->symlink_root, *m->subdirectory ? "/" : "", m->subdirectory);
+    if (m->append_service_cluster) {
+        buf_printf(&path, "/%s", s->node->cluster);
+    }
+    char *dir = buf_dup_str(&path);
+    runtime_layer_clear(l);
+    disk_dir(l, dir, SV_NULL, 0);
+    xfree(dir);
+}
+
+/* A layer's files are swapped by moving a link into the place of symlink_root. */
+static void on_disk_move(struct dir_watch *w) {
+    struct disk_watch *dw = CONTAINER_OF(w, struct disk_watch, watch);
+    loop_queue_task(&dw->server->main->loop, &dw->server->disk_reload);
+}
+
+static void watch_disk(struct server *s, const Bootstrap__RuntimeLayer__DiskLayer *m) {
+    sv root = sv_cstr(m->symlink_root);
+    size_t slash = sv_rfind(root, '/');
+    sv dir = slash == SIZE_MAX ? SV(".") : slash == 0 ? SV("/") : sv_sub(root, 0, slash);
+    if (!s->files) {
+        s->files = dir_watcher_new(&s->main->loop);
+    }
+    struct disk_watch *dw = &s->disk_watches[s->disk_watches_n];
+    dw->server = s;
+    int rc = s->files ? dir_watch_start(s->files, &dw->watch, dir, on_disk_move) : UV_ENOSYS;
+    if (rc < 0) {
+        log_warn(LOG_runtime, "directory '%.*s' can not be watched: %s", SV_ARG(dir),
+                 uv_strerror(rc));
+        return;
+    }
+    s->disk_watches_n++;
+}
+
 static bool add_layer(struct server *s, const Bootstrap__RuntimeLayer *m, unsigned i,
                       struct diag *d) {
     struct runtime_layer *l = runtime_layer_new(sv_cstr(m->name));
@@ -81,16 +125,11 @@ static bool add_layer(struct server *s, const Bootstrap__RuntimeLayer *m, unsign
         }
         s->admin_layer = i;
         return true;
-    case BOOTSTRAP__RUNTIME_LAYER__LAYER_SPECIFIER_DISK_LAYER: {
-        struct buf BUF_AUTO path;
-        buf_init(&path);
-        buf_printf(&path, "%s%s%s", m->disk_layer->symlink_root,
-                   *m->disk_layer->subdirectory ? "/" : "", m->disk_layer->subdirectory);
-        char *dir = buf_dup_str(&path);
-        disk_dir(l, dir, SV_NULL, 0);
-        xfree(dir);
+    case BOOTSTRAP__RUNTIME_LAYER__LAYER_SPECIFIER_DISK_LAYER:
+        s->disk_layers_n++;
+        load_disk(s, l, m->disk_layer);
+        watch_disk(s, m->disk_layer);
         return true;
-    }
     case BOOTSTRAP__RUNTIME_LAYER__LAYER_SPECIFIER_RTDS_LAYER:
         return true; /* empty until server_runtime_discovered */
     default:
@@ -103,6 +142,21 @@ static void publish(struct server *s) {
     stats_gauge_set(s->runtime_stats, RUNTIME_num_keys, runtime_keys());
     stats_gauge_set(s->runtime_stats, RUNTIME_num_layers, runtime_layers());
     stats_inc(s->runtime_stats, RUNTIME_load_success);
+    /* as Envoy counts: an override is a second disk layer */
+    stats_inc(s->runtime_stats,
+              s->disk_layers_n > 1 ? RUNTIME_override_dir_exists : RUNTIME_override_dir_not_exists);
+}
+
+static void on_disk_reload(struct loop_task *t) {
+    struct server *s = CONTAINER_OF(t, struct server, disk_reload);
+    const Bootstrap__LayeredRuntime *m = s->bootstrap->layered_runtime;
+    for (unsigned i = 0; i < s->layers_n; i++) {
+        if (m->layers[i]->layer_specifier_case ==
+            BOOTSTRAP__RUNTIME_LAYER__LAYER_SPECIFIER_DISK_LAYER) {
+            load_disk(s, s->layers[i], m->layers[i]->disk_layer);
+        }
+    }
+    publish(s);
 }
 
 bool server_runtime_init(struct server *s, struct diag *d) {
@@ -112,6 +166,8 @@ bool server_runtime_init(struct server *s, struct diag *d) {
                                    s->main->loop.thread_index);
     s->admin_layer = UINT_MAX;
     s->layers = xnew_array(struct runtime_layer *, n + 1);
+    s->disk_watches = xnew_array(struct disk_watch, n + 1);
+    s->disk_reload.run = on_disk_reload;
     for (unsigned i = 0; i < n; i++) {
         DIAG_FIELD(d, "layered_runtime.layers[%u]", i);
         if (!add_layer(s, m->layers[i], i, d)) {
@@ -165,6 +221,12 @@ void server_runtime_discovered(struct server *s, unsigned layer, struct resource
 }
 
 void server_runtime_fini(struct server *s) {
+    loop_cancel_task(&s->disk_reload);
+    for (unsigned i = 0; i < s->disk_watches_n; i++) {
+        dir_watch_cancel(&s->disk_watches[i].watch);
+    }
+    xfree(s->disk_watches);
+    dir_watcher_free(s->files);
     for (unsigned i = 0; i < s->layers_n; i++) {
         runtime_layer_free(s->layers[i]);
     }

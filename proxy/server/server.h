@@ -11,6 +11,8 @@
 #include "proxy/stats/stats_server.h"
 
 struct admin;
+struct disk_watch;
+struct dir_watcher;
 struct config_view; /* what admin asks the config thread for: see config/config_view.h */
 
 struct server {
@@ -32,6 +34,10 @@ struct server {
     uint64_t started_us;       /* wall clock */
     struct snapshot *snapshot; /* the latest published */
     struct runtime_layer **layers;
+    struct dir_watcher *files;       /* disk layers' directories; NULL: there are none */
+    struct disk_watch *disk_watches; /* server/runtime.c */
+    unsigned disk_watches_n, disk_layers_n;
+    struct loop_task disk_reload;
     unsigned layers_n, admin_layer; /* admin_layer: index, UINT_MAX: none */
     struct admin *admin;
     const struct config_view *view;

@@ -8,6 +8,10 @@ import subprocess
 
 import pytest
 import yaml
+from envoy.config.bootstrap.v3 import bootstrap_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2  # noqa: F401
+from google.protobuf import json_format, text_format
 
 from support.config import address, bootstrap, cluster, direct, file_log, hcm, listener, route, typed
 from support.process import wait_until
@@ -143,6 +147,31 @@ def test_config_yaml_is_merged(tmp_path):
     done = run("-c", tmp_path / "b.yaml", "--config-yaml", "node: {id: other, zone: 3}", "--mode", "validate")
     assert done.returncode == 1 and "zone" in done.stdout + done.stderr
     assert run("-c", tmp_path / "b.yaml", "--config-yaml", "node: {id: other}", "--mode", "validate").returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["pb", "pb_text"])
+def test_config_yaml_over_a_proto(sluice, tmp_path, kind):
+    """Messages are merged, lists appended: as over .json and .yaml files."""
+    message = json_format.ParseDict(bootstrap([listener(hcm([direct("/", 201)]), name="a")], [cluster("up", 1)]),
+                                    bootstrap_pb2.Bootstrap())
+    path = tmp_path / f"b.{kind}"
+    path.write_bytes(message.SerializeToString() if kind == "pb" else text_format.MessageToString(message).encode())
+    over = {"node": {"id": "other"}, "static_resources": {"listeners": [listener(hcm([direct("/", 202)]), name="b")]}}
+    proxy = sluice({}, args=["-c", path, "--config-yaml", yaml.safe_dump(over)])
+    assert [fetch(proxy.port(name), "/").status for name in ("a", "b")] == [201, 202]
+    node = proxy.admin("/config_dump").json["configs"][0]["bootstrap"]["node"]
+    assert (node["id"], node["cluster"]) == ("other", "test-cluster")
+    assert proxy.admin("/clusters").text.startswith("up::")
+
+
+@pytest.mark.parametrize("kind, content, over, text", [
+    ("pb", b"\xff\xff", "{}", "invalid field tag"), ("pb_text", b"nonsense: 1", "{}", "nonsense"),
+    ("pb", b"", "node: {zone: 3}", "zone"), ("pb", b"", "node: [", "yaml: error")])
+def test_config_yaml_over_a_bad_proto(tmp_path, kind, content, over, text):
+    path = tmp_path / f"b.{kind}"
+    path.write_bytes(content)
+    done = run("-c", path, "--config-yaml", over, "--mode", "validate")
+    assert done.returncode == 1 and text in done.stdout + done.stderr
 
 
 @pytest.mark.smoke

@@ -164,3 +164,27 @@ def test_values_bear_on_requests_at_once(sluice, ads):
             push(ads, f"v{version}", {"name": "one", "layer": {"fault.http.abort.abort_percent": percent}})
             wait_until(lambda: client.request("GET", "/").status == status, f"status {status}")
     assert fetch(proxy.port(), "/").status == 200
+
+
+def test_disk_layers(sluice, tmp_path):
+    """Read again when the link is swapped; the later layer is the override."""
+    def swap(version, base, own=None):
+        data = tmp_path / f"v{version}"
+        for name, values in (("base", base), ("own/test-cluster", own or {})):
+            (data / name).mkdir(parents=True)
+            for key, text in values.items():
+                (data / name / key).write_text(text)
+        (tmp_path / "new").symlink_to(data)
+        os.rename(tmp_path / "new", tmp_path / "current")
+
+    swap(1, {"a": "1\n", "b": "1"}, {"b": "2"})
+    root = str(tmp_path / "current")
+    disk = [{"name": "base", "disk_layer": {"symlink_root": root, "subdirectory": "base"}},
+            {"name": "own", "disk_layer": {"symlink_root": root, "subdirectory": "own", "append_service_cluster": True}}]
+    proxy = sluice(with_layers(config.bootstrap([]), *disk))
+    assert (value(proxy, "a"), value(proxy, "b")) == ("1", "2")
+    assert proxy.stat("runtime.override_dir_exists") == 1 and proxy.stat("runtime.override_dir_not_exists") == 0
+    swap(2, {"a": "3"})
+    becomes(proxy, "a", "3")
+    assert value(proxy, "b") is None
+    wait_until(lambda: proxy.stat("runtime.load_success") == 2, "one reload")
