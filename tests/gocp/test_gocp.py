@@ -19,7 +19,6 @@ from support.churn import LoadProcess, leaves
 from support.load import SERVER_NAME
 from support.process import wait_until
 from support.rawhttp import Client
-from support.upstream import Nginx
 
 SNAPSHOTS = int(os.environ.get("SLUICE_GOCP", "200"))
 SEED = int(os.environ.get("SLUICE_GOCP_SEED", "11"))
@@ -33,14 +32,6 @@ MODES = {
     "ads-linear": Mode("sotw", True, "linear"), "delta-linear": Mode("delta", True, "linear"),
     "xds-linear": Mode("sotw", False, "linear"), "xds-delta-linear": Mode("delta", False, "linear"),
 }
-
-
-@pytest.fixture(scope="module")
-def backends(tmp_path_factory):
-    servers = [Nginx(tmp_path_factory.mktemp("nginx")) for _ in range(4)]
-    yield [s.port for s in servers]
-    for server in servers:
-        server.stop()
 
 
 # ---- what requests say ----

@@ -11,6 +11,7 @@ from support.proxy import Envoy, Sluice
 from support.upstream import ByteUpstream, Nginx, ScriptedUpstream
 
 numbers = itertools.count(1)
+BACKENDS = 3
 
 
 def starter(directory_of, kind, stack):
@@ -91,6 +92,16 @@ def nginx(tmp_path_factory):
     server = Nginx(tmp_path_factory.mktemp("nginx"), {"index.html": b"hello\n", "big": bytes(range(256)) * 40960})
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def backends(tmp_path_factory):
+    """The ports of some nginx, which tell their port at /who."""
+    with contextlib.ExitStack() as stack:
+        servers = [Nginx(tmp_path_factory.mktemp("nginx")) for _ in range(BACKENDS)]
+        for server in servers:
+            stack.callback(server.stop)
+        yield [s.port for s in servers]
 
 
 @pytest.fixture(scope="session")

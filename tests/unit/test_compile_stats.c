@@ -2,21 +2,9 @@
  * refused. */
 #include "proxy/config/compile_stats.h"
 #include "proxy/stats/stats_tags.h"
-#include "tests/support/fake_compile.h"
+#include "tests/support/test_compile.h"
 
 #define CONFIG "envoy.config.metrics.v3.StatsConfig"
-
-static struct fake_compile f;
-static int start(void **state) {
-    (void)state;
-    fake_compile_init(&f, NULL);
-    return 0;
-}
-static int end(void **state) {
-    (void)state;
-    fake_compile_fini(&f);
-    return 0;
-}
 
 static const struct stats_config *compile(const char *text) {
     return compile_stats_config(&f.ctx, text ? fake_msg(&f, CONFIG, text) : NULL, NULL, 0);

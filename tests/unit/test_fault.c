@@ -1,6 +1,7 @@
 /* Fault injection: which requests are delayed, aborted or slowed, and what is counted. */
 #include "proxy/base/runtime.h"
 #include "tests/support/fake_stream.h"
+#include "tests/support/test_compile.h"
 
 extern const struct http_filter_type fault_http_filter;
 
@@ -8,23 +9,6 @@ extern const struct http_filter_type fault_http_filter;
 #define ALL "percentage { numerator: 100 }"
 /* cells of the filter's stats, in the order of its table */
 enum { ABORTS, ACTIVE, DELAYS, OVERFLOWS, SLOWED };
-
-static struct fake_compile f;
-
-static int start(void **state) {
-    (void)state;
-    fake_compile_init(&f, NULL);
-    f.ctx.stats = stats_store_new(4);
-    return 0;
-}
-
-static int end(void **state) {
-    (void)state;
-    struct stats_store *stats = f.ctx.stats;
-    fake_compile_fini(&f);
-    stats_store_free(stats);
-    return 0;
-}
 
 static const void *filter_from(const char *text) {
     const void *c = fault_http_filter.compile(&f.ctx, fake_msg(&f, FAULT, text));
@@ -450,7 +434,7 @@ static void refused(void **state) {
 }
 
 int main(void) {
-#define TEST(fn) cmocka_unit_test_setup_teardown(fn, start, end)
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, start_with_stats, end)
     const struct CMUnitTest tests[] = {
         TEST(decisions),
         TEST(route_replaces_filter),

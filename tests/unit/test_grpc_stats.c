@@ -1,6 +1,7 @@
 /* gRPC stats: what counts as a request, a message and a status, and under which names. */
 #include "proxy/stats/stats_export.h"
 #include "tests/support/fake_stream.h"
+#include "tests/support/test_compile.h"
 
 extern const struct http_filter_type grpc_stats_http_filter;
 
@@ -10,23 +11,6 @@ extern const struct http_filter_type grpc_stats_http_filter;
     "individual_method_stats_allowlist { services { name: 'pkg.Service' method_names: 'Method' } " \
     "}"
 #define EVERY "stats_for_all_methods { value: true }"
-
-static struct fake_compile f;
-
-static int start(void **state) {
-    (void)state;
-    fake_compile_init(&f, NULL);
-    f.ctx.stats = stats_store_new(4);
-    return 0;
-}
-
-static int end(void **state) {
-    (void)state;
-    struct stats_store *stats = f.ctx.stats;
-    fake_compile_fini(&f);
-    stats_store_free(stats);
-    return 0;
-}
 
 static const void *config_from(const char *text) {
     return grpc_stats_http_filter.compile(&f.ctx, fake_msg(&f, CONFIG, text));
@@ -134,7 +118,7 @@ static void names_and_counts(void **state) {
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         end(NULL);
-        start(NULL);
+        start_with_stats(NULL);
         call(config_from(cases[i].config), cases[i].path, cases[i].headers, cases[i].status);
         if (strcmp(shown(), cases[i].want) != 0) {
             fail_msg("row %zu: got\n%s, want\n%s", i, shown(), cases[i].want);
@@ -190,7 +174,7 @@ static void cut_messages(void **state) {
     static const size_t steps[] = {1, 2, 3, 4, 5, 6, 11, 100, 4096, 100000};
     for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
         end(NULL);
-        start(NULL);
+        start_with_stats(NULL);
         struct stream s;
         fake_stream_start(&s, &grpc_stats_http_filter, config_from("emit_filter_state: true"), "h",
                           "/s/m", GRPC);
@@ -253,7 +237,7 @@ static void many_methods(void **state) {
 }
 
 int main(void) {
-#define TEST(fn) cmocka_unit_test_setup_teardown(fn, start, end)
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, start_with_stats, end)
     const struct CMUnitTest tests[] = {
         TEST(names_and_counts), TEST(again_and_again), TEST(trailers_only), TEST(no_cluster),
         TEST(cut_messages),     TEST(filter_state),    TEST(upstream_time), TEST(many_methods),

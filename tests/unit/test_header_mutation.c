@@ -1,24 +1,11 @@
 /* Header additions and removals: order, actions, formats, and what is refused. */
 #include "proxy/api/header_mutation.h"
 #include "tests/support/route.h"
+#include "tests/support/test_compile.h"
 
 #define OPTION "envoy.config.core.v3.HeaderValueOption"
 #define MUTATION "envoy.config.common.mutation_rules.v3.HeaderMutation"
 #define LIST_MAX 6
-
-static struct fake_compile f;
-
-static int start(void **state) {
-    (void)state;
-    fake_compile_init(&f, NULL);
-    return 0;
-}
-
-static int end(void **state) {
-    (void)state;
-    fake_compile_fini(&f);
-    return 0;
-}
 
 /* "name=value;…" in order */
 static const char *shown(const struct headers *h) {

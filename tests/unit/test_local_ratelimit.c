@@ -1,6 +1,7 @@
 /* Local rate limit: the shared bucket, which requests are limited, what is answered and told. */
 #include "filters/common/token_bucket.h"
 #include "tests/support/fake_stream.h"
+#include "tests/support/test_compile.h"
 
 extern const struct http_filter_type local_ratelimit_http_filter;
 
@@ -13,22 +14,6 @@ extern const struct http_filter_type local_ratelimit_http_filter;
     "seconds: " #seconds " } } "
 /* cells of the filter's stats, in the order of its table */
 enum { ENABLED, ENFORCED, OK, LIMITED };
-
-static struct fake_compile f;
-
-static int start(void **state) {
-    (void)state;
-    fake_compile_init(&f, NULL);
-    f.ctx.stats = stats_store_new(4);
-    return 0;
-}
-static int end(void **state) {
-    (void)state;
-    struct stats_store *stats = f.ctx.stats;
-    fake_compile_fini(&f);
-    stats_store_free(stats);
-    return 0;
-}
 
 static const void *make(const char *text) {
     const void *c = local_ratelimit_http_filter.compile(&f.ctx, fake_msg(&f, LIMIT, text));
@@ -174,12 +159,12 @@ static void test_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_bucket, start, end),
-        cmocka_unit_test_setup_teardown(test_limits, start, end),
-        cmocka_unit_test_setup_teardown(test_without_limit, start, end),
-        cmocka_unit_test_setup_teardown(test_answers, start, end),
-        cmocka_unit_test_setup_teardown(test_marks_what_is_not_enforced, start, end),
-        cmocka_unit_test_setup_teardown(test_refused, start, end),
+        cmocka_unit_test_setup_teardown(test_bucket, start_with_stats, end),
+        cmocka_unit_test_setup_teardown(test_limits, start_with_stats, end),
+        cmocka_unit_test_setup_teardown(test_without_limit, start_with_stats, end),
+        cmocka_unit_test_setup_teardown(test_answers, start_with_stats, end),
+        cmocka_unit_test_setup_teardown(test_marks_what_is_not_enforced, start_with_stats, end),
+        cmocka_unit_test_setup_teardown(test_refused, start_with_stats, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,7 +5,7 @@
 #include "proxy/observe/metadata.h"
 #include "proxy/route/matcher.h"
 #include "proxy/route/metadata_matcher.h"
-#include "tests/support/fake_compile.h"
+#include "tests/support/test_compile.h"
 
 #define STRING "envoy.type.matcher.v3.StringMatcher"
 #define HEADER "envoy.config.route.v3.HeaderMatcher"
@@ -14,20 +14,6 @@
 #define METADATA "envoy.type.matcher.v3.MetadataMatcher"
 #define FILTER_STATE "envoy.type.matcher.v3.FilterStateMatcher"
 #define FRACTION "envoy.config.core.v3.RuntimeFractionalPercent"
-
-static struct fake_compile f;
-
-static int start(void **state) {
-    (void)state;
-    fake_compile_init(&f, NULL);
-    return 0;
-}
-
-static int end(void **state) {
-    (void)state;
-    fake_compile_fini(&f);
-    return 0;
-}
 
 /* --- strings --- */
 

@@ -4,20 +4,7 @@
 #include "proxy/observe/filter_state.h"
 #include "proxy/route/route_private.h"
 #include "tests/support/route.h"
-
-static struct fake_compile f;
-
-static int start(void **state) {
-    (void)state;
-    fake_compile_init(&f, NULL);
-    return 0;
-}
-
-static int end(void **state) {
-    (void)state;
-    fake_compile_fini(&f);
-    return 0;
-}
+#include "tests/support/test_compile.h"
 
 static const struct route_entry *route_of(struct route_table **t, const char *policies) {
     char text[2048];

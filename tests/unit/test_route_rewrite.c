@@ -1,20 +1,7 @@
 /* Rewritten paths and hosts, and where redirects lead. */
 #include "proxy/route/route_private.h"
 #include "tests/support/route.h"
-
-static struct fake_compile f;
-
-static int start(void **state) {
-    (void)state;
-    fake_compile_init(&f, NULL);
-    return 0;
-}
-
-static int end(void **state) {
-    (void)state;
-    fake_compile_fini(&f);
-    return 0;
-}
+#include "tests/support/test_compile.h"
 
 static const struct route_entry *route_of(struct route_table **t, const char *match,
                                           const char *action) {

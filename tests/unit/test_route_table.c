@@ -7,20 +7,7 @@
 #include "proxy/observe/metadata.h"
 #include "proxy/route/route_private.h"
 #include "tests/support/route.h"
-
-static struct fake_compile f;
-
-static int start(void **state) {
-    (void)state;
-    fake_compile_init(&f, NULL);
-    return 0;
-}
-
-static int end(void **state) {
-    (void)state;
-    fake_compile_fini(&f);
-    return 0;
-}
+#include "tests/support/test_compile.h"
 
 static const char *found_name(const struct route_table *t, const char *host, const char *path,
                               const char *more, uint64_t random, bool is_connect) {

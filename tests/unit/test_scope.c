@@ -2,25 +2,12 @@
 #include "protos/gen/hcm.pb-c.h"
 #include "proxy/route/scope.h"
 #include "tests/support/route.h"
+#include "tests/support/test_compile.h"
 
 #define KEY_BUILDER                                                             \
     "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes." \
     "ScopeKeyBuilder"
 #define KEY "envoy.config.route.v3.ScopedRouteConfiguration.Key"
-
-static struct fake_compile f;
-
-static int start(void **state) {
-    (void)state;
-    fake_compile_init(&f, NULL);
-    return 0;
-}
-
-static int end(void **state) {
-    (void)state;
-    fake_compile_fini(&f);
-    return 0;
-}
 
 static const struct scope_key_builder *builder(const char *extractors) {
     return scope_key_builder_compile(&f.ctx, fake_msg(&f, KEY_BUILDER, extractors));
