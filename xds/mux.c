@@ -167,6 +167,12 @@ void mux_fini(struct xds_mux *m) {
     map_fini(&m->ttls);
 }
 
+void mux_rejected(struct xds_mux *m, enum resource_type t, sv why) {
+    if (m->sink.on_rejected) {
+        m->sink.on_rejected(m->sink.user, t, why);
+    }
+}
+
 void mux_deliver(struct xds_mux *m, const struct discovery_response *r, bool is_full,
                  bool *accepted, struct buf *error) {
     if (r->resources_n) {
@@ -174,9 +180,7 @@ void mux_deliver(struct xds_mux *m, const struct discovery_response *r, bool is_
     }
     if (r->error.n) {
         buf_append_sv(error, r->error);
-        if (m->sink.on_rejected) {
-            m->sink.on_rejected(m->sink.user, r->type, r->error);
-        }
+        mux_rejected(m, r->type, r->error);
         return;
     }
     struct xds_update u = {.type = r->type,

@@ -39,5 +39,7 @@ void mux_deliver(struct xds_mux *m, const struct discovery_response *r, bool is_
 /* Its time to live no longer matters. */
 void mux_forget_ttl(struct xds_mux *m, enum resource_type t, sv name);
 void mux_failed(struct xds_mux *m, enum resource_type t);
+/* … and what came can't be read. mux_deliver does it for responses with an error. */
+void mux_rejected(struct xds_mux *m, enum resource_type t, sv why);
 
 #endif

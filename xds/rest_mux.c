@@ -111,9 +111,7 @@ static void take(struct rest_mux *m, sv body) {
         deliver(m, &r);
     } else {
         sv text = diag_text(d);
-        log_warn_limited(LOG_config, "REST config for %s rejected: %.*s",
-                         resource_types[m->opt.only].type_url, SV_ARG(text));
-        mux_failed(&m->mux, m->opt.only);
+        mux_rejected(&m->mux, m->opt.only, text);
     }
     diag_fini(d);
     xfree(d);

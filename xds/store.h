@@ -250,5 +250,6 @@ void store_add_error(struct xds_verdict *v, enum resource_type t, sv name, sv te
 void store_on_failure(void *user, enum resource_type t);
 /* In the stats of the entry's own subscription: an XDS_x, and the next attempt. */
 void store_note_failure(struct entry *e, unsigned stat);
+void store_on_rejected(void *user, enum resource_type t, sv why);
 
 #endif

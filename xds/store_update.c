@@ -341,6 +341,8 @@ void store_on_rejected(void *user, enum resource_type t, sv why) {
     count(c->store, scope, XDS_update_rejected);
     count(c->store, scope, XDS_update_attempt); /* the next one */
     log_rejected(t, why);
+    first_response(c->store, t);
+    store_touch(c->store);
 }
 
 void store_on_failure(void *user, enum resource_type t) {

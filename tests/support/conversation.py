@@ -104,6 +104,7 @@ class Conversation:
         self.have = {}   # type → {name: message} as last pushed
         self.seen = {}   # type → requests consumed
         self.fences = 0
+        self.last_version = ""  # for cases that send responses by hand
 
     # ---- the proxy ----
 
@@ -253,6 +254,11 @@ class Conversation:
             self.next(type_url)
         nonce = self.push(type_url, version, changed, removed, **options)
         return self.ack(type_url, nonce, version)
+
+    def pause(self, ms):
+        """Time passes at the proxy's side; its own requests mark it, so that a loaded machine only makes it longer."""
+        with self.ads.lock:
+            self.ads.lock.wait_for(lambda: False, ms / 1000)
 
     # ---- the state that results ----
 

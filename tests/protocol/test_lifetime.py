@@ -1,0 +1,243 @@
+"""Resource wrappers, times to live, heartbeats; what is removed and comes back."""
+import pytest
+
+from support.conversation import *  # noqa: F403
+
+BRIEF_MS = 300
+LONG_MS = 60000
+
+
+# ---- wrappers ----
+
+def test_wrapped_resource(sotw):
+    sotw.start()
+    sotw.accept(CLUSTER, "1", [wrapped(CLUSTER, static_cluster("a"))])
+    sotw.wait_clusters("a")
+
+
+def test_wrapped_and_bare(sotw):
+    sotw.start()
+    sotw.accept(CLUSTER, "1", [wrapped(CLUSTER, static_cluster("a")), static_cluster("b")])
+    sotw.wait_clusters("a", "b")
+
+
+def test_wrapped_endpoints(sotw):
+    sotw.start_with([eds_cluster("a")])
+    sotw.accept(ENDPOINTS, "1", [wrapped(ENDPOINTS, assignment("a", 1, 2))])
+    sotw.wait_stat("cluster.a.membership_total", 2)
+
+
+def test_versions_of_their_own(delta):
+    """Each resource's version counts on a new stream, not the response's."""
+    delta.start()
+    delta.accept(CLUSTER, "system", [wrapped(CLUSTER, static_cluster("a"), version="a7"),
+                                     wrapped(CLUSTER, static_cluster("b"), version="b9")])
+    delta.ads.end_streams()
+    request = delta.ads.wait(lambda r: r.stream.number == 1 and r.type_url == CLUSTER)
+    assert dict(request.initial_resource_versions) == {"a": "a7", "b": "b9"}
+    assert delta.text("cluster_manager.cds.version_text") == "system"
+
+
+# ---- time to live ----
+
+@pytest.mark.smoke
+def test_expiry(talk):
+    talk.start()
+    talk.accept(CLUSTER, "1", [static_cluster("a"), wrapped(CLUSTER, static_cluster("brief"), BRIEF_MS)])
+    talk.wait_clusters("a", "brief")
+    talk.wait_clusters("a")
+
+
+def test_expiry_of_a_listener(talk):
+    talk.start_with([], [direct_listener("a"), wrapped(LISTENER, direct_listener("brief"), BRIEF_MS)])
+    talk.wait_listeners("a", "brief")
+    talk.wait_listeners("a")
+
+
+def test_long_life(talk):
+    talk.start()
+    talk.accept(CLUSTER, "1", [wrapped(CLUSTER, static_cluster("a"), LONG_MS), wrapped(CLUSTER, static_cluster("b"), BRIEF_MS)])
+    talk.wait_clusters("a")
+
+
+def heartbeat(talk, type_url, name, ttl_ms, version="own"):
+    """Only that, whatever else there is."""
+    nonce = talk.ads._nonce()
+    talk.send(talk.raw(type_url, talk.last_version, nonce, [wrapped(type_url, None, ttl_ms, name, version)]))
+    return talk.ack(type_url, nonce)
+
+
+def beat(talk, times, type_url=CLUSTER, name="a", ttl_ms=BRIEF_MS):
+    for _ in range(times):
+        heartbeat(talk, type_url, name, ttl_ms)
+        talk.pause(ttl_ms / 3)
+
+
+def test_heartbeats_keep_it(talk):
+    talk.start()
+    talk.accept(CLUSTER, "1", [wrapped(CLUSTER, static_cluster("a"), BRIEF_MS)])
+    talk.last_version = "1"
+    beat(talk, 6)
+    assert talk.clusters() == {"a"}
+    talk.wait_clusters()
+
+
+def test_heartbeats_do_not_touch_the_others(talk):
+    """A SotW response with a heartbeat lists one resource; the others are not gone."""
+    talk.start()
+    talk.accept(CLUSTER, "1", [wrapped(CLUSTER, static_cluster("a"), BRIEF_MS), static_cluster("b")])
+    talk.last_version = "1"
+    beat(talk, 1)
+    assert talk.clusters() == {"a", "b"}
+
+
+def test_heartbeat_may_end_the_limit(talk):
+    """A heartbeat without a time to live: it is there for good."""
+    talk.start()
+    talk.accept(CLUSTER, "1", [wrapped(CLUSTER, static_cluster("a"), BRIEF_MS), wrapped(CLUSTER, static_cluster("z"), BRIEF_MS)])
+    talk.last_version = "1"
+    heartbeat(talk, CLUSTER, "a", 0)
+    talk.wait_clusters("a")
+
+
+def test_update_without_a_limit_ends_it(talk):
+    talk.start()
+    talk.accept(CLUSTER, "1", [wrapped(CLUSTER, static_cluster("a"), BRIEF_MS), wrapped(CLUSTER, static_cluster("z"), BRIEF_MS)])
+    talk.accept(CLUSTER, "2", [static_cluster("a", connect_timeout="1s")], removed=["z"] if not talk.is_delta else [])
+    talk.pause(BRIEF_MS * 1.5)
+    assert talk.clusters() == {"a"}
+
+
+def test_expired_is_not_told_on_a_new_stream(delta):
+    delta.start()
+    delta.accept(CLUSTER, "1", [static_cluster("a"), wrapped(CLUSTER, static_cluster("brief"), BRIEF_MS)])
+    delta.wait_clusters("a")
+    delta.ads.end_streams()
+    request = delta.ads.wait(lambda r: r.stream.number == 1 and r.type_url == CLUSTER)
+    assert dict(request.initial_resource_versions) == {"a": "1"}
+
+
+def test_expired_comes_back(talk):
+    talk.start()
+    talk.accept(CLUSTER, "1", [static_cluster("a"), wrapped(CLUSTER, static_cluster("brief"), BRIEF_MS)])
+    talk.wait_clusters("a")
+    talk.accept(CLUSTER, "2", [static_cluster("brief")])
+    talk.wait_clusters("a", "brief")
+
+
+def test_expired_endpoints(talk):
+    talk.start_with([eds_cluster("a")])
+    talk.accept(ENDPOINTS, "1", [wrapped(ENDPOINTS, assignment("a", 1, 2), BRIEF_MS)])
+    talk.wait_stat("cluster.a.membership_total", 2)
+    talk.wait_stat("cluster.a.membership_total", 0)
+
+
+def test_removed_in_time_expires_nothing(delta):
+    delta.start()
+    delta.accept(CLUSTER, "1", [wrapped(CLUSTER, static_cluster("a"), BRIEF_MS)])
+    delta.accept(CLUSTER, "2", removed=["a"])
+    delta.accept(CLUSTER, "3", [static_cluster("a")])
+    delta.pause(BRIEF_MS * 1.5)
+    assert delta.clusters() == {"a"}
+
+
+def test_heartbeat_of_an_unknown_name(talk):
+    talk.start()
+    talk.accept(CLUSTER, "1", [static_cluster("a")])
+    talk.last_version = "1"
+    heartbeat(talk, CLUSTER, "stranger", BRIEF_MS)
+    assert talk.clusters() == {"a"}
+    talk.accept(CLUSTER, "2", [static_cluster("b")])
+    talk.wait_clusters("a", "b")
+
+
+# ---- removal ----
+
+def test_removed_cluster(talk):
+    talk.start_with([static_cluster("a"), static_cluster("b")])
+    talk.accept(CLUSTER, "c2", removed=["a"])
+    talk.wait_clusters("b")
+    assert talk.stat("cluster_manager.cluster_removed") == 1
+
+
+def test_removed_listener(talk):
+    talk.start_with([], [direct_listener("a"), direct_listener("b")])
+    talk.wait_listeners("a", "b")
+    talk.accept(LISTENER, "l2", removed=["a"])
+    talk.wait_listeners("b")
+    assert talk.stat("listener_manager.listener_removed") == 1
+
+
+def test_removed_then_added_again(talk):
+    talk.start_with([static_cluster("a")])
+    talk.accept(CLUSTER, "c2", removed=["a"])
+    talk.wait_clusters()
+    talk.accept(CLUSTER, "c3", [static_cluster("a")])
+    talk.wait_clusters("a")
+
+
+def test_removed_and_added_at_once(delta):
+    """Both in one response: the resource is there."""
+    delta.start_with([static_cluster("a")])
+    delta.accept(CLUSTER, "c2", [static_cluster("b")], removed=["a"])
+    delta.wait_clusters("b")
+
+
+def test_removal_of_an_unknown_name(delta):
+    delta.start_with([static_cluster("a")])
+    delta.accept(CLUSTER, "c2", removed=["stranger"])
+    assert delta.clusters() == {"a"}
+    assert delta.stat("cluster_manager.cluster_removed") == 0
+
+
+def test_endpoints_not_listed_stay(sotw):
+    """Only LDS and CDS responses tell all there is."""
+    sotw.start_with([eds_cluster("a"), eds_cluster("b")])
+    sotw.accept(ENDPOINTS, "e1", [assignment("a", 1), assignment("b", 1)])
+    sotw.accept(LISTENER, "l1")
+    sotw.accept(ENDPOINTS, "e2", [assignment("a", 1, 2)])
+    sotw.wait_stat("cluster.a.membership_total", 2)
+    assert sotw.stat("cluster.b.membership_total") == 1
+
+
+def test_removed_routes_stay_in_use(delta):
+    delta.start_with([], [rds_listener()])
+    delta.accept(ROUTE, "r1", [direct_routes()])
+    delta.wait_listeners("main")
+    delta.accept(ROUTE, "r2", removed=["r"])
+    from support.rawhttp import fetch
+    assert fetch(delta.proxy.port("main"), "/").status == 200
+
+
+def test_removed_endpoints(delta):
+    delta.start_with([eds_cluster("a")])
+    delta.accept(ENDPOINTS, "e1", [assignment("a", 1, 2)])
+    delta.wait_stat("cluster.a.membership_total", 2)
+    delta.accept(LISTENER, "l1")
+    delta.accept(ENDPOINTS, "e2", removed=["a"])
+    delta.accept(ENDPOINTS, "e3", [assignment("a", 1)])
+    delta.wait_stat("cluster.a.membership_total", 1)
+
+
+def test_static_cluster_of_the_same_name_wins(talk):
+    talk.start(clusters=[static_cluster("fixed", connect_timeout="3s")])
+    talk.accept(CLUSTER, "1", [static_cluster("fixed", connect_timeout="9s"), static_cluster("a")])
+    talk.wait_clusters("a")
+    talk.accept(CLUSTER, "2", removed=["fixed"])
+    rows = talk.dump()["ClustersConfigDump"]["static_clusters"]
+    assert {r["cluster"]["name"]: r["cluster"]["connect_timeout"] for r in rows}["fixed"] == "3s"
+
+
+def test_changed_cluster(talk):
+    talk.start_with([static_cluster("a")])
+    talk.accept(CLUSTER, "c2", [static_cluster("a", connect_timeout="1s")])
+    talk.wait_stat("cluster_manager.cluster_modified", 1)
+    rows = talk.dump()["ClustersConfigDump"]["dynamic_active_clusters"]
+    assert [(r["version_info"], r["cluster"]["connect_timeout"]) for r in rows] == [("c2", "1s")]
+
+
+def test_unchanged_siblings_keep_their_version(delta):
+    delta.start_with([static_cluster("a")])
+    delta.accept(CLUSTER, "c2", [static_cluster("b")])
+    rows = delta.dump()["ClustersConfigDump"]["dynamic_active_clusters"]
+    assert {r["cluster"]["name"]: r["version_info"] for r in rows} == {"a": "c1", "b": "c2"}
