@@ -80,9 +80,14 @@ static void grpc_of(struct source_client *c, const Core__GrpcService *g, struct 
     back_off(e->retry_policy, o);
 }
 
-/* As Envoy: a control plane is not fetched from the control plane. */
-static bool check_cluster(struct store *s, sv name, struct diag *d) {
-    const struct entry *e = store_find(s, RES_CLUSTER, NULL, name);
+/* As Envoy: a control plane is not fetched from the control plane. (Sources in static resources may
+ * stand before the cluster they name; those just find no endpoint.) */
+static bool check_cluster(const struct source_client *c, struct diag *d) {
+    sv name = c->cluster;
+    if (!name.n) {
+        return true;
+    }
+    const struct entry *e = store_find(c->store, RES_CLUSTER, NULL, name);
     const struct resource *r = e && e->is_static ? (e->active ? e->active : e->warming) : NULL;
     return (r && r->cluster->type != CLUSTER_TYPE_EDS) ||
            diag_error(d,
@@ -132,24 +137,19 @@ static bool api_mux(struct source_client *c, const Core__ApiConfigSource *m, boo
     }
     rate_limit(m->rate_limit_settings, &o);
     c->authority = sv_from(sv_dup(o.authority), o.authority.n);
-    bool ok = check_cluster(s, c->cluster, d);
-    if (ok) {
-        struct xds_dial_ops ops = {next_target, c};
-        c->dialer = xds_dialer_new(s->loop, &ops);
-        o.dialer = c->dialer;
-        if (protocol == API_SOURCE_REST) {
-            o.refresh_delay_ms = duration_ms(m->refresh_delay, 0);
-            o.request_timeout_ms = duration_ms(m->request_timeout, REQUEST_TIMEOUT_MS);
-            c->mux = rest_mux_new(s->loop, &o, &c->sink);
-            ok = c->mux ||
-                 diag_error(d, "REST can not carry %s", resource_types[c->type].short_name);
-        } else {
-            o.control_plane_stats = control_plane_scope(c);
-            c->mux = xds_mux_new(s->loop, &o, &c->sink);
-        }
+    struct xds_dial_ops ops = {next_target, c};
+    c->dialer = xds_dialer_new(s->loop, &ops);
+    o.dialer = c->dialer;
+    if (protocol == API_SOURCE_REST) {
+        o.refresh_delay_ms = duration_ms(m->refresh_delay, 0);
+        o.request_timeout_ms = duration_ms(m->request_timeout, REQUEST_TIMEOUT_MS);
+        c->mux = rest_mux_new(s->loop, &o, &c->sink);
+    } else {
+        o.control_plane_stats = control_plane_scope(c);
+        c->mux = xds_mux_new(s->loop, &o, &c->sink);
     }
     arena_fini(&a);
-    return ok;
+    return c->mux || diag_error(d, "REST can not carry %s", resource_types[c->type].short_name);
 }
 
 /* ---- making ---- */
@@ -263,8 +263,11 @@ static bool wildcard(struct store *s, const Core__ConfigSource *m, enum resource
     }
     *timeout_ms = src->initial_fetch_timeout_ms;
     *out = store_client(s, src, t);
-    return *out || diag_error(d, src->kind == SOURCE_ADS ? "ads needs dynamic_resources.ads_config"
-                                                         : "the config source can not be used");
+    if (!*out) {
+        return diag_error(d, src->kind == SOURCE_ADS ? "ads needs dynamic_resources.ads_config"
+                                                     : "the config source can not be used");
+    }
+    return check_cluster(*out, d);
 }
 
 static bool watch_dynamic(struct store *s, const Bootstrap__Bootstrap__DynamicResources *m,
@@ -302,6 +305,9 @@ static bool open_ads(struct store *s, const Bootstrap__Bootstrap__DynamicResourc
         }
         s->clients = xreallocarray(s->clients, s->clients_n + 1, sizeof(*s->clients));
         s->clients[s->clients_n++] = c;
+        if (!check_cluster(c, d)) {
+            return false;
+        }
         store_ads_opened(s);
     }
     return (!*m->cds_resources_locator && !*m->lds_resources_locator) ||

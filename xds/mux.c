@@ -5,6 +5,7 @@
 
 #include "proxy/base/mem.h"
 #include "proxy/base/vec.h"
+#include "proxy/config/config.h"
 #include "xds/mux_kind.h"
 
 struct ttl_entry {
@@ -90,11 +91,15 @@ static void ttl_note(struct xds_mux *m, const struct discovery_response *r, cons
     bool changed = false;
     for (unsigned i = 0; i < r->resources_n; i++) {
         const struct xds_resource *x = &r->resources[i];
-        if (x->ttl_ms && accepted[i]) {
+        if (!accepted[i]) {
+            continue;
+        }
+        if (x->ttl_ms) {
             ttl_set(m, r->type, x->name, x->ttl_ms);
             changed = true;
-        } else if (accepted[i] && x->wire.p) {
-            changed |= ttl_drop(m, r->type, x->name);
+        } else if (map_count(&m->ttls)) { /* bare resources are named by their own field */
+            sv name = x->name.n ? x->name : resource_name_of(r->type, x->wire);
+            changed |= ttl_drop(m, r->type, name);
         }
     }
     for (unsigned i = 0; i < r->removed_n; i++) {

@@ -48,8 +48,6 @@ struct xds_sink {
     /* An update of a watched type did not come: the stream could not be had or was lost, the file
      * could not be read. May be NULL. */
     void (*on_failure)(void *user, enum resource_type t);
-    /* A response can't be taken as a whole, and why. May be NULL. */
-    void (*on_rejected)(void *user, enum resource_type t, sv why);
     void *user;
 };
 

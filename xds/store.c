@@ -98,6 +98,9 @@ static void entry_free(struct entry *e) {
     if (e->stats) {
         stats_scope_unref(e->stats);
     }
+    if (e->reload_stats) {
+        stats_scope_unref(e->reload_stats);
+    }
     vec_fini(&e->users);
     vec_fini(&e->uses);
     vec_fini(&e->warming_uses);

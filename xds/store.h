@@ -62,6 +62,7 @@ struct entry {
     struct listener_sockets *sockets; /* listeners: of the active resource */
     struct secret_files *files;       /* secrets that are read from files */
     struct stats_scope *stats;        /* subscription stats; NULL until the first update */
+    struct stats_scope *reload_stats; /* routes: NULL until the first update */
     uint64_t seen_update;             /* SotW: the update that listed it last */
 };
 
@@ -225,6 +226,17 @@ void store_hosts_publish(struct entry *cluster); /* into s->next */
 void store_hosts_stop(struct entry *cluster);
 /* policy.drop_overloads[].category of the endpoints; a borrow of a resource. Empty: none */
 sv store_hosts_drop_category(const struct entry *cluster);
+/* store_stats.c; a scope may be NULL: nothing is counted */
+/* of CDS and LDS; else NULL */
+struct stats_scope *store_wildcard_scope(struct store *s, enum resource_type t);
+void store_count(struct store *s, struct stats_scope *scope, unsigned xds_stat);
+void store_note_version(struct store *s, struct stats_scope *scope, sv version);
+/* XDS_… of the subscription to one name */
+void store_count_named(struct entry *e, unsigned xds_stat);
+void store_note_named_success(struct entry *e, sv version);
+void store_note_reload(struct entry *e); /* routes changed */
+/* every name of a source and type */
+void store_count_failures(struct store *s, const struct config_source *src, enum resource_type t);
 /* store_update.c: the sink of muxes */
 struct source_client {
     struct store *store;
@@ -242,9 +254,6 @@ struct source_client {
     bool are_scopes_known; /* …and was answered */
 };
 void store_on_update(void *user, const struct xds_update *u, struct xds_verdict *v);
-/* version, version_text and update_time of a subscription's stats; scope NULL: none. */
-void store_note_version(struct store *s, struct stats_scope *scope, sv version);
-void store_on_rejected(void *user, enum resource_type t, sv why);
 /* One more line of a NACK. */
 void store_add_error(struct xds_verdict *v, enum resource_type t, sv name, sv text);
 void store_on_failure(void *user, enum resource_type t);

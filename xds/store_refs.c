@@ -92,6 +92,9 @@ static void start_fetch(struct entry *t) {
         timer_start(&t->fetch_timer, t->source->initial_fetch_timeout_ms);
     }
     subscribe(t, c);
+    if (t->type == RES_ROUTE || t->type == RES_SECRET) { /* others count theirs themselves */
+        store_count_named(t, XDS_update_attempt);
+    }
 }
 
 void store_watch(struct entry *t) {

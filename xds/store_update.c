@@ -10,58 +10,6 @@
 
 #define NACK_TEXT_MAX (64u * 1024)
 
-/* ---- stats of subscriptions ---- */
-
-static struct stats_scope *subscription_scope(struct store *s, enum resource_type t) {
-    return t == RES_CLUSTER ? s->cds_scope : t == RES_LISTENER ? s->lds_scope : NULL;
-}
-
-static void count(struct store *s, struct stats_scope *scope, unsigned stat) {
-    if (scope) {
-        stats_inc(stats_shard(scope, s->loop->thread_index), stat);
-    }
-}
-
-void store_note_version(struct store *s, struct stats_scope *scope, sv version) {
-    if (!scope) {
-        return;
-    }
-    struct stats_shard *sh = stats_shard(scope, s->loop->thread_index);
-    stats_gauge_set(sh, XDS_version, sv_hash(version));
-    stats_gauge_set(sh, XDS_update_time, loop_wall_us(s->loop, loop_now_us(s->loop)) / 1000);
-    stats_text_set(scope, XDS_version_text, version);
-}
-
-/* The scope of a named subscription: sds.<name>., cluster.<c>. (EDS) is counted by its cluster. */
-static struct stats_scope *named_scope(struct entry *e) {
-    if (e->stats || (e->type != RES_SECRET && e->type != RES_ROUTE)) {
-        return e->stats;
-    }
-    struct buf BUF_AUTO b;
-    buf_init(&b);
-    buf_printf(&b, "%s.%.*s.", e->type == RES_SECRET ? "sds" : "rds", SV_ARG(entry_name(e)));
-    e->stats = stats_scope_get(e->store->opt.stats,
-                               e->type == RES_SECRET ? &sds_stats_group : &xds_stats_group,
-                               buf_pullup(&b, buf_len(&b)));
-    return e->stats;
-}
-
-static void note_success(struct entry *e, sv version) {
-    struct stats_scope *scope = named_scope(e);
-    count(e->store, scope, XDS_update_success);
-    count(e->store, scope, XDS_update_attempt); /* the next one */
-    store_note_version(e->store, scope, version);
-}
-
-void store_note_failure(struct entry *e, unsigned stat) {
-    struct stats_scope *scope = named_scope(e);
-    count(e->store, scope, stat);
-    count(e->store, scope, XDS_update_attempt);
-    if (e->type == RES_EXTENSION) {
-        store_extension_failed(e);
-    }
-}
-
 /* ---- one resource ---- */
 
 /* Envoy's words before a resource's own; NULL: its name alone. */
@@ -165,7 +113,7 @@ static bool take(struct source_client *c, const struct xds_update *u, const stru
     }
     if (has_equal_bytes(e, x->wire)) {
         store_clear_error(e);
-        note_success(e, u->version);
+        store_note_named_success(e, u->version);
         return true;
     }
     bool is_wildcard = resource_types[u->type].is_full_state;
@@ -187,7 +135,8 @@ static bool take(struct source_client *c, const struct xds_update *u, const stru
         }
         return false;
     }
-    note_success(e, u->version);
+    store_note_named_success(e, u->version);
+    store_note_reload(e);
     s->change_count++;
     store_apply(e, r);
     return true;
@@ -296,7 +245,7 @@ static unsigned apply_update(struct source_client *c, const struct xds_update *u
 void store_on_update(void *user, const struct xds_update *u, struct xds_verdict *v) {
     struct source_client *c = user;
     struct store *s = c->store;
-    struct stats_scope *scope = subscription_scope(s, u->type);
+    struct stats_scope *scope = store_wildcard_scope(s, u->type);
     struct diag *d = xnew(struct diag);
     diag_init(d);
     s->update_count++;
@@ -310,8 +259,8 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
         ok = apply_update(c, u, d, v);
     }
     bool is_good = buf_empty(v->error);
-    count(s, scope, is_good ? XDS_update_success : XDS_update_rejected);
-    count(s, scope, XDS_update_attempt); /* the next one */
+    store_count(s, scope, is_good ? XDS_update_success : XDS_update_rejected);
+    store_count(s, scope, XDS_update_attempt); /* the next one */
     if (is_good) {
         store_note_version(s, scope, u->version);
     } else {
@@ -337,9 +286,9 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
 
 void store_on_rejected(void *user, enum resource_type t, sv why) {
     struct source_client *c = user;
-    struct stats_scope *scope = subscription_scope(c->store, t);
-    count(c->store, scope, XDS_update_rejected);
-    count(c->store, scope, XDS_update_attempt); /* the next one */
+    struct stats_scope *scope = store_wildcard_scope(c->store, t);
+    store_count(c->store, scope, XDS_update_rejected);
+    store_count(c->store, scope, XDS_update_attempt);
     log_rejected(t, why);
     first_response(c->store, t);
     store_touch(c->store);
@@ -347,9 +296,12 @@ void store_on_rejected(void *user, enum resource_type t, sv why) {
 
 void store_on_failure(void *user, enum resource_type t) {
     struct source_client *c = user;
-    struct stats_scope *scope = subscription_scope(c->store, t);
-    count(c->store, scope, XDS_update_failure);
-    count(c->store, scope, XDS_update_attempt);
+    struct stats_scope *scope = store_wildcard_scope(c->store, t);
+    store_count(c->store, scope, XDS_update_failure);
+    store_count(c->store, scope, XDS_update_attempt);
+    if (!scope) {
+        store_count_failures(c->store, c->source, t);
+    }
     if (c->source->kind == SOURCE_PATH) {
         first_response(c->store, t); /* as Envoy: a bad file does not hold up the start */
         store_touch(c->store);

@@ -27,8 +27,9 @@ bool stats_item_used(const struct stats_item *i) {
 
 uint64_t stats_item_value(const struct stats_item *i) {
     uint64_t v = i->dyn ? stat_dyn_value(i->dyn) : stats_cell_sum(i->scope, i->cell);
-    /* A gauge's shards are read one after the other: the sum may for a moment be below zero. */
-    return stats_item_kind(i) == STAT_GAUGE && (int64_t)v < 0 ? 0 : v;
+    /* A gauge's shards are read one after the other: the sum may for a moment be a little below
+     * zero. (Hashes of versions are gauges too, and may be any number.) */
+    return stats_item_kind(i) == STAT_GAUGE && v > UINT64_MAX - UINT32_MAX ? 0 : v;
 }
 
 sv stats_item_text(const struct stats_item *i) {

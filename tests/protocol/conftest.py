@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(config, items):
             if fnmatch.fnmatchcase(case_name(item), row["case"].replace("[", "[[]")):
                 used.add(n)
                 item.add_marker(pytest.mark.xfail(reason=row["reason"], strict=not row.get("racy")))
-    if not config.option.keyword and len(config.args) == 1:
+    if not config.option.keyword and [pathlib.Path(a).resolve() for a in config.args] == [DIFFERENCES.parent]:
         unused = [row["case"] for n, row in enumerate(rows) if n not in used]
         assert not unused, f"no such case: {unused}"
 
@@ -55,6 +55,21 @@ def is_envoy(request):
 def start_proxy(tmp_path, is_envoy):
     with contextlib.ExitStack() as stack:
         yield starter(lambda name: tmp_path / name, Envoy if is_envoy else Sluice, stack)
+
+
+@pytest.fixture
+def refusal(tmp_path, is_envoy):
+    """Starts a proxy that has to end by itself, with an error: refusal(bootstrap) -> its log."""
+    def run(bootstrap):
+        proxy = (Envoy if is_envoy else Sluice)(tmp_path / "refused", bootstrap)
+        proxy.launch(proxy.command())
+        try:
+            assert proxy.wait_exit() == 1
+        finally:
+            if not proxy.has_exited():
+                proxy.child.kill()
+        return proxy.log()
+    return run
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 import pytest
 
 from support.conversation import *  # noqa: F403
+from support.rawhttp import fetch
 
 BRIEF_MS = 300
+BEATEN_MS = 1200  # kept alive by heartbeats that come four times as often
 LONG_MS = 60000
 
 
@@ -60,22 +62,23 @@ def test_long_life(talk):
     talk.wait_clusters("a")
 
 
-def heartbeat(talk, type_url, name, ttl_ms, version="own"):
-    """Only that, whatever else there is."""
+def heartbeat(talk, type_url, name, ttl_ms):
+    """Only that, whatever else there is. It tells the version that is in use."""
     nonce = talk.ads._nonce()
+    version = "own" if talk.is_delta else talk.last_version
     talk.send(talk.raw(type_url, talk.last_version, nonce, [wrapped(type_url, None, ttl_ms, name, version)]))
     return talk.ack(type_url, nonce)
 
 
-def beat(talk, times, type_url=CLUSTER, name="a", ttl_ms=BRIEF_MS):
+def beat(talk, times):
     for _ in range(times):
-        heartbeat(talk, type_url, name, ttl_ms)
-        talk.pause(ttl_ms / 3)
+        heartbeat(talk, CLUSTER, "a", BEATEN_MS)
+        talk.pause(BEATEN_MS / 4)
 
 
 def test_heartbeats_keep_it(talk):
     talk.start()
-    talk.accept(CLUSTER, "1", [wrapped(CLUSTER, static_cluster("a"), BRIEF_MS)])
+    talk.accept(CLUSTER, "1", [wrapped(CLUSTER, static_cluster("a"), BEATEN_MS)])
     talk.last_version = "1"
     beat(talk, 6)
     assert talk.clusters() == {"a"}
@@ -85,7 +88,7 @@ def test_heartbeats_keep_it(talk):
 def test_heartbeats_do_not_touch_the_others(talk):
     """A SotW response with a heartbeat lists one resource; the others are not gone."""
     talk.start()
-    talk.accept(CLUSTER, "1", [wrapped(CLUSTER, static_cluster("a"), BRIEF_MS), static_cluster("b")])
+    talk.accept(CLUSTER, "1", [wrapped(CLUSTER, static_cluster("a"), BEATEN_MS), static_cluster("b")])
     talk.last_version = "1"
     beat(talk, 1)
     assert talk.clusters() == {"a", "b"}
@@ -94,7 +97,7 @@ def test_heartbeats_do_not_touch_the_others(talk):
 def test_heartbeat_may_end_the_limit(talk):
     """A heartbeat without a time to live: it is there for good."""
     talk.start()
-    talk.accept(CLUSTER, "1", [wrapped(CLUSTER, static_cluster("a"), BRIEF_MS), wrapped(CLUSTER, static_cluster("z"), BRIEF_MS)])
+    talk.accept(CLUSTER, "1", [wrapped(CLUSTER, static_cluster("a"), BEATEN_MS), wrapped(CLUSTER, static_cluster("z"), BEATEN_MS)])
     talk.last_version = "1"
     heartbeat(talk, CLUSTER, "a", 0)
     talk.wait_clusters("a")
@@ -205,7 +208,6 @@ def test_removed_routes_stay_in_use(delta):
     delta.accept(ROUTE, "r1", [direct_routes()])
     delta.wait_listeners("main")
     delta.accept(ROUTE, "r2", removed=["r"])
-    from support.rawhttp import fetch
     assert fetch(delta.proxy.port("main"), "/").status == 200
 
 

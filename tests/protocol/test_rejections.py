@@ -73,7 +73,7 @@ def test_first_response_is_bad(talk):
     assert talk.is_delta or request.version_info == ""
     talk.next(LISTENER)  # start-up goes on
     talk.push(LISTENER, "l1")
-    talk.wait_stat("server.state", 0)
+    talk.wait_stat("listener_manager.workers_started", 1)
 
 
 def test_bad_listener(talk):

@@ -46,7 +46,7 @@ def test_zero_initial_fetch_timeout_waits(talk):
     talk.accept(CLUSTER, "1")
     talk.next(LISTENER)
     talk.wait_stat("listener_manager.lds.init_fetch_timeout", 1)
-    talk.wait_stat("server.state", 0)
+    talk.wait_stat("listener_manager.workers_started", 1)
     assert talk.stat("cluster_manager.cds.init_fetch_timeout") == 0
 
 
@@ -140,7 +140,7 @@ def test_empty_response(talk):
     talk.start()
     talk.accept(CLUSTER, "1")
     talk.accept(LISTENER, "1")
-    talk.wait_stat("server.state", 0)
+    talk.wait_stat("listener_manager.workers_started", 1)
     assert talk.clusters() == set()
 
 
