@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "proxy/base/mem.h"
+#include "proxy/base/slab.h"
 
 /* --- streams --- */
 
@@ -18,7 +19,7 @@ static void on_flush_timeout(struct timer *t) {
 }
 
 struct h2_stream *h2_stream_new(struct h2 *h2) {
-    struct h2_stream *s = xnew(struct h2_stream);
+    struct h2_stream *s = slab_new(struct h2_stream);
     s->magic = H2_STREAM_MAGIC;
     s->base.codec = &h2->codec;
     s->h2 = h2;
@@ -36,7 +37,7 @@ struct h2_stream *h2_stream_new(struct h2 *h2) {
 static void stream_free(struct loop_garbage *g) {
     struct h2_stream *s = CONTAINER_OF(g, struct h2_stream, garbage);
     s->magic = 0;
-    xfree(s);
+    slab_free(s);
 }
 
 /* No longer one of the streams that count: both ends are over or it was reset. */
@@ -140,7 +141,6 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void 
         }
         h2_stream_abort(s, why);
     }
-    nghttp2_session_set_stream_user_data(ng, id, NULL);
     if (!h2->is_free_due) {
         h2_stream_release(s);
     }
@@ -228,9 +228,9 @@ static void tell_watermarks(struct h2 *h2) {
 
 void h2_pump(struct h2 *h2) {
     if (h2->is_inside || h2->is_free_due) {
-        h2->is_pump_due = true;
         return;
     }
+    loop_cancel_task(&h2->pump);
     h2_enter(h2);
     h2->is_inside = true;
     struct buf *out = conn_out(h2->codec.conn);
@@ -246,12 +246,20 @@ void h2_pump(struct h2 *h2) {
         buf_append(out, p, (size_t)n);
         h2->outbound.appended += (size_t)n;
     }
-    h2->is_inside = h2->is_pump_due = false;
+    h2->is_inside = false;
     conn_flush_later(h2->codec.conn);
     if (h2->error && !h2->is_dispatching && !h2->is_ended) {
         conn_close(h2->codec.conn, CONN_CLOSE_FLUSH, h2->error); /* nobody else would notice */
     }
     h2_leave(h2);
+}
+
+static void on_pump(struct loop_task *t) { h2_pump(CONTAINER_OF(t, struct h2, pump)); }
+
+void h2_pump_later(struct h2 *h2) {
+    if (!h2->is_inside && !h2->is_free_due && !h2->is_ended) {
+        loop_queue_task(h2->codec.conn->loop, &h2->pump);
+    }
 }
 
 void h2_fail(struct h2 *h2, uint32_t code, const char *details) {
@@ -270,6 +278,7 @@ static void destroy(struct h2 *h2) {
         s->is_detached = true;
         h2_stream_release(s);
     }
+    loop_cancel_task(&h2->pump);
     timer_cancel(&h2->ping);
     timer_cancel(&h2->ping_timeout);
     nghttp2_session_del(h2->session);
@@ -341,6 +350,7 @@ static void on_conn_end(struct codec *c, enum reset_reason why) {
         return;
     }
     h2->is_ended = true;
+    loop_cancel_task(&h2->pump);
     h2_enter(h2);
     timer_cancel(&h2->ping);
     timer_cancel(&h2->ping_timeout);
@@ -575,6 +585,23 @@ void h2_keepalive_on_request(struct h2 *h2) {
 static nghttp2_session_callbacks *callbacks;
 static pthread_once_t callbacks_once = PTHREAD_ONCE_INIT;
 
+static void *on_malloc(size_t n, void *user) {
+    (void)user;
+    return slab_alloc(n);
+}
+static void on_free(void *p, void *user) {
+    (void)user;
+    slab_free(p);
+}
+static void *on_calloc(size_t n, size_t size, void *user) {
+    (void)user;
+    return slab_calloc(n, size);
+}
+static void *on_realloc(void *p, size_t n, void *user) {
+    (void)user;
+    return slab_realloc(p, n);
+}
+
 static void make_callbacks(void) {
     CHECK(nghttp2_session_callbacks_new(&callbacks) == 0);
     nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, h2_on_begin_frame);
@@ -693,9 +720,12 @@ static struct codec *new_codec(struct conn *c, const struct codec_options *o,
         h2->codec.stats = *st;
     }
     list_init(&h2->streams);
+    h2->pump.run = on_pump;
     nghttp2_option *opt = make_option(o);
-    int rc = is_server ? nghttp2_session_server_new2(&h2->session, callbacks, h2, opt)
-                       : nghttp2_session_client_new2(&h2->session, callbacks, h2, opt);
+    nghttp2_mem mem = {
+        .malloc = on_malloc, .free = on_free, .calloc = on_calloc, .realloc = on_realloc};
+    int rc = is_server ? nghttp2_session_server_new3(&h2->session, callbacks, h2, opt, &mem)
+                       : nghttp2_session_client_new3(&h2->session, callbacks, h2, opt, &mem);
     CHECK(rc == 0);
     nghttp2_option_del(opt);
     h2_count(h2, is_server ? H2_nghttp2_downstream_connections : H2_nghttp2_upstream_connections);

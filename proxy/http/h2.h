@@ -63,11 +63,12 @@ struct h2 {
     uint32_t magic;
     uint8_t hold;   /* callers that free must wait for */
     bool is_inside; /* nghttp2 is running: it must not be entered again */
-    bool is_free_due, is_pump_due, is_over_high, is_dispatching;
+    bool is_free_due, is_over_high, is_dispatching;
     bool is_goaway_received, is_goaway_sent, is_ping_pending;
     bool is_ended; /* on_conn_end was called */
     nghttp2_session *session;
-    const char *error; /* set: connection error */
+    struct loop_task pump; /* queued: what was submitted goes out at the end of the batch */
+    const char *error;     /* set: connection error */
     struct list streams;
     struct h2_stream *rx_stream; /* whose header block is being received; NULL: nobody's */
     struct h2_stream *partial;   /* holds rx bytes at the end of a read */
@@ -106,8 +107,11 @@ static inline void h2_record(const struct h2 *h2, unsigned stat, uint64_t v) {
 static inline void h2_enter(struct h2 *h2) { h2->hold++; }
 bool h2_leave(struct h2 *h2); /* false: the codec was freed */
 bool h2_has_room(const struct h2 *h2);
-/* Send what is due and fits; does nothing inside nghttp2 (then it follows later). */
+/* Send what is due and fits; does nothing inside nghttp2, which goes on sending by itself or is
+ * followed by dispatch's own call. */
 void h2_pump(struct h2 *h2);
+/* The same at the end of the batch: headers wait for the body or the frames of other streams. */
+void h2_pump_later(struct h2 *h2);
 /* The connection is broken: GOAWAY with the code, dispatch() fails with these details. */
 void h2_fail(struct h2 *h2, uint32_t code, const char *details);
 struct h2_stream *h2_stream_new(struct h2 *h2);

@@ -196,10 +196,8 @@ int h2_on_header(nghttp2_session *ng, const nghttp2_frame *f, const uint8_t *nam
     if (rc) {
         return rc;
     }
+    /* its bytes are valid: see h2_on_invalid_header */
     sv value = sv_trim(sv_from(value_p, value_n));
-    if (!header_value_valid(value)) {
-        return malformed(h2, s, MESSAGE_ERROR_HEADER);
-    }
     rc = check_underscore(h2, s, name);
     if (rc <= 0) {
         return rc;
@@ -214,6 +212,7 @@ int h2_on_header(nghttp2_session *ng, const nghttp2_frame *f, const uint8_t *nam
     return 0;
 }
 
+/* nghttp2 looked at names and values before h2_on_header (RFC 9113 §8.2.1). */
 int h2_on_invalid_header(nghttp2_session *ng, const nghttp2_frame *f, const uint8_t *name,
                          size_t name_n, const uint8_t *value, size_t value_n, uint8_t flags,
                          void *user) {
@@ -332,14 +331,22 @@ static void on_headers_frame(struct h2 *h2, const nghttp2_frame *f) {
 
 /* --- bodies --- */
 
+/* A stream that ends here needs no window of its own any more. */
+static void consume(struct h2_stream *s, size_t n, bool end_stream) {
+    if (end_stream) {
+        nghttp2_session_consume_connection(s->h2->session, n);
+    } else {
+        nghttp2_session_consume(s->h2->session, s->id, n);
+    }
+}
+
 static void deliver(struct h2_stream *s, bool end_stream) {
-    struct h2 *h2 = s->h2;
     BUF_AUTO struct buf body;
     buf_init(&body);
     size_t n = buf_len(&s->rx);
     buf_move(&body, &s->rx);
     if (s->is_detached || s->is_local_reset) {
-        nghttp2_session_consume(h2->session, s->id, n);
+        consume(s, n, end_stream);
         return;
     }
     if (n == 0 && !end_stream) {
@@ -350,7 +357,7 @@ static void deliver(struct h2_stream *s, bool end_stream) {
     if (s->read_disabled && !s->is_detached) {
         s->unconsumed += (uint32_t)n; /* bounded by the window */
     } else {
-        nghttp2_session_consume(h2->session, s->id, n);
+        consume(s, n, end_stream);
     }
     h2_stream_check_end(s);
 }
@@ -400,8 +407,11 @@ void h2_read_disable(struct codec_stream *base, bool disable) {
 /* --- the rest --- */
 
 static void on_data_frame(struct h2 *h2, const nghttp2_frame *f) {
-    struct h2_stream *s = nghttp2_session_get_stream_user_data(h2->session, f->hd.stream_id);
+    struct h2_stream *s = h2->partial;
     h2->partial = NULL;
+    if (!s || s->id != f->hd.stream_id) {
+        s = nghttp2_session_get_stream_user_data(h2->session, f->hd.stream_id);
+    }
     if (s) {
         s->base.rx_body_bytes += 9;
         deliver(s, f->hd.flags & NGHTTP2_FLAG_END_STREAM);

@@ -343,7 +343,7 @@ void h2_send_headers(struct codec_stream *base, const struct headers *h, bool en
     } else {
         h2_check_watermarks(s);
     }
-    h2_pump(h2);
+    h2_pump_later(h2);
 }
 
 void h2_send_data(struct codec_stream *base, struct buf *data, bool end_stream) {

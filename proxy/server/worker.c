@@ -10,6 +10,7 @@
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
 #include "proxy/base/runtime.h"
+#include "proxy/base/slab.h"
 #include "proxy/net/splice.h"
 #include "proxy/net/tls.h"
 #include "proxy/net/transport.h"
@@ -414,6 +415,7 @@ static void release(struct worker *w) {
     transport_read_chunk_drop();
     splice_cache_trim();
     tls_thread_drop();
+    slab_trim();
     chunk_cache_trim(); /* last: the others give their chunks to it */
     runtime_thread_release();
 }

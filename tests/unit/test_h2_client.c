@@ -105,6 +105,29 @@ static void test_client_reset_unsent(void **state) {
     peer_fini(&p);
 }
 
+/* What one batch submits leaves at its end: headers with the body, requests together. */
+static void test_client_batch(void **state) {
+    (void)state;
+    struct peer p;
+    begin_client(&p);
+    request(&p, H2_GET, true);
+    request(&p, H2_POST, false);
+    h2_show(&p.reader, conn_out(&p.log.conn), &p.sent);
+    assert_int_equal(buf_len(&p.sent), 0);
+    check_sent(&p, "h1+ :method=GET|:scheme=http|:path=/|:authority=a;"
+                   "h3 :method=POST|:scheme=http|:path=/|:authority=a;");
+    request(&p, H2_GET, true); /* reset before it left: never sent, over once */
+    p.log.codec->vt->reset(p.log.stream, RESET_LOCAL);
+    assert_int_equal(p.log.ends, 1);
+    assert_int_equal(p.log.codec->streams_active, 2);
+    check_sent(&p, "");
+    request(&p, H2_GET, true);
+    check_sent(&p, "h7+ :method=GET|:scheme=http|:path=/|:authority=a;");
+    request(&p, H2_GET, true); /* the connection goes with the request in hand */
+    p.log.codec->vt->on_conn_end(p.log.codec, RESET_CONNECTION_TERMINATION);
+    peer_fini(&p);
+}
+
 static void test_client_goaway(void **state) {
     (void)state;
     struct peer p;
@@ -219,6 +242,7 @@ int main(void) {
         cmocka_unit_test(test_client_table),
         cmocka_unit_test(test_client_requests),
         cmocka_unit_test(test_client_reset_unsent),
+        cmocka_unit_test(test_client_batch),
         cmocka_unit_test(test_client_goaway),
         cmocka_unit_test(test_client_max_streams),
         cmocka_unit_test(test_client_interim_flood),
