@@ -198,6 +198,7 @@ def test_h2_mirror(mirrored, sluice, upstream):
     speaks_h2 = cluster("h2", behind.port(), typed_extension_protocol_options=http2())
     proxy, _, _, _ = mirrored([{"cluster": "h2"}], [speaks_h2])
     assert fetch(proxy.port()).status == 200
+    proxy.wait_stat("cluster.h2.upstream_rq_200", 1)  # a mirror has its own pace
     assert fetch(proxy.port(), "/", "POST", body=BIG).status == 200
     proxy.wait_stat("cluster.h2.upstream_rq_200", 2)
     assert upstream.requests[1].body == BIG and proxy.stat("cluster.h2.http2.streams_active") == 0
