@@ -154,6 +154,19 @@ static void forget_unwanted(struct delta *s) {
     }
 }
 
+/* VHDS: what came below this name is in use no more. */
+static void forget_namespace(struct delta *s, sv name) {
+    size_t it = 0;
+    struct map_slot *slot;
+    while ((slot = map_next(&s->items, &it))) {
+        struct item *i = slot->value;
+        bool is_below = i->n > name.n && i->name[name.n] == '/' && sv_starts(slot->key, name);
+        if (is_below && i->refs == 0) {
+            forget_version(i);
+        }
+    }
+}
+
 static void delta_unwatch(struct subscription *sub, sv name) {
     struct delta *s = delta_of(sub);
     if (sv_is(name, "*")) {
@@ -166,6 +179,9 @@ static void delta_unwatch(struct subscription *sub, sv name) {
     struct item *i = map_get(&s->items, name);
     if (BUG(!i || i->refs == 0) || --i->refs > 0) {
         return;
+    }
+    if (s->type == RES_VIRTUAL_HOST) {
+        forget_namespace(s, name);
     }
     s->wanted_n--;
     s->is_dirty = true;

@@ -18,6 +18,9 @@
 #include "tests/support/unit.h"
 #include "xds/subscription.h"
 
+/* What scripts are about. */
+static enum resource_type script_type = RES_ENDPOINTS;
+
 #define SCRIPT_RESOURCES_MAX 16
 
 struct script {
@@ -105,7 +108,7 @@ static inline sv render_request(struct script *x, sv node) {
         render_sotw(r, &out);
         type_url = r->type_url;
     }
-    assert_string_equal(type_url, resource_types[RES_ENDPOINTS].type_url);
+    assert_string_equal(type_url, resource_types[script_type].type_url);
     diag_fini(d);
     xfree(d);
     return arena_sv(&x->a, sv_skip(buf_pullup(&out, buf_len(&out)), 1));
@@ -141,7 +144,7 @@ static inline void script_resource(struct script_response *p, sv word) {
 }
 
 static inline void script_deliver(struct script *x, sv args, sv step) {
-    struct script_response p = {.r = {.type = RES_ENDPOINTS}};
+    struct script_response p = {.r = {.type = script_type}};
     p.r.nonce = sv_cut(&args, ' ');
     p.r.version = sv_cut(&args, ' ');
     p.r.resources = p.resources;
@@ -183,7 +186,7 @@ static inline void script_step(struct script *x, sv step) {
     } else if (sv_is(verb, "resp")) {
         script_deliver(x, args, step);
     } else if (sv_is(verb, "drop")) {
-        struct discovery_response r = {.nonce = args, .type = RES_ENDPOINTS};
+        struct discovery_response r = {.nonce = args, .type = script_type};
         assert_false(x->ops->on_response(x->s, &r));
     } else if (sv_is(verb, "expect")) {
         script_expect(x, args, step);
@@ -200,7 +203,7 @@ static inline void script_step(struct script *x, sv step) {
 
 static inline void run_script(const struct subscription_ops *ops, const char *text) {
     struct script x = {
-        .ops = ops, .s = ops->make(RES_ENDPOINTS), .is_delta = ops == &delta_ops, .text = text};
+        .ops = ops, .s = ops->make(script_type), .is_delta = ops == &delta_ops, .text = text};
     arena_init(&x.a, 0);
     sv rest = sv_cstr(text);
     while (rest.n) {

@@ -143,11 +143,31 @@ static void test_replies_due(void **state) {
     chunk_cache_trim();
 }
 
+/* VHDS: a watched name brings, and keeps, what is below it. */
+static void test_namespace(void **state) {
+    (void)state;
+    static const char *const scripts[] = {
+        "watch r; up; expect sub=r; resp n1 1 r/a@1 q/a@1; expect n=n1; down; up; expect sub=r "
+        "init=r/a:1; none",
+        "watch r; up; expect sub=r; resp n1 1 r/a@1; expect n=n1; resp n2 2 -r/a; expect n=n2; "
+        "down; up; expect sub=r; none",
+        /* given up: it must come again when it is wanted again */
+        "watch r; up; expect sub=r; resp n1 1 r/a@1; expect n=n1; unwatch r; expect unsub=r; down; "
+        "watch r; up; expect sub=r; none",
+        "watch r; watch r/b; up; expect sub=r,r/b; resp n1 1 r/b@1; expect n=n1; unwatch r/b; "
+        "expect unsub=r/b; watch r/b; expect sub=r/b; none",
+    };
+    script_type = RES_VIRTUAL_HOST;
+    run_all(scripts, ARRAY_LEN(scripts));
+    script_type = RES_ENDPOINTS;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),   cmocka_unit_test(test_wildcard),
-        cmocka_unit_test(test_replies), cmocka_unit_test(test_reconnect),
-        cmocka_unit_test(test_unasked), cmocka_unit_test(test_replies_due),
+        cmocka_unit_test(test_names),     cmocka_unit_test(test_wildcard),
+        cmocka_unit_test(test_replies),   cmocka_unit_test(test_reconnect),
+        cmocka_unit_test(test_unasked),   cmocka_unit_test(test_replies_due),
+        cmocka_unit_test(test_namespace),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
