@@ -19,6 +19,9 @@ struct cluster_hosts {
     struct dns_resolver *resolver;     /* one ref while names are looked up */
     struct timer dns_wait;             /* of a new cluster: how long it waits for all its names */
     struct outlier_detector *detector; /* of cfg; NULL: no outlier detection */
+    struct health_checker *checker;    /* of cfg; NULL: none, or not begun yet */
+    struct loop_task health_task;      /* hosts' health changed: their lists are due */
+    bool is_removal_due;               /* a host that was kept for its good health has lost it */
 };
 struct dns_name {
     struct cluster_hosts *hosts;
@@ -35,5 +38,12 @@ void store_dns_start(struct cluster_hosts *h);
 void store_dns_stop(struct cluster_hosts *h);
 void store_hosts_changed(struct cluster_hosts *h); /* answers came */
 void store_hosts_refresh(struct cluster_hosts *h);
+void store_hosts_count(const struct cluster_hosts *h); /* the membership gauges */
+/* Another version of the cluster begins, or it goes: no detection, no checks. */
+void store_health_stop(struct cluster_hosts *h);
+/* Outlier detection of h->resource begins, which is not shared yet; checks begin later. */
+void store_health_start(struct cluster_hosts *h);
+/* The cluster has new endpoints. */
+void store_health_set_hosts(struct cluster_hosts *h);
 
 #endif

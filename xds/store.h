@@ -3,8 +3,9 @@
  * Threads: the config thread owns it all. Snapshots leave through `publish`; what other threads say
  * comes in by the loop's mailbox.
  * Files: store.c (entries, applying updates), store_refs.c (wanted names, sources), store_warm.c
- * (readiness, activation), store_hosts.c (host sets, DNS), store_scopes.c (SRDS),
- * store_vhds.c (VHDS), store_demand.c (what requests ask for), store_view.c (what admin shows). */
+ * (readiness, activation), store_hosts.c (host sets, DNS), store_health.c (checks, outliers),
+ * store_scopes.c (SRDS), store_vhds.c (VHDS), store_demand.c (what requests ask for), store_view.c
+ * (what admin shows). */
 #ifndef SLUICE_XDS_STORE_H
 #define SLUICE_XDS_STORE_H
 
@@ -222,6 +223,8 @@ void store_drop_transports(struct store *s, const struct resource *r);
 /* discovery of a new cluster version begins */
 void store_hosts_start(struct entry *cluster, struct resource *r);
 bool store_hosts_ready(const struct entry *cluster);
+/* Was every host of the warming version checked once? The checks begin with the first call. */
+bool store_health_ready(struct entry *cluster);
 void store_hosts_publish(struct entry *cluster); /* into s->next */
 void store_hosts_stop(struct entry *cluster);
 /* policy.drop_overloads[].category of the endpoints; a borrow of a resource. Empty: none */

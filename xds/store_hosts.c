@@ -6,7 +6,6 @@
 #include "proxy/config/endpoints.h"
 #include "proxy/observe/metadata.h"
 #include "proxy/upstream/host_set.h"
-#include "proxy/upstream/outlier.h"
 #include "xds/hosts.h"
 
 /* ---- metadata of endpoints ---- */
@@ -114,6 +113,9 @@ static struct host_set *build(struct cluster_hosts *h, const struct cla_config *
     struct host_set_diff diff = {0};
     struct loop *l = h->entry->store->loop;
     struct host_set_builder *b = host_set_builder_new(h->cfg, h->set, loop_now_us(l));
+    if (h->cfg->health_check) {
+        host_set_builder_checked(b);
+    }
     host_set_builder_policy(b, cla->overprovisioning_factor, cla->weighted_priority_health);
     if (cla->drop_denominator) {
         host_set_builder_drop(b, cla->drop_numerator, cla->drop_denominator);
@@ -134,7 +136,7 @@ static struct host_set *build(struct cluster_hosts *h, const struct cla_config *
     return set;
 }
 
-static void count_members(const struct cluster_hosts *h) {
+void store_hosts_count(const struct cluster_hosts *h) {
     struct stats_shard *st = stats_shard(h->cfg->stats, h->entry->store->loop->thread_index);
     const struct host_set *s = h->set;
     stats_gauge_set(st, CLUSTER_membership_total, s->hosts_n);
@@ -149,42 +151,8 @@ static void set_hosts(struct cluster_hosts *h, struct host_set *set) {
         shared_unref(&h->set->shared);
     }
     h->set = set;
-    count_members(h);
-    if (h->detector) {
-        outlier_detector_set_hosts(h->detector, set);
-    }
-}
-
-/* A host was ejected or came back: the same endpoints, other lists. */
-static void on_ejection(void *arg, struct host *host) {
-    struct cluster_hosts *h = arg;
-    (void)host;
-    struct host_set *set = host_set_rebuild(h->cfg, h->set);
-    shared_unref(&h->set->shared);
-    h->set = set;
-    count_members(h);
-    if (h->entry->active && !h->entry->warming) {
-        store_hosts_publish(h->entry);
-    }
-}
-
-static void stop_detector(struct cluster_hosts *h) {
-    if (h->detector) {
-        outlier_detector_stop(h->detector);
-        h->detector = NULL;
-    }
-}
-
-static void release_detector(void *arg) { outlier_detector_unref(arg); }
-
-static void start_detector(struct cluster_hosts *h) {
-    stop_detector(h);
-    if (h->cfg->outlier && !h->entry->store->opt.is_dry_run) {
-        h->detector = outlier_detector_new(h->entry->store->loop, h->cfg, on_ejection, h);
-        /* the new version is not shared yet; its arena holds the ref */
-        h->resource->cluster->detector = h->detector;
-        arena_on_fini(&h->resource->arena, release_detector, h->detector);
-    }
+    store_hosts_count(h);
+    store_health_set_hosts(h);
 }
 
 /* ---- discovery ---- */
@@ -229,13 +197,14 @@ void store_hosts_refresh(struct cluster_hosts *h) {
 void store_hosts_start(struct entry *e, struct resource *r) {
     struct cluster_hosts *h = hosts_of(e);
     if (h->resource != r) {
+        store_health_stop(h);
         if (h->resource) {
             shared_unref(&h->resource->shared);
         }
         h->resource = shared_ref(r);
         h->cfg = r->cluster;
         store_dns_stop(h);
-        start_detector(h);
+        store_health_start(h);
         bool is_dns =
             h->cfg->type == CLUSTER_TYPE_STRICT_DNS || h->cfg->type == CLUSTER_TYPE_LOGICAL_DNS;
         h->is_ready = !is_dns && h->cfg->type != CLUSTER_TYPE_EDS;
@@ -286,7 +255,7 @@ void store_hosts_stop(struct entry *e) {
         return;
     }
     store_dns_stop(h);
-    stop_detector(h);
+    store_health_stop(h);
     if (h->set) {
         shared_unref(&h->set->shared);
     }

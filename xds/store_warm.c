@@ -76,11 +76,11 @@ static bool all_arrived(const struct entry_vec *uses) {
     return true;
 }
 
-static bool is_warm(const struct entry *e) {
+static bool is_warm(struct entry *e) {
     if (!all_arrived(&e->warming_uses) || !store_extensions_arrived(e->store, e->warming)) {
         return false;
     }
-    return e->type != RES_CLUSTER || store_hosts_ready(e);
+    return e->type != RES_CLUSTER || (store_hosts_ready(e) && store_health_ready(e));
 }
 
 /* Sockets of a listener's new version: the old ones when they fit. False: they can't be had. */

@@ -6,6 +6,7 @@
 #include "proxy/config/cluster_compile.h"
 #include "proxy/config/config.h"
 #include "proxy/upstream/dns.h"
+#include "proxy/upstream/health_check.h"
 #include "proxy/upstream/outlier.h"
 
 /* ---- stats ---- */
@@ -64,8 +65,11 @@ void cluster_detection_compile(struct compile_ctx *ctx, const Cluster__Cluster *
         DIAG_FIELD(ctx->diag, "outlier_detection");
         c->outlier = outlier_config_compile(ctx, m->outlier_detection);
     }
-    if (m->n_health_checks) {
-        compile_unhonoured(ctx, "health_checks");
+    if (m->n_health_checks > 1) {
+        diag_error(ctx->diag, "Multiple health checks not supported");
+    } else if (m->n_health_checks) {
+        DIAG_FIELD(ctx->diag, "health_checks[0]");
+        c->health_check = health_check_config_compile(ctx, c, m->health_checks[0]);
     }
 }
 

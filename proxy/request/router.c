@@ -13,6 +13,7 @@
 #include "proxy/request/mirror.h"
 #include "proxy/request/router_timeouts.h"
 #include "proxy/request/stream.h"
+#include "proxy/upstream/health_check.h"
 
 static struct router *router_of(struct http_filter *f) { return CAST(router, ROUTER_MAGIC, f); }
 static struct stream_info *info_of(struct router *r) { return http_stream_info(&r->base); }
@@ -435,8 +436,11 @@ static void set_service_time(struct router *r, struct headers *h) {
     headers_set(h, HDR_x_envoy_upstream_service_time, sv_from(text, n));
 }
 
-static void report_host(struct router *r, unsigned status) {
+static void report_host(struct router *r, const struct headers *h, unsigned status) {
     host_report(r->cluster->cfg, r->up.host, HOST_RESULT_HTTP, status);
+    if (UNLIKELY(headers_has(h, HDR_x_envoy_immediate_health_check_fail))) {
+        health_check_report_failed(r->cluster->cfg, r->up.host);
+    }
     if (status >= 500) {
         HOST_STAT_ADD(r->up.host, rq_error, 1);
     } else {
@@ -459,7 +463,7 @@ static void decorate_response(struct router *r, struct headers *h) {
 void router_on_response_headers(struct router *r, bool end_stream) {
     struct headers *h = &r->response;
     unsigned status = headers_status(h);
-    report_host(r, status);
+    report_host(r, h, status);
     r->had_response_headers = true;
     if (r->retry) {
         enum retry_verdict v =

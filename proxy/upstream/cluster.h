@@ -110,8 +110,7 @@ struct cluster_config {
     const struct cla_config *endpoints; /* load_assignment of STATIC and DNS clusters; NULL */
     const struct dns_config *dns;
     const struct outlier_config *outlier;
-    const struct health_check_config *health_check;
-    unsigned health_checks_n;
+    const struct health_check_config *health_check; /* NULL: none */
     bool use_http_header_original_dst;
     sv original_dst_header;
     bool has_original_dst_port;
@@ -127,6 +126,8 @@ struct cluster_config {
     struct stats_scope *codec_stats[2];
     /* upstream/outlier.h; NULL: none. Set before the config is shared */
     struct outlier_detector *detector;
+    /* upstream/health_check.h; NULL: none. Set before the config is shared */
+    struct health_checker *checker;
     struct stats_codes *rq_codes; /* upstream_rq_* */
     /* internal., external., canary. upstream_rq_*: shared, atomic; made when first counted, by
      * cluster_side_codes() */

@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 
+#include "proxy/base/map.h"
 #include "proxy/base/runtime.h"
 #include "proxy/base/vec.h"
 #include "proxy/upstream/lb.h"
@@ -31,7 +32,7 @@ struct host_set_builder {
     uint64_t now_us;
     struct arena arena; /* becomes the set's */
     uint32_t overprovisioning_factor, drop_numerator, drop_denominator, new_flags;
-    bool weighted_priority_health;
+    bool weighted_priority_health, is_checked;
     unsigned priorities_n;
     VEC(struct item) items;
     VEC(struct place) places;
@@ -77,8 +78,12 @@ void host_set_builder_drop(struct host_set_builder *b, uint32_t numerator, uint3
     b->drop_denominator = denominator;
 }
 
-void host_set_builder_new_flags(struct host_set_builder *b, uint32_t flags) {
-    b->new_flags = flags;
+void host_set_builder_checked(struct host_set_builder *b) {
+    b->is_checked = true;
+    b->new_flags = HOST_FLAG(FAILED_ACTIVE_HC);
+    if (b->cfg->ignore_new_hosts_until_first_hc) {
+        b->new_flags |= HOST_FLAG(PENDING_ACTIVE_HC);
+    }
 }
 
 unsigned host_set_builder_locality(struct host_set_builder *b, unsigned priority,
@@ -129,6 +134,43 @@ void host_set_builder_add(struct host_set_builder *b, unsigned locality,
     it->locality = locality;
     it->transport_match = transport_match;
     it->flags = eds_flags;
+}
+
+/* ---- hosts that discovery no longer names, but whose checks pass ---- */
+
+static bool may_stay(const struct host *h) {
+    return !h->health_check_disabled &&
+           !(host_flags(h) & (HOST_FLAG(FAILED_ACTIVE_HC) | HOST_FLAG(FAILED_EDS_HEALTH)));
+}
+
+static void keep(struct host_set_builder *b, unsigned priority, const struct host_entry *e) {
+    const struct host_locality *l = &b->previous->priorities[priority].localities[e->locality];
+    unsigned handle = host_set_builder_locality(b, priority, &l->id, l->weight);
+    struct item *it = vec_push(&b->items);
+    *it = (struct item){.host = shared_ref(e->host),
+                        .weight = e->weight,
+                        .flags = HOST_FLAG(PENDING_DYNAMIC_REMOVAL) |
+                                 (host_flags(e->host) & HOST_FLAGS_EDS),
+                        .locality = handle,
+                        .transport_match = e->transport_match};
+}
+
+static void keep_healthy(struct host_set_builder *b) {
+    struct map now; /* addresses */
+    map_init(&now);
+    for (size_t i = 0; i < b->items.n; i++) {
+        map_put(&now, b->items.p[i].host->address_text, b);
+    }
+    for (unsigned p = 0; p < b->previous->priorities_n; p++) {
+        const struct host_priority *hp = &b->previous->priorities[p];
+        for (unsigned i = 0; i < hp->n; i++) {
+            const struct host *h = hp->entries[i].host;
+            if (may_stay(h) && !map_get(&now, h->address_text)) {
+                keep(b, p, &hp->entries[i]);
+            }
+        }
+    }
+    map_fini(&now);
 }
 
 /* ---- localities: sorted by id within their priority, as Envoy keeps them ---- */
@@ -235,7 +277,8 @@ static void place_entries(struct host_set_builder *b, struct host_set *s) {
                 shared_unref(&it->host->shared);
                 continue;
             }
-            host_flags_change(it->host, it->flags, HOST_FLAGS_EDS, b->now_us);
+            host_flags_change(it->host, it->flags,
+                              HOST_FLAGS_EDS | HOST_FLAG(PENDING_DYNAMIC_REMOVAL), b->now_us);
             s->max_host_weight = it->weight > s->max_host_weight ? it->weight : s->max_host_weight;
             s->priorities[p].localities[place->index].hosts_n++;
             s->priorities[p].n++;
@@ -460,6 +503,9 @@ static void diff_sets(const struct host_set *was, const struct host_set *now,
 }
 
 struct host_set *host_set_builder_finish(struct host_set_builder *b, struct host_set_diff *diff) {
+    if (b->is_checked && b->previous && !b->cfg->drain_connections_on_host_removal) {
+        keep_healthy(b);
+    }
     struct host_set *s = set_new();
     s->base = s;
     s->arena = b->arena;

@@ -21,9 +21,10 @@ void host_set_builder_free(struct host_set_builder *b); /* without a result; NUL
 void host_set_builder_policy(struct host_set_builder *b, uint32_t overprovisioning_factor,
                              bool weighted_priority_health);
 void host_set_builder_drop(struct host_set_builder *b, uint32_t numerator, uint32_t denominator);
-/* Health flags that hosts begin with: FAILED_ACTIVE_HC (and PENDING_ACTIVE_HC) where they are to be
- * checked first. */
-void host_set_builder_new_flags(struct host_set_builder *b, uint32_t flags);
+/* Before hosts are added: they are checked actively: new ones begin as failed (and as not counted,
+ * where the cluster ignores new hosts until their first check); those of `previous` whose checks
+ * pass stay although they were not added again, unless ignore_health_on_host_removal is set. */
+void host_set_builder_checked(struct host_set_builder *b);
 /* A locality of a priority; weight 0 when it has none. Returns its handle. The same id again in a
  * priority is the same one. */
 unsigned host_set_builder_locality(struct host_set_builder *b, unsigned priority,

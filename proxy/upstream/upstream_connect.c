@@ -22,8 +22,7 @@ static const struct addr *address_at(const struct upstream_connect *u, unsigned 
 
 static bool has_more(const struct upstream_connect *u) { return u->next <= u->host->additional_n; }
 
-/* The first configured source of the target's family. */
-static const struct addr *source_for(const struct cluster_config *c, const struct addr *to) {
+const struct addr *upstream_source_for(const struct cluster_config *c, const struct addr *to) {
     if (!c->source || c->source->family == to->family) {
         return c->source;
     }
@@ -45,8 +44,8 @@ static struct conn *open_conn(struct upstream_connect *u, const struct addr *to,
     if (!t) {
         return NULL;
     }
-    struct conn *c = conn_connect(u->view->loop, to, source_for(cfg, to), &cfg->sock_opts, t,
-                                  &racer_ops, u, err);
+    struct conn *c = conn_connect(u->view->loop, to, upstream_source_for(cfg, to), &cfg->sock_opts,
+                                  t, &racer_ops, u, err);
     if (!c) {
         if (cfg->source) {
             stats_inc(u->view->stats, CLUSTER_bind_errors);

@@ -35,6 +35,8 @@ struct upstream_connect {
  * from inside this call. If not,
  * *why and *reason (borrowed until the next call) tell. Counts nothing: the pools do. */
 bool upstream_connect_start(struct upstream_connect *u, enum pool_failure *why, sv *reason);
+/* The address connections to `to` leave from: the first configured one of its family. NULL: any. */
+const struct addr *upstream_source_for(const struct cluster_config *c, const struct addr *to);
 void upstream_connect_cancel(struct upstream_connect *u); /* no callback after; fine when over */
 
 #endif

@@ -61,11 +61,7 @@ struct fixture_host {
     const char *hostname;
 };
 
-static inline struct host_set_builder *fixture_builder(struct fixture_cluster *f,
-                                                       const struct fixture_host *v,
-                                                       const struct host_set *previous,
-                                                       uint64_t now_us) {
-    struct host_set_builder *b = host_set_builder_new(&f->cfg, previous, now_us);
+static inline void fixture_add_hosts(struct host_set_builder *b, const struct fixture_host *v) {
     for (; v->address; v++) {
         struct locality id = {.zone = sv_cstr(v->zone ? v->zone : "")};
         struct host_spec spec = {.hostname = sv_cstr(v->hostname ? v->hostname : "")};
@@ -73,6 +69,14 @@ static inline struct host_set_builder *fixture_builder(struct fixture_cluster *f
         unsigned l = host_set_builder_locality(b, v->priority, &id, v->zone_weight);
         host_set_builder_add(b, l, &spec, v->weight, UINT16_MAX, v->flags);
     }
+}
+
+static inline struct host_set_builder *fixture_builder(struct fixture_cluster *f,
+                                                       const struct fixture_host *v,
+                                                       const struct host_set *previous,
+                                                       uint64_t now_us) {
+    struct host_set_builder *b = host_set_builder_new(&f->cfg, previous, now_us);
+    fixture_add_hosts(b, v);
     return b;
 }
 

@@ -102,7 +102,8 @@ static void test_excluded_hosts_do_not_count(void **state) {
     const struct fixture_host v[] = {
         {.address = "10.0.0.1:80", .priority = 0}, {.address = "10.0.0.2:80", .priority = 0}, {0}};
     struct host_set_builder *b = host_set_builder_new(&f.cfg, NULL, 1);
-    host_set_builder_new_flags(b, HOST_FLAG(FAILED_ACTIVE_HC) | HOST_FLAG(PENDING_ACTIVE_HC));
+    f.cfg.ignore_new_hosts_until_first_hc = true;
+    host_set_builder_checked(b);
     unsigned l = host_set_builder_locality(b, 0, &(struct locality){0}, 0);
     for (const struct fixture_host *h = v; h->address; h++) {
         struct host_spec spec = {0};

@@ -1,0 +1,123 @@
+/* Hosts' facts as messages: see host_message.h. */
+#include "proxy/upstream/host_message.h"
+
+#include "proxy/observe/metadata.h"
+
+Core__Address *host_address_message(const struct addr *addr, struct arena *a) {
+    Core__Address *m = arena_new(a, Core__Address);
+    core__address__init(m);
+    if (addr->family == AF_UNIX) {
+        m->address_case = CORE__ADDRESS__ADDRESS_PIPE;
+        m->pipe = arena_new(a, Core__Pipe);
+        core__pipe__init(m->pipe);
+        m->pipe->path = addr->path;
+        return m;
+    }
+    char ip[ADDR_STR_MAX];
+    addr_ip_str(addr, ip);
+    m->address_case = CORE__ADDRESS__ADDRESS_SOCKET_ADDRESS;
+    m->socket_address = arena_new(a, Core__SocketAddress);
+    core__socket_address__init(m->socket_address);
+    m->socket_address->address = arena_cstr(a, sv_cstr(ip));
+    m->socket_address->port_specifier_case = CORE__SOCKET_ADDRESS__PORT_SPECIFIER_PORT_VALUE;
+    m->socket_address->port_value = addr->port;
+    return m;
+}
+
+Core__Locality *host_locality_message(const struct locality *l, struct arena *a) {
+    Core__Locality *m = arena_new(a, Core__Locality);
+    core__locality__init(m);
+    m->region = arena_cstr(a, l->region);
+    m->zone = arena_cstr(a, l->zone);
+    m->sub_zone = arena_cstr(a, l->sub_zone);
+    return m;
+}
+
+Pb__Timestamp *host_timestamp_message(uint64_t wall_us, struct arena *a) {
+    Pb__Timestamp *m = arena_new(a, Pb__Timestamp);
+    pb__timestamp__init(m);
+    m->seconds = (int64_t)(wall_us / 1000000);
+    m->nanos = (int32_t)(wall_us / 1000 % 1000 * 1000000);
+    return m;
+}
+
+/* ---- metadata; its depth was bounded when it was made from a message ---- */
+
+static Pb__Value *value_message(const struct kv_value *v, struct arena *a);
+
+static Pb__Struct *struct_message(const struct kv_struct *s, struct arena *a) {
+    Pb__Struct *m = arena_new(a, Pb__Struct);
+    pb__struct__init(m);
+    m->n_fields = s->n;
+    m->fields = arena_new_array(a, Pb__Struct__FieldsEntry *, s->n);
+    for (uint32_t i = 0; i < s->n; i++) {
+        Pb__Struct__FieldsEntry *e = arena_new(a, Pb__Struct__FieldsEntry);
+        pb__struct__fields_entry__init(e);
+        e->key = arena_cstr(a, s->v[i].key);
+        e->value = value_message(&s->v[i].value, a);
+        m->fields[i] = e;
+    }
+    return m;
+}
+
+static Pb__ListValue *list_message(const struct kv_list *l, struct arena *a) {
+    Pb__ListValue *m = arena_new(a, Pb__ListValue);
+    pb__list_value__init(m);
+    m->n_values = l->n;
+    m->values = arena_new_array(a, Pb__Value *, l->n);
+    for (uint32_t i = 0; i < l->n; i++) {
+        m->values[i] = value_message(&l->v[i], a);
+    }
+    return m;
+}
+
+static Pb__Value *value_message(const struct kv_value *v, struct arena *a) {
+    Pb__Value *m = arena_new(a, Pb__Value);
+    pb__value__init(m);
+    switch (v->kind) {
+    case KV_NULL:
+        m->kind_case = PB__VALUE__KIND_NULL_VALUE;
+        break;
+    case KV_BOOL:
+        m->kind_case = PB__VALUE__KIND_BOOL_VALUE;
+        m->bool_value = v->b;
+        break;
+    case KV_NUMBER:
+        m->kind_case = PB__VALUE__KIND_NUMBER_VALUE;
+        m->number_value = v->number;
+        break;
+    case KV_STRING:
+        m->kind_case = PB__VALUE__KIND_STRING_VALUE;
+        m->string_value = arena_cstr(a, v->s);
+        break;
+    case KV_STRUCT:
+        m->kind_case = PB__VALUE__KIND_STRUCT_VALUE;
+        m->struct_value = struct_message(&v->fields, a);
+        break;
+    case KV_LIST:
+        m->kind_case = PB__VALUE__KIND_LIST_VALUE;
+        m->list_value = list_message(&v->list, a);
+        break;
+    }
+    return m;
+}
+
+Core__Metadata *host_metadata_message(const struct kv_metadata *from, struct arena *a) {
+    unsigned n = kv_metadata_count(from);
+    if (!n) {
+        return NULL;
+    }
+    Core__Metadata *m = arena_new(a, Core__Metadata);
+    core__metadata__init(m);
+    m->filter_metadata = arena_new_array(a, Core__Metadata__FilterMetadataEntry *, n);
+    for (unsigned i = 0; i < n; i++) {
+        const struct kv_value *v;
+        sv name = kv_metadata_name_at(from, i, &v);
+        Core__Metadata__FilterMetadataEntry *e = arena_new(a, Core__Metadata__FilterMetadataEntry);
+        core__metadata__filter_metadata_entry__init(e);
+        e->key = arena_cstr(a, name);
+        e->value = struct_message(&v->fields, a);
+        m->filter_metadata[m->n_filter_metadata++] = e;
+    }
+    return m;
+}
