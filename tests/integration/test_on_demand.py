@@ -59,7 +59,7 @@ def get(proxy, cluster="new", **more):
 @pytest.mark.parametrize("own, kind", [(True, "DELTA_GRPC"), (True, "GRPC"), (False, "DELTA_GRPC"), (False, "GRPC")])
 def test_cluster_by_header(sluice, ads, upstream, own, kind):
     ads.set(CLUSTER, "c1", [] if not own else [config.cluster("new", upstream.port)])
-    proxy = start(sluice, ads, odcds(own_source(kind) if own else ADS), kind=kind, own=own)
+    proxy = start(sluice, ads, odcds(own_source(kind) if own else ADS, timeout="60s"), kind=kind, own=own)
     before = len(ads.requests)
     if not own:
         threading.Timer(0, lambda: (ads.wait(lambda r: r.type_url == CLUSTER and "new" in r.names, before),
