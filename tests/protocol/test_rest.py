@@ -166,6 +166,23 @@ def test_endpoints_by_name(rest):
     rest.wait_stat("cluster.a.membership_total", 2)
 
 
+def test_first_poll_for_a_name_tells_no_version(rest):
+    """The version alone tells a server whether anything is new: with it, the new name would never be answered."""
+    source, server = rest_source(), rest.server
+
+    def clusters(version, *names):
+        return of_type(CLUSTER, *({"name": n, "type": "EDS", "connect_timeout": "5s", "eds_cluster_config": {"eds_config": source}}
+                                  for n in names), version=version)
+
+    server.answers["endpoints"] = of_type(ENDPOINTS, {"cluster_name": "a"}, version="e1")
+    server.answers["clusters"] = clusters("1", "a")
+    rest.start(source)
+    server.wait(lambda r: r.type == "endpoints" and r.json.get("version_info") == "e1")
+    server.answers["clusters"] = clusters("2", "a", "b")
+    first = server.wait(lambda r: r.type == "endpoints" and "b" in r.json.get("resource_names", []))
+    assert not first.json.get("version_info")
+
+
 def test_routes_by_name(rest):
     rest.server.answers["listeners"] = of_type(LISTENER, rds_listener(source=rest_source()))
     rest.server.answers["routes"] = of_type(ROUTE, direct_routes(status=203))
