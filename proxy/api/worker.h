@@ -54,6 +54,10 @@ sv worker_http_date(struct worker *w);
 /* /healthcheck/fail, or the connection's listener drains: responses ask clients to leave. Chance
  * decides gradual drains. */
 bool worker_drain_close(struct worker *w, const struct net_chain *c);
+bool worker_health_failed(const struct worker *w); /* /healthcheck/fail */
+/* How many hosts the cluster in this slot has, and how many of them are healthy or degraded. False:
+ * there is no such cluster now. */
+bool worker_cluster_members(struct worker *w, slot_t slot, unsigned *total, unsigned *usable);
 /* Facts of the bootstrap node for x-envoy-downstream-service-* and via; live for ever. */
 sv worker_node_id(const struct worker *w);
 sv worker_node_cluster(const struct worker *w);

@@ -309,7 +309,7 @@ void worker_drain(struct worker *w, struct drain_request r) {
 /* The chain's owner tells, not the listener it began on: a chain that an update left alone has
  * moved to the new listener. */
 bool worker_drain_close(struct worker *w, const struct net_chain *c) {
-    if (UNLIKELY(__atomic_load_n(&w->shared->is_health_failed, __ATOMIC_RELAXED))) {
+    if (UNLIKELY(worker_health_failed(w))) {
         return true;
     }
     if (!c->config->listener) {
@@ -320,6 +320,20 @@ bool worker_drain_close(struct worker *w, const struct net_chain *c) {
 }
 
 /* ---- small facts ---- */
+
+bool worker_health_failed(const struct worker *w) {
+    return __atomic_load_n(&w->shared->is_health_failed, __ATOMIC_RELAXED);
+}
+
+bool worker_cluster_members(struct worker *w, slot_t slot, unsigned *total, unsigned *usable) {
+    const struct cluster_view *v = worker_cluster(w, slot);
+    if (!v) {
+        return false;
+    }
+    *total = v->hosts ? v->hosts->hosts_n : 0;
+    *usable = v->hosts ? v->hosts->healthy_n + v->hosts->degraded_n : 0;
+    return true;
+}
 
 struct loop *worker_loop(struct worker *w) {
     return &w->loop;

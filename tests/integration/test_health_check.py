@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from support.ads_server import CLUSTER, ENDPOINTS, AdsServer
-from support.config import bootstrap, cluster, endpoint, hcm, http2, listener, tls_socket
+from support.config import bootstrap, cluster, endpoint, file_log, hcm, http2, listener, tls_socket, typed
 from support.process import free_port, wait_until
 from support.proxy import Sluice
 from support.rawhttp import fetch
@@ -408,3 +408,28 @@ def test_the_transport_is_chosen_by_criteria(sluice, upstream):
     proxy = start(sluice, upstream.port, one=check(timeout="0.2s"), transport_socket=tls_socket("Upstream"),
                   transport_socket_matches=matches)
     assert health(proxy, upstream.port).startswith("/failed_active_hc")
+
+
+# ---- our own health: envoy.filters.http.health_check ----
+
+def health_filter(**fields):
+    return typed("envoy.filters.http.health_check", "envoy.extensions.filters.http.health_check.v3.HealthCheck",
+                 headers=[{"name": ":path", "string_match": {"exact": "/hc"}}], **fields)
+
+
+def test_own_health(sluice, upstream, tmp_path):
+    log = tmp_path / "log"
+    logs = [file_log(log, "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n")]
+    first = health_filter(pass_through_mode=False, cluster_min_healthy_percentages={"up": {"value": 50}})
+    proxy = sluice(bootstrap([listener(hcm(filters=[first], access_log=logs))], [cluster("up", upstream.port)]))
+    reply = fetch(proxy.port(), "/hc")
+    assert reply.status == 200 and reply.get("x-envoy-upstream-healthchecked-cluster") == "test-cluster"
+    assert fetch(proxy.port()).get("x-envoy-immediate-health-check-fail") is None
+    proxy.post("/healthcheck/fail")
+    assert fetch(proxy.port(), "/hc").status == 503
+    assert fetch(proxy.port()).get("x-envoy-immediate-health-check-fail") == "true"
+    proxy.post("/healthcheck/ok")
+    assert fetch(proxy.port(), "/hc").status == 200
+    assert proxy.log_lines(log, 5) == ["200 - health_check_ok", "200 - via_upstream", "503 LH health_check_failed",
+                                       "200 - via_upstream", "200 - health_check_ok"]
+    assert len(upstream.requests) == 2
