@@ -83,7 +83,7 @@ static void on_answer(void *arg, enum dns_status status, const struct dns_answer
     struct dns_name *n = arg;
     struct cluster_hosts *h = n->hosts;
     struct loop *l = h->entry->store->loop;
-    struct stats_shard *st = stats_shard(h->cfg->stats, l->thread_index);
+    struct stats_shard *st = stats_front(h->cfg->stats);
     const struct dns_config *c = h->cfg->dns;
     n->lookup = NULL;
     bool was_ready = h->is_ready;
@@ -115,7 +115,7 @@ static void on_answer(void *arg, enum dns_status status, const struct dns_answer
 
 static void look_up(struct dns_name *n) {
     struct cluster_hosts *h = n->hosts;
-    stats_inc(stats_shard(h->cfg->stats, h->entry->store->loop->thread_index),
+    stats_inc(stats_front(h->cfg->stats),
               CLUSTER_update_attempt);
     n->lookup = dns_resolve_start(h->resolver, n->name, h->cfg->dns->family, on_answer, n);
 }

@@ -131,13 +131,13 @@ static struct host_set *build(struct cluster_hosts *h, const struct cla_config *
     xfree(handles);
     struct host_set *set = host_set_builder_finish(b, &diff);
     if (diff.added || diff.removed) {
-        stats_inc(stats_shard(h->cfg->stats, l->thread_index), CLUSTER_membership_change);
+        stats_inc(stats_front(h->cfg->stats), CLUSTER_membership_change);
     }
     return set;
 }
 
 void store_hosts_count(const struct cluster_hosts *h) {
-    struct stats_shard *st = stats_shard(h->cfg->stats, h->entry->store->loop->thread_index);
+    struct stats_shard *st = stats_front(h->cfg->stats);
     const struct host_set *s = h->set;
     stats_gauge_set(st, CLUSTER_membership_total, s->hosts_n);
     stats_gauge_set(st, CLUSTER_membership_healthy, s->healthy_n);
@@ -214,7 +214,7 @@ void store_hosts_start(struct entry *e, struct resource *r) {
     }
     store_hosts_refresh(h);
     if (h->cfg->type == CLUSTER_TYPE_EDS) {
-        struct stats_shard *st = stats_shard(h->cfg->stats, e->store->loop->thread_index);
+        struct stats_shard *st = stats_front(h->cfg->stats);
         stats_inc(st, CLUSTER_update_attempt);
         if (h->is_ready) {
             stats_inc(st, CLUSTER_update_success);

@@ -75,7 +75,10 @@ void store_count_named(struct entry *e, unsigned xds_stat) {
         store_count(e->store, scope_of(e), xds_stat);
     } else if (cluster_stat(xds_stat, &stat)) {
         for (size_t i = 0; i < e->users.n; i++) {
-            store_count(e->store, cluster_scope(e->users.p[i]), stat);
+            struct stats_scope *scope = cluster_scope(e->users.p[i]);
+            if (scope) {
+                stats_inc(stats_front(scope), stat);
+            }
         }
     }
 }
@@ -89,7 +92,7 @@ void store_note_failure(struct entry *e, unsigned xds_stat) {
 }
 
 static void note_cluster_version(const struct store *s, struct stats_scope *scope, sv version) {
-    struct stats_shard *sh = shard_of(s, scope);
+    struct stats_shard *sh = stats_front(scope);
     stats_gauge_set(sh, CLUSTER_version, version_hash(version));
     stats_gauge_set(sh, CLUSTER_update_time, loop_wall_us(s->loop, loop_now_us(s->loop)) / 1000);
     stats_text_set(scope, CLUSTER_version_text, version);

@@ -8,7 +8,8 @@
 
 #define BLOCK_MIN_BYTES 128u
 #define BLOCK_DEFAULT_BYTES 4096u
-#define BLOCK_MAX_BYTES (64u * 1024)
+#define BLOCK_MAX_BYTES (64u * 1024) /* well below what malloc maps by itself */
+#define TRIM_MIN_BYTES 48u
 
 struct arena_block {
     struct arena_block *next; /* older */
@@ -109,6 +110,20 @@ void *arena_alloc_slow(struct arena *a, size_t n) {
     b->next = a->head_;
     use_block(a, b);
     return arena_alloc(a, n);
+}
+
+/* The C library makes a block smaller where it is; a sanitizer's would move it. */
+void arena_trim(struct arena *a) {
+    struct arena_block *b = a->head_;
+    if (MEM_IS_SANITIZED || !b || !b->is_regular || (size_t)(a->end_ - a->cur_) < TRIM_MIN_BYTES) {
+        return;
+    }
+    size_t used = (size_t)(a->cur_ - b->data);
+    const struct arena_block *same = xrealloc(b, sizeof(*b) + used);
+    CHECK(same == b);
+    a->used_bytes_ -= b->bytes - used;
+    b->bytes = used;
+    a->end_ = a->cur_;
 }
 
 void *arena_zalloc(struct arena *a, size_t n) {

@@ -26,6 +26,18 @@ char *xstrdup(const char *s);
 #define MEM_ASAN 1
 #endif
 #endif
+#if defined(__SANITIZE_THREAD__)
+#define MEM_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define MEM_TSAN 1
+#endif
+#endif
+#if defined(MEM_ASAN) || defined(MEM_TSAN)
+#define MEM_IS_SANITIZED 1 /* the heap is not the C library's */
+#else
+#define MEM_IS_SANITIZED 0
+#endif
 #ifdef MEM_ASAN
 #include <sanitizer/asan_interface.h>
 #define MEM_REDZONE 16u

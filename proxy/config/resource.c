@@ -264,6 +264,7 @@ struct resource *resource_compile(struct config *c, enum resource_type t, sv nam
                               .owner = r->name};
     bool ok = t == RES_ROUTE ? compile_route(&ctx, r, prev) : compile_message(&ctx, r);
     keep_lists(r, &build);
+    arena_trim(&r->arena);
     vec_fini(&refs.v);
     vec_fini(&transports.v);
     vec_fini(&extensions.v);

@@ -291,6 +291,7 @@ static struct vhost *compile_vhost(struct table_compile *tc, sv wire, XXH128_has
         v->routes_->hash_low = hash.low64;
         v->routes_->hash_high = hash.high64;
         fill_vhost(&c, m);
+        arena_trim(&v->arena);
     }
     if (diag_errors(tc->ctx->diag) != before) {
         shared_unref(&v->shared);

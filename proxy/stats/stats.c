@@ -37,9 +37,6 @@ static void ext_free(struct stats_ext *e, unsigned n) {
         if (e->latch) {
             latch_free(&e->latch[i]);
         }
-        if (e->text) {
-            xfree(e->text[i]);
-        }
     }
     for (size_t i = 0; i < e->dyns.n; i++) {
         dyn_free(e->dyns.p[i]);
@@ -48,7 +45,6 @@ static void ext_free(struct stats_ext *e, unsigned n) {
     map_fini(&e->dyn);
     xfree(e->base);
     xfree(e->latch);
-    xfree(e->text);
     xfree(e);
 }
 
@@ -72,6 +68,8 @@ static void scope_free(struct stats_scope *sc) {
         shard_free(sc->shards[t], sc->group->n);
     }
     xfree(sc->shards);
+    shard_free(sc->front, 0);
+    xfree(sc->text);
     ext_free(sc->ext, sc->group->n);
     xfree(sc->tags);
     xfree(sc->labels);
@@ -226,8 +224,7 @@ void stats_scope_forget_source(struct stats_scope *sc, const void *source) {
 
 static unsigned bitmap_words(unsigned n) { return (n + 63) / 64; }
 
-static struct stats_shard *shard_new(struct stats_scope *sc) {
-    unsigned n = sc->group->n - sc->group->computed_n;
+static struct stats_shard *shard_new(struct stats_scope *sc, unsigned n) {
     struct stats_shard *sh = xcalloc(1, sizeof(*sh) + (n + bitmap_words(n)) * sizeof(uint64_t));
     sh->scope = sc;
     sh->used = sh->v + n;
@@ -248,10 +245,22 @@ struct stats_shard *stats_shard(struct stats_scope *sc, unsigned thread) {
     }
     struct stats_shard *sh = all[thread]; /* only this thread writes it */
     if (!sh) {
-        sh = shard_new(sc);
+        sh = shard_new(sc, sc->group->n - sc->group->computed_n);
         __atomic_store_n(&all[thread], sh, __ATOMIC_RELEASE);
     }
     return sh;
+}
+
+struct stats_shard *stats_front(struct stats_scope *sc) {
+    if (!sc->front) { /* only the one thread writes it */
+        __atomic_store_n(&sc->front, shard_new(sc, sc->group->front_n), __ATOMIC_RELEASE);
+    }
+    return sc->front;
+}
+
+/* The front's shard when it has cell i. */
+static const struct stats_shard *front_with(const struct stats_scope *sc, unsigned i) {
+    return i < sc->group->front_n ? __atomic_load_n(&sc->front, __ATOMIC_ACQUIRE) : NULL;
 }
 
 void stats_record_slow(struct stats_shard *sh, unsigned i, uint64_t value) {
@@ -272,14 +281,13 @@ struct stats_ext *stats_scope_ext(struct stats_scope *sc) {
 }
 
 void stats_text_set(struct stats_scope *sc, unsigned i, sv text) {
-    ASSERT(i < sc->group->n);
+    ASSERT(sc->group->defs[i].kind == STAT_TEXT);
+    (void)i;
     LOCK(sc->store);
-    struct stats_ext *e = stats_scope_ext(sc);
-    if (!e->text) {
-        e->text = xnew_array(char *, sc->group->n);
+    if (!sc->text || !sv_eq(sv_cstr(sc->text), text)) {
+        xfree(sc->text);
+        sc->text = sv_dup(text);
     }
-    xfree(e->text[i]);
-    e->text[i] = sv_dup(text);
     UNLOCK(sc->store);
 }
 
@@ -298,7 +306,8 @@ static uint64_t cell_raw_sum(const struct stats_scope *sc, unsigned i) {
         return read_computed(sc, i, &value) ? value : 0;
     }
     struct stats_shard **all = __atomic_load_n(&sc->shards, __ATOMIC_ACQUIRE);
-    uint64_t sum = 0;
+    const struct stats_shard *front = front_with(sc, i);
+    uint64_t sum = front ? __atomic_load_n(&front->v[i], __ATOMIC_RELAXED) : 0;
     for (unsigned t = 0; all && t < sc->store->threads; t++) {
         const struct stats_shard *sh = __atomic_load_n(&all[t], __ATOMIC_ACQUIRE);
         if (sh) {
@@ -323,14 +332,20 @@ uint64_t stats_scope_value(const struct stats_scope *sc, unsigned i) {
     return v;
 }
 
+static bool is_marked(const struct stats_shard *sh, unsigned i) {
+    return sh && __atomic_load_n(&sh->used[i >> 6], __ATOMIC_RELAXED) >> (i & 63) & 1;
+}
+
 static bool gauge_used(const struct stats_scope *sc, unsigned i) {
     if (stats_is_computed(sc->group, i)) {
         i = sc->group->used_with;
     }
+    if (is_marked(front_with(sc, i), i)) {
+        return true;
+    }
     struct stats_shard **all = __atomic_load_n(&sc->shards, __ATOMIC_ACQUIRE);
     for (unsigned t = 0; all && t < sc->store->threads; t++) {
-        const struct stats_shard *sh = __atomic_load_n(&all[t], __ATOMIC_ACQUIRE);
-        if (sh && __atomic_load_n(&sh->used[i >> 6], __ATOMIC_RELAXED) >> (i & 63) & 1) {
+        if (is_marked(__atomic_load_n(&all[t], __ATOMIC_ACQUIRE), i)) {
             return true;
         }
     }
@@ -346,7 +361,7 @@ bool stats_cell_used(const struct stats_scope *sc, unsigned i) {
     case STAT_HISTOGRAM:
         return stats_cell_latch(sc, i) != NULL;
     case STAT_TEXT:
-        return sc->ext && sc->ext->text && sc->ext->text[i];
+        return sc->text != NULL;
     }
     return false;
 }

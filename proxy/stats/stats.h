@@ -31,6 +31,9 @@ struct stats_group {
      * from the scope's source. False: not shown (now). They count as used when cell `used_with`
      * does. Called with the store's lock held, on any thread. */
     unsigned computed_n, used_with;
+    /* The first `front_n` cells (none of them histograms) are what one thread keeps of every scope,
+     * used or not: see stats_front(). */
+    unsigned front_n;
     bool (*read)(const void *source, unsigned i, uint64_t *value);
 };
 
@@ -75,6 +78,10 @@ void stats_scope_forget_source(struct stats_scope *sc, const void *source);
 /* This thread's shard, created on first call; valid while the scope is. thread =
  * loop->thread_index. */
 struct stats_shard *stats_shard(struct stats_scope *sc, unsigned thread);
+/* A shard of the group's first front_n cells only, for the one thread that counts something in scopes
+ * by the ten thousand (the config thread); cells past front_n must not be touched. Counted with the
+ * threads' full shards. */
+struct stats_shard *stats_front(struct stats_scope *sc);
 
 /* --- hot path: on the shard's own thread only --- */
 static inline void stats_add(struct stats_shard *sh, unsigned i, uint64_t n) {
@@ -112,7 +119,8 @@ static inline void stats_record(struct stats_shard *sh, unsigned i, uint64_t val
     }
     histogram_record(sh->hist[i], value);
 }
-void stats_text_set(struct stats_scope *sc, unsigned i, sv text); /* any thread, cold */
+/* A group has one text at most. Any thread, cold. */
+void stats_text_set(struct stats_scope *sc, unsigned i, sv text);
 
 /* Merged value now (counters: since the last reset; gauges: signed sum). Any thread. */
 uint64_t stats_scope_value(const struct stats_scope *sc, unsigned i);

@@ -52,7 +52,6 @@ struct stats_latch {
 struct stats_ext {
     uint64_t *base;            /* [n] counters at the last reset; NULL: none yet */
     struct stats_latch *latch; /* [n]; NULL: no histogram was flushed yet */
-    char **text;               /* [n]; NULL: none set */
     struct map dyn;
     VEC(struct stat_dyn *) dyns;
     struct stat_dyn *overflow[4]; /* by kind: where names past STATS_DYN_MAX go */
@@ -63,7 +62,9 @@ struct stats_scope {
     struct stats_store *store;
     const struct stats_group *group;
     struct stats_shard **shards; /* [store->threads]; shared, atomic; NULL until one is used */
+    struct stats_shard *front;   /* of front_n cells; shared, atomic; NULL until used */
     struct stats_ext *ext;       /* NULL until needed */
+    char *text;                  /* of the group's only text; NULL: not set */
     const void *source;          /* of computed gauges; NULL: they are not shown */
     /* explicit tags, one block with their bytes; NULL: default rules */
     struct stats_tag *tags;

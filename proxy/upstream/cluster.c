@@ -22,6 +22,7 @@ const struct stats_group cluster_stats_group = {
     .n = ARRAY_LEN(cluster_stat_defs),
     .computed_n = BREAKER_STATS_N * PRIORITIES,
     .used_with = CLUSTER_upstream_cx_active,
+    .front_n = CLUSTER_FRONT_STATS_N,
     .read = read_breaker,
 };
 

@@ -83,7 +83,9 @@ static sv own_sv(struct host *h, sv s) { return s.n ? arena_sv(&h->arena, s) : S
 
 struct host *host_new(const struct host_spec *spec, uint64_t now_us) {
     static uint64_t ids; /* atomic */
-    struct host *h = xnew(struct host);
+    char text[ADDR_STR_MAX];
+    size_t text_n = addr_str(&spec->addr, text);
+    struct host *h = xcalloc(1, sizeof(*h) + text_n + 1);
     shared_init(&h->shared, host_free);
     arena_init(&h->arena, 256);
     h->addr = own_addr(h, &spec->addr);
@@ -95,7 +97,8 @@ struct host *host_new(const struct host_spec *spec, uint64_t now_us) {
         h->additional = more;
         h->additional_n = spec->additional_n;
     }
-    h->address_text = addr_arena_str(&h->addr, &h->arena);
+    memcpy(h->text_, text, text_n);
+    h->address_text = sv_from(h->text_, text_n);
     h->hostname = own_sv(h, spec->hostname);
     h->health_check_hostname = own_sv(h, spec->health_check_hostname);
     h->health_check_addr = own_addr(h, &spec->health_check_addr);

@@ -75,6 +75,7 @@ struct host {
     uint32_t outlier_consecutive_5xx, outlier_consecutive_gateway, outlier_consecutive_local;
     struct host_tally outlier_external, outlier_local;
     struct host_stats stats;
+    char text_[]; /* of the address */
 };
 static inline uint32_t host_flags(const struct host *h) {
     return __atomic_load_n(&h->health_flags, __ATOMIC_RELAXED);
