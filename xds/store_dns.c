@@ -115,8 +115,7 @@ static void on_answer(void *arg, enum dns_status status, const struct dns_answer
 
 static void look_up(struct dns_name *n) {
     struct cluster_hosts *h = n->hosts;
-    stats_inc(stats_front(h->cfg->stats),
-              CLUSTER_update_attempt);
+    stats_inc(stats_front(h->cfg->stats), CLUSTER_update_attempt);
     n->lookup = dns_resolve_start(h->resolver, n->name, h->cfg->dns->family, on_answer, n);
 }
 

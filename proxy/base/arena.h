@@ -51,8 +51,8 @@ sv arena_vprintf(struct arena *a, const char *fmt, va_list ap) PRINTF_LIKE(2, 0)
 /* Call fn(arg) when the arena ends: for what the arena's objects own outside of it (regexes,
  * SSL_CTX, refs). */
 void arena_on_fini(struct arena *a, void (*fn)(void *arg), void *arg);
-/* Give the unfilled end of the newest block back to the heap: nothing more is to come for long. What was
- * allocated stays where it is. */
+/* Give the unfilled end of the newest block back to the heap: nothing more is to come for long.
+ * What was allocated stays where it is. */
 void arena_trim(struct arena *a);
 size_t arena_bytes(const struct arena *a); /* heap bytes held */
 

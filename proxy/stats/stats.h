@@ -78,9 +78,9 @@ void stats_scope_forget_source(struct stats_scope *sc, const void *source);
 /* This thread's shard, created on first call; valid while the scope is. thread =
  * loop->thread_index. */
 struct stats_shard *stats_shard(struct stats_scope *sc, unsigned thread);
-/* A shard of the group's first front_n cells only, for the one thread that counts something in scopes
- * by the ten thousand (the config thread); cells past front_n must not be touched. Counted with the
- * threads' full shards. */
+/* A shard of the group's first front_n cells only, for the one thread that counts something in
+ * scopes by the ten thousand (the config thread); cells past front_n must not be touched. Counted
+ * with the threads' full shards. */
 struct stats_shard *stats_front(struct stats_scope *sc);
 
 /* --- hot path: on the shard's own thread only --- */

@@ -108,7 +108,9 @@ static int by_dyn_name(const void *a, const void *b) {
 static void join(struct stats_walk *w, struct stats_scope *sc) {
     const struct stats_order *o = stats_group_order(w->store, sc->group);
     size_t dyns = sc->ext ? sc->ext->dyns.n : 0;
-    if ((!(o->kinds & w->kinds) || (w->params->used_only && !sc->shards && !sc->front && !sc->ext)) && !dyns) {
+    if ((!(o->kinds & w->kinds) ||
+         (w->params->used_only && !sc->shards && !sc->front && !sc->ext)) &&
+        !dyns) {
         return;
     }
     stats_admit(sc);
