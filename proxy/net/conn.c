@@ -64,6 +64,25 @@ void conn_sync_io(struct conn *c) {
     io_want(&c->io, want);
 }
 
+/* ---- gauges ---- */
+
+static void tell_gauge(uint64_t *gauge, size_t *told, size_t now) {
+    if (UNLIKELY(*told != now) && gauge) {
+        __atomic_store_n(gauge, *gauge + now - *told, __ATOMIC_RELAXED);
+        *told = now;
+    }
+}
+
+static void tell_rx_buffered(struct conn *c) {
+    bool is_closed = c->state == CONN_CLOSED;
+    tell_gauge(c->stats.rx_bytes_buffered, &c->rx_told_, is_closed ? 0 : buf_len(&c->in_));
+}
+
+static void tell_tx_buffered(struct conn *c) {
+    bool is_closed = c->state == CONN_CLOSED;
+    tell_gauge(c->stats.tx_bytes_buffered, &c->tx_told_, is_closed ? 0 : buf_len(&c->out_));
+}
+
 /* ---- closing ---- */
 
 static void free_conn(struct conn *c) {
@@ -92,6 +111,8 @@ static void finish(struct conn *c, enum conn_event e) {
     }
     splice_conn_closing(c);
     c->state = CONN_CLOSED;
+    tell_rx_buffered(c);
+    tell_tx_buffered(c);
     loop_cancel_task(&c->flush_);
     timer_cancel(&c->delay_);
     if (c->io.is_open_) {
@@ -243,6 +264,7 @@ void conn_saw_write_error(struct conn *c) {
     c->write_broken_ = true;
     c->want_write_ = false;
     buf_clear(&c->out_);
+    tell_tx_buffered(c);
     conn_sync_io(c);
 }
 
@@ -280,6 +302,7 @@ static void flush(struct conn *c) {
     if (c->state == CONN_CLOSED) {
         return;
     }
+    tell_tx_buffered(c);
     if (r.action == TRANSPORT_CLOSE) {
         conn_saw_write_error(c);
         return;
@@ -323,7 +346,9 @@ void conn_flush_later(struct conn *c) {
         return;
     }
     check_high(c);
-    if (c->state == CONN_OPEN && !c->want_write_) {
+    if (c->want_write_) {
+        tell_tx_buffered(c);
+    } else if (c->state == CONN_OPEN) {
         loop_queue_task(c->loop, &c->flush_);
     }
 }
@@ -356,6 +381,7 @@ static void dispatch(struct conn *c) {
     if (c->state == CONN_OPEN && !buf_empty(&c->in_)) {
         buf_compact(&c->in_);
     }
+    tell_rx_buffered(c);
 }
 
 void conn_saw_end(struct conn *c) {

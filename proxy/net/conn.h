@@ -40,6 +40,7 @@ struct conn_ops {
 
 struct conn_stats { /* where to count; any pointer may be NULL */
     uint64_t *rx_bytes_total, *tx_bytes_total;
+    uint64_t *rx_bytes_buffered, *tx_bytes_buffered; /* gauges: what a turn left in in_ and out_ */
     uint64_t *delayed_close_timeouts; /* FLUSH and FLUSH_DELAY closes that the timer ended */
     uint64_t *transport_timeouts;     /* conn_set_transport_timeout fired */
 };
@@ -86,6 +87,7 @@ struct conn {
     struct addr remote, local; /* after listener filters: as restored/overridden */
     struct addr direct_remote; /* of the socket itself */
     struct conn_stats stats;
+    size_t rx_told_, tx_told_; /* this connection's share of the gauges */
     uint64_t opened_us;
     uint64_t rx_bytes, tx_bytes; /* wire bytes */
     const char *

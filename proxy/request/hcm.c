@@ -177,6 +177,8 @@ static enum net_status on_new_connection(struct network_filter *f) {
     c->delayed_close_ms = h->cfg->delayed_close_timeout_ms;
     c->stats.rx_bytes_total = &h->stats->v[HCM_downstream_cx_rx_bytes_total];
     c->stats.tx_bytes_total = &h->stats->v[HCM_downstream_cx_tx_bytes_total];
+    c->stats.rx_bytes_buffered = &h->stats->v[HCM_downstream_cx_rx_bytes_buffered];
+    c->stats.tx_bytes_buffered = &h->stats->v[HCM_downstream_cx_tx_bytes_buffered];
     stats_inc(h->stats, HCM_downstream_cx_total);
     stats_gauge_inc(h->stats, HCM_downstream_cx_active);
     if (conn_ssl(c)) {

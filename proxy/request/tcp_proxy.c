@@ -253,6 +253,8 @@ static enum net_status on_new_connection(struct network_filter *f) {
     f->conn->half_close_enabled = true;
     f->conn->stats.rx_bytes_total = &p->stats->v[TCP_downstream_cx_rx_bytes_total];
     f->conn->stats.tx_bytes_total = &p->stats->v[TCP_downstream_cx_tx_bytes_total];
+    f->conn->stats.rx_bytes_buffered = &p->stats->v[TCP_downstream_cx_rx_bytes_buffered];
+    f->conn->stats.tx_bytes_buffered = &p->stats->v[TCP_downstream_cx_tx_bytes_buffered];
     stats_inc(p->stats, TCP_downstream_cx_total);
     p->target = pick_target(p);
     struct cluster_view *v = worker_cluster(net_worker(f), p->target->slot);

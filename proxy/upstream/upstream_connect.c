@@ -55,6 +55,8 @@ static struct conn *open_conn(struct upstream_connect *u, const struct addr *to,
     struct stats_shard *st = u->view->stats;
     c->stats.rx_bytes_total = &st->v[CLUSTER_upstream_cx_rx_bytes_total];
     c->stats.tx_bytes_total = &st->v[CLUSTER_upstream_cx_tx_bytes_total];
+    c->stats.rx_bytes_buffered = &st->v[CLUSTER_upstream_cx_rx_bytes_buffered];
+    c->stats.tx_bytes_buffered = &st->v[CLUSTER_upstream_cx_tx_bytes_buffered];
     if (cfg->buffer_limit_bytes) {
         conn_set_buffer_limit(c, cfg->buffer_limit_bytes);
     }

@@ -401,6 +401,45 @@ static void low_is_half_of_high(void **state) {
     assert_int_equal(s.sent, BIG + 1);
 }
 
+/* The gauges tell what a turn left behind, and nothing of a closed connection. */
+static void buffered_gauges(void **state) {
+    (void)state;
+    enum { BIG = 4 << 20 };
+    uint64_t rx = 7, tx = 7; /* other connections' share */
+    s.c->stats.rx_bytes_buffered = &rx;
+    s.c->stats.tx_bytes_buffered = &tx;
+    writes_n(100);
+    turns(1);
+    assert_int_equal(tx, 7); /* went out at once */
+    writes_n(BIG);
+    turns(1);
+    assert_in_range(tx, 8, 7 + BIG);
+    assert_int_equal(tx, 7 + conn_buffered_out(s.c));
+    writes_n(100); /* the kernel is full: it stays */
+    assert_int_equal(tx, 7 + conn_buffered_out(s.c));
+    while (conn_buffered_out(s.c)) {
+        peer_drains();
+        turns(1);
+        assert_int_equal(tx, 7 + conn_buffered_out(s.c));
+    }
+    assert_int_equal(tx, 7);
+    s.keep_data = true;
+    peer_sends("abc");
+    turns(1);
+    assert_int_equal(rx, 10);
+    peer_sends("de");
+    turns(1);
+    assert_int_equal(rx, 12);
+    writes_n(BIG);
+    turns(1);
+    assert_true(tx > 7);
+    conn_close(s.c, CONN_CLOSE_NO_FLUSH, NULL);
+    assert_int_equal(rx, 7);
+    assert_int_equal(tx, 7);
+    turns(1);
+    assert_int_equal(tx, 7);
+}
+
 static void limit_raised_and_removed(void **state) {
     (void)state;
     conn_set_buffer_limit(s.c, 10);
@@ -884,6 +923,7 @@ int main(void) {
         UNIX_TEST(half_close_disabled),
         UNIX_TEST(watermarks),
         UNIX_TEST(low_is_half_of_high),
+        UNIX_TEST(buffered_gauges),
         UNIX_TEST(limit_raised_and_removed),
         UNIX_TEST(no_flush_is_immediate),
         UNIX_TEST(flush_sends_first),
