@@ -66,3 +66,9 @@ enum codec_kind codec_detect(sv first) {
     }
     return n == preface.n ? CODEC_HTTP2 : CODEC_AUTO;
 }
+
+struct codec_stream *codec_no_open(struct codec *c, const struct codec_stream_ops *ops,
+                                   void *user) {
+    (void)c, (void)ops, (void)user;
+    return NULL;
+}

@@ -212,6 +212,8 @@ enum codec_kind codec_detect(sv first_bytes);
 void h1_stream_upgraded(struct codec_stream *s);
 /* HTTP/1 server: mark that the response must carry Connection: close (drain, limits). */
 void h1_server_close_after(struct codec *c);
+/* A server's `open`: always NULL. */
+struct codec_stream *codec_no_open(struct codec *c, const struct codec_stream_ops *ops, void *user);
 /* HTTP/2: stream id, 0 for HTTP/1. */
 uint32_t codec_stream_id(const struct codec_stream *s);
 

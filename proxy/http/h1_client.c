@@ -177,19 +177,6 @@ static struct codec_stream *open_stream(struct codec *c, const struct codec_stre
     return &h1->stream;
 }
 
-static bool asks_upgrade(const struct headers *h) {
-    if (!headers_has(h, HDR_upgrade)) {
-        return false;
-    }
-    sv value = headers_get(h, HDR_connection);
-    while (value.n) {
-        if (sv_eq_nocase(sv_trim(sv_cut(&value, ',')), SV("upgrade"))) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Methods whose requests without a body say nothing about a length, as in Envoy. */
 static bool is_bodiless_method(sv m) {
     return sv_eq(m, SV("GET")) || sv_eq(m, SV("HEAD")) || sv_eq(m, SV("DELETE")) ||
@@ -228,7 +215,7 @@ static void send_headers(struct codec_stream *s, const struct headers *h, bool e
     bool is_extended = headers_has(
         h, HDR_protocol); /* of an HTTP/2 client: here it is the upgrade it stands for */
     h1->is_connect = sv_eq(method, SV("CONNECT")) && !is_extended;
-    h1->is_upgrade = is_extended || (!h1->is_connect && asks_upgrade(h));
+    h1->is_upgrade = is_extended || (!h1->is_connect && headers_ask_upgrade(h));
     enum h1_coding coding = choose_coding(h1, h, method, end_stream);
     h1_encode_request_head(h1, h, coding);
     if (!end_stream) {

@@ -463,16 +463,6 @@ static bool is_protected(sv token) {
            sv_eq_nocase(token, SV("x-forwarded-proto")) || sv_starts(token, SV(":"));
 }
 
-static bool te_has_trailers(sv te) {
-    while (te.n) {
-        sv token = sv_cut(&te, ',');
-        if (sv_eq_nocase(sv_trim(sv_sub(token, 0, sv_find(token, ';'))), SV("trailers"))) {
-            return true;
-        }
-    }
-    return false;
-}
-
 enum nominee { NOMINEE_OPTION, NOMINEE_KEPT, NOMINEE_DROPPED, NOMINEE_REFUSED };
 static enum nominee treat_nominee(struct headers *h, sv token) {
     if (sv_eq_nocase(token, SV("close")) || sv_eq_nocase(token, SV("keep-alive")) ||
@@ -487,7 +477,7 @@ static enum nominee treat_nominee(struct headers *h, sv token) {
         if (te.n >= TE_VALUE_MAX) {
             return NOMINEE_REFUSED;
         }
-        if (te_has_trailers(te)) {
+        if (header_te_has_trailers(te)) {
             headers_set(h, HDR_te, SV("trailers"));
             return NOMINEE_KEPT;
         }

@@ -224,23 +224,13 @@ static enum h1_coding choose_coding(struct h1 *h1, const struct headers *h, unsi
     return H1_CODE_CHUNKED;
 }
 
-/* Does Connection of the response ask for a close? */
-static bool says_close(const struct headers *h) {
-    sv value = headers_get(h, HDR_connection);
-    while (value.n) {
-        if (sv_eq_nocase(sv_trim(sv_cut(&value, ',')), SV("close"))) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* What a response that accepts no upgrade means for the connection. */
 static void note_plain_response(struct h1 *h1, const struct headers *h, bool end_stream) {
     /* After a refused upgrade nobody knows what the following bytes are; after an early answer
      * neither. */
     bool is_early = end_stream && h1->rx != H1_RX_DONE && h1->rx != H1_RX_UPGRADE;
-    h1->close_after |= h1->wants_upgrade || is_early || says_close(h);
+    h1->close_after |= h1->wants_upgrade || is_early ||
+                       header_list_has(headers_get(h, HDR_connection), SV("close"));
     h1->wants_upgrade = false;
     if (h1->rx == H1_RX_UPGRADE) {
         h1_rx_end(h1);
@@ -312,18 +302,10 @@ void h1_stream_upgraded(struct codec_stream *s) {
 
 void h1_server_close_after(struct codec *c) { h1_of(c)->close_after = true; }
 
-static struct codec_stream *no_open(struct codec *c, const struct codec_stream_ops *ops,
-                                    void *user) {
-    (void)c;
-    (void)ops;
-    (void)user;
-    return NULL;
-}
-
 const struct codec_vtable h1_server_vtable = {
     .dispatch = h1_dispatch,
     .on_conn_end = on_conn_end,
-    .open = no_open,
+    .open = codec_no_open,
     .send_1xx = send_1xx,
     .send_headers = send_headers,
     .send_data = h1_send_data,

@@ -364,14 +364,6 @@ static void on_conn_end(struct codec *c, enum reset_reason why) {
 
 /* --- user's calls --- */
 
-static struct codec_stream *no_open(struct codec *c, const struct codec_stream_ops *ops,
-                                    void *user) {
-    (void)c;
-    (void)ops;
-    (void)user;
-    return NULL;
-}
-
 static bool can_open(const struct h2 *h2) {
     return !h2->error && !h2->is_ended && !h2->is_goaway_received && !h2->is_goaway_sent &&
            nghttp2_session_check_request_allowed(h2->session) &&
@@ -664,48 +656,23 @@ static void submit_settings(struct h2 *h2) {
                                           (int32_t)o->h2.initial_connection_window_bytes);
 }
 
-static const struct codec_vtable server_vtable = {
-    .dispatch = dispatch,
-    .on_conn_end = on_conn_end,
-    .open = no_open,
-    .send_1xx = h2_send_1xx,
-    .send_headers = h2_send_headers,
-    .send_data = h2_send_data,
-    .send_trailers = h2_send_trailers,
-    .reset = reset,
-    .read_disable = h2_read_disable,
-    .goaway = goaway,
-    .on_conn_above_high = on_conn_above_high,
-    .on_conn_below_low = on_conn_below_low,
-    .wants_close = wants_close,
-    .is_idle_clean = is_idle_clean,
-    .free = free_codec,
-    .error = error,
-    .dump = dump,
-};
+/* Both sides differ in who opens streams only. */
+#define VTABLE(open_stream_)                                                                 \
+    {                                                                                        \
+        .dispatch = dispatch, .on_conn_end = on_conn_end, .open = (open_stream_),            \
+        .send_1xx = h2_send_1xx, .send_headers = h2_send_headers, .send_data = h2_send_data, \
+        .send_trailers = h2_send_trailers, .reset = reset, .read_disable = h2_read_disable,  \
+        .goaway = goaway, .on_conn_above_high = on_conn_above_high,                          \
+        .on_conn_below_low = on_conn_below_low, .wants_close = wants_close,                  \
+        .is_idle_clean = is_idle_clean, .free = free_codec, .error = error, .dump = dump,    \
+    }
+
+static const struct codec_vtable server_vtable = VTABLE(codec_no_open);
+static const struct codec_vtable client_vtable = VTABLE(open_stream);
 
 static struct codec *new_codec(struct conn *c, const struct codec_options *o,
                                const struct codec_stats *st, const struct codec_ops *ops,
                                void *user, bool is_server) {
-    static const struct codec_vtable client_vtable = {
-        .dispatch = dispatch,
-        .on_conn_end = on_conn_end,
-        .open = open_stream,
-        .send_1xx = h2_send_1xx,
-        .send_headers = h2_send_headers,
-        .send_data = h2_send_data,
-        .send_trailers = h2_send_trailers,
-        .reset = reset,
-        .read_disable = h2_read_disable,
-        .goaway = goaway,
-        .on_conn_above_high = on_conn_above_high,
-        .on_conn_below_low = on_conn_below_low,
-        .wants_close = wants_close,
-        .is_idle_clean = is_idle_clean,
-        .free = free_codec,
-        .error = error,
-        .dump = dump,
-    };
     CHECK(pthread_once(&callbacks_once, make_callbacks) == 0);
     struct h2 *h2 = xnew(struct h2);
     h2->magic = H2_MAGIC;

@@ -66,16 +66,6 @@ static bool is_hop_by_hop(enum header_id id) {
     }
 }
 
-static bool te_has_trailers(sv te) {
-    while (te.n) {
-        sv token = sv_cut(&te, ',');
-        if (sv_eq_nocase(sv_trim(sv_sub(token, 0, sv_find(token, ';'))), SV("trailers"))) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void put_fields(struct nv_list *l, const struct headers *h, bool skip_length) {
     HEADERS_FOREACH (it, h) {
         if (it->name.n == 0 || it->name.p[0] == ':' || is_hop_by_hop(it->id) ||
@@ -84,7 +74,7 @@ static void put_fields(struct nv_list *l, const struct headers *h, bool skip_len
             continue;
         }
         if (it->id == HDR_te) {
-            if (te_has_trailers(it->value)) {
+            if (header_te_has_trailers(it->value)) {
                 put_id(l, HDR_te, SV("trailers"));
             }
             continue;
@@ -263,21 +253,8 @@ static void put_response_pseudo(struct nv_list *l, const struct h2_stream *s,
     }
 }
 
-static bool asks_upgrade(const struct headers *h) {
-    sv value = headers_get(h, HDR_connection);
-    if (!headers_has(h, HDR_upgrade)) {
-        return false;
-    }
-    while (value.n) {
-        if (sv_eq_nocase(sv_trim(sv_cut(&value, ',')), SV("upgrade"))) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void put_request_pseudo(struct nv_list *l, struct h2_stream *s, const struct headers *h) {
-    if (asks_upgrade(h)) {
+    if (headers_ask_upgrade(h)) {
         s->is_upgrade = true;
         s->upgrade_type = arena_sv(&s->trailer_arena, headers_get(h, HDR_upgrade));
         put_id(l, HDR_method, SV("CONNECT"));

@@ -419,6 +419,30 @@ void headers_copy(struct headers *dst, const struct headers *src) {
     }
 }
 
+bool header_list_has(sv list, sv token) {
+    while (list.n) {
+        if (sv_eq_nocase(sv_trim(sv_cut(&list, ',')), token)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool header_te_has_trailers(sv te) {
+    while (te.n) {
+        sv coding = sv_cut(&te, ',');
+        if (sv_eq_nocase(sv_trim(sv_sub(coding, 0, sv_find(coding, ';'))), SV("trailers"))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool headers_ask_upgrade(const struct headers *h) {
+    return headers_has(h, HDR_upgrade) &&
+           header_list_has(headers_get(h, HDR_connection), SV("upgrade"));
+}
+
 unsigned headers_status(const struct headers *h) {
     sv s = headers_get(h, HDR_status);
     if (s.n != 3 || !ascii_isdigit(s.p[0]) || !ascii_isdigit(s.p[1]) || !ascii_isdigit(s.p[2])) {

@@ -71,7 +71,12 @@ unsigned headers_remove_prefix(struct headers *h, sv prefix);
 sv headers_joined(const struct headers *h, enum header_id id, sv name, struct arena *a);
 unsigned headers_count(const struct headers *h);                   /* without holes */
 void headers_copy(struct headers *dst, const struct headers *src); /* deep, into dst's arena */
-unsigned headers_status(const struct headers *h); /* :status as a number, 0 when absent or bad */
+/* Is `token` an element of the comma-separated list, whatever its case? (RFC 9110 §5.6.1) */
+bool header_list_has(sv list, sv token);
+/* Does TE name "trailers", with or without parameters? */
+bool header_te_has_trailers(sv te);
+bool headers_ask_upgrade(const struct headers *h); /* Upgrade, and Connection says so */
+unsigned headers_status(const struct headers *h);  /* :status as a number, 0 when absent or bad */
 void headers_set_status(struct headers *h, unsigned code);
 
 #define HEADERS_FOREACH(it, h)                                                          \
