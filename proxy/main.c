@@ -17,6 +17,7 @@
 #include "proxy/server/observe_wiring.h"
 #include "proxy/server/server.h"
 #include "proxy/server/validate.h"
+#include "xds/hds.h"
 #include "xds/lrs.h"
 #include "xds/store.h"
 #include "xds/store_demand.h"
@@ -117,7 +118,8 @@ static bool init_store(struct program *p, bool is_dry_run, struct diag *d) {
                            s->bootstrap->layered_runtime, d)) {
         return false;
     }
-    return lrs_start(&p->store, s->bootstrap, d) && store_static_done(&p->store, d);
+    return lrs_start(&p->store, s->bootstrap, d) && hds_start(&p->store, s->bootstrap, d) &&
+           store_static_done(&p->store, d);
 }
 
 /* application_log_config.log_format; the flag wins. */

@@ -11,6 +11,7 @@
 #include "proxy/net/tls_cert.h"
 #include "proxy/route/route_table.h"
 #include "proxy/upstream/cluster.h"
+#include "xds/hds.h"
 #include "xds/lrs.h"
 
 /* ---- entries ---- */
@@ -265,7 +266,7 @@ void store_publish_route(struct entry *e) { set_route(e, e->active); }
 void store_set_active(struct entry *e, struct resource *r) {
     struct store *s = e->store;
     struct resource *old = e->active;
-    if (r && !store_make_transports(e, r)) {
+    if (r && !store_make_transports(e->store, r)) {
         log_error(LOG_config, "%s '%.*s': a transport socket could not be made",
                   resource_types[e->type].short_name, SV_ARG(entry_name(e)));
     }
@@ -478,6 +479,7 @@ void store_init(struct store *s, const struct store_options *o) {
 }
 
 void store_fini(struct store *s) {
+    hds_stop(s); /* its clusters' transports leave the next snapshot: a flush is due */
     loop_cancel_task(&s->flush);
     lrs_stop(s);
     store_demands_end(s);

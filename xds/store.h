@@ -128,6 +128,7 @@ struct store {
     char *cds_version, *lds_version;
     unsigned only_rejected_n; /* entries */
     size_t failed_bytes;
+    struct hds *hds;            /* health discovery (hds.h); NULL: none */
     struct lrs *lrs, *lrs_self; /* load reporting (lrs.h); NULL: none */
     const void *lrs_ads;        /* ads_config: where clusters with lrs_server: self report to */
     unsigned lrs_self_clusters; /* active ones */
@@ -217,7 +218,7 @@ void store_target_changed(struct entry *target);
 /* It is there, or will not be waited for. */
 bool store_has_arrived(const struct entry *target);
 void store_check_ready(struct store *s);
-bool store_make_transports(struct entry *e, const struct resource *r);
+bool store_make_transports(struct store *s, const struct resource *r);
 void store_drop_transports(struct store *s, const struct resource *r);
 /* store_hosts.c */
 /* discovery of a new cluster version begins */

@@ -119,7 +119,7 @@ bool store_health_ready(struct entry *e) {
         return true;
     }
     if (!h->checker) {
-        store_make_transports(e, e->warming);
+        store_make_transports(e->store, e->warming);
         start_checks(h);
     }
     if (!health_checker_is_done(h->checker)) {

@@ -42,10 +42,10 @@ static bool make_transport(struct store *s, const struct transport_def *d) {
     return true;
 }
 
-bool store_make_transports(struct entry *e, const struct resource *r) {
+bool store_make_transports(struct store *s, const struct resource *r) {
     bool ok = true;
     for (unsigned i = 0; i < r->transports_n; i++) {
-        ok &= make_transport(e->store, &r->transports[i]);
+        ok &= make_transport(s, &r->transports[i]);
     }
     return ok;
 }
@@ -146,7 +146,7 @@ void store_check_warm(struct entry *e) {
 
 static void user_changed(struct entry *user, struct entry *target) {
     if (target->type == RES_SECRET && user->active) {
-        store_make_transports(user, user->active);
+        store_make_transports(user->store, user->active);
     }
     if (target->type == RES_ENDPOINTS && user->type == RES_CLUSTER) {
         store_hosts_start(user, user->warming ? user->warming : user->active);

@@ -26,7 +26,6 @@ static void tell(const struct setting *v, size_t n) {
 
 bool bootstrap_check(const Bootstrap__Bootstrap *b, struct diag *d) {
     const struct setting refused[] = {
-        {b->hds_config != NULL, "hds_config", "health discovery is not there yet"},
         {b->n_config_sources != 0, "config_sources", "xdstp config sources are not there yet"},
         {b->default_config_source != NULL, "default_config_source",
          "xdstp config sources are not there yet"},
