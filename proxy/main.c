@@ -17,6 +17,7 @@
 #include "proxy/server/observe_wiring.h"
 #include "proxy/server/server.h"
 #include "proxy/server/validate.h"
+#include "proxy/upstream/outlier_event.h"
 #include "xds/hds.h"
 #include "xds/lrs.h"
 #include "xds/store.h"
@@ -45,6 +46,7 @@ static void on_ready(void *user) {
 
 static void end_store(struct program *p) {
     store_fini(&p->store);
+    outlier_event_log_close();
     for (int i = 0; i < 3; i++) {
         loop_run_nowait(&p->config_loop);
     }
@@ -110,6 +112,11 @@ static bool init_store(struct program *p, bool is_dry_run, struct diag *d) {
         .on_runtime = on_runtime,
         .user = p,
     };
+    const Bootstrap__ClusterManager *cm = s->bootstrap->cluster_manager;
+    if (cm && cm->outlier_detection && *cm->outlier_detection->event_log_path && !is_dry_run &&
+        !outlier_event_log_open(sv_cstr(cm->outlier_detection->event_log_path), d)) {
+        return false;
+    }
     store_init(&p->store, &o);
     if (!add_static(p, d)) {
         return false;

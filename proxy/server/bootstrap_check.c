@@ -41,8 +41,9 @@ bool bootstrap_check(const Bootstrap__Bootstrap *b, struct diag *d) {
         {b->n_stats_sinks != 0, "stats_sinks", "scrape /stats/prometheus"},
         {b->cluster_manager && *b->cluster_manager->local_cluster_name,
          "cluster_manager.local_cluster_name", "there is no zone-aware routing yet"},
-        {b->cluster_manager && b->cluster_manager->outlier_detection,
-         "cluster_manager.outlier_detection", "there is no outlier event log yet"},
+        {b->cluster_manager && b->cluster_manager->outlier_detection &&
+             b->cluster_manager->outlier_detection->event_service,
+         "cluster_manager.outlier_detection.event_service", "use event_log_path"},
         {b->cluster_manager && b->cluster_manager->upstream_bind_config,
          "cluster_manager.upstream_bind_config", "set it in the clusters"},
         {b->cluster_manager && b->cluster_manager->enable_deferred_cluster_creation,

@@ -8,6 +8,7 @@
 #include "proxy/base/map.h"
 #include "proxy/base/runtime.h"
 #include "proxy/base/vec.h"
+#include "proxy/upstream/outlier_event.h"
 
 STATS_GROUP(outlier, OUTLIER, OUTLIER_STATS);
 
@@ -23,20 +24,21 @@ enum kind {
 };
 static const struct {
     unsigned detected, enforced; /* stats */
+    unsigned type;               /* data.cluster.v3.OutlierEjectionType */
     size_t enforcing;            /* offset of the percentage in the config */
     sv enforcing_key;
 } kinds[KINDS] = {
-#define ROW(kind, stat, field)                                                      \
-    [kind] = {OUTLIER_ejections_detected_##stat, OUTLIER_ejections_enforced_##stat, \
+#define ROW(kind, stat, type, field)                                                      \
+    [kind] = {OUTLIER_ejections_detected_##stat, OUTLIER_ejections_enforced_##stat, type, \
               offsetof(struct outlier_config, field), SV_INIT("outlier_detection." #field)}
-    ROW(CONSECUTIVE_5XX, consecutive_5xx, enforcing_consecutive_5xx),
-    ROW(CONSECUTIVE_GATEWAY, consecutive_gateway_failure, enforcing_consecutive_gateway_failure),
-    ROW(CONSECUTIVE_LOCAL, consecutive_local_origin_failure,
+    ROW(CONSECUTIVE_5XX, consecutive_5xx, 0, enforcing_consecutive_5xx),
+    ROW(CONSECUTIVE_GATEWAY, consecutive_gateway_failure, 1, enforcing_consecutive_gateway_failure),
+    ROW(CONSECUTIVE_LOCAL, consecutive_local_origin_failure, 3,
         enforcing_consecutive_local_origin_failure),
-    ROW(SUCCESS_RATE, success_rate, enforcing_success_rate),
-    ROW(SUCCESS_RATE_LOCAL, local_origin_success_rate, enforcing_local_origin_success_rate),
-    ROW(FAILURE_PERCENTAGE, failure_percentage, enforcing_failure_percentage),
-    ROW(FAILURE_PERCENTAGE_LOCAL, local_origin_failure_percentage,
+    ROW(SUCCESS_RATE, success_rate, 2, enforcing_success_rate),
+    ROW(SUCCESS_RATE_LOCAL, local_origin_success_rate, 4, enforcing_local_origin_success_rate),
+    ROW(FAILURE_PERCENTAGE, failure_percentage, 5, enforcing_failure_percentage),
+    ROW(FAILURE_PERCENTAGE_LOCAL, local_origin_failure_percentage, 6,
         enforcing_failure_percentage_local_origin),
 #undef ROW
 };
@@ -46,7 +48,9 @@ struct watched {
     uint64_t ejected_ms, jitter_ms;
     uint32_t backoff; /* times base_ejection_time */
     bool is_ejected;
-    double rate[2]; /* success rates: external, local origin; -1: too few requests */
+    uint32_t ejections;
+    uint64_t returned_ms; /* when it came back last */
+    double rate[2];       /* success rates: external, local origin; -1: too few requests */
 };
 struct outlier_detector {
     struct shared shared;
@@ -62,7 +66,7 @@ struct outlier_detector {
     bool is_stopped;
     uint64_t now_ms;
     unsigned ejected_n;
-    double threshold[2];
+    double threshold[2], average[2];
     struct map by_id; /* host id → struct watched */
 };
 
@@ -216,6 +220,22 @@ static void set_ejected(struct outlier_detector *d, struct watched *w, bool ejec
                       d->loop ? loop_now_us(d->loop) : d->now_ms * 1000);
 }
 
+static void tell_ejection(struct outlier_detector *d, const struct watched *w, enum kind kind,
+                          bool is_enforced) {
+    bool is_local = kind == SUCCESS_RATE_LOCAL || kind == FAILURE_PERCENTAGE_LOCAL;
+    const struct outlier_event e = {.type = kinds[kind].type,
+                                    .is_enforced = is_enforced,
+                                    .cluster = d->cluster,
+                                    .host = w->host,
+                                    .ejections = w->ejections,
+                                    .has_last = w->returned_ms,
+                                    .since_last_s = (d->now_ms - w->returned_ms) / 1000,
+                                    .rate = w->rate[is_local],
+                                    .average = d->average[is_local],
+                                    .threshold = d->threshold[is_local]};
+    outlier_event_log(d->loop, &e);
+}
+
 static void eject(struct outlier_detector *d, struct watched *w, enum kind kind) {
     if (!may_eject(d)) {
         stats_inc(d->stats, OUTLIER_ejections_overflow);
@@ -225,6 +245,7 @@ static void eject(struct outlier_detector *d, struct watched *w, enum kind kind)
         stats_inc(d->stats, OUTLIER_ejections_total); /* deprecated: what it counted once */
     }
     if (!is_enforced(d, kind)) {
+        tell_ejection(d, w, kind, false);
         return;
     }
     stats_inc(d->stats, OUTLIER_ejections_enforced_total);
@@ -238,6 +259,8 @@ static void eject(struct outlier_detector *d, struct watched *w, enum kind kind)
     if (w->backoff * base_ms < max_ms + base_ms) {
         w->backoff++;
     }
+    w->ejections++;
+    tell_ejection(d, w, kind, true);
     log_debug(LOG_upstream, "cluster '%.*s': host %.*s ejected", SV_ARG(d->cluster),
               SV_ARG(w->host->address_text));
     d->on_change(d->arg, w->host);
@@ -270,6 +293,14 @@ static void uneject(struct outlier_detector *d, struct watched *w) {
     reset_run(&w->host->outlier_consecutive_5xx);
     reset_run(&w->host->outlier_consecutive_gateway);
     reset_run(&w->host->outlier_consecutive_local);
+    const struct outlier_event e = {.is_return = true,
+                                    .cluster = d->cluster,
+                                    .host = w->host,
+                                    .ejections = w->ejections,
+                                    .has_last = true,
+                                    .since_last_s = (d->now_ms - w->ejected_ms) / 1000};
+    outlier_event_log(d->loop, &e);
+    w->returned_ms = d->now_ms;
     log_debug(LOG_upstream, "cluster '%.*s': host %.*s is back", SV_ARG(d->cluster),
               SV_ARG(w->host->address_text));
     d->on_change(d->arg, w->host);
@@ -291,6 +322,7 @@ static void check_return(struct outlier_detector *d, struct watched *w) {
 void outlier_detector_healthy(struct outlier_detector *d, struct host *h) {
     struct watched *w = d->is_stopped ? NULL : find(d, h);
     if (w && w->is_ejected && d->cfg.uneject_on_health_check) {
+        d->now_ms = d->loop ? loop_now_ms(d->loop) : d->now_ms;
         uneject(d, w);
     }
 }
@@ -340,7 +372,7 @@ static void judge_rates(struct outlier_detector *d, bool is_local, const rated_v
     for (size_t i = 0; i < v->n; i++) {
         sum += v->p[i].rate;
     }
-    double mean = sum / (double)v->n;
+    double mean = d->average[is_local] = sum / (double)v->n;
     for (size_t i = 0; i < v->n; i++) {
         squares += (v->p[i].rate - mean) * (v->p[i].rate - mean);
     }

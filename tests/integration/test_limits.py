@@ -1,5 +1,6 @@
 """Circuit breakers, connection limits, slow clients, draining, retries under load."""
 
+import json
 import threading
 
 import pytest
@@ -178,6 +179,24 @@ def test_outlier_ejection(sluice, upstreams):
     wait_until(lambda: fetch(proxy.port()) and proxy.stat("cluster.up.outlier_detection.ejections_active") == 1, "an ejection")
     wait_until(lambda: "/failed_outlier_check" in proxy.admin("/clusters").text, "the host to be marked")
     assert all(fetch(proxy.port()).status == 200 for _ in range(10))
+
+
+def test_outlier_event_log(sluice, upstream, tmp_path):
+    log = tmp_path / "events"
+    upstream.script(Reply(status=503))
+    detection = {"consecutive_5xx": 2, "interval": "0.05s", "base_ejection_time": "0.1s", "max_ejection_percent": 100,
+                 "consecutive_gateway_failure": 1, "enforcing_consecutive_gateway_failure": 0}
+    proxy = sluice(bootstrap([listener(hcm())], [cluster("up", upstream.port, outlier_detection=detection)],
+                             cluster_manager={"outlier_detection": {"event_log_path": str(log)}}))
+    fetch(proxy.port())
+    fetch(proxy.port())
+    events = [json.loads(line) for line in proxy.log_lines(log, 4)][:4]
+    assert [(e["type"], e["action"], e["enforced"], e["num_ejections"]) for e in events] == [
+        ("CONSECUTIVE_GATEWAY_FAILURE", "EJECT", False, 0), ("CONSECUTIVE_GATEWAY_FAILURE", "EJECT", False, 0),
+        ("CONSECUTIVE_5XX", "EJECT", True, 1), ("CONSECUTIVE_5XX", "UNEJECT", False, 1)]
+    assert events[0]["upstream_url"] == f"127.0.0.1:{upstream.port}" and events[0]["cluster_name"] == "up"
+    assert events[0]["eject_consecutive_event"] == {} and "secs_since_last_action" not in events[0]
+    assert events[3]["secs_since_last_action"] == "0"
 
 
 def test_requests_in_flight_finish_while_draining(sluice, upstream):
