@@ -135,7 +135,7 @@ static bool choose_locality(struct lb_state *lb, struct priority_state *p,
     }
     const struct host_locality *l = &hp->localities[i];
     edf_advance(turns, is_degraded ? l->degraded_weight : l->healthy_weight);
-    out->list = is_degraded ? &l->degraded : &l->healthy;
+    out->list = is_degraded ? &l->lists->degraded : &l->lists->healthy;
     out->state = is_degraded ? &p->localities[i].degraded : &p->localities[i].healthy;
     return true;
 }

@@ -154,13 +154,15 @@ struct host_list {
     void *table; /* lb_policy_type.build's result */
 };
 
+struct host_locality_lists {
+    struct host_list healthy, degraded;
+};
 struct host_locality {
     struct locality id;
     uint32_t weight;                        /* locality load_balancing_weight; 0: no traffic */
     double healthy_weight, degraded_weight; /* effective: scaled by how many of its hosts are so */
     unsigned hosts_n, healthy_n, degraded_n, excluded_n;
-    /* filled only where hosts are picked locality first */
-    struct host_list hosts, healthy, degraded;
+    struct host_locality_lists *lists; /* NULL unless hosts are picked locality first */
 };
 struct host_priority {
     struct host_entry *entries;

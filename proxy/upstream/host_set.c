@@ -86,14 +86,17 @@ void host_set_builder_checked(struct host_set_builder *b) {
     }
 }
 
+static sv own_sv(struct host_set_builder *b, sv s) {
+    return s.n ? arena_sv(&b->arena, s) : SV_NULL;
+}
+
 unsigned host_set_builder_locality(struct host_set_builder *b, unsigned priority,
                                    const struct locality *id, uint32_t weight) {
     if (priority >= b->priorities_n) {
         b->priorities_n = priority + 1;
     }
     struct place *p = vec_push(&b->places);
-    p->id = (struct locality){arena_sv(&b->arena, id->region), arena_sv(&b->arena, id->zone),
-                              arena_sv(&b->arena, id->sub_zone)};
+    p->id = (struct locality){own_sv(b, id->region), own_sv(b, id->zone), own_sv(b, id->sub_zone)};
     p->weight = weight;
     p->priority = priority;
     return (unsigned)b->places.n - 1;
@@ -315,16 +318,19 @@ struct making {
     const struct cluster_config *cfg;
     bool by_locality; /* localities are weighted */
     bool is_hashing;
+    const struct host_entry **room; /* for one list of all hosts of a priority */
 };
 
 static void fill(struct making *m, const struct host_priority *p, enum pick_of what,
                  struct host_list *l) {
-    *l = (struct host_list){.v = arena_alloc(&m->set->arena, sizeof(*l->v) * p->n)};
+    *l = (struct host_list){.v = m->room};
     for (unsigned i = 0; i < p->n; i++) {
         if (is_picked(&p->entries[i], what)) {
             list_add(l, &p->entries[i]);
         }
     }
+    l->v = memcpy(arena_alloc(&m->set->arena, l->n * sizeof(*l->v)), m->room,
+                  l->n * sizeof(*l->v));
 }
 
 /* Each host's part of the traffic (for rings and tables): by weight, within its locality's part
@@ -365,27 +371,24 @@ static void make_table(struct making *m, const struct host_priority *p, struct h
 }
 
 static void fill_localities(struct making *m, struct host_priority *p) {
+    struct arena *a = &m->set->arena;
     for (unsigned k = 0; k < p->localities_n; k++) {
         struct host_locality *loc = &p->localities[k];
-        loc->hosts.v = arena_alloc(&m->set->arena, sizeof(*loc->hosts.v) * loc->hosts_n);
-        loc->healthy.v = arena_alloc(&m->set->arena, sizeof(*loc->hosts.v) * loc->healthy_n);
-        loc->degraded.v = arena_alloc(&m->set->arena, sizeof(*loc->hosts.v) * loc->degraded_n);
-    }
-    for (unsigned i = 0; i < p->n; i++) {
-        struct host_locality *loc = &p->localities[p->entries[i].locality];
-        list_add(&loc->hosts, &p->entries[i]);
+        loc->lists = arena_new(a, struct host_locality_lists);
+        loc->lists->healthy.v = arena_new_array(a, const struct host_entry *, loc->healthy_n);
+        loc->lists->degraded.v = arena_new_array(a, const struct host_entry *, loc->degraded_n);
     }
     /* From the lists, not the flags: those may change meanwhile, and the room was made for what was
      * counted. */
     for (unsigned i = 0; i < p->healthy.n; i++) {
-        list_add(&p->localities[p->healthy.v[i]->locality].healthy, p->healthy.v[i]);
+        list_add(&p->localities[p->healthy.v[i]->locality].lists->healthy, p->healthy.v[i]);
     }
     for (unsigned i = 0; i < p->degraded.n; i++) {
-        list_add(&p->localities[p->degraded.v[i]->locality].degraded, p->degraded.v[i]);
+        list_add(&p->localities[p->degraded.v[i]->locality].lists->degraded, p->degraded.v[i]);
     }
     for (unsigned k = 0; k < p->localities_n; k++) {
-        make_table(m, p, &p->localities[k].healthy);
-        make_table(m, p, &p->localities[k].degraded);
+        make_table(m, p, &p->localities[k].lists->healthy);
+        make_table(m, p, &p->localities[k].lists->degraded);
     }
 }
 
@@ -464,6 +467,7 @@ static void make_lists(struct host_set *s, const struct cluster_config *cfg) {
     const struct lb_common *common = lb_common_of(cfg->lb_config);
     struct making m = {
         .set = s, .cfg = cfg, .is_hashing = cfg->lb_type && cfg->lb_type->is_hashing};
+    m.room = xnew_array(const struct host_entry *, s->hosts_n + 1u);
     m.by_locality = cfg->locality_weighted || (common && common->locality_weighted);
     for (unsigned i = 0; i < s->priorities_n; i++) {
         struct host_priority *p = &s->priorities[i];
@@ -479,6 +483,8 @@ static void make_lists(struct host_set *s, const struct cluster_config *cfg) {
     for (unsigned i = 0; i < s->priorities_n; i++) {
         make_priority_tables(&m, &s->priorities[i]);
     }
+    xfree(m.room);
+    arena_trim(&s->arena);
 }
 
 /* ---- sets ---- */

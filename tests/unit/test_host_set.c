@@ -208,8 +208,8 @@ static void test_localities(void **state) {
     assert_int_equal(p->localities_n, 3);
     assert_true(p->has_locality_weights);
     assert_sv_is(p->localities[0].id.zone, "a"); /* sorted, not as given */
-    assert_int_equal(p->localities[1].healthy.n, 1);
-    assert_int_equal(p->localities[1].hosts.n, 2);
+    assert_int_equal(p->localities[1].lists->healthy.n, 1);
+    assert_int_equal(p->localities[1].hosts_n, 2);
     assert_true(p->localities[0].healthy_weight == 2.0);
     /* 1 × 1.4 × 1/2 */
     assert_true(p->localities[1].healthy_weight > 0.699 && p->localities[1].healthy_weight < 0.701);
