@@ -291,8 +291,8 @@ bool store_dial_target(struct store *s, sv cluster, struct xds_dial_target *out)
                                     .auto_sni = c->auto_sni,
                                     .auto_san_validation = c->auto_san_validation,
                                     .is_http2 = c->protocol == UPSTREAM_HTTP2,
-                                    .http2_keepalive_ms = c->codec.h2.keepalive_interval_ms,
-                                    .http2_keepalive_timeout_ms = c->codec.h2.keepalive_timeout_ms,
+                                    .http2_keepalive_ms = c->codec->h2.keepalive_interval_ms,
+                                    .http2_keepalive_timeout_ms = c->codec->h2.keepalive_timeout_ms,
                                     .keepalive_time_s = c->sock_opts.keepalive_time_s,
                                     .keepalive_interval_s = c->sock_opts.keepalive_interval_s,
                                     .keepalive_probes = c->sock_opts.keepalive_probes};

@@ -23,8 +23,11 @@ void cluster_detection_compile(struct compile_ctx *ctx, const Cluster__Cluster *
 void cluster_filters_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
                              struct cluster_config *c);
 void cluster_stats_compile(struct compile_ctx *ctx, struct cluster_config *c);
+/* per_connection_buffer_limit_bytes when not set */
+#define CLUSTER_BUFFER_LIMIT_BYTES (1024u * 1024)
+
 /* compile.c: the cluster warms until this ClusterLoadAssignment is there. source:
- * core.v3.ConfigSource. */
+ * core.v3.ConfigSource. service_name lives as long as the resource. */
 void compile_endpoints_ref(struct compile_ctx *ctx, sv service_name, const void *source);
 
 #endif

@@ -24,6 +24,7 @@
 
 /* ---- references ---- */
 
+/* The name is copied into `a`; a NULL: it lives as long as the resource. */
 static struct resource_ref *add_ref(struct ref_list *l, enum resource_type t, sv name,
                                     const struct config_source *src, slot_t slot, struct arena *a) {
     for (size_t i = 0; i < l->v.n; i++) {
@@ -33,7 +34,8 @@ static struct resource_ref *add_ref(struct ref_list *l, enum resource_type t, sv
         }
     }
     struct resource_ref *r = vec_push(&l->v);
-    *r = (struct resource_ref){.type = t, .name = arena_sv(a, name), .source = src, .slot = slot};
+    sv kept = a ? arena_sv(a, name) : name;
+    *r = (struct resource_ref){.type = t, .name = kept, .source = src, .slot = slot};
     return r;
 }
 
@@ -123,7 +125,7 @@ void compile_endpoints_ref(struct compile_ctx *ctx, sv service_name, const void 
     if (!src) {
         return;
     }
-    add_ref(ctx->build->refs, RES_ENDPOINTS, service_name, src, SLOT_NONE, ctx->arena);
+    add_ref(ctx->build->refs, RES_ENDPOINTS, service_name, src, SLOT_NONE, NULL);
 }
 
 unsigned compile_secret_ref(struct compile_ctx *ctx, sv name, const void *config_source) {

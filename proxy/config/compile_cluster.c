@@ -10,8 +10,6 @@
 #include "proxy/observe/metadata.h"
 #include "proxy/route/route_metadata.h"
 
-#define BUFFER_LIMIT_BYTES (1u << 20)
-
 static sv keep(struct compile_ctx *ctx, const char *s) {
     return *s ? arena_sv(ctx->arena, sv_cstr(s)) : SV_NULL;
 }
@@ -78,8 +76,8 @@ static void eds(struct compile_ctx *ctx, const Cluster__Cluster *m, struct clust
         return;
     }
     DIAG_FIELD(ctx->diag, "eds_cluster_config");
-    sv service = keep(ctx, m->eds_cluster_config->service_name);
-    c->eds_service_name = service.n ? service : c->name;
+    const char *service = m->eds_cluster_config->service_name;
+    c->eds_service_name = *service && !sv_is(c->name, service) ? keep(ctx, service) : c->name;
     compile_endpoints_ref(ctx, c->eds_service_name, m->eds_cluster_config->eds_config);
 }
 
@@ -227,7 +225,7 @@ static void unhonoured(struct compile_ctx *ctx, const Cluster__Cluster *m,
 
 static void names_and_stats(struct compile_ctx *ctx, const Cluster__Cluster *m,
                             struct cluster_config *c) {
-    c->name = arena_sv(ctx->arena, sv_cstr(m->name));
+    c->name = sv_is(ctx->owner, m->name) ? ctx->owner : keep(ctx, m->name);
     c->observability_name = *m->alt_stat_name ? keep(ctx, m->alt_stat_name) : c->name;
     struct config *cfg = ctx->build->config;
     c->slot = names_acquire(cfg->clusters, c->name);
@@ -240,7 +238,8 @@ static void limits(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cl
         DIAG_FIELD(ctx->diag, "connect_timeout");
         compile_duration_ms(ctx, m->connect_timeout, 5000, &c->connect_timeout_ms);
     }
-    c->buffer_limit_bytes = value_or(m->per_connection_buffer_limit_bytes, BUFFER_LIMIT_BYTES);
+    c->buffer_limit_bytes =
+        value_or(m->per_connection_buffer_limit_bytes, CLUSTER_BUFFER_LIMIT_BYTES);
     c->close_connections_on_host_health_failure = m->close_connections_on_host_health_failure;
     c->drain_connections_on_host_removal = m->ignore_health_on_host_removal;
     c->is_reported_to_self = m->lrs_server && m->lrs_server->config_source_specifier_case ==

@@ -11,22 +11,17 @@
 
 /* ---- stats ---- */
 
-static struct stats_codes *codes(struct compile_ctx *ctx, struct stats_scope *scope,
-                                 const char *lead) {
-    struct stats_codes *c = stats_codes_new(scope, lead);
-    arena_on_fini(ctx->arena, (void (*)(void *))stats_codes_free, c);
-    return c;
-}
-
 static void free_lazy_stats(void *arg) { cluster_lazy_stats_free(arg); }
 
 void cluster_stats_compile(struct compile_ctx *ctx, struct cluster_config *c) {
-    sv prefix = arena_printf(ctx->arena, "cluster.%.*s.", SV_ARG(c->observability_name));
+    struct buf BUF_AUTO prefix;
+    buf_init(&prefix);
+    buf_printf(&prefix, "cluster.%.*s.", SV_ARG(c->observability_name));
     struct stats_tag tag = {SV("envoy.cluster_name"), c->observability_name};
     c->stats =
-        stats_scope_get_tagged(ctx->stats, &cluster_stats_group, prefix, SV("cluster."), &tag, 1);
+        stats_scope_get_tagged(ctx->stats, &cluster_stats_group,
+                               buf_pullup(&prefix, buf_len(&prefix)), SV("cluster."), &tag, 1);
     arena_on_fini(ctx->arena, (void (*)(void *))stats_scope_unref, c->stats);
-    c->rq_codes = codes(ctx, c->stats, "upstream_rq_");
     arena_on_fini(ctx->arena, free_lazy_stats, c);
 }
 

@@ -11,13 +11,18 @@
 
 #define IDLE_TIMEOUT_MS 3600000u
 
+/* The options while the cluster is being compiled. */
+static struct codec_options *codec_of(struct cluster_config *c) {
+    return (struct codec_options *)(uintptr_t)c->codec;
+}
+
 static void common(struct compile_ctx *ctx, const Core__HttpProtocolOptions *m,
                    struct cluster_config *c) {
     if (!m) {
         return;
     }
     DIAG_FIELD(ctx->diag, "common_http_protocol_options");
-    codec_options_common(ctx, m, &c->codec);
+    codec_options_common(ctx, m, codec_of(c));
     compile_duration_ms(ctx, m->idle_timeout, c->idle_timeout_ms, &c->idle_timeout_ms);
     compile_duration_ms(ctx, m->max_connection_duration, 0, &c->max_connection_duration_ms);
     compile_duration_ms(ctx, m->max_stream_duration, 0, &c->max_stream_duration_ms);
@@ -31,11 +36,11 @@ static void versions(struct compile_ctx *ctx, const Core__Http1ProtocolOptions *
                      struct cluster_config *c) {
     if (h1) {
         DIAG_FIELD(ctx->diag, "http_protocol_options");
-        codec_options_http1(ctx, h1, &c->codec);
+        codec_options_http1(ctx, h1, codec_of(c));
     }
     if (h2) {
         DIAG_FIELD(ctx->diag, "http2_protocol_options");
-        codec_options_http2(ctx, h2, &c->codec);
+        codec_options_http2(ctx, h2, codec_of(c));
     }
     if (h3) {
         diag_error(ctx->diag, "http3_protocol_options is not supported");
@@ -149,12 +154,26 @@ static void typed_options(struct compile_ctx *ctx, const Cluster__Cluster *m,
     }
 }
 
+/* Of a cluster that sets nothing: one for them all. Made when the first cluster is compiled. */
+static const struct codec_options *plain_codec(void) {
+    static struct codec_options plain;
+    static bool is_made;
+    if (!is_made) {
+        codec_options_defaults(&plain);
+        plain.stream_buffer_limit_bytes = CLUSTER_BUFFER_LIMIT_BYTES;
+        is_made = true;
+    }
+    return &plain;
+}
+
 void cluster_http_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
                           struct cluster_config *c) {
-    codec_options_defaults(&c->codec);
+    const struct codec_options *plain = plain_codec();
+    struct codec_options own = *plain;
+    c->codec = &own;
     c->idle_timeout_ms = IDLE_TIMEOUT_MS;
     c->tcp_idle_timeout_ms = 600000;
-    c->codec.stream_buffer_limit_bytes = c->buffer_limit_bytes;
+    own.stream_buffer_limit_bytes = c->buffer_limit_bytes;
     common(ctx, m->common_http_protocol_options, c);
     auto_sni(ctx, m->upstream_http_protocol_options, c);
     if (m->http2_protocol_options) {
@@ -165,4 +184,6 @@ void cluster_http_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
     }
     versions(ctx, m->http_protocol_options, m->http2_protocol_options, NULL, c);
     typed_options(ctx, m, c);
+    bool is_plain = memcmp(&own, plain, sizeof(own)) == 0;
+    c->codec = is_plain ? plain : memcpy(arena_alloc(ctx->arena, sizeof(own)), &own, sizeof(own));
 }

@@ -138,7 +138,7 @@ struct cla_config *cla_compile(struct compile_ctx *ctx, const void *msg, bool al
     const Endpoint__ClusterLoadAssignment *m = msg;
     unsigned errors = diag_errors(ctx->diag);
     struct cla_config *c = arena_new(ctx->arena, struct cla_config);
-    c->cluster_name = keep(ctx, m->cluster_name);
+    c->cluster_name = sv_is(ctx->owner, m->cluster_name) ? ctx->owner : keep(ctx, m->cluster_name);
     size_t total = 0, n;
     for (size_t i = 0; i < m->n_endpoints; i++) {
         endpoints_of(m->endpoints[i], &n);

@@ -123,9 +123,10 @@ static struct resource *resource_new(enum resource_type t, sv name, sv version, 
     struct resource *r = arena_new(&a, struct resource);
     shared_init(&r->shared, on_resource_free);
     r->type = t;
-    r->name = arena_sv(&a, name.n ? name : resource_name_of(t, wire));
-    r->version = arena_sv(&a, version);
     r->wire = arena_sv(&a, wire);
+    sv own = resource_name_of(t, r->wire);
+    r->name = !name.n || sv_eq(name, own) ? own : arena_sv(&a, name);
+    r->version = arena_sv(&a, version);
     resource_hash(wire, r->hash);
     r->arena = a;
     return r;

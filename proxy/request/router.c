@@ -382,7 +382,7 @@ static enum filter_trailers_status decode_trailers(struct http_filter *f, struct
 
 static void count_code(struct router *r, unsigned status) {
     const struct cluster_config *c = r->cluster->cfg;
-    stats_codes_inc(c->rq_codes, status);
+    stats_codes_inc(cluster_side_codes(c, CLUSTER_SIDE_ALL), status);
     stats_inc(r->cluster->stats, CLUSTER_upstream_rq_completed);
     if (r->cfg->dynamic_stats) {
         enum cluster_side side =

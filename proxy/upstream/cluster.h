@@ -30,6 +30,7 @@ enum upstream_protocol {
 enum { PRIORITY_DEFAULT, PRIORITY_HIGH, PRIORITIES };
 
 enum cluster_side {
+    CLUSTER_SIDE_ALL,
     CLUSTER_SIDE_INTERNAL,
     CLUSTER_SIDE_EXTERNAL,
     CLUSTER_SIDE_CANARY,
@@ -92,7 +93,7 @@ struct cluster_config {
     bool auto_sni, auto_san_validation;
     sv auto_sni_header;
     enum upstream_protocol protocol;
-    struct codec_options codec;
+    const struct codec_options *codec; /* of the arena, or what all plain clusters share */
     uint32_t idle_timeout_ms, max_connection_duration_ms, tcp_idle_timeout_ms;
     uint32_t max_requests_per_connection; /* 0: unlimited */
     uint32_t max_stream_duration_ms, max_response_headers_kb;
@@ -128,7 +129,6 @@ struct cluster_config {
     struct outlier_detector *detector;
     /* upstream/health_check.h; NULL: none. Set before the config is shared */
     struct health_checker *checker;
-    struct stats_codes *rq_codes; /* upstream_rq_* */
     /* internal., external., canary. upstream_rq_*: shared, atomic; made when first counted, by
      * cluster_side_codes() */
     struct stats_codes *side_codes[CLUSTER_SIDES];

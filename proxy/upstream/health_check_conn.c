@@ -355,7 +355,7 @@ static void on_data(struct conn *c, void *user, struct buf *data, bool end_strea
 }
 
 static void start_http(struct health_conn *hc) {
-    const struct codec_options *o = &hc->session->checker->cluster->codec;
+    const struct codec_options *o = hc->session->checker->cluster->codec;
     hc->codec = (cfg_of(hc)->is_http2 ? h2_client_new : h1_client_new)(
         hc->conn, o, &(struct codec_stats){0}, &codec_ops, hc);
     send_request(hc);

@@ -329,8 +329,7 @@ static void fill(struct making *m, const struct host_priority *p, enum pick_of w
             list_add(l, &p->entries[i]);
         }
     }
-    l->v = memcpy(arena_alloc(&m->set->arena, l->n * sizeof(*l->v)), m->room,
-                  l->n * sizeof(*l->v));
+    l->v = memcpy(arena_alloc(&m->set->arena, l->n * sizeof(*l->v)), m->room, l->n * sizeof(*l->v));
 }
 
 /* Each host's part of the traffic (for rings and tables): by weight, within its locality's part

@@ -307,7 +307,7 @@ uint32_t http_conn_streams_max(const struct http_pool *p, bool is_h2) {
     if (!is_h2) {
         return 1;
     }
-    uint32_t configured = p->view->cfg->codec.h2.max_concurrent_streams;
+    uint32_t configured = p->view->cfg->codec->h2.max_concurrent_streams;
     configured = configured ? configured : UINT32_MAX;
     return configured < p->peer_max_streams ? configured : p->peer_max_streams;
 }
@@ -337,7 +337,7 @@ static void on_connected(struct upstream_connect *u, struct conn *c) {
     hc->max_streams = http_conn_streams_max(p, is_h2);
     conn_set_ops(c, &conn_ops, hc);
     hc->codec = (is_h2 ? h2_client_new : h1_client_new)(
-        c, &cfg->codec, cluster_view_codec_stats(p->view), &codec_ops, hc);
+        c, cfg->codec, cluster_view_codec_stats(p->view), &codec_ops, hc);
     if (cfg->max_connection_duration_ms) {
         timer_start(&hc->duration, cfg->max_connection_duration_ms);
     }

@@ -112,7 +112,7 @@ static void on_end_task(struct loop_task *t) {
 static void count_code(struct upstream_call *c, unsigned code) {
     const struct cluster_config *cfg = c->view->cfg;
     stats_inc(c->view->stats, CLUSTER_upstream_rq_completed);
-    stats_codes_inc(cfg->rq_codes, code);
+    stats_codes_inc(cluster_side_codes(cfg, CLUSTER_SIDE_ALL), code);
     stats_codes_inc(cluster_side_codes(cfg, CLUSTER_SIDE_INTERNAL), code);
 }
 

@@ -22,6 +22,7 @@ struct request {
 #define REQUESTS 24
 struct bench {
     struct fixture_cluster f;
+    struct codec_options codec;
     struct loop loop;
     struct server server;
     struct host_set *set;
@@ -116,7 +117,8 @@ static void bench_begin(struct bench *b, bool is_h2) {
     memset(b, 0, sizeof(*b));
     server_transport = TRANSPORT_RAW;
     fixture_init(&b->f, &round_robin_lb_policy);
-    codec_options_defaults(&b->f.cfg.codec);
+    codec_options_defaults(&b->codec);
+    b->f.cfg.codec = &b->codec;
     b->f.cfg.protocol = is_h2 ? UPSTREAM_HTTP2 : UPSTREAM_HTTP1;
     assert_int_equal(loop_init(&b->loop, 1), 0);
     server_start(&b->server, &b->loop, is_h2);
@@ -613,7 +615,7 @@ static void test_h2_configured_streams(void **state) {
     (void)state;
     struct bench b;
     bench_init(&b, true);
-    b.f.cfg.codec.h2.max_concurrent_streams = 2;
+    b.codec.h2.max_concurrent_streams = 2;
     for (unsigned i = 0; i < 5; i++) {
         ask(&b, i);
     }

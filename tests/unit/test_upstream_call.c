@@ -144,8 +144,7 @@ static int start(void **state) {
     buf_init(&t.body);
     t.stats = stats_store_new(4);
     t.scope = stats_scope_get(t.stats, &cluster_stats_group, SV("cluster.c."));
-    t.cfg = (struct cluster_config){
-        .name = SV("c"), .use = t.use, .rq_codes = stats_codes_new(t.scope, "upstream_rq_")};
+    t.cfg = (struct cluster_config){.name = SV("c"), .use = t.use};
     t.cfg.stats = t.scope;
     t.cfg.breakers[PRIORITY_DEFAULT].max_requests = 2;
     pin.refs = 1;
@@ -169,7 +168,6 @@ static int end(void **state) {
     assert_int_equal(t.pins, t.has_cluster);
     buf_fini(&t.body);
     arena_fini(&t.arena);
-    stats_codes_free(t.cfg.rq_codes);
     cluster_lazy_stats_free(&t.cfg);
     stats_scope_unref(t.scope);
     stats_store_free(t.stats);
