@@ -2,9 +2,9 @@
 #ifndef SLUICE_OBSERVE_CEL_INTERNAL_H
 #define SLUICE_OBSERVE_CEL_INTERNAL_H
 
+#include "proxy/api/cel.h"
 #include "proxy/base/regex.h"
 #include "proxy/http/headers.h"
-#include "proxy/api/cel.h"
 #include "proxy/observe/filter_state.h"
 
 enum cel_kind {

@@ -4,10 +4,10 @@
  * answer. */
 #include "protos/gen/hcm.pb-c.h"
 #include "proxy/api/access_logger.h"
+#include "proxy/api/header_mutation.h"
 #include "proxy/observe/access_log_filter.h"
 #include "proxy/observe/formatter.h"
 #include "proxy/request/stream.h"
-#include "proxy/api/header_mutation.h"
 
 struct reply_mapper {
     const struct log_filter *filter;

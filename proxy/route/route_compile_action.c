@@ -5,11 +5,11 @@
 #include "protos/gen/path_rewrite_uri_template.pb-c.h"
 #include "protos/gen/pb.pb-c.h"
 #include "protos/gen/route.pb-c.h"
+#include "proxy/api/uri_template.h"
 #include "proxy/base/regex.h"
 #include "proxy/observe/formatter.h"
 #include "proxy/route/route_metadata.h"
 #include "proxy/route/route_private.h"
-#include "proxy/api/uri_template.h"
 
 static bool compile_specifier(struct route_compile *c, const Route__RouteAction *m,
                               struct route_entry *r) {

@@ -29,12 +29,14 @@ struct dump_list {
     const char *element; /* message name below …ConfigDump */
     enum list_id id;
 };
+/* What becomes of a section without elements. */
+enum when_empty { EMPTY_IS_SHOWN, EMPTY_COMES_WITH_EDS, EMPTY_IS_LEFT_OUT };
 struct dump_section {
     const char *dump;   /* message name in envoy.admin.v3 */
     const char *config; /* the field of an element that holds the resource */
     enum resource_type type;
-    /* only with include_eds; has a version; is left out when it would be empty */
-    bool is_full_only, has_version, is_lazy;
+    bool is_full_only, has_version; /* only with include_eds; has a version */
+    enum when_empty when_empty;
     struct dump_list lists[3];
 };
 static const struct dump_section sections[] = {
@@ -43,7 +45,7 @@ static const struct dump_section sections[] = {
      RES_CLUSTER,
      false,
      true,
-     false,
+     EMPTY_IS_SHOWN,
      {{"static_clusters", "StaticCluster", LIST_STATIC},
       {"dynamic_active_clusters", "DynamicCluster", LIST_ACTIVE},
       {"dynamic_warming_clusters", "DynamicCluster", LIST_WARMING}}},
@@ -52,14 +54,14 @@ static const struct dump_section sections[] = {
      RES_EXTENSION,
      false,
      false,
-     true,
+     EMPTY_IS_LEFT_OUT,
      {{"ecds_filters", "EcdsFilterConfig", LIST_ACTIVE}, {0}, {0}}},
     {"EndpointsConfigDump",
      "endpoint_config",
      RES_ENDPOINTS,
      true,
      false,
-     false,
+     EMPTY_IS_SHOWN,
      {{"static_endpoint_configs", "StaticEndpointConfig", LIST_STATIC},
       {"dynamic_endpoint_configs", "DynamicEndpointConfig", LIST_ACTIVE},
       {0}}},
@@ -68,7 +70,7 @@ static const struct dump_section sections[] = {
      RES_LISTENER,
      false,
      true,
-     false,
+     EMPTY_IS_SHOWN,
      {{"static_listeners", "StaticListener", LIST_STATIC},
       {"dynamic_listeners", "DynamicListener", LIST_GROUPED},
       {0}}},
@@ -77,7 +79,7 @@ static const struct dump_section sections[] = {
      RES_SCOPED_ROUTE,
      false,
      false,
-     true,
+     EMPTY_COMES_WITH_EDS,
      {{"inline_scoped_route_configs", "InlineScopedRouteConfigs", LIST_INLINE_SCOPES},
       {"dynamic_scoped_route_configs", "DynamicScopedRouteConfigs", LIST_ACTIVE},
       {0}}},
@@ -86,7 +88,7 @@ static const struct dump_section sections[] = {
      RES_ROUTE,
      false,
      false,
-     false,
+     EMPTY_IS_SHOWN,
      {{"static_route_configs", "StaticRouteConfig", LIST_INLINE_ROUTES},
       {"dynamic_route_configs", "DynamicRouteConfig", LIST_ACTIVE},
       {0}}},
@@ -95,7 +97,7 @@ static const struct dump_section sections[] = {
      RES_SECRET,
      false,
      false,
-     false,
+     EMPTY_IS_SHOWN,
      {{"static_secrets", "StaticSecret", LIST_STATIC},
       {"dynamic_active_secrets", "DynamicSecret", LIST_ACTIVE},
       {"dynamic_warming_secrets", "DynamicSecret", LIST_WARMING}}},
@@ -503,7 +505,9 @@ static bool step(struct dump *d) {
         d->section++;
         return true;
     }
-    if (!d->is_section_open && (!s->is_lazy || d->include_eds)) {
+    bool is_due = s->when_empty == EMPTY_IS_SHOWN ||
+                  (s->when_empty == EMPTY_COMES_WITH_EDS && d->include_eds);
+    if (!d->is_section_open && is_due) {
         open_section(d, s);
     }
     if (d->list >= LISTS_MAX || !s->lists[d->list].field) {

@@ -82,7 +82,8 @@ struct worker_listener {
     uint64_t drain_started_ms; /* 0: not draining */
     bool is_removed;           /* sockets are closed; freed with the last connection */
     struct timer drain_end;
-    /* one ref, if sockets were pending at the removal: the last snapshot with their transports. Else NULL */
+    /* one ref, if sockets were pending at the removal: the last snapshot with their transports.
+     * Else NULL */
     struct snapshot *last;
     struct loop_garbage garbage;
 };

@@ -93,7 +93,8 @@ extern const struct stats_group scoped_rds_stats_group;
 #define SDS_STATS(P, C, G, H, T) XDS_STATS(P, C, G, H, T) C(P, key_rotation_failed)
 STATS_ENUM(SDS, SDS_STATS);
 extern const struct stats_group sds_stats_group;
-/* "extension_config_discovery.http_filter.<name>."; XDS_STATS come first: XDS_x are its indices too */
+/* "extension_config_discovery.http_filter.<name>."; XDS_STATS come first: XDS_x are its indices
+ * too */
 #define ECDS_STATS(P, C, G, H, T) XDS_STATS(P, C, G, H, T) XDS_RELOAD_STATS(P, C, G, H, T) \
     C(P, config_conflict) C(P, config_fail)
 STATS_ENUM(ECDS, ECDS_STATS);

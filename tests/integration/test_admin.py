@@ -71,7 +71,8 @@ def test_unknown_path_is_not_echoed_as_html(proxy):
 
 @pytest.mark.smoke
 def test_config_dump_order(proxy):
-    """Scoped routes, always empty here, come with include_eds only: else routes are .configs[3]."""
+    """Scoped routes, always empty here, come with include_eds only: else routes are .configs[3].
+    Discovered extensions come where there are some (test_ecds.py)."""
     full = ["Bootstrap", "Clusters", "Endpoints", "Listeners", "ScopedRoutes", "Routes", "Secrets"]
     for query, expected in (("?include_eds", full), ("", [k for k in full if k not in ("Endpoints", "ScopedRoutes")])):
         kinds = [c["@type"].rsplit(".", 1)[1] for c in proxy.admin(f"/config_dump{query}").json["configs"]]
