@@ -6,6 +6,7 @@
 #include "proxy/config/endpoints.h"
 #include "proxy/observe/metadata.h"
 #include "proxy/upstream/host_set.h"
+#include "proxy/upstream/lb_subset.h"
 #include "xds/hosts.h"
 
 /* ---- metadata of endpoints ---- */
@@ -146,7 +147,19 @@ void store_hosts_count(const struct cluster_hosts *h) {
     stats_gauge_set(st, CLUSTER_max_host_weight, s->max_host_weight);
 }
 
+/* Endpoints change subsets, health does not. */
+static void count_subsets(const struct cluster_hosts *h, const struct host_set *now) {
+    const struct lb_subsets *was = h->set ? h->set->subsets : NULL;
+    if (was || now->subsets) {
+        struct stats_shard *st = stats_shard(h->cfg->stats, h->entry->store->loop->thread_index);
+        stats_gauge_set(st, CLUSTER_lb_subsets_active, lb_subsets_new(now->subsets, NULL));
+        stats_add(st, CLUSTER_lb_subsets_created, lb_subsets_new(now->subsets, was));
+        stats_add(st, CLUSTER_lb_subsets_removed, lb_subsets_new(was, now->subsets));
+    }
+}
+
 static void set_hosts(struct cluster_hosts *h, struct host_set *set) {
+    count_subsets(h, set);
     if (h->set) {
         shared_unref(&h->set->shared);
     }

@@ -12,6 +12,9 @@ void cluster_http_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
 /* compile_cluster_lb.c: lb_policy, load_balancing_policy, common_lb_config. */
 void cluster_lb_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
                         struct cluster_config *c);
+/* compile_cluster_subset.c; after common_lb_config. m may be NULL. */
+void cluster_subset_compile(struct compile_ctx *ctx, const Cluster__Cluster__LbSubsetConfig *m,
+                            struct cluster_config *c);
 /* compile_cluster_discovery.c: cluster_type extensions, DNS, health checks and outliers, upstream
  * filters, stats. */
 void cluster_type_compile(struct compile_ctx *ctx, const Cluster__Cluster__CustomClusterType *t,

@@ -222,8 +222,11 @@ static void common_lb(struct compile_ctx *ctx, const Cluster__Cluster__CommonLbC
 void cluster_lb_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
                         struct cluster_config *c) {
     common_lb(ctx, m->common_lb_config, c);
-    if (m->lb_subset_config && m->lb_subset_config->n_subset_selectors) {
-        diag_error(ctx->diag, "lb_subset_config is not supported");
+    if (c->type != CLUSTER_TYPE_ORIGINAL_DST) {
+        cluster_subset_compile(ctx, m->lb_subset_config, c);
+    } else if (m->lb_subset_config && m->lb_subset_config->n_subset_selectors) {
+        diag_error(ctx->diag, "cluster: LB policy CLUSTER_PROVIDED cannot be combined with "
+                              "lb_subset_config");
     }
     if (m->load_balancing_policy) {
         typed_policies(ctx, m->load_balancing_policy, c);

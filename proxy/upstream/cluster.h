@@ -71,6 +71,7 @@ struct dns_config;
 struct cla_config;
 struct outlier_config;
 struct health_check_config;
+struct subset_config;
 
 struct cluster_config {
     sv name, observability_name;
@@ -82,7 +83,8 @@ struct cluster_config {
     uint32_t buffer_limit_bytes;
     const struct lb_policy_type *lb_type;
     const void *lb_config;
-    uint32_t healthy_panic_pct; /* 50 */
+    const struct subset_config *subsets; /* upstream/lb_subset.h; NULL: none */
+    uint32_t healthy_panic_pct;          /* 50 */
     bool locality_weighted, close_connections_on_host_health_failure,
         ignore_new_hosts_until_first_hc, fail_traffic_on_panic;
     /* bit set of core.v3.HealthStatus that override hosts may have */
@@ -159,6 +161,7 @@ struct cluster_view {
     bool is_removed;                    /* no longer in the snapshot */
     struct hosts_pin *pin_;             /* current */
     struct lb_state *lb_;               /* cursors; rebuilt lazily after hosts changed */
+    struct lb_state **subset_lb_;       /* by subset; NULL until one is picked from */
     struct pool_table *pools_;          /* made with the first pool */
     struct original_dst *original_dst_; /* made with the first pick of an ORIGINAL_DST cluster */
     struct codec_stats codec_stats_;    /* resolved with the first codec */

@@ -8,6 +8,7 @@
 #include "proxy/http/codec_stats.h"
 #include "proxy/upstream/edf.h"
 #include "proxy/upstream/lb.h"
+#include "proxy/upstream/lb_subset.h"
 #include "proxy/upstream/original_dst.h"
 #include "proxy/upstream/pool_table.h"
 
@@ -64,6 +65,16 @@ static void state_free(struct lb_state *lb) {
     }
     arena_fini(&lb->arena); /* and the localities' cursors with it */
     xfree(lb);
+}
+
+static void states_free(struct cluster_view *v) {
+    state_free(v->lb_);
+    v->lb_ = NULL;
+    for (unsigned i = 0; v->subset_lb_ && i < lb_subsets_count(v->hosts->subsets); i++) {
+        state_free(v->subset_lb_[i]);
+    }
+    xfree(v->subset_lb_);
+    v->subset_lb_ = NULL;
 }
 
 static void list_start(struct lb_state *lb, struct list_state *st, const void *config,
@@ -169,9 +180,16 @@ static bool fails_in_panic(const struct cluster_config *c) {
     return c->fail_traffic_on_panic || (common && common->fail_traffic_on_panic);
 }
 
-static bool choose_list(struct cluster_view *v, const struct lb_context *ctx, struct choice *out) {
-    const struct host_set *s = v->hosts;
-    struct lb_state *lb = v->lb_;
+/* The hosts of a pick, all of the cluster's or a subset, with their cursors. */
+struct pool_of_hosts {
+    const struct host_set *set;
+    struct lb_state *lb;
+};
+
+static bool choose_list(struct cluster_view *v, const struct pool_of_hosts *from,
+                        const struct lb_context *ctx, struct choice *out) {
+    const struct host_set *s = from->set;
+    struct lb_state *lb = from->lb;
     uint64_t random = lb->type->is_hashing ? ctx->hash : rng_u64(ctx->rng);
     bool is_degraded;
     unsigned i = choose_priority(s, ctx, (unsigned)(random % 100) + 1, &is_degraded);
@@ -196,16 +214,17 @@ static bool choose_list(struct cluster_view *v, const struct lb_context *ctx, st
 
 /* ---- picking ---- */
 
-static const struct host_entry *pick_once(struct cluster_view *v, const struct lb_context *ctx) {
+static const struct host_entry *pick_once(struct cluster_view *v, const struct pool_of_hosts *from,
+                                          const struct lb_context *ctx) {
     struct choice c;
-    if (!choose_list(v, ctx, &c) || !c.list->n) {
+    if (!choose_list(v, from, ctx, &c) || !c.list->n) {
         return NULL;
     }
     const void *config = v->cfg->lb_config;
     if (UNLIKELY(!c.state->is_ready)) {
-        list_start(v->lb_, c.state, config, c.list, ctx->rng);
+        list_start(from->lb, c.state, config, c.list, ctx->rng);
     }
-    return v->lb_->type->pick(c.state->cursor, config, c.list->table, c.list, ctx);
+    return from->lb->type->pick(c.state->cursor, config, c.list->table, c.list, ctx);
 }
 
 /* core.v3.HealthStatus of a host, as a bit. */
@@ -234,6 +253,32 @@ static uint64_t active_requests(const struct cluster_config *c) {
            __atomic_load_n(&c->use[PRIORITY_HIGH].requests, __ATOMIC_RELAXED);
 }
 
+/* All hosts, or those of the subset that the route's criteria ask for. False: none. */
+static bool choose_hosts(struct cluster_view *v, const struct lb_context *ctx,
+                         struct pool_of_hosts *out) {
+    struct lb_subsets *t = v->hosts->subsets;
+    struct lb_state **lb = &v->lb_;
+    out->set = v->hosts;
+    if (UNLIKELY(t)) {
+        uint32_t k = lb_subset_choose(v->cfg->subsets, t, ctx->metadata_match, v->stats);
+        if (k == LB_SUBSET_NONE) {
+            return false;
+        }
+        if (k != LB_SUBSET_ALL) {
+            if (!v->subset_lb_) {
+                v->subset_lb_ = xnew_array(struct lb_state *, lb_subsets_count(t));
+            }
+            lb = &v->subset_lb_[k];
+            out->set = lb_subset_hosts(t, k);
+        }
+    }
+    if (UNLIKELY(!*lb)) {
+        *lb = state_new(v->cfg, out->set);
+    }
+    out->lb = *lb;
+    return true;
+}
+
 static const struct host_entry *pick(struct cluster_view *v, struct lb_context *ctx) {
     if (ctx->override_host) {
         const struct host_entry *e = find_override(v, ctx->override_host);
@@ -241,10 +286,11 @@ static const struct host_entry *pick(struct cluster_view *v, struct lb_context *
             return e;
         }
     }
-    if (UNLIKELY(!v->lb_)) {
-        v->lb_ = state_new(v->cfg, v->hosts);
+    struct pool_of_hosts from;
+    if (!choose_hosts(v, ctx, &from)) {
+        return NULL;
     }
-    if (v->lb_->type->is_hashing) {
+    if (from.lb->type->is_hashing) {
         ctx->cluster_rq_active = active_requests(v->cfg);
         if (!ctx->has_hash) {
             ctx->hash = rng_u64(ctx->rng);
@@ -253,7 +299,7 @@ static const struct host_entry *pick(struct cluster_view *v, struct lb_context *
     }
     ctx->now_us = loop_now_us(v->loop);
     for (ctx->attempt = 0;; ctx->attempt++) {
-        const struct host_entry *e = pick_once(v, ctx);
+        const struct host_entry *e = pick_once(v, &from, ctx);
         if (!e || !ctx->avoid || ctx->attempt >= ctx->avoid_max ||
             !ctx->avoid(e->host, ctx->avoid_arg)) {
             return e;
@@ -353,7 +399,7 @@ void cluster_view_unref(struct cluster_view *v) {
     }
     original_dst_free(v->original_dst_);
     pool_table_free(v->pools_);
-    state_free(v->lb_);
+    states_free(v);
     hosts_pin_release(v->pin_);
     shared_unref(v->cfg_pin);
     xfree(v);
@@ -365,8 +411,7 @@ void cluster_view_set_hosts(struct cluster_view *v, struct host_set *hosts) {
     }
     const struct host_set *old = v->hosts;
     bool is_same_base = old && hosts && old->base == hosts->base;
-    state_free(v->lb_);
-    v->lb_ = NULL;
+    states_free(v);
     pin_replace(v, hosts);
     pool_table_follow(v, !is_same_base);
 }

@@ -6,6 +6,7 @@
 #include "proxy/upstream/host.h"
 
 #include "proxy/base/buf.h"
+#include "proxy/upstream/lb_subset.h"
 
 static const struct {
     uint32_t bit;
@@ -192,11 +193,12 @@ bool host_set_has(const struct host_set *s, const struct host *h) {
 
 void host_set_free(struct shared *shared) {
     struct host_set *s = CONTAINER_OF(shared, struct host_set, shared);
+    lb_subsets_free(s->subsets);
     if (s->base == s) {
         for (unsigned i = 0; i < s->hosts_n; i++) {
             shared_unref(&s->entries[i].host->shared);
         }
-    } else {
+    } else if (s->base) {
         shared_unref(&s->base->shared);
     }
     arena_fini(&s->arena);

@@ -176,12 +176,15 @@ struct host_priority {
     uint32_t healthy_load_pct, degraded_load_pct;
     bool is_panic;
 };
+struct lb_subsets;
 /* Immutable; one per version of a cluster's endpoints and health. */
 struct host_set {
     struct shared shared;
     struct arena arena;
-    /* who owns entries, index and the refs on hosts; itself after an update of endpoints */
+    /* who owns entries, index and the refs on hosts; itself after an update of endpoints. NULL: a
+     * subset, whose owner has it all */
     struct host_set *base;
+    struct lb_subsets *subsets; /* lb_subset.h; NULL: none */
     struct host_entry *entries; /* of all priorities, in their order */
     /* address hash → entry + 1, open addressing; NULL: few hosts */
     uint32_t *index;

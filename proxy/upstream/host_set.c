@@ -5,12 +5,14 @@
  * (lb_*.c). */
 #include "proxy/upstream/host_set.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "proxy/base/map.h"
 #include "proxy/base/runtime.h"
 #include "proxy/base/vec.h"
 #include "proxy/upstream/lb.h"
+#include "proxy/upstream/lb_subset.h"
 
 #define INDEX_MIN_HOSTS 9u /* fewer are found by walking */
 
@@ -523,10 +525,65 @@ struct host_set *host_set_builder_finish(struct host_set_builder *b, struct host
     place_localities(b, s);
     place_entries(b, s);
     make_lists(s, b->cfg);
+    if (b->cfg->subsets) {
+        s->subsets = lb_subsets_build(b->cfg, s);
+    }
     if (diff) {
         diff_sets(b->previous, s, diff);
     }
     free_shell(b);
+    return s;
+}
+
+static uint32_t subset_weight(const struct subset_config *c, const struct host_locality *of,
+                              unsigned hosts_n) {
+    if (!c->locality_weight_aware || !of->weight) {
+        return 0;
+    }
+    if (!c->scale_locality_weight) {
+        return of->weight;
+    }
+    double part = round((double)of->weight * hosts_n / of->hosts_n);
+    return part > 1 ? (uint32_t)part : 1;
+}
+
+static void subset_priority(const struct cluster_config *cfg, struct host_set *s,
+                            const struct host_priority *old, struct host_priority *p) {
+    p->localities_n = old->localities_n;
+    p->localities = arena_new_array(&s->arena, struct host_locality, p->localities_n);
+    for (unsigned i = 0; i < p->n; i++) {
+        p->localities[p->entries[i].locality].hosts_n++;
+    }
+    for (unsigned k = 0; k < p->localities_n; k++) {
+        struct host_locality *l = &p->localities[k];
+        l->id = old->localities[k].id;
+        l->weight = subset_weight(cfg->subsets, &old->localities[k], l->hosts_n);
+    }
+}
+
+struct host_set *host_set_subset(const struct cluster_config *cfg, const struct host_set *of,
+                                 const uint32_t *which, unsigned n) {
+    struct host_set *s = set_new();
+    arena_init(&s->arena, 512);
+    s->entries = arena_new_array(&s->arena, struct host_entry, n);
+    s->overprovisioning_factor = of->overprovisioning_factor;
+    s->weighted_priority_health = of->weighted_priority_health;
+    s->priorities_n = of->priorities_n;
+    s->priorities = arena_new_array(&s->arena, struct host_priority, s->priorities_n);
+    unsigned used = 0;
+    for (unsigned i = 0; i < s->priorities_n; i++) {
+        const struct host_priority *old = &of->priorities[i];
+        struct host_priority *p = &s->priorities[i];
+        size_t end = (size_t)(old->entries - of->entries) + old->n;
+        p->entries = &s->entries[used];
+        for (; used < n && which[used] < end; used++) {
+            s->entries[used] = of->entries[which[used]];
+            p->n++;
+        }
+        subset_priority(cfg, s, old, p);
+    }
+    s->hosts_n = used;
+    make_lists(s, cfg);
     return s;
 }
 
@@ -558,5 +615,8 @@ struct host_set *host_set_rebuild(const struct cluster_config *cfg, const struct
         }
     }
     make_lists(s, cfg);
+    if (cfg->subsets) {
+        s->subsets = lb_subsets_build(cfg, s);
+    }
     return s;
 }

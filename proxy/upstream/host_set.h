@@ -46,6 +46,11 @@ struct host_set *host_set_builder_finish(struct host_set_builder *b, struct host
  * hosts are not touched. */
 struct host_set *host_set_rebuild(const struct cluster_config *cfg, const struct host_set *set);
 
+/* The entries `which` (ascending indices) of a set as a set of their own, which must not outlive
+ * it. Localities have weight as cfg->subsets says. */
+struct host_set *host_set_subset(const struct cluster_config *cfg, const struct host_set *of,
+                                 const uint32_t *which, unsigned n);
+
 /* host_load.c: fill healthy_load_pct, degraded_load_pct and is_panic of all priorities from their
  * lists. */
 void host_load_compute(struct host_set *s, uint32_t panic_pct);
