@@ -61,19 +61,20 @@ struct entry *store_get(struct store *s, enum resource_type t, const struct conf
     struct buf BUF_AUTO key;
     buf_init(&key);
     make_key(&key, t, src, name);
-    struct entry *e = map_get(&s->entries, buf_pullup(&key, buf_len(&key)));
+    sv text = buf_pullup(&key, buf_len(&key));
+    struct entry *e = map_get(&s->entries, text);
     if (e) {
         return e;
     }
-    e = xnew(struct entry);
-    char *k = buf_dup_str(&key);
+    e = xcalloc(1, sizeof(*e) + text.n + 1);
+    char *k = memcpy(e->key_, text.p, text.n);
     e->store = s;
     e->type = t;
     e->source = src;
     e->name = k + KEY_HEAD;
     e->name_n = name.n;
     timer_init(&e->fetch_timer, s->loop, on_fetch_timeout);
-    map_put(&s->entries, sv_from(k, KEY_HEAD + name.n), e);
+    map_put(&s->entries, sv_from(k, text.n), e);
     return e;
 }
 
@@ -106,7 +107,6 @@ static void entry_free(struct entry *e) {
     vec_fini(&e->uses);
     vec_fini(&e->warming_uses);
     xfree(e->error);
-    xfree(key);
     xfree(e);
 }
 

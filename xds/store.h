@@ -65,6 +65,7 @@ struct entry {
     struct stats_scope *stats;        /* subscription stats; NULL until the first update */
     struct stats_scope *reload_stats; /* routes: NULL until the first update */
     uint64_t seen_update;             /* SotW: the update that listed it last */
+    char key_[];                      /* in the table of entries; the name is its end */
 };
 
 /* A layer of the bootstrap's runtime and where its values come from. */

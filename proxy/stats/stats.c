@@ -71,7 +71,6 @@ static void scope_free(struct stats_scope *sc) {
     shard_free(sc->front, 0);
     xfree(sc->text);
     ext_free(sc->ext, sc->group->n);
-    xfree(sc->tags);
     xfree(sc->labels);
     xfree(sc->rejected);
     xfree(sc);
@@ -97,6 +96,10 @@ void stats_store_free(struct stats_store *s) {
         xfree((char *)(uintptr_t)s->namespaces.p[i].p);
     }
     vec_fini(&s->namespaces);
+    for (size_t i = 0; i < s->tag_names.n; i++) {
+        xfree((char *)(uintptr_t)s->tag_names.p[i].p);
+    }
+    vec_fini(&s->tag_names);
     UNLOCK(s);
     pthread_mutex_destroy(&s->lock);
     xfree(s);
@@ -116,33 +119,43 @@ void stats_store_add_namespace(struct stats_store *s, sv ns) {
 
 void stats_store_configure(struct stats_store *s, const struct stats_config *c) { s->config = c; }
 
-/* Copy tags and their bytes into one block. */
-static struct stats_tag *tags_dup(const struct stats_tag *tags, unsigned n) {
-    size_t bytes = n * sizeof(*tags);
-    for (unsigned i = 0; i < n; i++) {
-        bytes += tags[i].name.n + tags[i].value.n;
-    }
-    struct stats_tag *out = xalloc(bytes);
-    char *p = (char *)(out + n);
-    for (unsigned i = 0; i < n; i++) {
-        out[i].name = sv_from(p, tags[i].name.n);
-        if (tags[i].name.n) {
-            memcpy(p, tags[i].name.p, tags[i].name.n);
+/* A tag's name, kept once for all scopes: they are a handful. */
+static sv tag_name(struct stats_store *s, sv name) {
+    for (size_t i = 0; i < s->tag_names.n; i++) {
+        if (sv_eq(s->tag_names.p[i], name)) {
+            return s->tag_names.p[i];
         }
-        p += tags[i].name.n;
-        out[i].value = sv_from(p, tags[i].value.n);
-        if (tags[i].value.n) {
-            memcpy(p, tags[i].value.p, tags[i].value.n);
-        }
-        p += tags[i].value.n;
     }
-    return out;
+    sv kept = sv_from(sv_dup(name), name.n);
+    *vec_push(&s->tag_names) = kept;
+    return kept;
+}
+
+/* Values are usually a part of the prefix; room for the others is at `spare`. */
+static void set_tags(struct stats_scope *sc, const struct stats_tag *tags, unsigned n,
+                     char *spare) {
+    for (unsigned i = 0; i < n; i++) {
+        sv value = tags[i].value;
+        size_t at = sv_find_sv(scope_prefix(sc), value);
+        if (at == SIZE_MAX) {
+            memcpy(spare, value.p, value.n);
+        }
+        sc->tags[i].name = tag_name(sc->store, tags[i].name);
+        sc->tags[i].value = sv_from(at == SIZE_MAX ? spare : sc->bytes + at, value.n);
+        spare += at == SIZE_MAX ? value.n : 0;
+    }
 }
 
 static struct stats_scope *scope_new(struct stats_store *s, const struct stats_group *g, sv prefix,
                                      sv tag_prefix, const struct stats_tag *tags, unsigned tags_n) {
     CHECK(g->n <= GROUP_CELLS_MAX && tags_n <= UINT16_MAX && tag_prefix.n <= UINT16_MAX);
-    struct stats_scope *sc = xcalloc(1, sizeof(*sc) + prefix.n + tag_prefix.n);
+    /* the scope, its bytes, its tags, values that are not in the prefix */
+    size_t tags_at = (sizeof(struct stats_scope) + prefix.n + tag_prefix.n + 7) & ~(size_t)7;
+    size_t spare_at = tags_at + tags_n * sizeof(*tags), bytes = spare_at;
+    for (unsigned i = 0; i < tags_n; i++) {
+        bytes += sv_find_sv(prefix, tags[i].value) == SIZE_MAX ? tags[i].value.n : 0;
+    }
+    struct stats_scope *sc = xcalloc(1, bytes);
     if (prefix.n) {
         memcpy(sc->bytes, prefix.p, prefix.n);
     }
@@ -155,7 +168,8 @@ static struct stats_scope *scope_new(struct stats_store *s, const struct stats_g
     sc->group = g;
     sc->refs = 1;
     if (tags_n) {
-        sc->tags = tags_dup(tags, tags_n);
+        sc->tags = (struct stats_tag *)(void *)((char *)sc + tags_at);
+        set_tags(sc, tags, tags_n, (char *)sc + spare_at);
         sc->tags_n = (uint16_t)tags_n;
         sc->tag_prefix_n = (uint16_t)tag_prefix.n;
     }

@@ -66,7 +66,7 @@ struct stats_scope {
     struct stats_ext *ext;       /* NULL until needed */
     char *text;                  /* of the group's only text; NULL: not set */
     const void *source;          /* of computed gauges; NULL: they are not shown */
-    /* explicit tags, one block with their bytes; NULL: default rules */
+    /* explicit tags, behind the bytes; NULL: default rules */
     struct stats_tag *tags;
     struct list class_node;  /* in its class, or in stats_store.unclassified; guarded */
     struct stats_class *cls; /* NULL until the first tagged export */
@@ -109,6 +109,7 @@ struct stats_store {
     struct map classes;       /* by stats_class.key */
     /* first tokens that are dropped instead of prefixed in exposition formats */
     VEC(sv) namespaces;
+    VEC(sv) tag_names;               /* of scopes' own tags, each once */
     VEC(struct stat_dyn *) new_dyns; /* dynamic stats without a metric, of classified scopes */
     VEC(struct stats_order) orders;
     const struct stats_config *config; /* immutable once set; NULL: all defaults */
