@@ -72,7 +72,7 @@ static bool was_taken(const struct redirect_hop *hops, sv from, sv to) {
 }
 
 static bool predicates_hold(const struct router *r, const struct target *t, sv route) {
-    const struct internal_redirect *p = r->route->internal_redirect;
+    const struct internal_redirect *p = r->route->extra->internal_redirect;
     if (p->safe_cross_scheme && t->is_https && !is_https_request(r)) {
         return false;
     }
@@ -90,7 +90,7 @@ static bool refuse(struct router *r, unsigned stat) {
 /* --- the new request --- */
 
 static void copy_response_headers(const struct router *r, struct headers *h) {
-    const struct internal_redirect *p = r->route->internal_redirect;
+    const struct internal_redirect *p = r->route->extra->internal_redirect;
     for (unsigned i = 0; i < p->copy_headers_n; i++) {
         headers_remove_name(h, p->copy_header_names[i]);
         HEADERS_FOREACH (it, &r->response) {
@@ -129,7 +129,7 @@ static bool drops_body(const struct router *r, unsigned status) {
 
 /* The request as the location wants it; NULL: the response is passed on. */
 static struct headers *prepare(struct router *r, unsigned status, sv *route_name) {
-    const struct internal_redirect *p = r->route->internal_redirect;
+    const struct internal_redirect *p = r->route->extra->internal_redirect;
     struct arena *a = http_arena(&r->base);
     struct target t;
     sv location = headers_get(&r->response, HDR_location);
@@ -215,7 +215,7 @@ static bool follows(const struct internal_redirect *p, unsigned status) {
 bool internal_redirect_try(struct router *r, unsigned status, bool end_stream) {
     struct stream *old = r->base.stream;
     sv route_name = SV_NULL;
-    if (!follows(r->route->internal_redirect, status)) {
+    if (!follows(r->route->extra->internal_redirect, status)) {
         return false;
     }
     bool is_possible =

@@ -74,12 +74,13 @@ struct mirrors *mirrors_start(struct http_filter *f, const struct route_entry *e
     if (http_upgrade_type(f).n || f->stream->is_connect) {
         return NULL;
     }
-    size_t bytes = sizeof(struct mirrors) + e->mirrors_n * sizeof(struct mirror);
+    const struct route_extra *x = e->extra;
+    size_t bytes = sizeof(struct mirrors) + x->mirrors_n * sizeof(struct mirror);
     struct mirrors *m = (struct mirrors *)arena_zalloc(http_arena(f), bytes);
     m->is_complete = end_stream;
-    for (unsigned i = 0; i < e->mirrors_n; i++) {
-        if (is_wanted(&e->mirrors[i], f->stream, h)) {
-            start_one(f, &e->mirrors[i], h, timeout_ms, end_stream, &m->v[m->n++]);
+    for (unsigned i = 0; i < x->mirrors_n; i++) {
+        if (is_wanted(&x->mirrors[i], f->stream, h)) {
+            start_one(f, &x->mirrors[i], h, timeout_ms, end_stream, &m->v[m->n++]);
         }
     }
     return m->n ? m : NULL;

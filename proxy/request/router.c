@@ -99,7 +99,8 @@ static void note_new_path(struct router *r, sv location) {
 static void modify_direct(struct headers *h, void *arg) {
     struct router *r = arg;
     const struct route_entry *e = r->route;
-    if (e->redirect) {
+    bool is_redirect = e->action == ROUTE_REDIRECT;
+    if (is_redirect) {
         bool is_tls = conn_ssl(info_of(r)->cx->conn) != NULL;
         sv to =
             route_redirect_location_for(e, r->headers, is_tls, info_of(r), http_arena(&r->base));
@@ -108,11 +109,12 @@ static void modify_direct(struct headers *h, void *arg) {
             note_new_path(r, to);
         }
     }
-    if (!e->redirect && (e->direct_status == 201 || e->direct_status / 100 == 3)) {
+    const struct direct_response *d = is_redirect ? NULL : e->direct;
+    if (d && (d->status == 201 || d->status / 100 == 3)) {
         headers_set(h, HDR_location, own_url(r));
     }
-    if (e->direct_content_type.n) {
-        headers_set(h, HDR_content_type, e->direct_content_type);
+    if (d && d->content_type.n) {
+        headers_set(h, HDR_content_type, d->content_type);
     }
     apply_response_mutations(r, h);
 }
@@ -121,16 +123,22 @@ static enum filter_headers_status answer_directly(struct router *r) {
     const struct route_entry *e = r->route;
     struct stats_shard *st = r->base.stream->hcm->stats;
     finish(r);
-    stats_inc(st, e->redirect ? HCM_rq_redirect : HCM_rq_direct_response);
-    sv body = e->direct_body;
-    if (e->direct_body_format) {
+    if (e->action == ROUTE_REDIRECT) {
+        stats_inc(st, HCM_rq_redirect);
+        http_local_reply(&r->base, e->redirect->code, SV_NULL, 0, SV("direct_response"),
+                         modify_direct, r);
+        return FILTER_HEADERS_STOP;
+    }
+    stats_inc(st, HCM_rq_direct_response);
+    const struct direct_response *d = e->direct;
+    sv body = d->body;
+    if (d->body_format) {
         struct buf BUF_AUTO text;
         buf_init(&text);
-        formatter_text(e->direct_body_format, info_of(r), &text);
+        formatter_text(d->body_format, info_of(r), &text);
         body = arena_sv(http_arena(&r->base), buf_pullup(&text, buf_len(&text)));
     }
-    unsigned status = e->redirect ? e->redirect->code : e->direct_status;
-    http_local_reply(&r->base, status, body, 0, SV("direct_response"), modify_direct, r);
+    http_local_reply(&r->base, d->status, body, 0, SV("direct_response"), modify_direct, r);
     return FILTER_HEADERS_STOP;
 }
 
@@ -146,7 +154,7 @@ static struct route_match_input match_input(struct router *r) {
 }
 
 static void compute_hash(struct router *r) {
-    if (r->route->hash_n) {
+    if (r->route->extra->hash_n) {
         struct route_match_input in = match_input(r);
         r->hash = route_hash(r->route, &in, &r->has_hash, &r->set_cookie);
     }
@@ -253,11 +261,11 @@ static enum filter_headers_status start_request(struct router *r, bool end_strea
     r->retry = retry_state_new(r->route->retry, r->headers, http_arena(&r->base), r->priority);
     apply_request_mutations(r);
     r->body_ended = r->is_headers_only = end_stream;
-    r->may_redirect = r->route->internal_redirect && !http_upgrade_type(&r->base).n;
+    r->may_redirect = r->route->extra->internal_redirect && !http_upgrade_type(&r->base).n;
     if (end_stream && r->timeout_ms) {
         timer_start(&r->global_timer, r->timeout_ms);
     }
-    if (UNLIKELY(r->route->mirrors_n)) {
+    if (UNLIKELY(r->route->extra->mirrors_n)) {
         r->mirrors = mirrors_start(&r->base, r->route, r->headers, r->timeout_ms, end_stream);
     }
     router_attempt_start(r);
@@ -472,7 +480,8 @@ void router_on_response_headers(struct router *r, bool end_stream) {
             return;
         }
     }
-    if (UNLIKELY(r->route->internal_redirect) && internal_redirect_try(r, status, end_stream)) {
+    if (UNLIKELY(r->route->extra->internal_redirect) &&
+        internal_redirect_try(r, status, end_stream)) {
         return;
     }
     timer_cancel(&r->try_timer);

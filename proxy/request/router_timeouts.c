@@ -53,7 +53,7 @@ bool grpc_timeout_parse(sv v, uint64_t *out) {
 
 /* max_grpc_timeout: the client's grpc-timeout counts, up to the maximum (0: no maximum). */
 static void apply_grpc(struct router *r) {
-    const struct route_entry *e = r->route;
+    const struct route_extra *e = r->route->extra;
     if (!r->is_grpc || e->grpc_timeout_max_ms == UINT32_MAX) {
         return;
     }

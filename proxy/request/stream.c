@@ -312,7 +312,7 @@ static void request_ended(struct stream *s) {
 }
 
 /* The client's grpc-timeout within the route's cap and offset; told on to the upstream. */
-static uint64_t grpc_duration_ms(struct stream *s, const struct route_entry *r, uint64_t ms) {
+static uint64_t grpc_duration_ms(struct stream *s, const struct route_extra *r, uint64_t ms) {
     if (r->grpc_header_max_ms && ms > r->grpc_header_max_ms) {
         ms = r->grpc_header_max_ms;
     }
@@ -328,10 +328,10 @@ static uint64_t grpc_duration_ms(struct stream *s, const struct route_entry *r, 
 
 static void apply_max_duration(struct stream *s, const struct route_entry *r) {
     uint64_t ms = r->max_stream_duration_ms;
-    bool by_grpc = r->grpc_header_max_ms != UINT32_MAX &&
+    bool by_grpc = r->extra->grpc_header_max_ms != UINT32_MAX &&
                    grpc_timeout_parse(headers_get(&s->request, HDR_grpc_timeout), &ms);
     if (by_grpc) {
-        ms = grpc_duration_ms(s, r, ms);
+        ms = grpc_duration_ms(s, r->extra, ms);
     } else if (r->max_stream_duration_ms == UINT32_MAX) {
         return;
     } else if (!ms) {
@@ -382,9 +382,10 @@ static bool choose_chain(struct stream *s) {
     }
     const struct hcm_upgrade *u = find_upgrade(s->cfg, s->upgrade_type);
     bool enabled = u && u->enabled;
-    for (unsigned i = 0; s->route && i < s->route->upgrades_n; i++) {
-        if (sv_eq_nocase(s->route->upgrades[i].type, s->upgrade_type)) {
-            enabled = s->route->upgrades[i].enabled;
+    const struct route_extra *x = s->route ? s->route->extra : NULL;
+    for (unsigned i = 0; x && i < x->upgrades_n; i++) {
+        if (sv_eq_nocase(x->upgrades[i].type, s->upgrade_type)) {
+            enabled = x->upgrades[i].enabled;
         }
     }
     if (u && u->filters) {

@@ -77,7 +77,7 @@ static void choose_cluster(struct stream *s, const struct route_match_input *in)
         s->cluster_name = r->cluster_name;
         break;
     case ROUTE_CLUSTER_HEADER:
-        s->cluster_name = by_header(&s->request, r->cluster_header_id, r->cluster_header);
+        s->cluster_name = by_header(&s->request, r->cluster_header->id, r->cluster_header->name);
         break;
     case ROUTE_WEIGHTED:
         s->weighted = route_pick_weighted(r, route_weighted_random(r, in));

@@ -2,6 +2,8 @@
  * Threads: compiled on the config thread, immutable; retry_on_parse from any thread, no allocation.
  * Spec: config.route.v3.RetryPolicy; extensions.retry.{host,priority}. Not here: deciding to retry
  * (request/retry.c). */
+#include <pthread.h>
+
 #include "protos/any.h"
 #include "protos/gen/retry_host_omit_host_metadata.pb-c.h"
 #include "protos/gen/retry_priority_previous_priorities.pb-c.h"
@@ -12,6 +14,7 @@
 #define RETRY_BASE_MS 25
 #define RETRY_MAX_FACTOR 10
 #define RETRY_RESET_MAX_MS 300000
+#define POLICY_ARENA_BYTES 256
 #define HOST_PREDICATE "envoy.extensions.retry.host."
 
 static const struct retry_word {
@@ -223,9 +226,7 @@ static bool compile_headers(struct compile_ctx *ctx, const Route__RetryPolicy *m
     return diag_errors(ctx->diag) == before;
 }
 
-struct retry_policy *retry_policy_compile(struct compile_ctx *ctx, const void *msg) {
-    const Route__RetryPolicy *m = (const Route__RetryPolicy *)msg;
-    struct retry_policy *p = arena_new(ctx->arena, struct retry_policy);
+static bool fill(struct compile_ctx *ctx, const Route__RetryPolicy *m, struct retry_policy *p) {
     p->retry_on = retry_on_parse(sv_cstr(m->retry_on), NULL);
     p->num_retries = m->num_retries ? m->num_retries->value : 1;
     p->base_interval_ms = RETRY_BASE_MS;
@@ -235,9 +236,6 @@ struct retry_policy *retry_policy_compile(struct compile_ctx *ctx, const void *m
         p->host_selection_retry_max_attempts = m->host_selection_retry_max_attempts < UINT32_MAX
                                                    ? (uint32_t)m->host_selection_retry_max_attempts
                                                    : UINT32_MAX;
-    }
-    if (m->refresh_cluster_on_retry) {
-        compile_unhonoured(ctx, "refresh_cluster_on_retry");
     }
     bool ok = !m->per_try_timeout ||
               route_duration_ms(ctx, "per_try_timeout", m->per_try_timeout, &p->per_try_timeout_ms);
@@ -249,5 +247,90 @@ struct retry_policy *retry_policy_compile(struct compile_ctx *ctx, const void *m
     ok &= compile_status_codes(ctx, m, p);
     ok &= compile_headers(ctx, m, p);
     ok &= compile_extensions(ctx, m, p);
-    return ok ? p : NULL;
+    return ok;
+}
+
+/* --- sharing: a mesh says the same policy for every virtual host --- */
+
+struct shared_policy {
+    struct retry_policy policy;
+    struct arena arena;
+    sv wire; /* the key, in the arena */
+    unsigned users;
+};
+static pthread_mutex_t shared_lock = PTHREAD_MUTEX_INITIALIZER; /* tables end on any thread */
+/* RetryPolicy bytes → struct shared_policy, while it has users */
+static struct map shared_policies;
+
+static void free_policy(struct shared_policy *s) {
+    arena_fini(&s->arena);
+    xfree(s);
+}
+
+static void release(void *arg) {
+    struct shared_policy *s = (struct shared_policy *)arg;
+    pthread_mutex_lock(&shared_lock);
+    bool is_last = --s->users == 0;
+    if (is_last) {
+        map_remove(&shared_policies, s->wire);
+    }
+    if (map_count(&shared_policies) == 0) {
+        map_fini(&shared_policies);
+    }
+    pthread_mutex_unlock(&shared_lock);
+    if (is_last) {
+        free_policy(s);
+    }
+}
+
+/* NULL: there is none yet. */
+static struct shared_policy *find_shared(sv wire) {
+    pthread_mutex_lock(&shared_lock);
+    struct shared_policy *s = (struct shared_policy *)map_get(&shared_policies, wire);
+    if (s) {
+        s->users++;
+    }
+    pthread_mutex_unlock(&shared_lock);
+    return s;
+}
+
+static struct shared_policy *make_shared(const struct compile_ctx *ctx, const Route__RetryPolicy *m,
+                                         sv wire) {
+    struct shared_policy *s = xnew(struct shared_policy);
+    arena_init(&s->arena, POLICY_ARENA_BYTES);
+    struct compile_ctx own = *ctx;
+    own.arena = &s->arena;
+    if (!fill(&own, m, &s->policy)) {
+        free_policy(s);
+        return NULL;
+    }
+    s->wire = arena_sv(&s->arena, wire);
+    s->users = 1;
+    arena_trim(&s->arena);
+    pthread_mutex_lock(&shared_lock);
+    const void *before = map_put(&shared_policies, s->wire, s);
+    pthread_mutex_unlock(&shared_lock);
+    ASSERT(!before); /* one thread compiles */
+    (void)before;
+    return s;
+}
+
+const struct retry_policy *retry_policy_compile(struct compile_ctx *ctx, const void *msg) {
+    const Route__RetryPolicy *m = (const Route__RetryPolicy *)msg;
+    if (m->refresh_cluster_on_retry) {
+        compile_unhonoured(ctx, "refresh_cluster_on_retry");
+    }
+    struct arena scratch;
+    arena_init(&scratch, POLICY_ARENA_BYTES);
+    sv wire = proto_pack(&m->base, &scratch);
+    struct shared_policy *s = find_shared(wire);
+    if (!s) {
+        s = make_shared(ctx, m, wire);
+    }
+    arena_fini(&scratch);
+    if (!s) {
+        return NULL;
+    }
+    arena_on_fini(ctx->arena, release, s);
+    return &s->policy;
 }

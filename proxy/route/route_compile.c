@@ -286,7 +286,6 @@ static struct vhost *compile_vhost(struct table_compile *tc, sv wire, XXH128_has
                                   .table_msg = tc->msg,
                                   .must_exist = tc->must_exist,
                                   .body_bytes_max = tc->body_bytes_max};
-        v->bytes_hash = hash.low64;
         v->routes_ = arena_new(&v->arena, struct vhost_routes);
         v->routes_->hash_low = hash.low64;
         v->routes_->hash_high = hash.high64;

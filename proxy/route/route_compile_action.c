@@ -11,6 +11,18 @@
 #include "proxy/route/route_metadata.h"
 #include "proxy/route/route_private.h"
 
+static const struct route_cluster_header *compile_cluster_header(struct compile_ctx *ctx,
+                                                                 const char *name) {
+    struct route_cluster_header *h = arena_new(ctx->arena, struct route_cluster_header);
+    h->name = route_lower(ctx->arena, name);
+    h->id = header_id_of(h->name);
+    if (h->id == HDR_host) {
+        h->id = HDR_authority;
+        h->name = SV(":authority");
+    }
+    return h;
+}
+
 static bool compile_specifier(struct route_compile *c, const Route__RouteAction *m,
                               struct route_entry *r) {
     struct compile_ctx *ctx = c->ctx;
@@ -23,12 +35,7 @@ static bool compile_specifier(struct route_compile *c, const Route__RouteAction 
         return r->cluster != SLOT_NONE;
     case ROUTE__ROUTE_ACTION__CLUSTER_SPECIFIER_CLUSTER_HEADER:
         r->action = ROUTE_CLUSTER_HEADER;
-        r->cluster_header = route_lower(ctx->arena, m->cluster_header);
-        r->cluster_header_id = header_id_of(r->cluster_header);
-        if (r->cluster_header_id == HDR_host) {
-            r->cluster_header_id = HDR_authority;
-            r->cluster_header = SV(":authority");
-        }
+        r->cluster_header = compile_cluster_header(ctx, m->cluster_header);
         return true;
     case ROUTE__ROUTE_ACTION__CLUSTER_SPECIFIER_WEIGHTED_CLUSTERS:
         r->action = ROUTE_WEIGHTED;
@@ -54,15 +61,16 @@ static bool compile_template_rewrite(struct route_compile *c, const Core__TypedE
     if (!m) {
         return false;
     }
-    if (!r->match_template) {
+    if (r->match_kind != PATH_MATCH_TEMPLATE || !r->match_template) {
         return diag_error(
             ctx->diag,
             "unable to use envoy.path.rewrite.uri_template.uri_template_rewriter extension without "
             "envoy.path.match.uri_template.uri_template_matcher extension");
     }
-    r->rewrite_template =
+    struct route_rewrite *w = route_own_rewrite(c, r);
+    w->path_template =
         uri_template_rewrite_compile(ctx, sv_cstr(m->path_template_rewrite), r->match_template);
-    return r->rewrite_template != NULL;
+    return w->path_template != NULL;
 }
 
 static bool compile_path_rewrite(struct route_compile *c, const Route__RouteAction *m,
@@ -79,20 +87,21 @@ static bool compile_path_rewrite(struct route_compile *c, const Route__RouteActi
         if (r->match_kind == PATH_MATCH_TEMPLATE) {
             return diag_error(ctx->diag, "Cannot use prefix_rewrite with matcher extension");
         }
-        r->has_prefix_rewrite = true;
-        r->prefix_rewrite = arena_sv(ctx->arena, sv_cstr(m->prefix_rewrite));
+        route_own_rewrite(c, r)->prefix = arena_sv(ctx->arena, sv_cstr(m->prefix_rewrite));
     }
     if (m->regex_rewrite) {
         DIAG_FIELD(ctx->diag, "regex_rewrite");
-        ok &= route_compile_regex_rewrite(ctx, m->regex_rewrite, &r->path_regex);
+        ok &= route_compile_regex_rewrite(ctx, m->regex_rewrite,
+                                          &route_own_rewrite(c, r)->path_regex);
     }
     if (m->path_rewrite_policy) {
         ok &= compile_template_rewrite(c, m->path_rewrite_policy, r);
     }
     if (m->path_rewrite[0]) {
         DIAG_FIELD(ctx->diag, "path_rewrite");
-        r->path_rewrite = formatter_compile(ctx, sv_cstr(m->path_rewrite), true);
-        ok &= r->path_rewrite != NULL;
+        struct route_rewrite *w = route_own_rewrite(c, r);
+        w->path_format = formatter_compile(ctx, sv_cstr(m->path_rewrite), true);
+        ok &= w->path_format != NULL;
     }
     return ok;
 }
@@ -100,30 +109,35 @@ static bool compile_path_rewrite(struct route_compile *c, const Route__RouteActi
 static bool compile_host_rewrite(struct route_compile *c, const Route__RouteAction *m,
                                  struct route_entry *r) {
     struct compile_ctx *ctx = c->ctx;
-    r->append_x_forwarded_host = m->append_x_forwarded_host;
+    bool has_specifier =
+        m->host_rewrite_specifier_case != ROUTE__ROUTE_ACTION__HOST_REWRITE_SPECIFIER__NOT_SET;
+    if (!has_specifier && !m->append_x_forwarded_host) {
+        return true;
+    }
+    struct route_rewrite *w = route_own_rewrite(c, r);
+    w->append_x_forwarded_host = m->append_x_forwarded_host;
     switch (m->host_rewrite_specifier_case) {
     case ROUTE__ROUTE_ACTION__HOST_REWRITE_SPECIFIER__NOT_SET:
         return true;
     case ROUTE__ROUTE_ACTION__HOST_REWRITE_SPECIFIER_HOST_REWRITE_LITERAL:
-        r->host_rewrite = arena_sv(ctx->arena, sv_cstr(m->host_rewrite_literal));
+        w->host = arena_sv(ctx->arena, sv_cstr(m->host_rewrite_literal));
         return true;
     case ROUTE__ROUTE_ACTION__HOST_REWRITE_SPECIFIER_AUTO_HOST_REWRITE:
-        r->auto_host_rewrite = m->auto_host_rewrite->value;
+        w->auto_host = m->auto_host_rewrite->value;
         return true;
     case ROUTE__ROUTE_ACTION__HOST_REWRITE_SPECIFIER_HOST_REWRITE_HEADER:
-        r->host_rewrite_header = route_lower(ctx->arena, m->host_rewrite_header);
-        r->host_rewrite_header_id = header_id_of(r->host_rewrite_header);
+        w->host_header = route_lower(ctx->arena, m->host_rewrite_header);
+        w->host_header_id = header_id_of(w->host_header);
         return true;
     case ROUTE__ROUTE_ACTION__HOST_REWRITE_SPECIFIER_HOST_REWRITE_PATH_REGEX: {
         DIAG_FIELD(ctx->diag, "host_rewrite_path_regex");
-        return route_compile_regex_rewrite(ctx, m->host_rewrite_path_regex,
-                                           &r->host_rewrite_path_regex);
+        return route_compile_regex_rewrite(ctx, m->host_rewrite_path_regex, &w->host_path_regex);
     }
     case ROUTE__ROUTE_ACTION__HOST_REWRITE_SPECIFIER_HOST_REWRITE: {
         DIAG_FIELD(ctx->diag, "host_rewrite");
         /* as Envoy's: "-" for nothing */
-        r->host_rewrite_formatter = formatter_compile(ctx, sv_cstr(m->host_rewrite), false);
-        return r->host_rewrite_formatter != NULL;
+        w->host_format = formatter_compile(ctx, sv_cstr(m->host_rewrite), false);
+        return w->host_format != NULL;
     }
     default:
         return diag_error(ctx->diag, "unknown host rewrite specifier");
@@ -154,8 +168,12 @@ static bool compile_timeouts(struct route_compile *c, const Route__RouteAction *
     bool ok = set_ms(ctx, "timeout", m->timeout, &r->timeout_ms);
     ok &= set_ms(ctx, "idle_timeout", m->idle_timeout, &r->idle_timeout_ms);
     ok &= set_ms(ctx, "flush_timeout", m->flush_timeout, &r->flush_timeout_ms);
-    ok &= set_ms(ctx, "max_grpc_timeout", m->max_grpc_timeout, &r->grpc_timeout_max_ms);
-    ok &= set_ms(ctx, "grpc_timeout_offset", m->grpc_timeout_offset, &r->grpc_timeout_offset_ms);
+    if (m->max_grpc_timeout || m->grpc_timeout_offset) {
+        struct route_extra *x = route_own_extra(c, r);
+        ok &= set_ms(ctx, "max_grpc_timeout", m->max_grpc_timeout, &x->grpc_timeout_max_ms);
+        ok &=
+            set_ms(ctx, "grpc_timeout_offset", m->grpc_timeout_offset, &x->grpc_timeout_offset_ms);
+    }
     const Route__RouteAction__MaxStreamDuration *d = m->max_stream_duration;
     if (!d) {
         return ok;
@@ -163,10 +181,14 @@ static bool compile_timeouts(struct route_compile *c, const Route__RouteAction *
     DIAG_FIELD(ctx->diag, "max_stream_duration");
     r->has_max_stream_duration = true;
     ok &= set_ms(ctx, "max_stream_duration", d->max_stream_duration, &r->max_stream_duration_ms);
+    if (!d->grpc_timeout_header_max && !d->grpc_timeout_header_offset) {
+        return ok;
+    }
+    struct route_extra *x = route_own_extra(c, r);
     ok &=
-        set_ms(ctx, "grpc_timeout_header_max", d->grpc_timeout_header_max, &r->grpc_header_max_ms);
+        set_ms(ctx, "grpc_timeout_header_max", d->grpc_timeout_header_max, &x->grpc_header_max_ms);
     return ok & set_ms(ctx, "grpc_timeout_header_offset", d->grpc_timeout_header_offset,
-                       &r->grpc_header_offset_ms);
+                       &x->grpc_header_offset_ms);
 }
 
 /* --- the rest --- */
@@ -208,6 +230,9 @@ static bool compile_upgrade(struct compile_ctx *ctx, const Route__RouteAction__U
 static bool compile_upgrades(struct route_compile *c, const Route__RouteAction *m,
                              struct route_entry *r) {
     struct compile_ctx *ctx = c->ctx;
+    if (m->n_upgrade_configs == 0) {
+        return true;
+    }
     struct upgrade_override *v =
         arena_new_array(ctx->arena, struct upgrade_override, m->n_upgrade_configs);
     bool ok = true;
@@ -221,18 +246,23 @@ static bool compile_upgrades(struct route_compile *c, const Route__RouteAction *
             }
         }
     }
-    r->upgrades = v;
-    r->upgrades_n = (unsigned)m->n_upgrade_configs;
+    struct route_extra *x = route_own_extra(c, r);
+    x->upgrades = v;
+    x->upgrades_n = (unsigned)m->n_upgrade_configs;
     return ok;
 }
 
 static bool compile_mirrors(struct route_compile *c, const Route__RouteAction *m,
                             struct route_entry *r) {
-    r->mirrors = c->inherited_mirrors;
-    r->mirrors_n = c->inherited_mirrors_n;
+    if (!m->n_request_mirror_policies && !c->inherited_mirrors_n) {
+        return true;
+    }
+    struct route_extra *x = route_own_extra(c, r);
+    x->mirrors = c->inherited_mirrors;
+    x->mirrors_n = c->inherited_mirrors_n;
     return !m->n_request_mirror_policies ||
            route_compile_mirrors(c, (const void *const *)m->request_mirror_policies,
-                                 m->n_request_mirror_policies, &r->mirrors, &r->mirrors_n);
+                                 m->n_request_mirror_policies, &x->mirrors, &x->mirrors_n);
 }
 
 static bool compile_enums(struct route_compile *c, const Route__RouteAction *m,
@@ -263,6 +293,17 @@ static bool compile_enums(struct route_compile *c, const Route__RouteAction *m,
     }
 }
 
+static void compile_limits(struct route_compile *c, const Route__RouteAction *m,
+                           struct route_entry *r) {
+    if (m->n_rate_limits || m->include_vh_rate_limits) {
+        struct route_extra *x = route_own_extra(c, r);
+        x->rate_limits =
+            route_compile_rate_limits(c, (const void *const *)m->rate_limits, m->n_rate_limits);
+        x->include_vhost_rate_limits =
+            m->include_vh_rate_limits && m->include_vh_rate_limits->value;
+    }
+}
+
 static void note_unhonoured(struct route_compile *c, const Route__RouteAction *m) {
     const Route__VirtualHost *v = (const Route__VirtualHost *)c->vhost_msg;
     if (m->hedge_policy || (v && v->hedge_policy)) {
@@ -289,9 +330,7 @@ bool route_compile_action(struct route_compile *c, const void *action_msg, struc
     ok &= compile_enums(c, m, r);
     ok &= route_compile_hash(c, m, r);
     ok &= route_compile_internal_redirect(c, m, r);
-    r->rate_limits =
-        route_compile_rate_limits(c, (const void *const *)m->rate_limits, m->n_rate_limits);
-    r->include_vhost_rate_limits = m->include_vh_rate_limits && m->include_vh_rate_limits->value;
+    compile_limits(c, m, r);
     note_unhonoured(c, m);
     return ok & route_compile_legacy_cors(ctx, m->cors, &r->overrides);
 }

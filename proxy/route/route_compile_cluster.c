@@ -72,16 +72,15 @@ static bool compile_weight(struct route_compile *c, const Route__WeightedCluster
 }
 
 static bool compile_random_source(struct route_compile *c, const Route__WeightedCluster *m,
-                                  struct route_entry *r) {
+                                  struct route_weighted *w) {
     switch (m->random_value_specifier_case) {
     case ROUTE__WEIGHTED_CLUSTER__RANDOM_VALUE_SPECIFIER__NOT_SET:
         return true;
     case ROUTE__WEIGHTED_CLUSTER__RANDOM_VALUE_SPECIFIER_HEADER_NAME:
-        r->random_value_header = route_lower(c->ctx->arena, m->header_name);
-        r->random_value_header_id = header_id_of(r->random_value_header);
+        w->random_value_header = route_lower(c->ctx->arena, m->header_name);
         return true;
     case ROUTE__WEIGHTED_CLUSTER__RANDOM_VALUE_SPECIFIER_USE_HASH_POLICY:
-        r->weighted_use_hash = m->use_hash_policy->value;
+        w->use_hash = m->use_hash_policy->value;
         return true;
     default:
         return diag_error(c->ctx->diag, "unknown random value specifier");
@@ -95,23 +94,25 @@ bool route_compile_weighted(struct route_compile *c, const void *weighted_msg,
     DIAG_FIELD(ctx->diag, "weighted_clusters");
     struct weighted_cluster *v =
         arena_new_array(ctx->arena, struct weighted_cluster, m->n_clusters);
-    bool ok = compile_random_source(c, m, r);
+    struct route_weighted *w = arena_new(ctx->arena, struct route_weighted);
+    r->weighted = w;
+    bool ok = compile_random_source(c, m, w);
     for (size_t i = 0; i < m->n_clusters; i++) {
         DIAG_FIELD(ctx->diag, "clusters[%zu]", i);
         ok &= compile_weight(c, m->clusters[i], sv_cstr(m->runtime_key_prefix), r, &v[i]);
-        r->weighted_total += v[i].weight;
+        w->total += v[i].weight;
     }
-    r->weighted = v;
-    r->weighted_n = (unsigned)m->n_clusters;
+    w->v = v;
+    w->n = (unsigned)m->n_clusters;
     if (!ok) {
         return false;
     }
-    if (r->weighted_total > UINT32_MAX) {
+    if (w->total > UINT32_MAX) {
         return diag_error(ctx->diag,
                           "The sum of weights of all weighted clusters of route %.*s exceeds %u",
                           SV_ARG(r->name), UINT32_MAX);
     }
-    if (r->weighted_total == 0) {
+    if (w->total == 0) {
         return diag_error(ctx->diag,
                           "Sum of weights in the weighted_cluster must be greater than 0.");
     }
@@ -194,6 +195,9 @@ static bool compile_hash(struct compile_ctx *ctx, const Route__RouteAction__Hash
 
 bool route_compile_hash(struct route_compile *c, const void *action_msg, struct route_entry *r) {
     const Route__RouteAction *m = (const Route__RouteAction *)action_msg;
+    if (m->n_hash_policy == 0) {
+        return true;
+    }
     struct hash_policy *v = arena_new_array(c->ctx->arena, struct hash_policy, m->n_hash_policy);
     bool ok = true;
     unsigned n = 0;
@@ -207,8 +211,9 @@ bool route_compile_hash(struct route_compile *c, const void *action_msg, struct 
             v[n] = (struct hash_policy){.source = HASH_HEADER};
         }
     }
-    r->hash = v;
-    r->hash_n = n;
+    struct route_extra *x = route_own_extra(c, r);
+    x->hash = v;
+    x->hash_n = n;
     return ok;
 }
 

@@ -41,6 +41,32 @@ const struct route_rate_limits *route_compile_rate_limits(struct route_compile *
     return r;
 }
 
+/* --- parts that most routes share --- */
+
+const struct route_rewrite route_rewrite_none = {.auto_host = false};
+const struct route_extra route_extra_none = {.decorator_propagate = true,
+                                             .grpc_timeout_max_ms = UINT32_MAX,
+                                             .grpc_timeout_offset_ms = UINT32_MAX,
+                                             .grpc_header_max_ms = UINT32_MAX,
+                                             .grpc_header_offset_ms = UINT32_MAX};
+
+/* What is not the shared one was made below, in the arena: it may be written to. */
+struct route_rewrite *route_own_rewrite(struct route_compile *c, struct route_entry *r) {
+    if (r->rewrite == &route_rewrite_none) {
+        r->rewrite = arena_new(c->ctx->arena, struct route_rewrite);
+    }
+    return (struct route_rewrite *)(uintptr_t)r->rewrite;
+}
+
+struct route_extra *route_own_extra(struct route_compile *c, struct route_entry *r) {
+    if (r->extra == &route_extra_none) {
+        struct route_extra *x = arena_new(c->ctx->arena, struct route_extra);
+        *x = route_extra_none;
+        r->extra = x;
+    }
+    return (struct route_extra *)(uintptr_t)r->extra;
+}
+
 /* --- internal redirects --- */
 
 static bool compile_predicate(struct compile_ctx *ctx, const Core__TypedExtensionConfig *e,
@@ -121,7 +147,7 @@ bool route_compile_internal_redirect(struct route_compile *c, const void *action
         return true;
     }
     struct internal_redirect *p = arena_new(ctx->arena, struct internal_redirect);
-    r->internal_redirect = p;
+    route_own_extra(c, r)->internal_redirect = p;
     const Pb__UInt32Value *max = m ? m->max_internal_redirects : a->max_internal_redirects;
     p->max = max ? max->value : 1;
     compile_codes(ctx, m ? m->redirect_response_codes : NULL, m ? m->n_redirect_response_codes : 0,
@@ -142,15 +168,15 @@ bool route_compile_internal_redirect(struct route_compile *c, const void *action
 /* --- direct responses --- */
 
 static bool compile_body(struct route_compile *c, const Core__DataSource *body,
-                         struct route_entry *r) {
+                         struct direct_response *a) {
     struct compile_ctx *ctx = c->ctx;
     DIAG_FIELD(ctx->diag, "body");
-    if (!compile_data_source(ctx, body, &r->direct_body)) {
+    if (!compile_data_source(ctx, body, &a->body)) {
         return false;
     }
-    if (r->direct_body.n > c->body_bytes_max) {
-        return diag_error(ctx->diag, "response body size is %zu bytes; maximum is %u",
-                          r->direct_body.n, c->body_bytes_max);
+    if (a->body.n > c->body_bytes_max) {
+        return diag_error(ctx->diag, "response body size is %zu bytes; maximum is %u", a->body.n,
+                          c->body_bytes_max);
     }
     return true;
 }
@@ -163,15 +189,17 @@ static bool compile_direct(struct route_compile *c, const Route__DirectResponseA
     if (m->status < 200 || m->status >= 600) {
         return diag_error(ctx->diag, "status: value must be inside range [200, 600)");
     }
-    r->direct_status = (uint16_t)m->status;
-    bool ok = !m->body || compile_body(c, m->body, r);
+    struct direct_response *a = arena_new(ctx->arena, struct direct_response);
+    r->direct = a;
+    a->status = (uint16_t)m->status;
+    bool ok = !m->body || compile_body(c, m->body, a);
     if (m->body_format) {
         DIAG_FIELD(ctx->diag, "body_format");
         struct substitution_format f = {.text = NULL};
         ok &= substitution_format_compile(ctx, m->body_format, &f);
-        r->direct_body_format = f.text;
-        r->direct_body_json = f.json;
-        r->direct_content_type = f.content_type;
+        a->body_format = f.text;
+        a->body_json = f.json;
+        a->content_type = f.content_type;
     }
     return ok;
 }
@@ -213,7 +241,7 @@ static bool compile_tracing(struct route_compile *c, const Route__Tracing *m,
     }
     t->custom_tags = tags;
     t->custom_tags_n = (unsigned)m->n_custom_tags;
-    r->tracing = t;
+    route_own_extra(c, r)->tracing = t;
     return ok;
 }
 
@@ -256,9 +284,10 @@ static bool compile_mutations(struct compile_ctx *ctx, const Route__Route *m,
 }
 
 static void compile_stats(struct route_compile *c, const Route__Route *m, struct route_entry *r) {
-    r->stat_prefix = arena_sv(c->ctx->arena, sv_cstr(m->stat_prefix));
-    if (r->stat_prefix.n) {
-        route_compile_stats(c, "route", r->stat_prefix, &r->stats, &r->rq_codes);
+    if (m->stat_prefix[0]) {
+        struct route_extra *x = route_own_extra(c, r);
+        x->stat_prefix = arena_sv(c->ctx->arena, sv_cstr(m->stat_prefix));
+        route_compile_stats(c, "route", x->stat_prefix, &x->stats, &x->rq_codes);
     }
 }
 
@@ -277,9 +306,8 @@ static void set_defaults(const struct route_compile *c, const Route__Route *m,
     r->cluster_not_found_code = 503;
     r->timeout_ms = r->idle_timeout_ms = r->max_stream_duration_ms = r->flush_timeout_ms =
         UINT32_MAX;
-    r->grpc_timeout_max_ms = r->grpc_timeout_offset_ms = UINT32_MAX;
-    r->grpc_header_max_ms = r->grpc_header_offset_ms = UINT32_MAX;
-    r->decorator_propagate = true;
+    r->rewrite = &route_rewrite_none;
+    r->extra = &route_extra_none;
     r->request_body_buffer_limit =
         body_limit(m->request_body_buffer_limit, m->per_request_buffer_limit_bytes);
     if (r->request_body_buffer_limit == UINT32_MAX) {
@@ -307,8 +335,9 @@ bool route_compile_entry(struct route_compile *c, const void *route_msg, struct 
     ok &= compile_action(c, m, r);
     ok &= compile_mutations(ctx, m, r);
     if (m->decorator) {
-        r->decorator_operation = arena_sv(ctx->arena, sv_cstr(m->decorator->operation));
-        r->decorator_propagate = !m->decorator->propagate || m->decorator->propagate->value;
+        struct route_extra *x = route_own_extra(c, r);
+        x->decorator_operation = arena_sv(ctx->arena, sv_cstr(m->decorator->operation));
+        x->decorator_propagate = !m->decorator->propagate || m->decorator->propagate->value;
     }
     ok &= !m->tracing || compile_tracing(c, m->tracing, r);
     r->metadata = route_metadata_compile(ctx, m->metadata);

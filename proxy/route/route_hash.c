@@ -132,13 +132,14 @@ uint64_t route_hash(const struct route_entry *r, const struct route_match_input 
                     sv *set_cookie) {
     uint64_t hash = 0;
     *has = false;
-    for (unsigned i = 0; i < r->hash_n; i++) {
+    const struct route_extra *x = r->extra;
+    for (unsigned i = 0; i < x->hash_n; i++) {
         uint64_t one;
-        if (evaluate(&r->hash[i], in, set_cookie, &one)) {
+        if (evaluate(&x->hash[i], in, set_cookie, &one)) {
             hash = *has ? (hash << 1 | hash >> 63) ^ one : one;
             *has = true;
         }
-        if (r->hash[i].is_terminal && *has) {
+        if (x->hash[i].is_terminal && *has) {
             break;
         }
     }

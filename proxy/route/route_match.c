@@ -182,19 +182,20 @@ const struct route_entry *route_table_match(const struct route_table *t,
 /* --- weights --- */
 
 uint64_t route_weighted_random(const struct route_entry *r, const struct route_match_input *in) {
-    if (r->weighted_use_hash) {
+    const struct route_weighted *w = r->weighted;
+    if (w->use_hash) {
         bool has = false;
         uint64_t hash = route_hash(r, in, &has, NULL);
         return has ? hash : in->random;
     }
-    if (!r->random_value_header.n) {
+    if (!w->random_value_header.n) {
         return in->random;
     }
     /* More than one value would pick differently on the way: then none counts. */
     uint64_t value = 0, parsed;
     unsigned n = 0;
     HEADERS_FOREACH (it, in->headers) {
-        if (sv_eq(it->name, r->random_value_header)) {
+        if (sv_eq(it->name, w->random_value_header)) {
             n++;
             value = sv_to_u64(sv_trim(it->value), &parsed) ? parsed : value;
             n += sv_to_u64(sv_trim(it->value), &parsed) ? 0 : 1;
@@ -209,22 +210,23 @@ static uint32_t weight_of(const struct weighted_cluster *w) {
 }
 
 const struct weighted_cluster *route_pick_weighted(const struct route_entry *r, uint64_t random) {
-    uint64_t total = r->weighted_total;
-    bool has_runtime = r->weighted_n && r->weighted[0].runtime_key.n;
+    const struct route_weighted *w = r->weighted;
+    uint64_t total = w->total;
+    bool has_runtime = w->n && w->v[0].runtime_key.n;
     if (has_runtime) {
         total = 0;
-        for (unsigned i = 0; i < r->weighted_n; i++) {
-            total += weight_of(&r->weighted[i]);
+        for (unsigned i = 0; i < w->n; i++) {
+            total += weight_of(&w->v[i]);
         }
     }
     if (total == 0) {
         return NULL;
     }
     uint64_t at = random % total;
-    for (unsigned i = 0; i < r->weighted_n; i++) {
-        uint32_t weight = has_runtime ? weight_of(&r->weighted[i]) : r->weighted[i].weight;
+    for (unsigned i = 0; i < w->n; i++) {
+        uint32_t weight = has_runtime ? weight_of(&w->v[i]) : w->v[i].weight;
         if (at < weight) {
-            return &r->weighted[i];
+            return &w->v[i];
         }
         at -= weight;
     }

@@ -97,6 +97,9 @@ sv route_match_path(sv path, bool ignore_parameters);
 /* Does r's path specifier match? path: from route_match_path; full: :path without query. */
 bool route_path_matches(const struct route_entry *r, sv path, sv full, bool is_connect);
 
+extern const struct route_rewrite route_rewrite_none;
+extern const struct route_extra route_extra_none;
+
 /* --- compiling (route_compile*.c) --- */
 struct route_compile {
     struct compile_ctx *ctx; /* arena: the virtual host's, or the table's */
@@ -112,6 +115,9 @@ struct route_compile {
 };
 bool route_compile_entry(struct route_compile *c, const void *route_msg, struct route_entry *r,
                          const struct route_conditions **conditions);
+/* r's own, made when it has the shared one so far. */
+struct route_rewrite *route_own_rewrite(struct route_compile *c, struct route_entry *r);
+struct route_extra *route_own_extra(struct route_compile *c, struct route_entry *r);
 bool route_compile_match(struct route_compile *c, const void *match_msg, struct route_entry *r,
                          const struct route_conditions **conditions);
 bool route_compile_action(struct route_compile *c, const void *action_msg, struct route_entry *r);
@@ -137,8 +143,9 @@ void route_compile_stats(struct route_compile *c, const char *kind, sv name,
                          struct stats_scope **scope, struct stats_codes **codes);
 bool route_compile_regex_rewrite(struct compile_ctx *ctx, const void *msg,
                                  struct regex_rewrite *out);
-/* RetryPolicy; NULL with errors added. */
-struct retry_policy *retry_policy_compile(struct compile_ctx *ctx, const void *msg);
+/* RetryPolicy; NULL with errors added. Equal messages yield the same policy; it lives as long as
+ * one of the arenas it was compiled for. */
+const struct retry_policy *retry_policy_compile(struct compile_ctx *ctx, const void *msg);
 /* Milliseconds of a Duration; UINT32_MAX - 1 at most, negative: error. */
 bool route_duration_ms(struct compile_ctx *ctx, const char *field, const void *duration_msg,
                        uint32_t *out);

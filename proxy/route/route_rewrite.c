@@ -75,18 +75,19 @@ static bool is_target(sv s) {
 /* The new :path; p NULL when it stays as it is. */
 static sv new_path(const struct route_entry *r, sv target, const struct stream_info *si,
                    struct arena *a) {
-    if (r->has_prefix_rewrite) {
-        return join(a, r->prefix_rewrite, sv_skip(target, matched_bytes(r, target)));
+    const struct route_rewrite *w = r->rewrite;
+    if (w->prefix.n) {
+        return join(a, w->prefix, sv_skip(target, matched_bytes(r, target)));
     }
-    if (r->path_regex.regex) {
-        return replace_path(target, replace_all(&r->path_regex, without_query(target), a), a);
+    if (w->path_regex.regex) {
+        return replace_path(target, replace_all(&w->path_regex, without_query(target), a), a);
     }
-    if (r->rewrite_template) {
-        sv path = uri_template_rewrite(r->rewrite_template, without_query(target), a);
+    if (w->path_template) {
+        sv path = uri_template_rewrite(w->path_template, without_query(target), a);
         return path.p ? replace_path(target, path, a) : target;
     }
-    if (r->path_rewrite && si) {
-        sv path = format(r->path_rewrite, si, a);
+    if (w->path_format && si) {
+        sv path = format(w->path_format, si, a);
         return is_target(path) ? replace_path(target, path, a) : SV_NULL;
     }
     return SV_NULL;
@@ -114,27 +115,26 @@ static void set_host(const struct route_entry *r, struct headers *h, sv host, bo
     if (old.n && set_original) {
         headers_set(h, HDR_x_envoy_original_host, old);
     }
-    if (old.n && r->append_x_forwarded_host) {
+    if (old.n && r->rewrite->append_x_forwarded_host) {
         append_forwarded_host(h, old);
     }
     headers_set(h, HDR_authority, host);
 }
 
-static sv new_host(const struct route_entry *r, const struct headers *h,
+static sv new_host(const struct route_rewrite *w, const struct headers *h,
                    const struct stream_info *si) {
-    if (r->host_rewrite.n) {
-        return r->host_rewrite;
+    if (w->host.n) {
+        return w->host;
     }
-    if (r->host_rewrite_header.n) {
-        return r->host_rewrite_header_id != HDR_OTHER ? headers_get(h, r->host_rewrite_header_id)
-                                                      : headers_get_name(h, r->host_rewrite_header);
+    if (w->host_header.n) {
+        return w->host_header_id != HDR_OTHER ? headers_get(h, w->host_header_id)
+                                              : headers_get_name(h, w->host_header);
     }
-    if (r->host_rewrite_path_regex.regex) {
-        return replace_all(&r->host_rewrite_path_regex, without_query(headers_get(h, HDR_path)),
-                           h->arena);
+    if (w->host_path_regex.regex) {
+        return replace_all(&w->host_path_regex, without_query(headers_get(h, HDR_path)), h->arena);
     }
-    if (r->host_rewrite_formatter && si) {
-        sv host = format(r->host_rewrite_formatter, si, h->arena);
+    if (w->host_format && si) {
+        sv host = format(w->host_format, si, h->arena);
         return is_target(host) ? host : SV_NULL;
     }
     return SV_NULL;
@@ -142,7 +142,7 @@ static sv new_host(const struct route_entry *r, const struct headers *h,
 
 void route_rewrite_auto_host(const struct route_entry *r, struct headers *request,
                              bool set_original_host, sv upstream_hostname) {
-    if (r->auto_host_rewrite && upstream_hostname.n) {
+    if (r->rewrite->auto_host && upstream_hostname.n) {
         set_host(r, request, upstream_hostname, set_original_host);
     }
 }
@@ -153,7 +153,7 @@ void route_rewrite(const struct route_entry *r, const struct weighted_cluster *w
     if (wc && wc->host_rewrite.n) {
         headers_set(request, HDR_authority, wc->host_rewrite);
     }
-    sv host = new_host(r, request, si);
+    sv host = new_host(r->rewrite, request, si);
     if (host.n) {
         set_host(r, request, host, set_original_path);
     }

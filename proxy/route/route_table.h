@@ -7,118 +7,12 @@
 #ifndef SLUICE_ROUTE_ROUTE_TABLE_H
 #define SLUICE_ROUTE_ROUTE_TABLE_H
 
-#include "proxy/api/header_mutation.h"
 #include "proxy/base/shared.h"
-#include "proxy/route/matcher.h"
 #include "proxy/route/retry_policy.h"
+#include "proxy/route/route_action.h"
 
 /* Per-route filter configs are keyed by an interned id of the filter's name in the HCM. */
 uint32_t filter_name_id(sv name); /* any thread, cold; ids are small and never reused */
-struct filter_override {
-    uint32_t name_id;
-    bool is_disabled; /* FilterConfig.disabled */
-    const struct http_filter_type *type;
-    const void *config; /* NULL when only disabled/enabled */
-};
-struct filter_overrides {
-    const struct filter_override *v;
-    unsigned n;
-};
-
-enum hash_source { HASH_HEADER, HASH_COOKIE, HASH_SOURCE_IP, HASH_QUERY, HASH_FILTER_STATE };
-struct hash_policy {
-    enum hash_source source;
-    bool is_terminal;
-    sv name; /* header, cookie, parameter or filter-state key */
-    enum header_id header_id;
-    const struct regex *rewrite; /* header: regex_rewrite, NULL: none */
-    sv substitution;
-    bool generate_cookie; /* cookie: ttl was set */
-    uint32_t cookie_ttl_s;
-    sv cookie_path;
-    sv cookie_attributes; /* "; SameSite=…" rendered */
-};
-struct mirror_policy {
-    slot_t cluster;
-    sv cluster_name, cluster_header;
-    sv host_rewrite;                       /* instead of the "-shadow" suffix; empty: none */
-    struct fraction fraction;              /* default 100 % */
-    bool has_trace_sampled, trace_sampled; /* not set: as the request's */
-    bool disable_shadow_host_suffix;
-    const struct header_mutations *mutations;
-};
-struct weighted_cluster {
-    slot_t cluster;
-    sv cluster_name, cluster_header, host_rewrite;
-    uint32_t weight;
-    sv runtime_key; /* "<prefix>.<name>", empty: none */
-    const struct header_mutations *request_mutations, *response_mutations;
-    const struct metadata_match *metadata_match; /* merged with the route's; NULL: the route's */
-    enum header_id cluster_header_id;
-    struct filter_overrides overrides;
-};
-enum route_action_kind {
-    ROUTE_CLUSTER,
-    ROUTE_WEIGHTED,
-    ROUTE_CLUSTER_HEADER,
-    ROUTE_REDIRECT,
-    ROUTE_DIRECT_RESPONSE,
-    ROUTE_NON_FORWARDING
-};
-enum path_match_kind {
-    PATH_MATCH_PREFIX,
-    PATH_MATCH_EXACT,
-    PATH_MATCH_REGEX,
-    PATH_MATCH_SEPARATED_PREFIX,
-    PATH_MATCH_CONNECT,
-    PATH_MATCH_TEMPLATE
-};
-struct regex_rewrite {
-    const struct regex *regex;
-    sv substitution;
-};
-struct redirect_action {
-    sv host, path, prefix_rewrite, scheme;
-    const struct formatter *path_format; /* path_rewrite; NULL: none */
-    bool has_path, has_prefix_rewrite, https_redirect, strip_query;
-    uint32_t port; /* 0: keep */
-    uint16_t code; /* 301 … 308 */
-    struct regex_rewrite regex;
-};
-struct upgrade_override {
-    sv type; /* lower case */
-    bool enabled;
-    bool has_connect_config, allow_post; /* CONNECT is terminated here; POST too */
-};
-struct internal_redirect {
-    uint32_t max;          /* 0: pass through */
-    const uint16_t *codes; /* default 302 only */
-    unsigned codes_n;
-    bool allow_cross_scheme;
-    /* response_headers_to_copy: ids (HDR_OTHER: by name) and lower-case names */
-    const enum header_id *copy_headers;
-    const sv *copy_header_names;
-    unsigned copy_headers_n;
-    bool previous_routes, safe_cross_scheme; /* predicates */
-    bool has_allow_list;
-    /* allow_listed_routes; any may be empty when has_allow_list */
-    const sv *allowed_routes;
-    unsigned allowed_routes_n;
-};
-/* Tracing of a route: sampling caps and what spans are called. */
-struct route_tracing {
-    struct fraction client, random, overall;                /* 100 % when not set */
-    const struct formatter *operation, *upstream_operation; /* NULL: not set */
-    const void *const *custom_tags;                         /* type.tracing.v3.CustomTag messages */
-    unsigned custom_tags_n;
-};
-/* rate_limits of a route or virtual host, for the filters that use them. */
-struct route_rate_limits {
-    const void *const *v; /* config.route.v3.RateLimit messages */
-    unsigned n;
-};
-struct uri_template; /* route/uri_template.h */
-struct json_formatter;
 
 struct vhost;
 /* One compiled route. Durations in ms; UINT32_MAX means "not set: use the default", 0 means
@@ -126,69 +20,35 @@ struct vhost;
 struct route_entry {
     const struct vhost *vhost;
     sv name;
-    enum route_action_kind action;
-    enum path_match_kind match_kind;
     sv match_path; /* the prefix or path that matched, for rewrites */
-    const struct regex *match_regex;
-    const struct uri_template *match_template, *rewrite_template; /* NULL: none */
-    bool case_insensitive;
+    union {        /* by match_kind */
+        const struct regex *match_regex;
+        const struct uri_template *match_template;
+    };
+    sv cluster_name; /* ROUTE_CLUSTER */
+    union {          /* by action */
+        const struct route_cluster_header *cluster_header;
+        const struct route_weighted *weighted;
+        const struct redirect_action *redirect;
+        const struct direct_response *direct;
+    };
     slot_t cluster; /* ROUTE_CLUSTER */
-    sv cluster_name;
-    enum header_id cluster_header_id;
-    sv cluster_header;               /* ROUTE_CLUSTER_HEADER */
+    enum path_match_kind match_kind : 8;
+    enum route_action_kind action : 8;
     uint16_t cluster_not_found_code; /* 503 default */
-    const struct weighted_cluster *weighted;
-    unsigned weighted_n;
-    uint64_t weighted_total;
-    bool weighted_use_hash;
-    sv random_value_header;
-    enum header_id random_value_header_id;
-    const struct metadata_match *metadata_match;
-    uint32_t timeout_ms, idle_timeout_ms, max_stream_duration_ms;
-    uint32_t flush_timeout_ms;
-    /* max_grpc_timeout; UINT32_MAX: not set */
-    uint32_t grpc_timeout_max_ms, grpc_timeout_offset_ms;
-    /* the message is set: the grpc-timeout header is read by its rules */
-    bool has_max_stream_duration;
-    /* grpc_timeout_header_max/_offset; UINT32_MAX: not set */
-    uint32_t grpc_header_max_ms, grpc_header_offset_ms;
-    const struct retry_policy *retry; /* route's or virtual host's; NULL: none */
-    const struct hash_policy *hash;
-    unsigned hash_n;
-    const struct mirror_policy *mirrors;
-    unsigned mirrors_n;
-    bool has_prefix_rewrite;
-    sv prefix_rewrite;
-    struct regex_rewrite path_regex; /* regex NULL: none */
-    const struct formatter *path_rewrite, *host_rewrite_formatter;
-    sv host_rewrite;
-    sv host_rewrite_header;
-    enum header_id host_rewrite_header_id;
-    struct regex_rewrite host_rewrite_path_regex;
-    bool auto_host_rewrite, append_x_forwarded_host;
+    bool case_insensitive;
     uint8_t priority; /* 0 default, 1 high */
-    const struct upgrade_override *upgrades;
-    unsigned upgrades_n;
-    const struct internal_redirect *internal_redirect;
-    const struct redirect_action *redirect;
-    uint16_t direct_status;
-    sv direct_body;
-    const struct formatter *direct_body_format;    /* text; NULL: none */
-    const struct json_formatter *direct_body_json; /* JSON; NULL: none */
-    sv direct_content_type;
+    /* max_stream_duration is set: the grpc-timeout header is read by its rules */
+    bool has_max_stream_duration;
+    uint32_t timeout_ms, idle_timeout_ms, max_stream_duration_ms, flush_timeout_ms;
+    uint32_t request_body_buffer_limit;  /* UINT32_MAX: not set */
+    const struct retry_policy *retry;    /* route's or virtual host's; NULL: none */
+    const struct route_rewrite *rewrite; /* never NULL */
+    const struct route_extra *extra;     /* never NULL */
+    const struct metadata_match *metadata_match;
     const struct header_mutations *request_mutations, *response_mutations;
     struct filter_overrides overrides;
     const struct kv_metadata *metadata; /* Route.metadata.filter_metadata; NULL: none */
-    sv decorator_operation;
-    bool decorator_propagate;
-    const struct route_tracing *tracing;
-    uint32_t request_body_buffer_limit; /* UINT32_MAX: not set */
-    bool include_vhost_rate_limits;
-    const struct route_rate_limits *rate_limits; /* NULL: none */
-    sv stat_prefix;
-    /* vhost.<v>.route.<stat_prefix>. (route/route_stats.h); NULL */
-    struct stats_scope *stats;
-    struct stats_codes *rq_codes; /* upstream_rq_<code> below it; NULL */
 };
 struct virtual_cluster {
     sv name;
@@ -201,7 +61,6 @@ struct vhost {
     /* a vhost with equal bytes is reused by the next table */
     struct shared shared;
     struct arena arena;
-    uint64_t bytes_hash;
     sv name;
     enum { TLS_REQUIRE_NONE, TLS_REQUIRE_EXTERNAL, TLS_REQUIRE_ALL } require_tls;
     const struct header_mutations *request_mutations, *response_mutations;

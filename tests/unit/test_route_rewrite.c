@@ -63,7 +63,8 @@ static void paths(void **state) {
         route_rewrite(r, NULL, &h, NULL, true, SV_NULL);
         sv got = headers_get(&h, HDR_path);
         assert_sv_is(got, path_cases[i].want);
-        bool is_rewriting = r->has_prefix_rewrite || r->path_regex.regex || r->rewrite_template;
+        bool is_rewriting =
+            r->rewrite->prefix.n || r->rewrite->path_regex.regex || r->rewrite->path_template;
         assert_row(headers_has(&h, HDR_x_envoy_original_path) == is_rewriting, i);
         if (is_rewriting) {
             assert_sv_is(headers_get(&h, HDR_x_envoy_original_path), path_cases[i].path);
@@ -166,7 +167,7 @@ static void weighted_host(void **state) {
                                            "weight { value: 1 } host_rewrite_literal: 'w' } } }");
     struct headers h;
     request_make(&h, &f.msgs, "h.com", "/", NULL);
-    route_rewrite(r, &r->weighted[0], &h, NULL, true, SV_NULL);
+    route_rewrite(r, &r->weighted->v[0], &h, NULL, true, SV_NULL);
     assert_sv_is(headers_get(&h, HDR_authority), "w");
     shared_unref(&t->shared);
 }

@@ -588,8 +588,8 @@ static void defaults(void **state) {
     assert_int_equal(r->retry->max_interval_ms, 250);
     assert_int_equal(r->retry->host_selection_retry_max_attempts, 1);
     assert_int_equal(r->retry->retry_on, RETRY_5XX);
-    assert_true(r->decorator_propagate);
-    assert_null(r->internal_redirect);
+    assert_true(r->extra->decorator_propagate);
+    assert_null(r->extra->internal_redirect);
     assert_null(r->metadata);
     assert_false(r->has_max_stream_duration);
     shared_unref(&t->shared);
@@ -632,8 +632,8 @@ static void action_fields(void **state) {
     assert_int_equal(r->idle_timeout_ms, 2500);
     assert_true(r->has_max_stream_duration);
     assert_int_equal(r->max_stream_duration_ms, 3000);
-    assert_int_equal(r->grpc_header_max_ms, 4000);
-    assert_int_equal(r->grpc_header_offset_ms, UINT32_MAX);
+    assert_int_equal(r->extra->grpc_header_max_ms, 4000);
+    assert_int_equal(r->extra->grpc_header_offset_ms, UINT32_MAX);
     assert_int_equal(r->cluster_not_found_code, 404);
     assert_int_equal(r->priority, 1);
     assert_int_equal(r->retry->retry_on, RETRY_CONNECT_FAILURE | RETRY_GRPC_UNAVAILABLE);
@@ -646,15 +646,15 @@ static void action_fields(void **state) {
     assert_true(r->retry->reset_headers[0].is_unix_time);
     assert_int_equal(r->retry->reset_headers[0].id, HDR_retry_after);
     assert_true(r->retry->avoid_previous_hosts);
-    assert_int_equal(r->upgrades_n, 2);
-    assert_true(r->upgrades[0].allow_post);
-    assert_false(r->upgrades[1].enabled);
-    assert_int_equal(r->internal_redirect->max, 2);
-    assert_int_equal(r->internal_redirect->codes_n, 1);
-    assert_true(r->internal_redirect->previous_routes);
+    assert_int_equal(r->extra->upgrades_n, 2);
+    assert_true(r->extra->upgrades[0].allow_post);
+    assert_false(r->extra->upgrades[1].enabled);
+    assert_int_equal(r->extra->internal_redirect->max, 2);
+    assert_int_equal(r->extra->internal_redirect->codes_n, 1);
+    assert_true(r->extra->internal_redirect->previous_routes);
     assert_non_null(r->metadata_match);
-    assert_int_equal(r->mirrors_n, 1);
-    assert_int_equal(r->mirrors[0].fraction.numerator, 5);
+    assert_int_equal(r->extra->mirrors_n, 1);
+    assert_int_equal(r->extra->mirrors[0].fraction.numerator, 5);
     shared_unref(&t->shared);
 }
 
@@ -678,11 +678,44 @@ static void inheritance(void **state) {
     assert_int_equal(a[1].retry->num_retries, 3);
     assert_int_equal(a[0].request_body_buffer_limit, 9);
     assert_int_equal(a[1].request_body_buffer_limit, 5);
-    assert_sv_is(a[0].mirrors[0].cluster_name, "table");
-    assert_sv_is(b[0].mirrors[0].cluster_name, "vhost");
-    assert_sv_is(b[1].mirrors[0].cluster_name, "route");
+    assert_sv_is(a[0].extra->mirrors[0].cluster_name, "table");
+    assert_sv_is(b[0].extra->mirrors[0].cluster_name, "vhost");
+    assert_sv_is(b[1].extra->mirrors[0].cluster_name, "route");
     assert_null(b[0].retry);
     shared_unref(&t->shared);
+}
+
+#define RETRY_VHOST(name, policy)                                                       \
+    "virtual_hosts { name: '" name "' domains: '" name "' retry_policy { " policy " } " \
+    "routes { match { prefix: '/' } route { cluster: 'c' } } } "
+
+/* Virtual hosts with the same policy have one, whichever table made it and whichever ends first. */
+static void retry_sharing(void **state) {
+    (void)state;
+    static const char two_codes[] = "name: 'r' " RETRY_VHOST("a", "retriable_status_codes: 503")
+        RETRY_VHOST("b", "retriable_status_codes: 503")
+            RETRY_VHOST("c", "retriable_status_codes: 504");
+    struct route_table *one = route_table_must(&f, two_codes);
+    const struct retry_policy *p[3];
+    for (unsigned i = 0; i < 3; i++) {
+        p[i] = one->priv_->vhosts[i]->routes_->v[0].retry;
+        assert_int_equal(p[i]->status_codes[0], i < 2 ? 503 : 504);
+    }
+    assert_ptr_equal(p[0], p[1]);
+    assert_ptr_not_equal(p[0], p[2]);
+    struct route_table *two =
+        route_table_must(&f, "name: 's' " RETRY_VHOST("z", "retriable_status_codes: 503"));
+    shared_unref(&one->shared);
+    assert_ptr_equal(only_route(two)->retry, p[0]);
+    assert_int_equal(only_route(two)->retry->status_codes[0], 503);
+    shared_unref(&two->shared);
+    /* a refused policy is refused again */
+    for (int i = 0; i < 2; i++) {
+        assert_null(route_table_from(
+            &f, "name: 'r' " RETRY_VHOST("a", "retry_back_off { base_interval { seconds: -1 } }"),
+            NULL));
+        assert_true(fake_errors(&f).n > 0);
+    }
 }
 
 static void weights(void **state) {
@@ -793,7 +826,7 @@ static void sharing(void **state) {
     struct route_table *four = route_table_from(
         &f, "name: 'r2' request_mirror_policies { cluster: 'm' } " SHARED_VHOST("n", "x"), three);
     assert_ptr_not_equal(four->priv_->vhosts[0], three->priv_->vhosts[0]);
-    assert_int_equal(only_route(four)->mirrors_n, 1);
+    assert_int_equal(only_route(four)->extra->mirrors_n, 1);
     /* clusters that must exist are looked at again */
     struct route_table *five =
         route_table_from(&f, "validate_clusters { value: true } " SHARED_VHOST("n", "x"), three);
@@ -950,6 +983,7 @@ int main(void) {
         TEST(retry_words),
         TEST(unhonoured),
         TEST(sharing),
+        TEST(retry_sharing),
         TEST(lookup_finds_what_a_walk_finds),
         TEST(many_prefix_lengths),
     };
