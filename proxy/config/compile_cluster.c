@@ -21,7 +21,8 @@ static void breaker_defaults(struct breaker *b) {
                           .max_pending = 1024,
                           .max_requests = 1024,
                           .max_retries = 3,
-                          .max_pools = UINT32_MAX};
+                          .max_pools = UINT32_MAX,
+                          .max_connections_per_host = UINT32_MAX};
 }
 
 static uint32_t value_or(const Pb__UInt32Value *v, uint32_t dflt) { return v ? v->value : dflt; }
@@ -41,6 +42,17 @@ static void breaker(const Cluster__CircuitBreakers__Thresholds *t, struct breake
     }
 }
 
+static void per_host(struct compile_ctx *ctx, const Cluster__CircuitBreakers__Thresholds *t,
+                     struct cluster_config *c) {
+    unsigned p = (unsigned)t->priority;
+    if (t->max_pending_requests || t->max_requests || t->max_retries || t->max_connection_pools ||
+        t->retry_budget || t->track_remaining) {
+        diag_error(ctx->diag, "Unsupported field in per_host_thresholds: only max_connections");
+    } else if (p < PRIORITIES) {
+        c->breakers[p].max_connections_per_host = value_or(t->max_connections, UINT32_MAX);
+    }
+}
+
 static void breakers(struct compile_ctx *ctx, const Cluster__CircuitBreakers *m,
                      struct cluster_config *c) {
     breaker_defaults(&c->breakers[PRIORITY_DEFAULT]);
@@ -53,9 +65,9 @@ static void breakers(struct compile_ctx *ctx, const Cluster__CircuitBreakers *m,
             breaker(m->thresholds[i], &c->breakers[p]);
         }
     }
-    if (m && m->n_per_host_thresholds) {
-        DIAG_FIELD(ctx->diag, "circuit_breakers");
-        compile_unhonoured(ctx, "per_host_thresholds");
+    for (size_t i = 0; m && i < m->n_per_host_thresholds; i++) {
+        DIAG_FIELD(ctx->diag, "circuit_breakers.per_host_thresholds[%zu]", i);
+        per_host(ctx, m->per_host_thresholds[i], c);
     }
 }
 

@@ -34,6 +34,13 @@ bool breaker_try(uint32_t *used, uint32_t max) {
     return false;
 }
 
+bool breaker_connection_try(const struct cluster_config *c, unsigned priority,
+                            const struct host *h) {
+    const struct breaker *b = &c->breakers[priority];
+    return HOST_STAT_GET(h, cx_active) < b->max_connections_per_host &&
+           breaker_try(&c->use[priority].connections, b->max_connections);
+}
+
 static uint32_t get(const uint32_t *used) { return __atomic_load_n(used, __ATOMIC_RELAXED); }
 
 /* Retries that may be under way now. */

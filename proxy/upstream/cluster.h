@@ -41,6 +41,7 @@ enum cluster_side {
 struct breaker {
     uint32_t max_connections, max_pending, max_requests, max_retries; /* 1024, 1024, 1024, 3 */
     uint32_t max_pools;
+    uint32_t max_connections_per_host; /* per_host_thresholds; UINT32_MAX */
     bool track_remaining;
     bool has_retry_budget;
     double budget_percent;
@@ -225,6 +226,9 @@ static inline void cluster_note_drop(const struct cluster_config *c, bool is_ove
         __atomic_add_fetch(n, 1, __ATOMIC_RELAXED);
     }
 }
+/* One more connection to `h`: within its own limit and the cluster's. */
+bool breaker_connection_try(const struct cluster_config *c, unsigned priority,
+                            const struct host *h);
 /* max_retries or retry budget */
 bool breaker_retry_try(const struct cluster_config *c, unsigned priority);
 

@@ -172,15 +172,14 @@ static bool needs_more(const struct http_pool *p) {
 /* A place for one more connection: within the limit, or the pool's first, lest its requests wait
  * for nobody. */
 static bool take_place(struct http_pool *p) {
-    uint32_t *used = &use_of(p)->connections;
-    if (breaker_try(used, limits_of(p)->max_connections)) {
+    if (breaker_connection_try(p->view->cfg, p->priority, p->hv->host)) {
         return true;
     }
     stats_inc(p->view->stats, CLUSTER_upstream_cx_overflow);
     if (has_conns(p)) {
         return false;
     }
-    __atomic_add_fetch(used, 1, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&use_of(p)->connections, 1, __ATOMIC_RELAXED);
     return true;
 }
 

@@ -143,15 +143,14 @@ static bool has_connection(struct cluster_view *v, const struct host *h) {
 
 /* Room under max_connections, or the first connection to this host. */
 static bool take_place(struct cluster_view *v, const struct pool_key *key) {
-    uint32_t *used = &v->cfg->use[key->priority].connections;
-    if (breaker_try(used, v->cfg->breakers[key->priority].max_connections)) {
+    if (breaker_connection_try(v->cfg, key->priority, key->host)) {
         return true;
     }
     stats_inc(v->stats, CLUSTER_upstream_cx_overflow);
     if (has_connection(v, key->host)) {
         return false;
     }
-    __atomic_add_fetch(used, 1, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&v->cfg->use[key->priority].connections, 1, __ATOMIC_RELAXED);
     return true;
 }
 

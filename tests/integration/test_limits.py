@@ -52,6 +52,22 @@ def test_max_connections_queues(sluice, upstream):
     proxy.wait_stat("cluster.up.upstream_rq_pending_active", 0)
 
 
+def test_max_connections_of_a_host(sluice, upstreams):
+    gate = threading.Event()
+    servers = [upstreams(ScriptedUpstream) for _ in range(2)]
+    for server in servers:
+        server.script(Reply(gate=gate))
+    limit = {"per_host_thresholds": [{"max_connections": 2}]}
+    proxy = sluice(bootstrap([listener(hcm())], [cluster("up", *[s.port for s in servers], circuit_breakers=limit)]))
+    clients = [Client(proxy.port()).send(encode("GET", "/")) for _ in range(8)]
+    proxy.wait_stat("cluster.up.upstream_rq_pending_active", 4)
+    wait_until(lambda: [s.accepted for s in servers] == [2, 2], lambda: f"two each: {[s.accepted for s in servers]}")
+    proxy.wait_stat("cluster.up.upstream_cx_overflow", lambda n: n >= 4)
+    gate.set()
+    assert [c.read().status for c in clients] == [200] * 8
+    assert [s.accepted for s in servers] == [2, 2]
+
+
 def test_max_pending(sluice, upstream):
     gate = threading.Event()
     upstream.script(Reply(gate=gate))

@@ -35,7 +35,8 @@ static inline void fixture_init(struct fixture_cluster *f, const struct lb_polic
                                               .max_pending = 1024,
                                               .max_requests = 1024,
                                               .max_retries = 3,
-                                              .max_pools = UINT32_MAX};
+                                              .max_pools = UINT32_MAX,
+                                              .max_connections_per_host = UINT32_MAX};
     }
     f->cfg.stats = stats_scope_get(f->store, &cluster_stats_group, SV("cluster.c."));
     f->cfg.lb_config = lb && lb->compile ? lb->compile(&f->ctx, NULL) : NULL;
