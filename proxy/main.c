@@ -1,8 +1,11 @@
 /* The program: options, bootstrap, and the wiring of server, control plane and registry. The only
  * file that sees everything.
  * Threads: main; starts the config thread, which owns the store from then on. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
 
 #include "filters/registry.h"
 #include "protos/any.h"
@@ -23,6 +26,8 @@
 #include "xds/store.h"
 #include "xds/store_demand.h"
 #include "xds/store_view.h"
+
+#define CONFIG_THREAD_NICE 5
 
 struct program {
     struct server server;
@@ -62,6 +67,11 @@ static void run_config(void *arg) {
     struct program *p = arg;
     log_thread_name("config");
     crash_thread_begin();
+    /* Where cores are few, compiling a large update makes way for requests. (Of this thread
+     * only.) */
+    if (setpriority(PRIO_PROCESS, 0, CONFIG_THREAD_NICE) != 0) {
+        log_debug(LOG_main, "the config thread keeps its priority: %s", strerror(errno));
+    }
     loop_run(&p->config_loop);
     end_store(p);
     transport_read_chunk_drop();
