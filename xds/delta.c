@@ -9,6 +9,7 @@
 #include "proxy/base/map.h"
 #include "proxy/base/mem.h"
 #include "proxy/base/vec.h"
+#include "proxy/config/collection.h"
 #include "xds/subscription.h"
 
 enum {
@@ -110,10 +111,23 @@ static struct item *item_get(struct delta *s, sv name) {
 /* Nothing is to be remembered of it. */
 static bool is_idle(const struct item *i) { return i->refs == 0 && !i->is_sent && !i->version; }
 
-/* Of VHDS, a watched name stands for all below it: "<route configuration>/<host>". */
-static bool is_in_namespace(const struct delta *s, sv name) {
+/* A watched name may stand for others. Of VHDS, for all below it: "<route configuration>/<host>";
+ * of LEDS, for the members of a collection. The name that would stand for `name`, which lives as
+ * long as that and `scratch`; NULL: there is none. */
+static sv namespace_of(const struct delta *s, sv name, struct buf *scratch) {
+    if (s->type == RES_LB_ENDPOINT) {
+        buf_clear(scratch);
+        return collection_of(name, scratch) ? buf_pullup(scratch, buf_len(scratch)) : SV_NULL;
+    }
     size_t at = s->type == RES_VIRTUAL_HOST ? sv_rfind(name, '/') : SIZE_MAX;
-    const struct item *i = at == SIZE_MAX ? NULL : map_get(&s->items, sv_sub(name, 0, at));
+    return at == SIZE_MAX ? SV_NULL : sv_sub(name, 0, at);
+}
+
+static bool is_in_namespace(const struct delta *s, sv name) {
+    struct buf BUF_AUTO scratch;
+    buf_init(&scratch);
+    sv space = namespace_of(s, name, &scratch);
+    const struct item *i = space.p ? map_get(&s->items, space) : NULL;
     return i && i->refs > 0;
 }
 
@@ -154,15 +168,22 @@ static void forget_unwanted(struct delta *s) {
     }
 }
 
-/* VHDS: what came below this name is in use no more. */
+/* What the name stood for is in use no more. */
 static void forget_namespace(struct delta *s, sv name) {
+    struct buf BUF_AUTO scratch;
+    buf_init(&scratch);
     size_t it = 0;
     struct map_slot *slot;
     while ((slot = map_next(&s->items, &it))) {
         struct item *i = slot->value;
-        bool is_below = i->n > name.n && i->name[name.n] == '/' && sv_starts(slot->key, name);
-        if (is_below && i->refs == 0) {
-            forget_version(i);
+        if (i->refs > 0 || sv_eq(slot->key, name) ||
+            !sv_eq(namespace_of(s, slot->key, &scratch), name)) {
+            continue;
+        }
+        forget_version(i);
+        if (is_idle(i)) {
+            map_remove_at(&s->items, &it);
+            item_free(i);
         }
     }
 }
@@ -180,7 +201,7 @@ static void delta_unwatch(struct subscription *sub, sv name) {
     if (BUG(!i || i->refs == 0) || --i->refs > 0) {
         return;
     }
-    if (s->type == RES_VIRTUAL_HOST) {
+    if (s->type == RES_VIRTUAL_HOST || s->type == RES_LB_ENDPOINT) {
         forget_namespace(s, name);
     }
     s->wanted_n--;

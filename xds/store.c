@@ -12,6 +12,7 @@
 #include "proxy/route/route_table.h"
 #include "proxy/upstream/cluster.h"
 #include "xds/hds.h"
+#include "xds/leds.h"
 #include "xds/lrs.h"
 
 /* ---- entries ---- */
@@ -97,6 +98,7 @@ static void entry_free(struct entry *e) {
     }
     store_scopes_free(e);
     store_vhds_free(e);
+    store_leds_free(e);
     if (e->stats) {
         stats_scope_unref(e->stats);
     }
@@ -359,7 +361,7 @@ void store_apply(struct entry *e, struct resource *r) {
         store_check_warm(e);
         return;
     }
-    if (e->type == RES_ROUTE && r->refs_n) { /* VHDS */
+    if ((e->type == RES_ROUTE || e->type == RES_ENDPOINTS) && r->refs_n) { /* VHDS, LEDS */
         set_warming(e, r);
         store_check_warm(e);
         return;
@@ -382,9 +384,7 @@ void store_remove(struct entry *e) {
     } else if (e->type == RES_LISTENER) {
         stats_inc(s->listener_manager, LISTENER_MANAGER_listener_removed);
     }
-    if (e->type == RES_CLUSTER || e->type == RES_LISTENER) {
-        set_warming(e, NULL);
-    }
+    store_drop_warming(e);
     if (e->active) {
         store_set_active(e, NULL);
     } else {

@@ -4,7 +4,7 @@
  * comes in by the loop's mailbox.
  * Files: store.c (entries, applying updates), store_refs.c (wanted names, sources), store_warm.c
  * (readiness, activation), store_hosts.c (host sets, DNS), store_health.c (checks, outliers),
- * store_scopes.c (SRDS), store_vhds.c (VHDS), store_demand.c (what requests ask for), store_view.c
+ * store_scopes.c (SRDS), store_vhds.c (VHDS), store_leds.c (LEDS), store_demand.c (what requests ask for), store_view.c
  * (what admin shows). */
 #ifndef SLUICE_XDS_STORE_H
 #define SLUICE_XDS_STORE_H
@@ -19,6 +19,7 @@ struct store;
 struct entry;
 struct source_client;
 struct vhost_set;    /* vhds.h: virtual hosts of a route configuration */
+struct leds_set;     /* leds.h: a collection of endpoints */
 struct scope_set;    /* scopes.h: a set of scopes that listeners refer to */
 struct secret_files; /* store_secret.c: what is watched for a secret */
 struct dir_watcher;
@@ -59,6 +60,7 @@ struct entry {
     struct entry_vec warming_uses;    /* …and its warming one */
     struct cluster_hosts *hosts;      /* clusters */
     struct vhost_set *vhosts;         /* the entry of a set of virtual hosts; else NULL */
+    struct leds_set *leds;            /* the entry of a collection of endpoints; else NULL */
     struct scope_set *scopes;         /* the entry of a set of scopes; else NULL */
     struct listener_sockets *sockets; /* listeners: of the active resource */
     struct secret_files *files;       /* secrets that are read from files */

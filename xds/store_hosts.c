@@ -8,6 +8,7 @@
 #include "proxy/upstream/host_set.h"
 #include "proxy/upstream/lb_subset.h"
 #include "xds/hosts.h"
+#include "xds/leds.h"
 
 /* ---- metadata of endpoints ---- */
 
@@ -92,8 +93,7 @@ static void add_host(struct host_set_builder *b, const struct cluster_config *c,
 
 /* The addresses of an endpoint: its own, or those its name resolved to. */
 static void add_endpoint(struct cluster_hosts *h, struct host_set_builder *b, unsigned locality,
-                         const struct cla_config *cla, unsigned i) {
-    const struct cla_endpoint *e = &cla->endpoints[i];
+                         const struct cla_endpoint *e) {
     if (e->addr.family) {
         add_host(b, h->cfg, locality, e, &e->addr);
         return;
@@ -127,7 +127,13 @@ static struct host_set *build(struct cluster_hosts *h, const struct cla_config *
         handles[i] = host_set_builder_locality(b, loc->priority, &loc->id, loc->weight);
     }
     for (unsigned i = 0; i < cla->endpoints_n; i++) {
-        add_endpoint(h, b, handles[cla->endpoints[i].locality], cla, i);
+        add_endpoint(h, b, handles[cla->endpoints[i].locality], &cla->endpoints[i]);
+    }
+    for (unsigned i = 0; i < cla->localities_n; i++) {
+        const struct leds_set *x = store_leds_of(h->entry->store, &cla->localities[i]);
+        for (size_t k = 0; x && k < x->items.n; k++) {
+            add_endpoint(h, b, handles[i], store_leds_endpoint(x, k));
+        }
     }
     xfree(handles);
     struct host_set *set = host_set_builder_finish(b, &diff);

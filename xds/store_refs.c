@@ -3,6 +3,7 @@
  * Threads: the config thread. */
 #include "proxy/base/mem.h"
 #include "xds/client.h"
+#include "xds/leds.h"
 #include "xds/scopes.h"
 #include "xds/store.h"
 #include "xds/vhds.h"
@@ -16,13 +17,17 @@ static void begin_route_stats(struct entry *t, sv prefix) {
     t->stats = stats_scope_get(t->store->opt.stats, &xds_stats_group, buf_pullup(&b, buf_len(&b)));
 }
 
-static struct entry *target_of(struct store *s, const struct resource_ref *ref) {
+static struct entry *target_of(struct entry *owner, const struct resource_ref *ref) {
+    struct store *s = owner->store;
     struct entry *t = store_get(s, ref->type, ref->source, ref->name);
     if (ref->scopes_rds) {
         store_scopes_begin(t, ref);
     }
     if (ref->type == RES_VIRTUAL_HOST) {
         store_vhds_begin(t);
+    }
+    if (ref->type == RES_LB_ENDPOINT) {
+        store_leds_begin(t, owner);
     }
     if (ref->type == RES_ROUTE && !t->stats) {
         begin_route_stats(t, ref->stat_prefix);
@@ -40,7 +45,7 @@ static void remove_one(struct entry_vec *v, const struct entry *e) {
 }
 
 void store_link_one(struct entry *owner, const struct resource_ref *ref, struct entry_vec *uses) {
-    struct entry *t = target_of(owner->store, ref);
+    struct entry *t = target_of(owner, ref);
     *vec_push(uses) = t;
     *vec_push(&t->users) = owner;
     store_watch(t);
@@ -92,7 +97,8 @@ static void start_fetch(struct entry *t) {
         timer_start(&t->fetch_timer, t->source->initial_fetch_timeout_ms);
     }
     subscribe(t, c);
-    if (t->type == RES_ROUTE || t->type == RES_SECRET) { /* others count theirs themselves */
+    /* others count theirs themselves */
+    if (t->type == RES_ROUTE || t->type == RES_SECRET || t->leds) {
         store_count_named(t, XDS_update_attempt);
     }
 }
@@ -124,7 +130,7 @@ void store_unwatch(struct entry *t) {
         store_scopes_end(t);
     } else if (c) {
         xds_mux_unwatch(c->mux, t->type, entry_name(t));
-        if (t->type == RES_ROUTE) {
+        if (t->type == RES_ROUTE || t->type == RES_ENDPOINTS) {
             store_drop_warming(t);
         }
         if (t->active && t->type != RES_CLUSTER && t->type != RES_LISTENER) {
@@ -134,6 +140,7 @@ void store_unwatch(struct entry *t) {
     if (t->vhosts) {
         store_vhds_end(t);
     }
+    store_leds_free(t);
     store_drop_if_unused(t);
 }
 

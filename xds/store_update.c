@@ -3,6 +3,7 @@
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
 #include "proxy/upstream/cluster.h"
+#include "xds/leds.h"
 #include "xds/scopes.h"
 #include "xds/store.h"
 #include "xds/store_demand.h"
@@ -255,6 +256,8 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
     unsigned ok = 0;
     if (u->type == RES_VIRTUAL_HOST) {
         store_vhds_update(c, u, v);
+    } else if (u->type == RES_LB_ENDPOINT) {
+        store_leds_update(c, u, v);
     } else if (!is_srds || !store_scopes_conflict(c, u, v->error)) {
         ok = apply_update(c, u, d, v);
     }

@@ -5,6 +5,7 @@
 #include "proxy/base/mem.h"
 #include "proxy/net/tls_cert.h"
 #include "proxy/upstream/cluster.h"
+#include "xds/leds.h"
 #include "xds/scopes.h"
 #include "xds/store.h"
 #include "xds/vhds.h"
@@ -62,6 +63,7 @@ void store_drop_transports(struct store *s, const struct resource *r) {
 bool store_has_arrived(const struct entry *target) {
     bool is_there = target->scopes   ? store_scopes_ready(target)
                     : target->vhosts ? target->vhosts->is_answered
+                    : target->leds   ? target->leds->is_answered
                                      : target->active != NULL;
     return is_there || target->is_timed_out || (target->type == RES_ROUTE && target->is_gone);
 }
@@ -154,6 +156,10 @@ static void user_changed(struct entry *user, struct entry *target) {
         if (!user->warming && user->active) {
             store_hosts_publish(user);
         }
+    }
+    if (target->leds) {
+        store_leds_changed(user, target);
+        return;
     }
     if (user->scopes) { /* its listeners wait for what it waits for */
         store_target_changed(user);

@@ -64,6 +64,8 @@ static const struct {
 } services[RES_TYPES] = {
     [RES_CLUSTER] = {"cluster.v3.ClusterDiscoveryService", "StreamClusters", "DeltaClusters"},
     [RES_ENDPOINTS] = {"endpoint.v3.EndpointDiscoveryService", "StreamEndpoints", "DeltaEndpoints"},
+    [RES_LB_ENDPOINT] = {"endpoint.v3.LocalityEndpointDiscoveryService", NULL,
+                         "DeltaLocalityEndpoints"},
     [RES_SECRET] = {"secret.v3.SecretDiscoveryService", "StreamSecrets", "DeltaSecrets"},
     [RES_LISTENER] = {"listener.v3.ListenerDiscoveryService", "StreamListeners", "DeltaListeners"},
     [RES_SCOPED_ROUTE] = {"route.v3.ScopedRoutesDiscoveryService", "StreamScopedRoutes",

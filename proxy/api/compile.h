@@ -51,6 +51,10 @@ slot_t compile_scopes_ref(struct compile_ctx *ctx, sv stat_prefix, const void *s
 /* Virtual hosts of the route configuration `name` that `config_source` has (VHDS): it warms until
  * the first of them are there. */
 void compile_virtual_hosts_ref(struct compile_ctx *ctx, sv name, const void *config_source);
+/* Endpoints of the collection `name` (canonical, config/collection.h) that `config_source` has
+ * (LEDS): the endpoints that refer to them warm until their first answer. NULL: errors added. */
+const struct config_source *compile_leds_ref(struct compile_ctx *ctx, sv name,
+                                             const void *config_source);
 /* A secret by name; source NULL: a static secret of the bootstrap. The owner warms until it is
  * there. Returns an index for secret_source_get. */
 unsigned compile_secret_ref(struct compile_ctx *ctx, sv name, const void *config_source);

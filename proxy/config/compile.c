@@ -116,6 +116,25 @@ void compile_virtual_hosts_ref(struct compile_ctx *ctx, sv name, const void *con
     add_ref(ctx->build->refs, RES_VIRTUAL_HOST, name, src, SLOT_NONE, ctx->arena);
 }
 
+const struct config_source *compile_leds_ref(struct compile_ctx *ctx, sv name,
+                                             const void *config_source) {
+    const struct config_source *src = config_source_intern(config_source, ctx->diag);
+    if (!src) {
+        return NULL;
+    }
+    const Core__ConfigSource *m = config_source;
+    bool is_delta = src->kind == SOURCE_ADS ? ctx->build->config->is_ads_delta
+                                            : src->kind == SOURCE_API &&
+                                                  m->api_config_source->api_type ==
+                                                      CORE__API_CONFIG_SOURCE__API_TYPE__DELTA_GRPC;
+    if (!is_delta) {
+        diag_error(ctx->diag, "only ADS and gRPC in delta-xDS mode are supported");
+        return NULL;
+    }
+    add_ref(ctx->build->refs, RES_LB_ENDPOINT, name, src, SLOT_NONE, ctx->arena);
+    return src;
+}
+
 void compile_endpoints_ref(struct compile_ctx *ctx, sv service_name, const void *source) {
     if (!source) {
         diag_error(ctx->diag, "eds_config: value is required");

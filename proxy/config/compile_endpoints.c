@@ -1,6 +1,7 @@
 /* ClusterLoadAssignment → struct cla_config. Threads: the config thread.
  * Spec: config.endpoint.v3. Not here: resolving names (upstream/dns.c), host sets. */
 #include "protos/gen/endpoint.pb-c.h"
+#include "proxy/config/collection.h"
 #include "proxy/config/config.h"
 #include "proxy/config/endpoints.h"
 #include "proxy/route/route_metadata.h"
@@ -75,6 +76,43 @@ static bool endpoint(struct compile_ctx *ctx, const Endpoint__LbEndpoint *m, boo
     return endpoint_address(ctx, e->address, allow_names, out);
 }
 
+static void discovered_endpoints(struct compile_ctx *ctx, const Endpoint__LocalityLbEndpoints *m,
+                                 struct cla_locality *out) {
+    const Endpoint__LedsClusterLocalityConfig *l = m->leds_cluster_locality_config;
+    DIAG_FIELD(ctx->diag, "leds_cluster_locality_config");
+    if (ctx->build->resource->type != RES_ENDPOINTS) {
+        diag_error(ctx->diag,
+                   "LEDS is only supported when EDS is used. Static cluster %.*s cannot use LEDS.",
+                   SV_ARG(ctx->owner));
+        return;
+    }
+    if (m->n_lb_endpoints) {
+        diag_error(ctx->diag,
+                   "A ClusterLoadAssignment for cluster %.*s cannot include both LEDS (resource: "
+                   "%s) and a list of endpoints.",
+                   SV_ARG(ctx->owner), l->leds_collection_name);
+        return;
+    }
+    struct buf BUF_AUTO name;
+    buf_init(&name);
+    DIAG_FIELD(ctx->diag, "leds_collection_name");
+    if (collection_parse(sv_cstr(l->leds_collection_name),
+                         resource_types[RES_LB_ENDPOINT].proto_name, &name, ctx->diag)) {
+        out->leds_name = arena_sv(ctx->arena, buf_pullup(&name, buf_len(&name)));
+    }
+}
+
+static void leds_source(struct compile_ctx *ctx, const Endpoint__LocalityLbEndpoints *m,
+                        struct cla_locality *out) {
+    DIAG_FIELD(ctx->diag, "leds_cluster_locality_config.leds_config");
+    const Core__ConfigSource *source = m->leds_cluster_locality_config->leds_config;
+    if (!source) {
+        diag_error(ctx->diag, "value is required");
+        return;
+    }
+    out->leds_source = compile_leds_ref(ctx, out->leds_name, source);
+}
+
 static void locality(struct compile_ctx *ctx, const Endpoint__LocalityLbEndpoints *m,
                      struct cla_locality *out) {
     out->priority = m->priority;
@@ -89,7 +127,10 @@ static void locality(struct compile_ctx *ctx, const Endpoint__LocalityLbEndpoint
     }
     if (m->lb_config_case ==
         ENDPOINT__LOCALITY_LB_ENDPOINTS__LB_CONFIG_LEDS_CLUSTER_LOCALITY_CONFIG) {
-        diag_error(ctx->diag, "leds_cluster_locality_config is not supported");
+        discovered_endpoints(ctx, m, out);
+        if (out->leds_name.n) {
+            leds_source(ctx, m, out);
+        }
     }
 }
 
@@ -165,6 +206,14 @@ struct cla_config *cla_compile(struct compile_ctx *ctx, const void *msg, bool al
     c->localities_n = (unsigned)m->n_endpoints;
     policy(ctx, m->policy, c);
     return diag_errors(ctx->diag) == errors ? c : NULL;
+}
+
+bool compile_lb_endpoint(struct compile_ctx *ctx, struct resource *r, const void *msg) {
+    struct cla_endpoint *e = arena_new(ctx->arena, struct cla_endpoint);
+    unsigned errors = diag_errors(ctx->diag);
+    endpoint(ctx, msg, false, e);
+    r->endpoint = e;
+    return diag_errors(ctx->diag) == errors;
 }
 
 bool compile_endpoints(struct compile_ctx *ctx, struct resource *r, const void *msg) {

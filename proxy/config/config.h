@@ -116,6 +116,7 @@ bool scope_peek(sv wire, struct arena *a, sv *name, sv *key);
 bool compile_cluster(struct compile_ctx *ctx, struct resource *r, const void *msg);
 bool compile_listener(struct compile_ctx *ctx, struct resource *r, const void *msg);
 bool compile_endpoints(struct compile_ctx *ctx, struct resource *r, const void *msg);
+bool compile_lb_endpoint(struct compile_ctx *ctx, struct resource *r, const void *msg);
 bool compile_scope(struct compile_ctx *ctx, struct resource *r, const void *msg);
 bool compile_secret(struct compile_ctx *ctx, struct resource *r, const void *msg);
 bool compile_runtime(struct compile_ctx *ctx, struct resource *r, const void *msg);

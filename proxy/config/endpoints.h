@@ -7,6 +7,7 @@
 
 #include "proxy/upstream/host.h"
 
+struct config_source;
 struct cla_endpoint {
     struct addr addr; /* family 0: `dns_name` is to be resolved */
     sv dns_name;
@@ -28,6 +29,9 @@ struct cla_locality {
     struct locality id;
     uint32_t priority, weight;
     bool has_weight;
+    /* LEDS: where more endpoints come from, and their collection's name. Else NULL */
+    const struct config_source *leds_source;
+    sv leds_name;
 };
 struct cla_config {
     sv cluster_name;

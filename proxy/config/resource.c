@@ -169,6 +169,9 @@ static bool compile_message(struct compile_ctx *ctx, struct resource *r) {
         case RES_ENDPOINTS:
             compile_endpoints(ctx, r, m);
             break;
+        case RES_LB_ENDPOINT:
+            compile_lb_endpoint(ctx, r, m);
+            break;
         case RES_SECRET:
             compile_secret(ctx, r, m);
             break;

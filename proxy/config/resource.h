@@ -13,6 +13,7 @@
 #define RESOURCE_TYPES(X)                                                           \
     X(CLUSTER, "cds", "envoy.config.cluster.v3.Cluster", true)                      \
     X(ENDPOINTS, "eds", "envoy.config.endpoint.v3.ClusterLoadAssignment", false)    \
+    X(LB_ENDPOINT, "leds", "envoy.config.endpoint.v3.LbEndpoint", false)            \
     X(SECRET, "sds", "envoy.extensions.transport_sockets.tls.v3.Secret", false)     \
     X(LISTENER, "lds", "envoy.config.listener.v3.Listener", true)                   \
     X(SCOPED_ROUTE, "srds", "envoy.config.route.v3.ScopedRouteConfiguration", true) \
@@ -38,6 +39,7 @@ struct listener_config;
 struct route_table;
 struct cluster_config;
 struct cla_config;
+struct cla_endpoint;
 struct tls_secret;
 struct runtime_values;
 struct scope_config;
@@ -55,6 +57,7 @@ struct resource {
         struct route_table *route; /* one ref */
         struct cluster_config *cluster;
         struct cla_config *endpoints;
+        struct cla_endpoint *endpoint; /* LEDS */
         struct tls_secret *secret;
         const struct runtime_values *runtime;
         struct scope_config *scope; /* route/scope.h */

@@ -89,6 +89,10 @@ extern const struct stats_group rds_stats_group;
     G(P, active_scopes) G(P, all_scopes) G(P, on_demand_scopes) C(P, update_empty)
 STATS_ENUM(SCOPED_RDS, SCOPED_RDS_STATS);
 extern const struct stats_group scoped_rds_stats_group;
+/* "cluster.<c>.leds."; XDS_STATS come first, as in ECDS_STATS */
+#define LEDS_STATS(P, C, G, H, T) XDS_STATS(P, C, G, H, T) C(P, update_empty)
+STATS_ENUM(LEDS, LEDS_STATS);
+extern const struct stats_group leds_stats_group;
 /* "sds.<secret>."; XDS_STATS come first, as in ECDS_STATS */
 #define SDS_STATS(P, C, G, H, T) XDS_STATS(P, C, G, H, T) C(P, key_rotation_failed)
 STATS_ENUM(SDS, SDS_STATS);

@@ -171,6 +171,7 @@ def test_half_open_partition(sluice, upstream, kind):
         proxy.wait_stat("control_plane.connected_state", 1)
 
 
+@pytest.mark.timeout(SOAK_S + 180)
 def test_flapping_control_plane(sluice, upstream):
     """Up for a moment, down for a moment: every version that lasts is taken over, and nothing grows."""
     rng = random.Random(7)

@@ -14,7 +14,7 @@ from concurrent import futures
 import grpc
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import extension_pb2
-from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_pb2
 # Messages that resources given as dicts may hold in an Any.
@@ -34,6 +34,7 @@ from google.protobuf import json_format, text_format
 PREFIX = "type.googleapis.com/"
 CLUSTER = PREFIX + "envoy.config.cluster.v3.Cluster"
 ENDPOINTS = PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"
+LB_ENDPOINT = PREFIX + "envoy.config.endpoint.v3.LbEndpoint"  # Resource wrappers: the message has no name
 SECRET = PREFIX + "envoy.extensions.transport_sockets.tls.v3.Secret"
 LISTENER = PREFIX + "envoy.config.listener.v3.Listener"
 ROUTE = PREFIX + "envoy.config.route.v3.RouteConfiguration"
@@ -45,6 +46,7 @@ RESOURCE = PREFIX + "envoy.service.discovery.v3.Resource"
 MESSAGES = {
     CLUSTER: cluster_pb2.Cluster,
     ENDPOINTS: endpoint_pb2.ClusterLoadAssignment,
+    LB_ENDPOINT: endpoint_components_pb2.LbEndpoint,
     SECRET: secret_pb2.Secret,
     LISTENER: listener_pb2.Listener,
     ROUTE: route_pb2.RouteConfiguration,
@@ -59,6 +61,7 @@ METHODS = {
     "AggregatedResources": None,
     "Clusters": CLUSTER,
     "Endpoints": ENDPOINTS,
+    "LocalityEndpoints": LB_ENDPOINT,
     "Secrets": SECRET,
     "Listeners": LISTENER,
     "Routes": ROUTE,
@@ -146,7 +149,8 @@ class Stream:
 
     def wants(self, type_url, name):
         names = self.wanted.get(type_url, ())
-        return "*" in names or name in names
+        is_member = name.startswith("xdstp:") and name.rpartition("/")[0] + "/*" in names
+        return "*" in names or name in names or is_member
 
 
 class AdsServer:

@@ -162,12 +162,38 @@ static void test_namespace(void **state) {
     script_type = RES_ENDPOINTS;
 }
 
+/* LEDS: a watched collection brings, and keeps, its members. */
+static void test_collection(void **state) {
+    (void)state;
+    static const char *const scripts[] = {
+        "watch xdstp://a/t/c/*; up; expect sub=xdstp://a/t/c/*; resp n1 1 xdstp://a/t/c/1@1 "
+        "xdstp://a/t/d/1@1; expect n=n1; down; up; expect sub=xdstp://a/t/c/* "
+        "init=xdstp://a/t/c/1:1; none",
+        "watch xdstp://a/t/c/*; up; expect sub=xdstp://a/t/c/*; resp n1 1 xdstp://a/t/c/1@1; "
+        "expect "
+        "n=n1; resp n2 2 -xdstp://a/t/c/1; expect n=n2; down; up; expect sub=xdstp://a/t/c/*; none",
+        "watch xdstp://a/t/c/*; up; expect sub=xdstp://a/t/c/*; resp n1 1 xdstp://a/t/c/1@1; "
+        "expect "
+        "n=n1; unwatch xdstp://a/t/c/*; expect unsub=xdstp://a/t/c/*; down; watch "
+        "xdstp://a/t/c/*; up; expect sub=xdstp://a/t/c/*; none",
+        /* below it, not in it */
+        "watch xdstp://a/t/c/*; up; expect sub=xdstp://a/t/c/*; resp n1 1 xdstp://a/t/c/d/1@1; "
+        "expect n=n1; down; up; expect sub=xdstp://a/t/c/*; none",
+        "watch xdstp://a/t/c/*; up; expect sub=xdstp://a/t/c/*; resp n1 1 c/1@1; expect n=n1; "
+        "down; "
+        "up; expect sub=xdstp://a/t/c/*; none",
+    };
+    script_type = RES_LB_ENDPOINT;
+    run_all(scripts, ARRAY_LEN(scripts));
+    script_type = RES_ENDPOINTS;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names),     cmocka_unit_test(test_wildcard),
         cmocka_unit_test(test_replies),   cmocka_unit_test(test_reconnect),
         cmocka_unit_test(test_unasked),   cmocka_unit_test(test_replies_due),
-        cmocka_unit_test(test_namespace),
+        cmocka_unit_test(test_namespace), cmocka_unit_test(test_collection),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
