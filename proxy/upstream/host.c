@@ -201,6 +201,6 @@ void host_set_free(struct shared *shared) {
     } else if (s->base) {
         shared_unref(&s->base->shared);
     }
-    arena_fini(&s->arena);
-    xfree(s);
+    struct arena a = s->arena; /* the set itself lies in it */
+    arena_fini(&a);
 }

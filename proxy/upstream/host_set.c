@@ -14,7 +14,8 @@
 #include "proxy/upstream/lb.h"
 #include "proxy/upstream/lb_subset.h"
 
-#define INDEX_MIN_HOSTS 9u /* fewer are found by walking */
+#define SET_ARENA_BYTES 1024u /* a small set is one block, trimmed when it is complete */
+#define INDEX_MIN_HOSTS 9u    /* fewer are found by walking */
 
 struct item {
     struct host *host; /* a ref */
@@ -48,7 +49,7 @@ struct host_set_builder *host_set_builder_new(const struct cluster_config *cfg,
     b->now_us = now_us;
     b->overprovisioning_factor = 140;
     b->priorities_n = 1; /* priority 0 is always there */
-    arena_init(&b->arena, 512);
+    arena_init(&b->arena, SET_ARENA_BYTES);
     return b;
 }
 
@@ -490,9 +491,17 @@ static void make_lists(struct host_set *s, const struct cluster_config *cfg) {
 
 /* ---- sets ---- */
 
-static struct host_set *set_new(void) {
+/* The set lies in its arena: in `own`, which it takes over, or a new one (NULL). */
+static struct host_set *set_new(const struct arena *own) {
     static uint64_t versions; /* atomic */
-    struct host_set *s = xnew(struct host_set);
+    struct arena a;
+    if (own) {
+        a = *own;
+    } else {
+        arena_init(&a, SET_ARENA_BYTES);
+    }
+    struct host_set *s = arena_new(&a, struct host_set);
+    s->arena = a;
     shared_init(&s->shared, host_set_free);
     s->version = __atomic_add_fetch(&versions, 1, __ATOMIC_RELAXED);
     return s;
@@ -513,9 +522,8 @@ struct host_set *host_set_builder_finish(struct host_set_builder *b, struct host
     if (b->is_checked && b->previous && !b->cfg->drain_connections_on_host_removal) {
         keep_healthy(b);
     }
-    struct host_set *s = set_new();
+    struct host_set *s = set_new(&b->arena);
     s->base = s;
-    s->arena = b->arena;
     s->overprovisioning_factor = b->overprovisioning_factor;
     s->weighted_priority_health = b->weighted_priority_health;
     s->drop_numerator = b->drop_numerator;
@@ -563,8 +571,7 @@ static void subset_priority(const struct cluster_config *cfg, struct host_set *s
 
 struct host_set *host_set_subset(const struct cluster_config *cfg, const struct host_set *of,
                                  const uint32_t *which, unsigned n) {
-    struct host_set *s = set_new();
-    arena_init(&s->arena, 512);
+    struct host_set *s = set_new(NULL);
     s->entries = arena_new_array(&s->arena, struct host_entry, n);
     s->overprovisioning_factor = of->overprovisioning_factor;
     s->weighted_priority_health = of->weighted_priority_health;
@@ -588,8 +595,7 @@ struct host_set *host_set_subset(const struct cluster_config *cfg, const struct 
 }
 
 struct host_set *host_set_rebuild(const struct cluster_config *cfg, const struct host_set *set) {
-    struct host_set *s = set_new();
-    arena_init(&s->arena, 512);
+    struct host_set *s = set_new(NULL);
     s->base = shared_ref(set->base);
     s->entries = set->entries;
     s->index = set->index;
