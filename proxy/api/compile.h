@@ -22,6 +22,9 @@ typedef uint32_t slot_t;
 
 struct compile_ctx {
     struct arena *arena; /* of the resource being compiled */
+    /* messages on the way (compile_any): gone with the end of the compilation, so that whatever is
+     * kept of them is copied into `arena` */
+    struct arena *scratch;
     struct diag *diag;
     const struct registry *registry;
     struct stats_store *stats;
@@ -70,9 +73,9 @@ struct secret_source {
     unsigned n;
 };
 
-/* Unpack a typed_config Any of the extension `name` into the arena: TypedStruct is seen through,
- * validate rules are checked, `want_type` (full proto name) must match when not NULL. NULL on
- * error. *type_out: the message's full name. */
+/* Unpack a typed_config Any of the extension `name` into the scratch arena: TypedStruct is seen
+ * through, validate rules are checked, `want_type` (full proto name) must match when not NULL. NULL
+ * on error. *type_out: the message's full name, a constant. */
 const void *compile_any(struct compile_ctx *ctx, sv name, const void *any_msg,
                         const char *want_type, const char **type_out);
 

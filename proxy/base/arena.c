@@ -179,3 +179,25 @@ void arena_on_fini(struct arena *a, void (*fn)(void *arg), void *arg) {
 }
 
 size_t arena_bytes(const struct arena *a) { return a->used_bytes_; }
+
+static bool holds(const struct arena *a, const char *p) {
+    for (const struct arena_block *b = a->head_; b; b = b->next) {
+        if (p >= b->data && p < b->data + b->bytes) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Objects are 8-byte aligned, and so are the pointers in them. */
+NO_SANITIZE_ADDRESS void arena_check_apart(const struct arena *kept, const struct arena *scratch) {
+    if (!MEM_IS_SANITIZED) {
+        return;
+    }
+    for (const struct arena_block *b = kept->head_; b; b = b->next) {
+        for (size_t i = 0; i + sizeof(char *) <= b->bytes; i += sizeof(char *)) {
+            const char *const *word = (const char *const *)(const void *)(b->data + i);
+            CHECK(!holds(scratch, *word));
+        }
+    }
+}

@@ -38,6 +38,8 @@ char *xstrdup(const char *s);
 #else
 #define MEM_IS_SANITIZED 0
 #endif
+/* Of a function that looks at poisoned memory on purpose. */
+#define NO_SANITIZE_ADDRESS __attribute__((no_sanitize("address")))
 #ifdef MEM_ASAN
 #include <sanitizer/asan_interface.h>
 #define MEM_REDZONE 16u

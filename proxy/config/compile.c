@@ -168,7 +168,7 @@ unsigned compile_secret_ref(struct compile_ctx *ctx, sv name, const void *config
 /* As Envoy: by the config's type; a name alone finds none. */
 static const struct transport_socket_type *find_transport(struct compile_ctx *ctx,
                                                           const Core__TransportSocket *m) {
-    sv url = m->typed_config ? any_inner_name(m->typed_config, ctx->arena) : SV_NULL;
+    sv url = m->typed_config ? any_inner_name(m->typed_config, ctx->scratch) : SV_NULL;
     const struct transport_socket_type *t =
         url.n ? registry_transport_socket(ctx->registry, sv_cstr(m->name), url, ctx->is_downstream)
               : NULL;
@@ -239,7 +239,7 @@ enum pb_json_unknown compile_unknown_policy(const struct compile_ctx *ctx) {
 const void *compile_any(struct compile_ctx *ctx, sv name, const void *any_msg,
                         const char *want_type, const char **type_out) {
     const ProtobufCMessage *m =
-        any_unpack_with(any_msg, name, compile_unknown_policy(ctx), ctx->arena, ctx->diag);
+        any_unpack_with(any_msg, name, compile_unknown_policy(ctx), ctx->scratch, ctx->diag);
     if (!m) {
         return NULL;
     }

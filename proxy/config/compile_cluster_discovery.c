@@ -30,7 +30,7 @@ void cluster_stats_compile(struct compile_ctx *ctx, struct cluster_config *c) {
 void cluster_type_compile(struct compile_ctx *ctx, const Cluster__Cluster__CustomClusterType *t,
                           struct cluster_config *c) {
     DIAG_FIELD(ctx->diag, "cluster_type.typed_config");
-    sv url = t->typed_config ? any_inner_name(t->typed_config, ctx->arena) : SV_NULL;
+    sv url = t->typed_config ? any_inner_name(t->typed_config, ctx->scratch) : SV_NULL;
     if (!sv_is(url, clusters_dns__dns_cluster__descriptor.name)) {
         diag_error(ctx->diag,
                    "Didn't find a registered cluster factory implementation for name: '%s'",
@@ -76,7 +76,7 @@ void cluster_filters_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
     for (size_t i = 0; i < m->n_filters; i++) {
         DIAG_FIELD(ctx->diag, "filters[%zu]", i);
         sv url = m->filters[i]->typed_config
-                     ? any_inner_name(m->filters[i]->typed_config, ctx->arena)
+                     ? any_inner_name(m->filters[i]->typed_config, ctx->scratch)
                      : SV_NULL;
         diag_error(ctx->diag,
                    "Didn't find a registered implementation for '%s' with type URL: '%.*s'",

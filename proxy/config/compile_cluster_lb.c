@@ -139,7 +139,7 @@ static void legacy(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cl
 
 static bool try_policy(struct compile_ctx *ctx, const Core__TypedExtensionConfig *t,
                        struct cluster_config *c) {
-    sv url = any_inner_name(t->typed_config, ctx->arena);
+    sv url = any_inner_name(t->typed_config, ctx->scratch);
     if (sv_is(url, lb_wrr_locality__wrr_locality__descriptor.name)) {
         const LbWrrLocality__WrrLocality *w =
             compile_any(ctx, sv_cstr(t->name), t->typed_config, NULL, NULL);

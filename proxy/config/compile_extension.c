@@ -106,7 +106,7 @@ static struct extension_config *config_alloc(void) {
 static bool fill(struct compile_ctx *ctx, const struct extension_def *def, const Pb__Any *any,
                  struct extension_config *x) {
     struct diag *d = ctx->diag;
-    sv type = any_inner_name(any, ctx->arena);
+    sv type = any_inner_name(any, ctx->scratch);
     struct filter_facts f;
     if (!check_type(def, type, d)) {
         return false;
@@ -138,7 +138,10 @@ static struct extension_config *make(struct config *c, const struct extension_de
     struct ref_list refs = {0};
     struct transport_list transports = {0};
     struct config_build build = {.config = c, .refs = &refs, .transports = &transports};
+    struct arena scratch;
+    arena_init(&scratch, 1024);
     struct compile_ctx ctx = {.arena = &x->arena_,
+                              .scratch = &scratch,
                               .diag = d,
                               .registry = c->registry,
                               .stats = c->stats,
@@ -154,6 +157,8 @@ static struct extension_config *make(struct config *c, const struct extension_de
     }
     x->refs = kept;
     x->refs_n = (unsigned)refs.v.n;
+    arena_check_apart(&x->arena_, &scratch);
+    arena_fini(&scratch);
     vec_fini(&refs.v);
     vec_fini(&transports.v);
     if (!ok) {

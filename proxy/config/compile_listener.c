@@ -151,7 +151,7 @@ static void listener_filter(struct compile_ctx *ctx, const Listener__ListenerFil
     const Pb__Any *any = m->config_type_case == LISTENER__LISTENER_FILTER__CONFIG_TYPE_TYPED_CONFIG
                              ? m->typed_config
                              : NULL;
-    sv url = any ? any_inner_name(any, ctx->arena) : SV_NULL;
+    sv url = any ? any_inner_name(any, ctx->scratch) : SV_NULL;
     out->type = registry_listener_filter(ctx->registry, sv_cstr(m->name), url);
     if (!out->type) {
         diag_error(ctx->diag,
@@ -250,7 +250,7 @@ static void network_filter(struct compile_ctx *ctx, const Listener__Filter *m, b
     }
     const Pb__Any *any =
         m->config_type_case == LISTENER__FILTER__CONFIG_TYPE_TYPED_CONFIG ? m->typed_config : NULL;
-    sv url = any ? any_inner_name(any, ctx->arena) : SV_NULL;
+    sv url = any ? any_inner_name(any, ctx->scratch) : SV_NULL;
     out->type = registry_network_filter(ctx->registry, sv_cstr(m->name), url);
     if (!out->type) {
         diag_error(ctx->diag,

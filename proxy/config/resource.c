@@ -149,17 +149,15 @@ static void check_unknown_fields(const struct compile_ctx *ctx, const ProtobufCM
     }
 }
 
-/* The message is transient: unpacked into a scratch arena, gone after compilation. Strings kept are
- * copied by compile_*. */
+/* The message is transient: unpacked into the scratch arena. What is kept of it is copied by
+ * compile_*. */
 static bool compile_message(struct compile_ctx *ctx, struct resource *r) {
     const ProtobufCMessageDescriptor *desc = descriptor_of(r->type);
     if (!desc) {
         return diag_error(ctx->diag, "resources of type '%s' are not supported",
                           resource_types[r->type].proto_name);
     }
-    struct arena scratch;
-    arena_init(&scratch, 8192);
-    const ProtobufCMessage *m = proto_unpack(desc, r->wire, &scratch, ctx->diag);
+    const ProtobufCMessage *m = proto_unpack(desc, r->wire, ctx->scratch, ctx->diag);
     if (m && pb_rules_check(m, ctx->diag)) {
         check_unknown_fields(ctx, m);
         switch (r->type) {
@@ -193,7 +191,6 @@ static bool compile_message(struct compile_ctx *ctx, struct resource *r) {
                        resource_types[r->type].proto_name);
         }
     }
-    arena_fini(&scratch);
     return diag_ok(ctx->diag);
 }
 
@@ -227,6 +224,7 @@ static void keep_lists(struct resource *r, const struct config_build *b) {
 }
 
 #define WARNINGS_REMEMBERED_MAX 4096u
+#define SCRATCH_BYTES 8192
 
 /* Each warning is logged once, and all are counted: settings without effect, unknown fields. */
 void resource_tell_warnings(struct config *c, const struct resource *r, bool is_static,
@@ -259,7 +257,10 @@ struct resource *resource_compile(struct config *c, enum resource_type t, sv nam
                                  .refs = &refs,
                                  .transports = &transports,
                                  .extensions = &extensions};
+    struct arena scratch;
+    arena_init(&scratch, SCRATCH_BYTES);
     struct compile_ctx ctx = {.arena = &r->arena,
+                              .scratch = &scratch,
                               .diag = d,
                               .registry = c->registry,
                               .stats = c->stats,
@@ -269,6 +270,8 @@ struct resource *resource_compile(struct config *c, enum resource_type t, sv nam
     bool ok = t == RES_ROUTE ? compile_route(&ctx, r, prev) : compile_message(&ctx, r);
     keep_lists(r, &build);
     arena_trim(&r->arena);
+    arena_check_apart(&r->arena, &scratch);
+    arena_fini(&scratch);
     vec_fini(&refs.v);
     vec_fini(&transports.v);
     vec_fini(&extensions.v);
@@ -290,6 +293,7 @@ struct route_table *config_routes_with(struct config *c, const struct resource *
     arena_init(&scratch, 0);
     diag_init(&d);
     struct compile_ctx ctx = {.arena = &scratch,
+                              .scratch = &scratch,
                               .diag = &d,
                               .registry = c->registry,
                               .stats = c->stats,

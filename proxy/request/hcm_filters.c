@@ -18,7 +18,7 @@ static bool http_filter(struct compile_ctx *ctx, const Hcm__HttpFilter *m, bool 
     }
     const Pb__Any *any =
         m->config_type_case == HCM__HTTP_FILTER__CONFIG_TYPE_TYPED_CONFIG ? m->typed_config : NULL;
-    sv url = any ? any_inner_name(any, ctx->arena) : SV_NULL;
+    sv url = any ? any_inner_name(any, ctx->scratch) : SV_NULL;
     const struct http_filter_type *t = registry_http_filter(ctx->registry, sv_cstr(m->name), url);
     if (!t) {
         if (!m->is_optional) {

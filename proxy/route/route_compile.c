@@ -275,6 +275,7 @@ static struct vhost *compile_vhost(struct table_compile *tc, sv wire, XXH128_has
     arena_init(&v->arena, VHOST_ARENA_BYTES);
     struct compile_ctx ctx = *tc->ctx;
     ctx.arena = &v->arena;
+    ctx.scratch = &tc->scratch;
     arena_reset(&tc->scratch);
     const Route__VirtualHost *m = PROTO_UNPACK(Route__VirtualHost, route__virtual_host__descriptor,
                                                wire, &tc->scratch, ctx.diag);
@@ -291,6 +292,7 @@ static struct vhost *compile_vhost(struct table_compile *tc, sv wire, XXH128_has
         v->routes_->hash_high = hash.high64;
         fill_vhost(&c, m);
         arena_trim(&v->arena);
+        arena_check_apart(&v->arena, &tc->scratch);
     }
     if (diag_errors(tc->ctx->diag) != before) {
         shared_unref(&v->shared);
@@ -472,6 +474,7 @@ static bool compile_pieces(struct table_compile *tc, struct pieces *p) {
     struct diag *d = tc->ctx->diag;
     struct arena rest; /* the table's message lives while virtual hosts are compiled */
     arena_init(&rest, 0);
+    tc->table_ctx.scratch = &rest;
     tc->msg = PROTO_UNPACK(Route__RouteConfiguration, route__route_configuration__descriptor,
                            buf_pullup(&p->rest, buf_len(&p->rest)), &rest, d);
     unsigned before = diag_errors(d);
@@ -489,6 +492,7 @@ static bool compile_pieces(struct table_compile *tc, struct pieces *p) {
         host_index_finish(&tc->t->priv_->hosts, &tc->t->priv_->arena);
     }
     bool ok = tc->msg && diag_errors(d) == before;
+    arena_check_apart(&tc->t->priv_->arena, &rest);
     arena_fini(&rest);
     return ok;
 }

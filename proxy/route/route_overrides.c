@@ -40,7 +40,7 @@ static bool is_route_type(const struct http_filter_type *t, const char *type) {
 
 static bool compile_config(struct compile_ctx *ctx, sv name, const Pb__Any *any, bool is_optional,
                            struct filter_override *o) {
-    sv type_name = any_inner_name(any, ctx->arena);
+    sv type_name = any_inner_name(any, ctx->scratch);
     const struct http_filter_type *t = registry_http_filter(ctx->registry, name, type_name);
     if (!t) {
         if (is_optional) {

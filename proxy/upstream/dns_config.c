@@ -118,7 +118,7 @@ bool dns_resolver_config_compile(struct compile_ctx *ctx, const void *typed_msg,
     }
     unsigned errors = diag_errors(ctx->diag);
     DIAG_FIELD(ctx->diag, "typed_dns_resolver_config");
-    sv url = t->typed_config ? any_inner_name(t->typed_config, ctx->arena) : SV_NULL;
+    sv url = t->typed_config ? any_inner_name(t->typed_config, ctx->scratch) : SV_NULL;
     if (sv_is(url, network_dns_resolver_cares__cares_dns_resolver_config__descriptor.name)) {
         const void *m = compile_any(ctx, sv_cstr(t->name), t->typed_config, url.p, NULL);
         if (m) {

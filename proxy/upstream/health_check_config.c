@@ -259,7 +259,7 @@ static void event_log(struct compile_ctx *ctx, const Core__HealthCheck *m,
         const Core__TypedExtensionConfig *t = m->event_logger[i];
         const char *want =
             health_check_event_sinks_file__health_check_event_file_sink__descriptor.name;
-        sv url = any_inner_name(t->typed_config, ctx->arena);
+        sv url = any_inner_name(t->typed_config, ctx->scratch);
         if (!sv_is(url, want)) {
             diag_error(ctx->diag, "Didn't find a registered implementation for name: '%s'",
                        t->name);

@@ -35,6 +35,7 @@ static struct {
 
 static inline void fake_compile_init(struct fake_compile *f, const struct registry *registry) {
     *f = (struct fake_compile){.ctx = {.arena = &f->arena,
+                                       .scratch = &f->msgs,
                                        .diag = &f->diag,
                                        .registry = registry,
                                        .is_downstream = true,
@@ -116,7 +117,7 @@ slot_t compile_transport_socket(struct compile_ctx *ctx, const void *transport_s
 
 const void *compile_any(struct compile_ctx *ctx, sv name, const void *any_msg,
                         const char *want_type, const char **type_out) {
-    ProtobufCMessage *m = any_unpack((const Pb__Any *)any_msg, name, ctx->arena, ctx->diag);
+    ProtobufCMessage *m = any_unpack((const Pb__Any *)any_msg, name, ctx->scratch, ctx->diag);
     if (!m || !pb_rules_check(m, ctx->diag)) {
         return NULL;
     }
