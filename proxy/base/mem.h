@@ -45,10 +45,12 @@ char *xstrdup(const char *s);
 #define MEM_REDZONE 16u
 #define MEM_POISON(p, n) __asan_poison_memory_region((p), (n))
 #define MEM_UNPOISON(p, n) __asan_unpoison_memory_region((p), (n))
+#define MEM_IS_POISONED(p) __asan_address_is_poisoned((p))
 #else
 #define MEM_REDZONE 0u
 #define MEM_POISON(p, n) ((void)(p), (void)(n))
 #define MEM_UNPOISON(p, n) ((void)(p), (void)(n))
+#define MEM_IS_POISONED(p) ((void)(p), 0)
 #endif
 
 /* Give unused heap pages back to the system (malloc_trim); used after large updates and by

@@ -235,7 +235,7 @@ static void match_rule(struct compile_ctx *ctx, const Listener__FilterChain *cha
     r->source_ports_n = (unsigned)m->n_source_ports;
     r->server_names = strings(ctx, m->server_names, m->n_server_names);
     r->server_names_n = (unsigned)m->n_server_names;
-    r->transport_protocol = sv_cstr(m->transport_protocol);
+    r->transport_protocol = arena_sv(ctx->arena, sv_cstr(m->transport_protocol));
     r->application_protocols = strings(ctx, m->application_protocols, m->n_application_protocols);
     r->application_protocols_n = (unsigned)m->n_application_protocols;
 }

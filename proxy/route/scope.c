@@ -137,11 +137,13 @@ sv scope_key_build(const struct scope_key_builder *b, const struct headers *h,
 sv scope_key_of(const void *key_msg, struct arena *a) {
     const Route__ScopedRouteConfiguration__Key *m =
         (const Route__ScopedRouteConfiguration__Key *)key_msg;
-    sv *v = arena_new_array(a, sv, m->n_fragments);
+    sv *v = xnew_array(sv, m->n_fragments);
     for (size_t i = 0; i < m->n_fragments; i++) {
         v[i] = sv_cstr(m->fragments[i]->string_key);
     }
-    return put_fragments(v, (unsigned)m->n_fragments, a);
+    sv key = put_fragments(v, (unsigned)m->n_fragments, a);
+    xfree(v);
+    return key;
 }
 
 /* ---- tables ---- */
