@@ -114,14 +114,15 @@ static struct host_set *make_hosts(const struct hds_cluster *c) {
     }
     for (unsigned i = 0; i < cla->endpoints_n; i++) {
         const struct cla_endpoint *e = &cla->endpoints[i];
+        const struct cla_endpoint_extra *x = e->extra;
         struct host_spec spec = {.addr = e->addr,
-                                 .hostname = e->hostname,
-                                 .health_check_hostname = e->health_check_hostname,
-                                 .health_check_addr = e->health_check_addr,
+                                 .hostname = x->hostname,
+                                 .health_check_hostname = x->health_check_hostname,
+                                 .health_check_addr = x->health_check_addr,
                                  .health_check_disabled = e->health_check_disabled};
-        if (e->health_check_port && !spec.health_check_addr.family) {
+        if (x->health_check_port && !spec.health_check_addr.family) {
             spec.health_check_addr = e->addr;
-            spec.health_check_addr.port = e->health_check_port;
+            spec.health_check_addr.port = x->health_check_port;
         }
         host_set_builder_add(b, handles[e->locality], &spec, 1, UINT16_MAX, 0);
     }

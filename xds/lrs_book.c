@@ -249,13 +249,13 @@ static void add_current(struct report *r, const struct host_set *s) {
 static struct row *row_of(struct report *r, const struct told_host *t) {
     for (size_t i = 0; i < r->rows.n; i++) {
         struct row *row = &r->rows.p[i];
-        if (row->priority == t->priority && locality_cmp(row->id, &t->host->locality) == 0) {
+        if (row->priority == t->priority && locality_cmp(row->id, t->host->locality) == 0) {
             return row;
         }
     }
     struct row *row = vec_push(&r->rows);
     row->priority = t->priority;
-    row->id = &t->host->locality;
+    row->id = t->host->locality;
     return row;
 }
 

@@ -154,7 +154,7 @@ void store_dns_start(struct cluster_hosts *h) {
     const struct cla_config *cla = h->cfg->endpoints;
     for (unsigned i = 0; cla && i < cla->endpoints_n; i++) {
         if (!cla->endpoints[i].addr.family) {
-            add_name(h, cla->endpoints[i].dns_name);
+            add_name(h, cla->endpoints[i].extra->dns_name);
         }
     }
     h->is_ready = h->names_n == 0;

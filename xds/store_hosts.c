@@ -69,13 +69,14 @@ static uint16_t transport_match(const struct cluster_config *c, const struct kv_
 
 static void add_host(struct host_set_builder *b, const struct cluster_config *c, unsigned locality,
                      const struct cla_endpoint *e, const struct addr *addr) {
+    const struct cla_endpoint_extra *x = e->extra;
     struct host_spec spec = {
         .addr = *addr,
-        .additional = e->additional,
-        .additional_n = e->additional_n,
-        .hostname = e->hostname.n ? e->hostname : e->dns_name,
-        .health_check_hostname = e->health_check_hostname,
-        .health_check_addr = e->health_check_addr,
+        .additional = x->additional,
+        .additional_n = x->additional_n,
+        .hostname = x->hostname.n ? x->hostname : x->dns_name,
+        .health_check_hostname = x->health_check_hostname,
+        .health_check_addr = x->health_check_addr,
         .health_check_disabled = e->health_check_disabled,
         .is_canary = is_canary(e->metadata),
         .hash_key = string_at(e->metadata, SV("envoy.lb"), SV("hash_key")),
@@ -83,9 +84,9 @@ static void add_host(struct host_set_builder *b, const struct cluster_config *c,
         .metadata_copy = e->metadata ? copy_metadata : NULL,
         .metadata_hash = hash_metadata(e->metadata),
     };
-    if (e->health_check_port && !spec.health_check_addr.family) {
+    if (x->health_check_port && !spec.health_check_addr.family) {
         spec.health_check_addr = *addr;
-        spec.health_check_addr.port = e->health_check_port;
+        spec.health_check_addr.port = x->health_check_port;
     }
     host_set_builder_add(b, locality, &spec, e->weight, transport_match(c, e->metadata),
                          host_flags_of_eds(e->health_status));
@@ -98,14 +99,14 @@ static void add_endpoint(struct cluster_hosts *h, struct host_set_builder *b, un
         add_host(b, h->cfg, locality, e, &e->addr);
         return;
     }
-    const struct dns_name *name = store_dns_find(h, e->dns_name);
+    const struct dns_name *name = store_dns_find(h, e->extra->dns_name);
     unsigned n = name ? name->addrs_n : 0;
     if (h->cfg->type == CLUSTER_TYPE_LOGICAL_DNS && n > 1) {
         n = 1;
     }
     for (unsigned k = 0; k < n; k++) {
         struct addr a = name->addrs[k];
-        a.port = e->port;
+        a.port = e->addr.port;
         add_host(b, h->cfg, locality, e, &a);
     }
 }

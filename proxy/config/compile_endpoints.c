@@ -10,6 +10,16 @@ static sv keep(struct compile_ctx *ctx, const char *s) {
     return *s ? arena_sv(ctx->arena, sv_cstr(s)) : SV_NULL;
 }
 
+static const struct cla_endpoint_extra no_extra = {.additional_n = 0};
+
+/* out's own, made when it has the shared one so far. */
+static struct cla_endpoint_extra *own_extra(struct compile_ctx *ctx, struct cla_endpoint *out) {
+    if (out->extra == &no_extra) {
+        out->extra = arena_new(ctx->arena, struct cla_endpoint_extra);
+    }
+    return (struct cla_endpoint_extra *)(uintptr_t)out->extra;
+}
+
 static bool endpoint_address(struct compile_ctx *ctx, const Core__Address *a, bool allow_names,
                              struct cla_endpoint *out) {
     DIAG_FIELD(ctx->diag, "address");
@@ -20,28 +30,32 @@ static bool endpoint_address(struct compile_ctx *ctx, const Core__Address *a, bo
         return compile_address(ctx, a, &out->addr);
     }
     const Core__SocketAddress *s = a->socket_address;
-    out->port = (uint16_t)s->port_value;
     struct addr ip;
-    if (addr_parse_ip(sv_cstr(s->address), out->port, &ip)) {
+    if (addr_parse_ip(sv_cstr(s->address), (uint16_t)s->port_value, &ip)) {
         out->addr = ip;
         return true;
     }
     if (!allow_names) {
         return compile_socket_address(ctx, s, &out->addr);
     }
-    out->dns_name = keep(ctx, s->address);
+    out->addr.port = (uint16_t)s->port_value;
+    own_extra(ctx, out)->dns_name = keep(ctx, s->address);
     return true;
 }
 
 static void additional_addresses(struct compile_ctx *ctx, const Endpoint__Endpoint *e,
                                  struct cla_endpoint *out) {
+    if (e->n_additional_addresses == 0) {
+        return;
+    }
     struct addr *v = arena_new_array(ctx->arena, struct addr, e->n_additional_addresses);
     for (size_t i = 0; i < e->n_additional_addresses; i++) {
         DIAG_FIELD(ctx->diag, "additional_addresses[%zu].address", i);
         compile_address(ctx, e->additional_addresses[i]->address, &v[i]);
     }
-    out->additional = v;
-    out->additional_n = (unsigned)e->n_additional_addresses;
+    struct cla_endpoint_extra *x = own_extra(ctx, out);
+    x->additional = v;
+    x->additional_n = (unsigned)e->n_additional_addresses;
 }
 
 static void health_check_config(struct compile_ctx *ctx,
@@ -51,11 +65,15 @@ static void health_check_config(struct compile_ctx *ctx,
         return;
     }
     out->health_check_disabled = h->disable_active_health_check;
-    out->health_check_hostname = keep(ctx, h->hostname);
-    out->health_check_port = (uint16_t)h->port_value;
+    if (!h->hostname[0] && !h->port_value && !h->address) {
+        return;
+    }
+    struct cla_endpoint_extra *x = own_extra(ctx, out);
+    x->health_check_hostname = keep(ctx, h->hostname);
+    x->health_check_port = (uint16_t)h->port_value;
     if (h->address) {
         DIAG_FIELD(ctx->diag, "health_check_config.address");
-        compile_address(ctx, h->address, &out->health_check_addr);
+        compile_address(ctx, h->address, &x->health_check_addr);
     }
 }
 
@@ -69,7 +87,10 @@ static bool endpoint(struct compile_ctx *ctx, const Endpoint__LbEndpoint *m, boo
     const Endpoint__Endpoint *e = m->endpoint;
     out->weight = m->load_balancing_weight ? m->load_balancing_weight->value : 1;
     out->health_status = (uint8_t)m->health_status;
-    out->hostname = keep(ctx, e->hostname);
+    out->extra = &no_extra;
+    if (e->hostname[0]) {
+        own_extra(ctx, out)->hostname = keep(ctx, e->hostname);
+    }
     out->metadata = route_metadata_compile(ctx, m->metadata);
     additional_addresses(ctx, e, out);
     health_check_config(ctx, e->health_check_config, out);
@@ -195,8 +216,8 @@ struct cla_config *cla_compile(struct compile_ctx *ctx, const void *msg, bool al
             DIAG_FIELD(ctx->diag, "lb_endpoints[%zu]", k);
             struct cla_endpoint *e = &ep[c->endpoints_n];
             if (endpoint(ctx, list[k], allow_names, e)) {
-                e->priority = loc[i].priority;
-                e->locality = (unsigned)i;
+                e->priority = (uint8_t)loc[i].priority; /* others are errors */
+                e->locality = (uint32_t)i;
                 c->endpoints_n++;
             }
         }

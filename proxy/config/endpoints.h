@@ -8,22 +8,25 @@
 #include "proxy/upstream/host.h"
 
 struct config_source;
-struct cla_endpoint {
-    struct addr addr; /* family 0: `dns_name` is to be resolved */
+/* What few endpoints have. */
+struct cla_endpoint_extra {
     sv dns_name;
-    uint16_t port;
     sv hostname; /* Endpoint.hostname */
     const struct addr *additional;
     unsigned additional_n;
-    uint32_t weight;
-    uint8_t health_status; /* core.v3.HealthStatus */
-    uint32_t priority;
-    unsigned locality; /* index into localities */
-    const struct kv_metadata *metadata;
-    bool health_check_disabled;
+    uint16_t health_check_port;
     sv health_check_hostname;
     struct addr health_check_addr; /* family 0: none; port only set: same host */
-    uint16_t health_check_port;
+};
+struct cla_endpoint {
+    struct addr addr; /* family 0: the port of what extra->dns_name resolves to */
+    const struct kv_metadata *metadata;
+    const struct cla_endpoint_extra *extra; /* never NULL; one that is empty serves most */
+    uint32_t weight;
+    uint32_t locality;     /* index into localities */
+    uint8_t priority;      /* PRIORITY_MAX at most */
+    uint8_t health_status; /* core.v3.HealthStatus */
+    bool health_check_disabled;
 };
 struct cla_locality {
     struct locality id;

@@ -2,12 +2,11 @@
  * Threads: compiled on the config thread, immutable; retry_on_parse from any thread, no allocation.
  * Spec: config.route.v3.RetryPolicy; extensions.retry.{host,priority}. Not here: deciding to retry
  * (request/retry.c). */
-#include <pthread.h>
-
 #include "protos/any.h"
 #include "protos/gen/retry_host_omit_host_metadata.pb-c.h"
 #include "protos/gen/retry_priority_previous_priorities.pb-c.h"
 #include "protos/gen/route.pb-c.h"
+#include "proxy/base/intern.h"
 #include "proxy/route/route_metadata.h"
 #include "proxy/route/route_private.h"
 
@@ -253,14 +252,11 @@ static bool fill(struct compile_ctx *ctx, const Route__RetryPolicy *m, struct re
 /* --- sharing: a mesh says the same policy for every virtual host --- */
 
 struct shared_policy {
+    struct interned interned; /* by the message's bytes */
     struct retry_policy policy;
     struct arena arena;
-    sv wire; /* the key, in the arena */
-    unsigned users;
 };
-static pthread_mutex_t shared_lock = PTHREAD_MUTEX_INITIALIZER; /* tables end on any thread */
-/* RetryPolicy bytes → struct shared_policy, while it has users */
-static struct map shared_policies;
+static struct intern_table policies = INTERN_TABLE_INIT;
 
 static void free_policy(struct shared_policy *s) {
     arena_fini(&s->arena);
@@ -269,33 +265,13 @@ static void free_policy(struct shared_policy *s) {
 
 static void release(void *arg) {
     struct shared_policy *s = (struct shared_policy *)arg;
-    pthread_mutex_lock(&shared_lock);
-    bool is_last = --s->users == 0;
-    if (is_last) {
-        map_remove(&shared_policies, s->wire);
-    }
-    if (map_count(&shared_policies) == 0) {
-        map_fini(&shared_policies);
-    }
-    pthread_mutex_unlock(&shared_lock);
-    if (is_last) {
+    if (intern_release(&policies, &s->interned)) {
         free_policy(s);
     }
 }
 
-/* NULL: there is none yet. */
-static struct shared_policy *find_shared(sv wire) {
-    pthread_mutex_lock(&shared_lock);
-    struct shared_policy *s = (struct shared_policy *)map_get(&shared_policies, wire);
-    if (s) {
-        s->users++;
-    }
-    pthread_mutex_unlock(&shared_lock);
-    return s;
-}
-
-static struct shared_policy *make_shared(const struct compile_ctx *ctx, const Route__RetryPolicy *m,
-                                         sv wire) {
+static struct interned *make_shared(const struct compile_ctx *ctx, const Route__RetryPolicy *m,
+                                    sv wire) {
     struct shared_policy *s = xnew(struct shared_policy);
     arena_init(&s->arena, POLICY_ARENA_BYTES);
     struct compile_ctx own = *ctx;
@@ -304,15 +280,13 @@ static struct shared_policy *make_shared(const struct compile_ctx *ctx, const Ro
         free_policy(s);
         return NULL;
     }
-    s->wire = arena_sv(&s->arena, wire);
-    s->users = 1;
+    s->interned.key = arena_sv(&s->arena, wire);
     arena_trim(&s->arena);
-    pthread_mutex_lock(&shared_lock);
-    const void *before = map_put(&shared_policies, s->wire, s);
-    pthread_mutex_unlock(&shared_lock);
-    ASSERT(!before); /* one thread compiles */
-    (void)before;
-    return s;
+    struct interned *i = intern_add(&policies, &s->interned);
+    if (i != &s->interned) {
+        free_policy(s);
+    }
+    return i;
 }
 
 const struct retry_policy *retry_policy_compile(struct compile_ctx *ctx, const void *msg) {
@@ -323,14 +297,15 @@ const struct retry_policy *retry_policy_compile(struct compile_ctx *ctx, const v
     struct arena scratch;
     arena_init(&scratch, POLICY_ARENA_BYTES);
     sv wire = proto_pack(&m->base, &scratch);
-    struct shared_policy *s = find_shared(wire);
-    if (!s) {
-        s = make_shared(ctx, m, wire);
+    struct interned *i = intern_find(&policies, wire);
+    if (!i) {
+        i = make_shared(ctx, m, wire);
     }
     arena_fini(&scratch);
-    if (!s) {
+    if (!i) {
         return NULL;
     }
+    struct shared_policy *s = CONTAINER_OF(i, struct shared_policy, interned);
     arena_on_fini(ctx->arena, release, s);
     return &s->policy;
 }

@@ -132,11 +132,11 @@ static void host_text(struct buf *b, sv c, const struct host_entry *e, unsigned 
     host_flags_write(host_flags(h), b);
     buf_printf(b, "\n%.*s::%.*s::weight::%u\n", SV_ARG(c), SV_ARG(h->address_text), e->weight);
     buf_printf(b, "%.*s::%.*s::region::%.*s\n", SV_ARG(c), SV_ARG(h->address_text),
-               SV_ARG(h->locality.region));
+               SV_ARG(h->locality->region));
     buf_printf(b, "%.*s::%.*s::zone::%.*s\n", SV_ARG(c), SV_ARG(h->address_text),
-               SV_ARG(h->locality.zone));
+               SV_ARG(h->locality->zone));
     buf_printf(b, "%.*s::%.*s::sub_zone::%.*s\n", SV_ARG(c), SV_ARG(h->address_text),
-               SV_ARG(h->locality.sub_zone));
+               SV_ARG(h->locality->sub_zone));
     buf_printf(b, "%.*s::%.*s::canary::%s\n", SV_ARG(c), SV_ARG(h->address_text),
                h->is_canary ? "true" : "false");
     buf_printf(b, "%.*s::%.*s::priority::%u\n", SV_ARG(c), SV_ARG(h->address_text), priority);
@@ -264,9 +264,9 @@ static void host_json(struct json_writer *w, const struct host_entry *e, unsigne
     }
     json_key(w, SV("locality"));
     json_obj(w);
-    json_pair(w, "region", h->locality.region);
-    json_pair(w, "zone", h->locality.zone);
-    json_pair(w, "sub_zone", h->locality.sub_zone);
+    json_pair(w, "region", h->locality->region);
+    json_pair(w, "zone", h->locality->zone);
+    json_pair(w, "sub_zone", h->locality->sub_zone);
     json_end(w);
     json_end(w);
 }

@@ -233,7 +233,7 @@ static const struct codec_ops codec_ops = {.on_response_arena = on_response_aren
 /* ---- the request ---- */
 
 static sv authority(const struct health_session *s) {
-    sv own = s->host->health_check_hostname, configured = s->checker->cfg->host;
+    sv own = s->host->extra->health_check_hostname, configured = s->checker->cfg->host;
     sv dflt = s->checker->cluster->name;
     return own.n ? own : configured.n ? configured : dflt;
 }
@@ -445,7 +445,8 @@ static bool connect_host(struct health_session *s) {
         return false;
     }
     struct host *h = s->host;
-    const struct addr *to = h->health_check_addr.family ? &h->health_check_addr : &h->addr;
+    const struct addr *to =
+        h->extra->health_check_addr.family ? &h->extra->health_check_addr : &h->addr;
     struct health_conn *hc = xnew(struct health_conn);
     int err;
     hc->conn = conn_connect(s->checker->loop, to, upstream_source_for(cluster, to),

@@ -95,7 +95,7 @@ void health_event_log(const struct health_session *s, const struct health_event_
     m.host = host_address_message(&s->host->addr, &a);
     m.cluster_name = arena_cstr(&a, checker->cluster->name);
     m.timestamp = host_timestamp_message(loop_wall_us(l, loop_now_us(l)), &a);
-    m.locality = host_locality_message(&s->host->locality, &a);
+    m.locality = host_locality_message(s->host->locality, &a);
     m.metadata = host_metadata_message(s->host->metadata, &a);
     fill_event(&m, &parts, f);
     struct buf BUF_AUTO line;

@@ -6,7 +6,10 @@
 #include "proxy/upstream/host.h"
 
 #include "proxy/base/buf.h"
+#include "proxy/base/intern.h"
 #include "proxy/upstream/lb_subset.h"
+
+#define EXTRA_ARENA_BYTES 128
 
 static const struct {
     uint32_t bit;
@@ -63,81 +66,151 @@ int locality_cmp(const struct locality *a, const struct locality *b) {
     return rc ? rc : sv_cmp(a->sub_zone, b->sub_zone);
 }
 
+/* ---- localities: many hosts, few of these ---- */
+
+struct shared_locality {
+    struct interned interned; /* by the three strings, a NUL between them: the text behind */
+    struct locality id;
+    char text_[];
+};
+static struct intern_table localities = INTERN_TABLE_INIT;
+
+static char *put(char *at, sv s, sv *out) {
+    if (s.n) {
+        memcpy(at, s.p, s.n);
+    }
+    at[s.n] = '\0';
+    *out = sv_from(at, s.n);
+    return at + s.n + 1;
+}
+
+const struct locality *locality_ref(const struct locality *l) {
+    size_t n = l->region.n + l->zone.n + l->sub_zone.n + 3;
+    struct shared_locality *s =
+        (struct shared_locality *)xcalloc(1, sizeof(struct shared_locality) + n);
+    char *at = put(s->text_, l->region, &s->id.region);
+    put(put(at, l->zone, &s->id.zone), l->sub_zone, &s->id.sub_zone);
+    s->interned.key = sv_from(s->text_, n);
+    struct interned *i = intern_add(&localities, &s->interned);
+    if (i != &s->interned) {
+        xfree(s);
+    }
+    return &CONTAINER_OF(i, struct shared_locality, interned)->id;
+}
+
+void locality_unref(const struct locality *l) {
+    struct shared_locality *s =
+        CONTAINER_OF((struct locality *)(uintptr_t)l, struct shared_locality, id);
+    if (intern_release(&localities, &s->interned)) {
+        xfree(s);
+    }
+}
+
 /* ---- a host ---- */
+
+static const struct host_extra no_extra = {.additional = NULL};
+
+static void free_extra(const struct host_extra *const_x) {
+    if (const_x != &no_extra) {
+        struct host_extra *x = (struct host_extra *)(uintptr_t)const_x;
+        arena_fini(&x->arena);
+        xfree(x);
+    }
+}
 
 static void host_free(struct shared *s) {
     struct host *h = CONTAINER_OF(s, struct host, shared);
-    arena_fini(&h->arena);
+    locality_unref(h->locality);
+    free_extra(h->extra);
     xfree(h);
 }
 
 /* A UNIX path must live as long as the host. */
-static struct addr own_addr(struct host *h, const struct addr *a) {
-    struct addr copy = *a;
-    if (a->path) {
-        copy.path = arena_cstr(&h->arena, sv_cstr(a->path));
+static struct addr own_addr(struct arena *a, const struct addr *addr) {
+    struct addr copy = *addr;
+    if (addr->path) {
+        copy.path = arena_cstr(a, sv_cstr(addr->path));
     }
     return copy;
 }
 
-static sv own_sv(struct host *h, sv s) { return s.n ? arena_sv(&h->arena, s) : SV_NULL; }
+static bool has_extra(const struct host_spec *spec) {
+    return spec->additional_n || spec->health_check_hostname.n || spec->health_check_addr.family ||
+           spec->hash_key.n || spec->metadata_hash || (spec->metadata && spec->metadata_copy);
+}
+
+static struct host_extra *make_extra(const struct host_spec *spec) {
+    struct host_extra *x = xnew(struct host_extra);
+    struct arena *a = &x->arena;
+    arena_init(a, EXTRA_ARENA_BYTES);
+    struct addr *more = arena_new_array(a, struct addr, spec->additional_n);
+    for (unsigned i = 0; i < spec->additional_n; i++) {
+        more[i] = own_addr(a, &spec->additional[i]);
+    }
+    x->additional = more;
+    x->additional_n = spec->additional_n;
+    x->health_check_hostname = arena_sv(a, spec->health_check_hostname);
+    x->health_check_addr = own_addr(a, &spec->health_check_addr);
+    x->hash_key = arena_sv(a, spec->hash_key);
+    x->metadata_hash = spec->metadata_hash;
+    return x;
+}
+
+static void set_extra(struct host *h, const struct host_spec *spec) {
+    h->extra = &no_extra;
+    h->metadata = (const struct kv_metadata *)spec->metadata;
+    if (has_extra(spec)) {
+        struct host_extra *x = make_extra(spec);
+        if (spec->metadata && spec->metadata_copy) {
+            h->metadata = spec->metadata_copy(spec->metadata, &x->arena);
+        }
+        arena_trim(&x->arena);
+        h->extra = x;
+    }
+}
 
 struct host *host_new(const struct host_spec *spec, uint64_t now_us) {
     static uint64_t ids; /* atomic */
     char text[ADDR_STR_MAX];
     size_t text_n = addr_str(&spec->addr, text);
-    struct host *h = xcalloc(1, sizeof(*h) + text_n + 1);
+    sv path = spec->addr.path ? sv_cstr(spec->addr.path) : SV_NULL;
+    struct host *h = (struct host *)xcalloc(1, sizeof(*h) + text_n + spec->hostname.n + path.n + 3);
     shared_init(&h->shared, host_free);
-    arena_init(&h->arena, 256);
-    h->addr = own_addr(h, &spec->addr);
-    if (spec->additional_n) {
-        struct addr *more = arena_new_array(&h->arena, struct addr, spec->additional_n);
-        for (unsigned i = 0; i < spec->additional_n; i++) {
-            more[i] = own_addr(h, &spec->additional[i]);
-        }
-        h->additional = more;
-        h->additional_n = spec->additional_n;
+    h->addr = spec->addr;
+    char *at = put(h->text_, sv_from(text, text_n), &h->address_text);
+    at = put(at, spec->hostname, &h->hostname);
+    if (spec->addr.path) {
+        put(at, path, &path);
+        h->addr.path = path.p;
     }
-    memcpy(h->text_, text, text_n);
-    h->address_text = sv_from(h->text_, text_n);
-    h->hostname = own_sv(h, spec->hostname);
-    h->health_check_hostname = own_sv(h, spec->health_check_hostname);
-    h->health_check_addr = own_addr(h, &spec->health_check_addr);
+    h->locality = locality_ref(&spec->locality);
     h->health_check_disabled = spec->health_check_disabled;
     h->is_canary = spec->is_canary;
-    h->locality =
-        (struct locality){own_sv(h, spec->locality.region), own_sv(h, spec->locality.zone),
-                          own_sv(h, spec->locality.sub_zone)};
-    h->hash_key = own_sv(h, spec->hash_key);
-    h->metadata = spec->metadata_copy && spec->metadata
-                      ? spec->metadata_copy(spec->metadata, &h->arena)
-                      : spec->metadata;
-    h->metadata_hash = spec->metadata_hash;
+    set_extra(h, spec);
     h->id = __atomic_add_fetch(&ids, 1, __ATOMIC_RELAXED);
-    h->added_us = h->healthy_since_us = now_us;
+    h->healthy_since_us = now_us;
     return h;
 }
 
-static bool same_additional(const struct host *h, const struct host_spec *spec) {
-    if (h->additional_n != spec->additional_n) {
+static bool same_extra(const struct host_extra *x, const struct host_spec *spec) {
+    if (x->additional_n != spec->additional_n) {
         return false;
     }
-    for (unsigned i = 0; i < h->additional_n; i++) {
-        if (!addr_eq(&h->additional[i], &spec->additional[i])) {
+    for (unsigned i = 0; i < x->additional_n; i++) {
+        if (!addr_eq(&x->additional[i], &spec->additional[i])) {
             return false;
         }
     }
-    return true;
+    return x->metadata_hash == spec->metadata_hash && sv_eq(x->hash_key, spec->hash_key) &&
+           sv_eq(x->health_check_hostname, spec->health_check_hostname) &&
+           addr_eq(&x->health_check_addr, &spec->health_check_addr);
 }
 
 bool host_is(const struct host *h, const struct host_spec *spec) {
-    return h->metadata_hash == spec->metadata_hash && addr_eq(&h->addr, &spec->addr) &&
-           sv_eq(h->hostname, spec->hostname) && sv_eq(h->hash_key, spec->hash_key) &&
-           locality_cmp(&h->locality, &spec->locality) == 0 &&
+    return addr_eq(&h->addr, &spec->addr) && sv_eq(h->hostname, spec->hostname) &&
+           locality_cmp(h->locality, &spec->locality) == 0 &&
            h->health_check_disabled == spec->health_check_disabled &&
-           h->is_canary == spec->is_canary &&
-           sv_eq(h->health_check_hostname, spec->health_check_hostname) &&
-           addr_eq(&h->health_check_addr, &spec->health_check_addr) && same_additional(h, spec);
+           h->is_canary == spec->is_canary && same_extra(h->extra, spec);
 }
 
 /* ---- lookups in a set ---- */

@@ -35,6 +35,9 @@ struct buf;
 struct locality {
     sv region, zone, sub_zone;
 };
+/* The one locality with these strings, one use more; any thread. Never NULL. */
+const struct locality *locality_ref(const struct locality *l);
+void locality_unref(const struct locality *l);
 
 struct host_stats { /* shared, atomic, relaxed */
     uint64_t cx_total, cx_connect_fail, rq_total, rq_success, rq_error, rq_timeout;
@@ -48,34 +51,36 @@ struct host_tally { /* shared, atomic: requests since the outlier detector last 
     uint32_t total, success;
 };
 struct kv_metadata;
+/* What few hosts have. Immutable. */
+struct host_extra {
+    const struct addr *additional; /* happy-eyeballs candidates after the host's addr */
+    unsigned additional_n;
+    sv health_check_hostname;
+    struct addr health_check_addr; /* family 0: the host's addr */
+    sv hash_key;                   /* metadata envoy.lb: hash_key; empty: none */
+    uint64_t metadata_hash;
+    struct arena arena; /* of all this, and of the metadata */
+};
 /* One upstream address. The same object survives updates for as long as its address and metadata
  * stay the same, and with it its health, stats and every worker's pools. */
 struct host {
     struct shared shared;
     /* immutable */
-    struct arena arena;
     struct addr addr;
-    const struct addr *additional; /* happy-eyeballs candidates after addr */
-    unsigned additional_n;
     sv address_text; /* "1.2.3.4:80" */
     sv hostname;
-    sv health_check_hostname;
-    struct addr health_check_addr; /* family 0: addr */
-    bool health_check_disabled;
-    struct locality locality;
+    const struct locality *locality; /* never NULL; a use of it */
     const struct kv_metadata *metadata;
-    uint64_t metadata_hash;
-    sv hash_key;       /* metadata envoy.lb: hash_key; empty: none */
-    uint64_t id;       /* unique in the process: key of worker maps */
-    uint64_t added_us; /* monotonic, for slow start */
-    bool is_canary;
+    const struct host_extra *extra; /* never NULL; one that is empty serves most hosts */
+    uint64_t id;                    /* unique in the process: key of worker maps */
+    bool is_canary, health_check_disabled;
     /* shared, atomic */
     uint32_t health_flags;     /* HOST_FLAG(); written on the config thread */
     uint64_t healthy_since_us; /* monotonic; slow start counts from here */
     uint32_t outlier_consecutive_5xx, outlier_consecutive_gateway, outlier_consecutive_local;
     struct host_tally outlier_external, outlier_local;
     struct host_stats stats;
-    char text_[]; /* of the address */
+    char text_[]; /* address_text, hostname, addr.path */
 };
 static inline uint32_t host_flags(const struct host *h) {
     return __atomic_load_n(&h->health_flags, __ATOMIC_RELAXED);

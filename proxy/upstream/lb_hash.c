@@ -70,8 +70,8 @@ static uint64_t murmur2(const char *p, size_t n) {
 }
 
 static sv host_key(const struct lb_hash *cfg, const struct host *h) {
-    if (h->hash_key.n) {
-        return h->hash_key;
+    if (h->extra->hash_key.n) {
+        return h->extra->hash_key;
     }
     return cfg->use_hostname ? h->hostname : h->address_text;
 }

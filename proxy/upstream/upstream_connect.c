@@ -17,10 +17,12 @@ static void on_event(struct conn *c, void *user, enum conn_event e);
 static const struct conn_ops racer_ops = {.on_data = on_data, .on_event = on_event};
 
 static const struct addr *address_at(const struct upstream_connect *u, unsigned i) {
-    return i ? &u->host->additional[i - 1] : &u->host->addr;
+    return i ? &u->host->extra->additional[i - 1] : &u->host->addr;
 }
 
-static bool has_more(const struct upstream_connect *u) { return u->next <= u->host->additional_n; }
+static bool has_more(const struct upstream_connect *u) {
+    return u->next <= u->host->extra->additional_n;
+}
 
 const struct addr *upstream_source_for(const struct cluster_config *c, const struct addr *to) {
     if (!c->source || c->source->family == to->family) {
