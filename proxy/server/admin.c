@@ -16,6 +16,7 @@
 #include "proxy/route/matcher.h"
 #include "proxy/server/admin_internal.h"
 
+#define LARGE_ANSWER_BYTES (4u * 1024 * 1024)
 #define ADMIN_BACKLOG 1024
 #define ADMIN_BUFFER_LIMIT_BYTES (1u << 20)
 
@@ -75,6 +76,9 @@ static void drop_producer(struct admin_stream *a) {
         a->producer.free(a->producer.state);
     }
     a->producer = (struct admin_producer){0};
+    if (a->produced_bytes >= LARGE_ANSWER_BYTES) {
+        mem_trim(); /* what it took to make the answer goes back to the system */
+    }
 }
 
 static void on_pump(struct timer *t) {
@@ -82,6 +86,7 @@ static void on_pump(struct timer *t) {
     struct buf BUF_AUTO piece;
     buf_init(&piece);
     bool more = a->producer.next(a->producer.state, &piece);
+    a->produced_bytes += buf_len(&piece);
     if (!more) {
         a->is_done = true;
         drop_producer(a);

@@ -31,6 +31,7 @@ struct admin_stream {
     sv query;
     struct admin_producer producer; /* next NULL: none */
     struct timer pump;
+    uint64_t produced_bytes;
     uint16_t paused;
     bool is_done;
     struct view_wait *wait; /* an answer of the config thread is under way */
