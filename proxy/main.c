@@ -113,6 +113,7 @@ static bool init_store(struct program *p, bool is_dry_run, struct diag *d) {
         .node = s->node_wire,
         .node_id = s->shared.node_id,
         .node_cluster = s->shared.node_cluster,
+        .node_msg = s->node,
         .reject_unknown_dynamic = s->opt.reject_unknown_dynamic_fields,
         .ignore_unknown_dynamic = s->opt.ignore_unknown_dynamic_fields,
         .allow_unknown_static = s->opt.allow_unknown_static_fields,

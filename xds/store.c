@@ -466,9 +466,12 @@ void store_init(struct store *s, const struct store_options *o) {
         .allow_unknown_static = o->allow_unknown_static,
         .node_id = o->node_id,
         .node_cluster = o->node_cluster,
+        .node = o->node_msg,
         .has_cluster = has_cluster,
         .user = s,
     };
+    map_init(&s->config.shared);
+    arena_init(&s->config.shared_arena, 0);
     s->cluster_manager = shard(s, &cluster_manager_stats_group, "cluster_manager.");
     s->listener_manager = shard(s, &listener_manager_stats_group, "listener_manager.");
     s->cds_version = xstrdup("");
@@ -528,4 +531,6 @@ void store_free_names(struct store *s) {
         xfree(key);
     }
     map_fini(&s->config.told);
+    map_fini(&s->config.shared);
+    arena_fini(&s->config.shared_arena);
 }

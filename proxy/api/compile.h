@@ -79,6 +79,13 @@ struct secret_source {
 const void *compile_any(struct compile_ctx *ctx, sv name, const void *any_msg,
                         const char *want_type, const char **type_out);
 
+/* The node of the bootstrap (core.v3.Node message), for ever. NULL: there is none. */
+const void *compile_node(struct compile_ctx *ctx);
+/* The one object of that key in the process, which filters of all resources share: `make` builds it
+ * in `a` when it is first asked for; it lives as long as the configuration. key: static text. */
+void *compile_shared(struct compile_ctx *ctx, const char *key,
+                     void *(*make)(struct compile_ctx *ctx, struct arena *a));
+
 /* A field that is accepted but has no effect here: counted, warned about once per field path. Use
  * diag_error instead when it bears on who is let in, what is trusted or where traffic goes. */
 void compile_unhonoured(struct compile_ctx *ctx, const char *field);

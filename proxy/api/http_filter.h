@@ -120,6 +120,11 @@ bool http_route_forwards(struct http_filter *f);
 sv http_route_cluster(struct http_filter *f);
 /* The same cluster's name in stats; empty when there is no such cluster now. */
 sv http_route_cluster_stat_name(struct http_filter *f);
+/* The protocol that this request would be sent to it with. False: there is no such cluster now. */
+bool http_route_upstream_protocol(struct http_filter *f, enum http_protocol *out);
+/* ALPN list that the upstream's TLS connection offers in place of its configured one. Borrowed for
+ * the stream. */
+void http_set_upstream_alpn(struct http_filter *f, const sv *protocols, unsigned n);
 /* Ask the control plane for what this request's route lacks: its virtual host (VHDS) or the routes
  * of its scope (on-demand SRDS); or for the route's cluster (`source`: ODCDS). STARTED:
  * wait->on_done tells. Neither calls back before it returns. */

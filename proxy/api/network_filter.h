@@ -48,6 +48,10 @@ struct network_filter_type {
     /* The listener is draining (removed, or /drain_listeners): finish when convenient. */
     void (*on_drain)(struct network_filter *f); /* may be NULL */
     void (*destroy)(struct network_filter *f);  /* the conn is closed; may be NULL */
+    /* In Cluster.filters: a connection to the cluster is ready and nothing was sent on it. The
+     * filter may write first, and look at what comes first by conn_set_gate(). It must not close
+     * it. NULL: this filter is not for upstreams. */
+    void (*on_upstream_ready)(const void *config, struct conn *c, struct worker *w);
 };
 
 /* --- what a filter may ask of its chain (net/filter_chain.c) --- */

@@ -22,6 +22,21 @@
 
 #define DATA_SOURCE_FILE_MAX (16u << 20)
 
+/* ---- what all resources share ---- */
+
+const void *compile_node(struct compile_ctx *ctx) { return ctx->build->config->node; }
+
+void *compile_shared(struct compile_ctx *ctx, const char *key,
+                     void *(*make)(struct compile_ctx *ctx, struct arena *a)) {
+    struct config *c = ctx->build->config;
+    void *have = map_get(&c->shared, sv_cstr(key));
+    if (!have) {
+        have = make(ctx, &c->shared_arena);
+        map_put(&c->shared, sv_cstr(key), have);
+    }
+    return have;
+}
+
 /* ---- references ---- */
 
 /* The name is copied into `a`; a NULL: it lives as long as the resource. */

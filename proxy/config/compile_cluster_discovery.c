@@ -3,6 +3,7 @@
  * Threads: the config thread. Spec: cluster.v3.Cluster, extensions.clusters.dns.v3. */
 #include "protos/any.h"
 #include "protos/gen/clusters_dns.pb-c.h"
+#include "proxy/api/registry.h"
 #include "proxy/config/cluster_compile.h"
 #include "proxy/config/config.h"
 #include "proxy/upstream/dns.h"
@@ -70,16 +71,34 @@ void cluster_detection_compile(struct compile_ctx *ctx, const Cluster__Cluster *
 
 /* ---- upstream network filters ---- */
 
-void cluster_filters_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
-                             struct cluster_config *c) {
-    (void)c;
-    for (size_t i = 0; i < m->n_filters; i++) {
-        DIAG_FIELD(ctx->diag, "filters[%zu]", i);
-        sv url = m->filters[i]->typed_config
-                     ? any_inner_name(m->filters[i]->typed_config, ctx->scratch)
-                     : SV_NULL;
+static void upstream_filter(struct compile_ctx *ctx, const Cluster__Filter *m,
+                            struct cluster_upstream_filter *out) {
+    if (m->config_discovery) {
+        diag_error(ctx->diag, "config_discovery of upstream filters is not supported");
+        return;
+    }
+    sv url = m->typed_config ? any_inner_name(m->typed_config, ctx->scratch) : SV_NULL;
+    out->type = registry_network_filter(ctx->registry, sv_cstr(m->name), url);
+    if (!out->type || !out->type->on_upstream_ready) {
         diag_error(ctx->diag,
                    "Didn't find a registered implementation for '%s' with type URL: '%.*s'",
-                   m->filters[i]->name, SV_ARG(url));
+                   m->name, SV_ARG(url));
+        return;
     }
+    DIAG_FIELD(ctx->diag, "typed_config");
+    const void *msg =
+        compile_any(ctx, sv_cstr(m->name), m->typed_config, out->type->type_url, NULL);
+    out->config = msg ? out->type->compile(ctx, msg) : NULL;
+}
+
+void cluster_filters_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
+                             struct cluster_config *c) {
+    struct cluster_upstream_filter *v =
+        arena_new_array(ctx->arena, struct cluster_upstream_filter, m->n_filters);
+    for (size_t i = 0; i < m->n_filters; i++) {
+        DIAG_FIELD(ctx->diag, "filters[%zu]", i);
+        upstream_filter(ctx, m->filters[i], &v[i]);
+    }
+    c->filters = v;
+    c->filters_n = (unsigned)m->n_filters;
 }

@@ -62,6 +62,10 @@ struct config {
     bool reject_unknown_dynamic, ignore_unknown_dynamic, allow_unknown_static;
     bool is_ads_delta; /* ADS speaks delta */
     sv node_cluster, node_id, node_zone;
+    const void *node; /* core.v3.Node, lives longer; NULL: none */
+    /* what compile_shared() made */
+    struct map shared;
+    struct arena shared_arena;
     /* Is this cluster known (static, active or warming)? */
     bool (*has_cluster)(void *user, sv name);
     void *user;

@@ -87,6 +87,9 @@ static void tell_tx_buffered(struct conn *c) {
 
 static void free_conn(struct conn *c) {
     c->transport->ops->destroy(c->transport);
+    if (c->gate) {
+        c->gate->free(c->gate);
+    }
     buf_fini(&c->in_);
     buf_fini(&c->out_);
     c->magic = 0;
@@ -375,8 +378,23 @@ static void on_task(struct loop_task *t) {
 
 /* ---- reading ---- */
 
+/* The gate's turn. False: there is nothing for the user yet. */
+static bool pass_gate(struct conn *c) {
+    c->gate_closed_ = !c->gate->on_data(c->gate, c, &c->in_, c->read_end_);
+    return !c->gate_closed_ && (!buf_empty(&c->in_) || c->read_end_);
+}
+
+void conn_set_gate(struct conn *c, struct conn_gate *g) {
+    ASSERT(!c->gate);
+    c->gate = g;
+    c->gate_closed_ = true;
+}
+
 /* Hand in_ to the user. */
 static void dispatch(struct conn *c) {
+    if (UNLIKELY(c->gate_closed_) && !pass_gate(c)) {
+        return;
+    }
     c->ops->on_data(c, c->user, &c->in_, c->read_end_);
     if (c->state == CONN_OPEN && !buf_empty(&c->in_)) {
         buf_compact(&c->in_);

@@ -26,6 +26,7 @@ enum conn_close_type {
 };
 
 struct conn;
+struct filter_state; /* observe/filter_state.h */
 /* The user's callbacks. Any of them may close the conn; after a close event the conn must not be
  * touched. */
 struct conn_ops {
@@ -47,6 +48,15 @@ struct conn_stats { /* where to count; any pointer may be NULL */
 
 struct splice;
 
+/* Looks at what a connection receives before its user does, until it says it has seen enough: how
+ * an upstream filter takes a preface of the peer's off the front. Freed with the connection. */
+struct conn_gate {
+    /* Drain from `data` what is the gate's. True: the user sees the rest and all that follows;
+     * false: wait for more. Must not close the connection. */
+    bool (*on_data)(struct conn_gate *g, struct conn *c, struct buf *data, bool end_stream);
+    void (*free)(struct conn_gate *g);
+};
+
 struct conn {
     uint32_t magic;
     uint8_t state; /* enum conn_state */
@@ -64,6 +74,7 @@ struct conn {
     bool rx_blocked_;        /* the splice from here waits for its other end */
     bool write_broken_; /* the peer takes nothing more; only what it sent before is still read */
     bool detect_reset;  /* last close was a RST */
+    bool gate_closed_;      /* the gate still takes what comes */
     bool is_local_restored; /* `local` is the original destination, told by a listener filter */
     uint16_t read_disable_; /* count: reads are off while > 0 */
     int fd;
@@ -79,6 +90,8 @@ struct conn {
     struct loop_task
         flush_; /* queued while out_ waits for the end of the batch, or in_ to be offered again */
     struct timer delay_;                    /* transport handshake; later delayed close */
+    struct conn_gate *gate; /* NULL: none; lives on when it is open */
+    struct filter_state *filter_state; /* of an upstream connection, the gate's; NULL: none */
     struct splice *rx_splice_, *tx_splice_; /* net/splice.c: relays from and to this connection */
     uint32_t buffer_limit_bytes; /* high watermark for writes and read chunk limit; 0: none */
     uint32_t
@@ -136,6 +149,8 @@ void conn_read_disable(struct conn *c, bool disable);
 /* Offer buffered bytes to on_data again, at the end of this batch. */
 void conn_resume(struct conn *c);
 void conn_set_buffer_limit(struct conn *c, uint32_t bytes);
+/* From now on `g` sees received bytes first. Takes it over. */
+void conn_set_gate(struct conn *c, struct conn_gate *g);
 /* Replace the callbacks (codec detection, CONNECT/upgrade takeover). */
 void conn_set_ops(struct conn *c, const struct conn_ops *ops, void *user);
 /* Cheap check for pooled idle connections: has the peer closed or sent unexpected bytes (MSG_PEEK)?

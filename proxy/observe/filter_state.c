@@ -62,6 +62,19 @@ bool filter_state_set(struct filter_state *fs, sv name, sv text, const struct kv
     return true;
 }
 
+struct filter_state *filter_state_dup(const struct filter_state *fs, struct arena *a) {
+    struct filter_state *copy = filter_state_new(a, NULL);
+    for (unsigned i = 0; i < fs->n; i++) {
+        const struct filter_state_object *o = &fs->v[i];
+        struct kv_value *typed = o->typed ? arena_new(a, struct kv_value) : NULL;
+        if (typed) {
+            *typed = kv_copy(o->typed, a);
+        }
+        filter_state_set(copy, o->name, o->text, typed, o->is_read_only, o->sharing);
+    }
+    return copy;
+}
+
 const struct filter_state_object *filter_state_get(const struct filter_state *fs, sv name) {
     for (; fs; fs = fs->parent) {
         const struct filter_state_object *o = find(fs, name);

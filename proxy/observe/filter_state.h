@@ -30,6 +30,8 @@ struct filter_state *filter_state_new(struct arena *a, const struct filter_state
  * borrowed for the arena's life. */
 bool filter_state_set(struct filter_state *fs, sv name, sv text, const struct kv_value *typed,
                       bool is_read_only, enum filter_state_sharing sharing);
+/* A deep copy of this level. */
+struct filter_state *filter_state_dup(const struct filter_state *fs, struct arena *a);
 /* NULL: absent. fs may be NULL. */
 const struct filter_state_object *filter_state_get(const struct filter_state *fs, sv name);
 sv filter_state_text(const struct filter_state *fs, sv name); /* SV_NULL: absent */

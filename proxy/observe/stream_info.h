@@ -94,6 +94,10 @@ struct upstream_info {
     sv hosts_attempted; /* "a:1,b:2": of all tries; empty: none reached a host */
     sv connection_ids_attempted;
     const struct filter_state *filter_state; /* of the upstream connection; NULL: none */
+    const sv *alpn; /* offered in place of the cluster's, when alpn_n > 0 */
+    unsigned alpn_n;
+    /* first URI SANs of a TLS connection's certificates, where they are kept beyond it (TCP) */
+    sv peer_uri, local_uri;
     const char *local_close_reason;          /* why we closed the connection; NULL */
 };
 

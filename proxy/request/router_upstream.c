@@ -330,6 +330,11 @@ void router_attempt_start(struct router *r) {
         return;
     }
     bool has_options = cluster_auto_sni(r->cluster->cfg, r->headers, &r->transport);
+    if (si->up.alpn_n) {
+        r->transport.options.alpn_override = si->up.alpn;
+        r->transport.options.alpn_override_n = si->up.alpn_n;
+        has_options = true;
+    }
     struct pool_key key = {.host = h,
                            .entry = entry,
                            .priority = r->priority,

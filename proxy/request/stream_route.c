@@ -179,6 +179,31 @@ sv http_route_cluster_stat_name(struct http_filter *f) {
     return v ? v->cfg->observability_name : SV_NULL;
 }
 
+bool http_route_upstream_protocol(struct http_filter *f, enum http_protocol *out) {
+    const struct cluster_view *v = http_route(f) ? stream_route_cluster(f->stream) : NULL;
+    if (!v) {
+        return false;
+    }
+    switch (v->cfg->protocol) {
+    case UPSTREAM_HTTP1:
+        *out = HTTP_11;
+        break;
+    case UPSTREAM_HTTP2:
+    case UPSTREAM_AUTO:
+        *out = HTTP_2;
+        break;
+    case UPSTREAM_DOWNSTREAM:
+        *out = (enum http_protocol)f->stream->info.protocol;
+        break;
+    }
+    return true;
+}
+
+void http_set_upstream_alpn(struct http_filter *f, const sv *protocols, unsigned n) {
+    f->stream->info.up.alpn = protocols;
+    f->stream->info.up.alpn_n = n;
+}
+
 const void *http_route_config(struct http_filter *f) {
     struct stream *s = f->stream;
     const struct route_entry *r = http_route(f);

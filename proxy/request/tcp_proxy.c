@@ -8,6 +8,8 @@
 
 #include "proxy/api/worker.h"
 #include "proxy/net/splice.h"
+#include "proxy/net/tls.h"
+#include "proxy/observe/filter_state.h"
 #include "proxy/upstream/pool.h"
 
 STATS_GROUP(tcp, TCP, TCP_STATS);
@@ -99,6 +101,25 @@ static void on_up_data(struct conn *c, void *user, struct buf *data, bool end_st
     conn_write(p->base.conn, data, end_stream);
 }
 
+/* Who is at both ends of the upstream connection, told also when it is gone. */
+static void note_identities(struct stream_info *si, const struct ssl_info *ssl) {
+    const sv *uris;
+    if (ssl && ssl_info_list(ssl, SSL_LIST_PEER_URI, &uris)) {
+        si->up.peer_uri = arena_sv(si->arena, uris[0]);
+    }
+    if (ssl && ssl_info_list(ssl, SSL_LIST_LOCAL_URI, &uris)) {
+        si->up.local_uri = arena_sv(si->arena, uris[0]);
+    }
+}
+
+/* What filters found out about it outlives the connection. */
+static void forget_upstream(struct stream_info *si, const struct conn *c) {
+    if (c->filter_state) {
+        si->up.filter_state = filter_state_dup(c->filter_state, si->arena);
+    }
+    si->up.conn = NULL;
+}
+
 static void on_up_event(struct conn *c, void *user, enum conn_event e) {
     struct tcp_proxy *p = proxy_of_user(user);
     if (e == CONN_EVENT_CONNECTED) {
@@ -106,6 +127,7 @@ static void on_up_event(struct conn *c, void *user, enum conn_event e) {
     }
     bool was_ours = p->up == c;
     p->up = NULL;
+    forget_upstream(net_stream_info(&p->base), c);
     splice_stop(&p->to_up);
     splice_stop(&p->to_down);
     tcp_pool_closed(p->cluster, p->host, c, PRIORITY_DEFAULT, e == CONN_EVENT_REMOTE_CLOSE);
@@ -160,6 +182,8 @@ static void on_ready(void *user, struct conn *c, struct host *h) {
     si->up.conn = c;
     si->up.connection_id = c->id;
     si->up.local = c->local;
+    si->up.filter_state = c->filter_state;
+    note_identities(si, conn_ssl(c));
     c->half_close_enabled = true;
     conn_set_ops(c, &up_ops, user);
     if (net_is_alone(&p->base) && splice_possible(p->base.conn, c)) {
@@ -267,6 +291,7 @@ static enum net_status on_new_connection(struct network_filter *f) {
     p->pin = cluster_view_pin(v);
     net_stream_info(f)->cluster_name = v->cfg->observability_name;
     net_stream_info(f)->cluster_raw_name = v->cfg->name;
+    net_stream_info(f)->cluster_metadata = v->cfg->metadata;
     if (p->cfg->max_duration_ms) {
         timer_start(&p->duration, p->cfg->max_duration_ms);
     }

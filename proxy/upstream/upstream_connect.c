@@ -135,6 +135,10 @@ static void on_event(struct conn *c, void *user, enum conn_event e) {
         return; /* dropped by us */
     }
     if (e == CONN_EVENT_CONNECTED) {
+        const struct cluster_config *cfg = u->view->cfg;
+        for (unsigned i = 0; i < cfg->filters_n; i++) {
+            cfg->filters[i].type->on_upstream_ready(cfg->filters[i].config, c, u->view->worker);
+        }
         upstream_connect_cancel(u);
         u->ops->on_connected(u, c);
         return;

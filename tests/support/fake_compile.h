@@ -29,6 +29,8 @@ static struct {
     struct map slots;
     sv names[FAKE_SLOTS_MAX]; /* by slot */
     unsigned slots_n;
+    struct map shared;          /* what compile_shared() made, in the fixture's arena */
+    const void *node;           /* core.v3.Node */
     const char *unhonoured[FAKE_UNHONOURED_MAX];
     unsigned unhonoured_n;
 } fake;
@@ -48,6 +50,9 @@ static inline void fake_compile_init(struct fake_compile *f, const struct regist
 }
 
 static inline void fake_compile_fini(struct fake_compile *f) {
+    map_fini(&fake.shared);
+    map_init(&fake.shared);
+    fake.node = NULL;
     arena_fini(&f->arena);
     arena_fini(&f->msgs);
     diag_fini(&f->diag);
@@ -77,6 +82,21 @@ static inline sv fake_errors(struct fake_compile *f) {
     sv text = arena_sv(&f->msgs, diag_text(&f->diag));
     diag_reset(&f->diag);
     return text;
+}
+
+const void *compile_node(struct compile_ctx *ctx) {
+    (void)ctx;
+    return fake.node;
+}
+
+void *compile_shared(struct compile_ctx *ctx, const char *key,
+                     void *(*make)(struct compile_ctx *ctx, struct arena *a)) {
+    void *have = map_get(&fake.shared, sv_cstr(key));
+    if (!have) {
+        have = make(ctx, ctx->arena);
+        map_put(&fake.shared, sv_cstr(key), have);
+    }
+    return have;
 }
 
 slot_t compile_cluster_ref(struct compile_ctx *ctx, sv name, bool must_exist) {

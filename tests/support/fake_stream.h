@@ -22,6 +22,7 @@ struct stream {
     /* what the route says */
     bool has_route_to_cluster;
     sv cluster;
+    enum http_protocol upstream_protocol;
     const void *route_configs[FAKE_ROUTE_CONFIGS]; /* from the least to the most specific */
     unsigned route_configs_n;
     /* what the filter did */
@@ -225,6 +226,14 @@ void http_clear_route_cache(struct http_filter *f) { (void)f; }
 bool http_route_forwards(struct http_filter *f) { return f->stream->has_route_to_cluster; }
 sv http_route_cluster(struct http_filter *f) { return f->stream->cluster; }
 sv http_route_cluster_stat_name(struct http_filter *f) { return f->stream->cluster; }
+bool http_route_upstream_protocol(struct http_filter *f, enum http_protocol *out) {
+    *out = f->stream->upstream_protocol;
+    return f->stream->has_route_to_cluster;
+}
+void http_set_upstream_alpn(struct http_filter *f, const sv *protocols, unsigned n) {
+    f->stream->info.up.alpn = protocols;
+    f->stream->info.up.alpn_n = n;
+}
 const void *http_route_config(struct http_filter *f) {
     struct stream *s = f->stream;
     return s->route_configs_n ? s->route_configs[s->route_configs_n - 1] : NULL;

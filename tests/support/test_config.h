@@ -51,6 +51,8 @@ static inline void test_config_fini(struct test_config *t) {
         xfree((void *)(uintptr_t)slot->key.p);
     }
     map_fini(&t->config.told);
+    map_fini(&t->config.shared);
+    arena_fini(&t->config.shared_arena);
     stats_store_free(t->config.stats);
     chunk_cache_trim();
 }
