@@ -239,8 +239,8 @@ static void exchange_on_upstream_ready(const void *config, struct conn *c, struc
     stats_inc(p.stats, EXCHANGE_metadata_added);
 }
 
-extern const struct network_filter_type metadata_exchange_network_filter;
-const struct network_filter_type metadata_exchange_network_filter = {
+extern const struct network_filter_type istio_metadata_exchange_network_filter;
+const struct network_filter_type istio_metadata_exchange_network_filter = {
     .name = "istio.metadata_exchange",
     .type_url = "envoy.tcp.metadataexchange.config.MetadataExchange",
     .instance_size = sizeof(struct exchange),
