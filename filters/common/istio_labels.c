@@ -11,7 +11,7 @@
 
 enum istio_reporter istio_metrics_reporter(const struct istio_metrics *m,
                                            const struct conn_info *cx) {
-    return m->is_gateway                                ? ISTIO_SERVER_GATEWAY
+    return m->is_gateway                              ? ISTIO_SERVER_GATEWAY
            : cx->traffic_direction == TRAFFIC_INBOUND ? ISTIO_SERVER
                                                       : ISTIO_CLIENT;
 }
@@ -99,8 +99,7 @@ static sv first_uri(const struct ssl_info *ssl, enum ssl_list list) {
     return ssl && ssl_info_list(ssl, list, &v) ? v[0] : SV("");
 }
 
-static struct identities identities_of(const struct istio_labels *l,
-                                       const struct stream_info *si) {
+static struct identities identities_of(const struct istio_labels *l, const struct stream_info *si) {
     if (!is_server(l)) {
         return (struct identities){or_else(l->upstream_peer, SV("")),
                                    or_else(l->upstream_local, SV(""))};
@@ -114,16 +113,22 @@ static struct identities identities_of(const struct istio_labels *l,
 struct side_labels {
     enum istio_label workload, service, revision, namespace_, principal, app, version, cluster;
 };
-static const struct side_labels source_side = {
-    ISTIO_LABEL_source_workload,           ISTIO_LABEL_source_canonical_service,
-    ISTIO_LABEL_source_canonical_revision, ISTIO_LABEL_source_workload_namespace,
-    ISTIO_LABEL_source_principal,          ISTIO_LABEL_source_app,
-    ISTIO_LABEL_source_version,            ISTIO_LABEL_source_cluster};
-static const struct side_labels destination_side = {
-    ISTIO_LABEL_destination_workload,           ISTIO_LABEL_destination_canonical_service,
-    ISTIO_LABEL_destination_canonical_revision, ISTIO_LABEL_destination_workload_namespace,
-    ISTIO_LABEL_destination_principal,          ISTIO_LABEL_destination_app,
-    ISTIO_LABEL_destination_version,            ISTIO_LABEL_destination_cluster};
+static const struct side_labels source_side = {ISTIO_LABEL_source_workload,
+                                               ISTIO_LABEL_source_canonical_service,
+                                               ISTIO_LABEL_source_canonical_revision,
+                                               ISTIO_LABEL_source_workload_namespace,
+                                               ISTIO_LABEL_source_principal,
+                                               ISTIO_LABEL_source_app,
+                                               ISTIO_LABEL_source_version,
+                                               ISTIO_LABEL_source_cluster};
+static const struct side_labels destination_side = {ISTIO_LABEL_destination_workload,
+                                                    ISTIO_LABEL_destination_canonical_service,
+                                                    ISTIO_LABEL_destination_canonical_revision,
+                                                    ISTIO_LABEL_destination_workload_namespace,
+                                                    ISTIO_LABEL_destination_principal,
+                                                    ISTIO_LABEL_destination_app,
+                                                    ISTIO_LABEL_destination_version,
+                                                    ISTIO_LABEL_destination_cluster};
 
 /* Ours is told as it is: what we have not is empty. */
 static void tell_us(struct istio_labels *l, const struct side_labels *side,

@@ -163,12 +163,12 @@ static void set_override(struct metric_rule *r, unsigned label, uint8_t how) {
 
 static void add_tag(struct compile_ctx *ctx, struct metric_rule *r, const char *name,
                     uint8_t expr) {
-    if (r->added_n == ISTIO_DIMENSIONS_MAX || (unsigned)ISTIO_LABELS_N + r->added_n >= LABELS_EXPORTED_MAX) {
+    if (r->added_n == ISTIO_DIMENSIONS_MAX ||
+        (unsigned)ISTIO_LABELS_N + r->added_n >= LABELS_EXPORTED_MAX) {
         compile_unhonoured(ctx, "dimensions");
         return;
     }
-    r->added[r->added_n++] =
-        (struct added_tag){arena_sv(ctx->arena, sv_cstr(name)), expr};
+    r->added[r->added_n++] = (struct added_tag){arena_sv(ctx->arena, sv_cstr(name)), expr};
 }
 
 /* One dimension of the metrics that `c` names: standard ones first, then custom ones. */
@@ -228,8 +228,7 @@ static void metric_config(struct compile_ctx *ctx, struct istio_metrics *m,
 
 static void definition(struct compile_ctx *ctx, struct istio_metrics *m,
                        const IstioStats__MetricDefinition *d) {
-    if (metric_of(sv_cstr(d->name)) < ISTIO_METRICS_N ||
-        m->custom_n == ISTIO_CUSTOM_METRICS_MAX) {
+    if (metric_of(sv_cstr(d->name)) < ISTIO_METRICS_N || m->custom_n == ISTIO_CUSTOM_METRICS_MAX) {
         compile_unhonoured(ctx, "name"); /* a standard metric is not defined anew */
         return;
     }
@@ -281,8 +280,7 @@ struct istio_metrics *istio_metrics_compile(struct compile_ctx *ctx, const void 
         compile_unhonoured(ctx, "graceful_deletion_interval");
     }
     DIAG_FIELD(ctx->diag, "tcp_reporting_duration");
-    return compile_duration_ms(ctx, c->tcp_reporting_duration, PERIOD_MS, &m->period_ms) ? m
-                                                                                         : NULL;
+    return compile_duration_ms(ctx, c->tcp_reporting_duration, PERIOD_MS, &m->period_ms) ? m : NULL;
 }
 
 uint32_t istio_metrics_period_ms(const struct istio_metrics *m) { return m->period_ms; }
@@ -345,8 +343,7 @@ static struct istio_label_set *set_new(const struct istio_metrics *m, struct lab
             continue;
         }
         unsigned n = tags_of(r, use, l, exprs, false, tags);
-        set->metrics[i] =
-            shard_of(m, &metric_groups[i], sv_cstr(metrics[i].name), tags, n, thread);
+        set->metrics[i] = shard_of(m, &metric_groups[i], sv_cstr(metrics[i].name), tags, n, thread);
     }
     set->custom_n = use == ISTIO_USE_GRPC ? 0 : m->custom_n;
     set->custom = arena_new_array(&t->arena, struct stats_shard *, set->custom_n);
@@ -378,7 +375,9 @@ struct istio_label_set *istio_metrics_set(struct istio_metrics *m, enum istio_us
     evaluate(m, si, scratch, exprs);
     key[n++] = (char)use;
     for (unsigned i = 0; i < ISTIO_LABELS_N + m->exprs_n; i++) {
-        sv v = i >= ISTIO_LABELS_N ? exprs[i - ISTIO_LABELS_N] : has_label(use, i) ? l->v[i] : SV("");
+        sv v = i >= ISTIO_LABELS_N ? exprs[i - ISTIO_LABELS_N]
+               : has_label(use, i) ? l->v[i]
+                                   : SV("");
         uint16_t length = (uint16_t)v.n;
         if (n + sizeof(length) + v.n > sizeof(key)) {
             stats_inc(stats_shard(m->tables->stats, thread), OWN_label_sets_overflow);

@@ -7,17 +7,34 @@
 #define SLUICE_FILTERS_COMMON_ISTIO_METRICS_H
 
 #include "filters/common/istio_peer.h"
-#include "proxy/observe/stream_info.h"
+#include "proxy/api/telemetry.h"
 
 /* In the order in which they are in a metric's name. */
-#define ISTIO_LABELS(X)                                                                       \
-    X(reporter) X(source_workload) X(source_canonical_service) X(source_canonical_revision)   \
-    X(source_workload_namespace) X(source_principal) X(source_app) X(source_version)          \
-    X(source_cluster) X(destination_workload) X(destination_workload_namespace)               \
-    X(destination_principal) X(destination_app) X(destination_version) X(destination_service) \
-    X(destination_canonical_service) X(destination_canonical_revision)                        \
-    X(destination_service_name) X(destination_service_namespace) X(destination_cluster)       \
-    X(request_protocol) X(response_code) X(grpc_response_status) X(response_flags)            \
+#define ISTIO_LABELS(X)               \
+    X(reporter)                       \
+    X(source_workload)                \
+    X(source_canonical_service)       \
+    X(source_canonical_revision)      \
+    X(source_workload_namespace)      \
+    X(source_principal)               \
+    X(source_app)                     \
+    X(source_version)                 \
+    X(source_cluster)                 \
+    X(destination_workload)           \
+    X(destination_workload_namespace) \
+    X(destination_principal)          \
+    X(destination_app)                \
+    X(destination_version)            \
+    X(destination_service)            \
+    X(destination_canonical_service)  \
+    X(destination_canonical_revision) \
+    X(destination_service_name)       \
+    X(destination_service_namespace)  \
+    X(destination_cluster)            \
+    X(request_protocol)               \
+    X(response_code)                  \
+    X(grpc_response_status)           \
+    X(response_flags)                 \
     X(connection_security_policy)
 enum istio_label {
 #define X(name) ISTIO_LABEL_##name,
@@ -26,14 +43,17 @@ enum istio_label {
         ISTIO_LABELS_N
 };
 
-#define ISTIO_METRICS(X)                                                                           \
-    X(requests_total, COUNTER, NONE, HTTP) X(request_duration_milliseconds, HISTOGRAM, MS, HTTP)   \
-    X(request_bytes, HISTOGRAM, BYTES, HTTP) X(response_bytes, HISTOGRAM, BYTES, HTTP)             \
-    X(request_messages_total, COUNTER, NONE, GRPC)                                                 \
-    X(response_messages_total, COUNTER, NONE, GRPC)                                                \
-    X(tcp_connections_opened_total, COUNTER, NONE, TCP)                                            \
-    X(tcp_connections_closed_total, COUNTER, NONE, TCP)                                            \
-    X(tcp_sent_bytes_total, COUNTER, NONE, TCP) X(tcp_received_bytes_total, COUNTER, NONE, TCP)
+#define ISTIO_METRICS(X)                                  \
+    X(requests_total, COUNTER, NONE, HTTP)                \
+    X(request_duration_milliseconds, HISTOGRAM, MS, HTTP) \
+    X(request_bytes, HISTOGRAM, BYTES, HTTP)              \
+    X(response_bytes, HISTOGRAM, BYTES, HTTP)             \
+    X(request_messages_total, COUNTER, NONE, GRPC)        \
+    X(response_messages_total, COUNTER, NONE, GRPC)       \
+    X(tcp_connections_opened_total, COUNTER, NONE, TCP)   \
+    X(tcp_connections_closed_total, COUNTER, NONE, TCP)   \
+    X(tcp_sent_bytes_total, COUNTER, NONE, TCP)           \
+    X(tcp_received_bytes_total, COUNTER, NONE, TCP)
 enum istio_metric {
 #define X(name, kind, unit, use) ISTIO_METRIC_##name,
     ISTIO_METRICS(X)
@@ -43,8 +63,8 @@ enum istio_metric {
 /* Which metrics are told of what, and so which labels there are. */
 enum istio_use { ISTIO_USE_HTTP, ISTIO_USE_GRPC, ISTIO_USE_TCP, ISTIO_USES_N };
 
-#define ISTIO_LABEL_SETS_MAX 4096u  /* of one thread; further ones are not told */
-#define ISTIO_DIMENSIONS_MAX 16u    /* distinct expressions of one configuration */
+#define ISTIO_LABEL_SETS_MAX 4096u /* of one thread; further ones are not told */
+#define ISTIO_DIMENSIONS_MAX 16u   /* distinct expressions of one configuration */
 #define ISTIO_CUSTOM_METRICS_MAX 16u
 
 struct istio_metrics;

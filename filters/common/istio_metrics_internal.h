@@ -6,7 +6,6 @@
 #include "filters/common/istio_metrics.h"
 #include "proxy/api/cel.h"
 #include "proxy/base/map.h"
-#include "proxy/stats/stats.h"
 
 #define LABELS_EXPORTED_MAX 32u /* labels of one metric */
 #define NO_EXPR UINT8_MAX
@@ -44,7 +43,7 @@ struct label_sets { /* of one thread */
     struct arena arena;
 };
 struct label_tables {
-    struct stats_scope *stats, *build; /* build: of the shared tables only */
+    struct stats_scope *stats, *build;             /* build: of the shared tables only */
     struct label_sets *threads[STATS_THREADS_MAX]; /* each written by its own thread only */
 };
 struct istio_metrics {

@@ -84,10 +84,9 @@ bool istio_peer_from_wire(sv wire, const sv *labels, unsigned labels_n, struct a
                           struct kv_value *out) {
     struct diag ignored;
     diag_init(&ignored);
-    const Pb__Struct *m =
-        wire.n <= ISTIO_PEER_WIRE_MAX
-            ? PROTO_UNPACK(Pb__Struct, pb__struct__descriptor, wire, a, &ignored)
-            : NULL;
+    const Pb__Struct *m = wire.n <= ISTIO_PEER_WIRE_MAX
+                              ? PROTO_UNPACK(Pb__Struct, pb__struct__descriptor, wire, a, &ignored)
+                              : NULL;
     if (m) {
         struct kv_value tree = kv_from_struct(m, a);
         *out = from_metadata(&tree, labels, labels_n, a);
@@ -104,7 +103,7 @@ static bool baggage_workload(struct kv_value *peer, struct arena *a, sv key, sv 
         if (sv_eat(&rest, SV("k8s.")) && sv_eat(&rest, sv_cstr(workload_types[i])) &&
             sv_is(rest, ".name")) {
             set(peer, a, "workload", value);
-            set(peer, a, "type", sv_cstr(workload_types[i]));
+            set(peer, a, "type", value.n ? sv_cstr(workload_types[i]) : SV(""));
             return true;
         }
     }

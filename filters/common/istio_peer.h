@@ -9,7 +9,7 @@
 #define SLUICE_FILTERS_COMMON_ISTIO_PEER_H
 
 #include "proxy/api/compile.h"
-#include "proxy/observe/filter_state.h"
+#include "proxy/api/telemetry.h"
 
 #define ISTIO_PEER_ID_HEADER "x-envoy-peer-metadata-id"
 #define ISTIO_PEER_HEADER "x-envoy-peer-metadata"

@@ -210,11 +210,13 @@ static void compile_propagation(struct compile_ctx *ctx,
 }
 
 static sv own_baggage(const struct istio_node *node, struct arena *a) {
-    static const char *const members[][2] = {
-        {"namespace", "k8s.namespace.name"}, {"cluster", "k8s.cluster.name"},
-        {"service", "service.name"},         {"revision", "service.version"},
-        {"app", "app.name"},                 {"version", "app.version"},
-        {"name", "k8s.instance.name"}};
+    static const char *const members[][2] = {{"namespace", "k8s.namespace.name"},
+                                             {"cluster", "k8s.cluster.name"},
+                                             {"service", "service.name"},
+                                             {"revision", "service.version"},
+                                             {"app", "app.name"},
+                                             {"version", "app.version"},
+                                             {"name", "k8s.instance.name"}};
     sv type = istio_peer_field(&node->me, SV("type"));
     sv out = arena_printf(a, "k8s.%.*s.name=%.*s", SV_ARG(type.n ? type : SV("pod")),
                           SV_ARG(istio_peer_field(&node->me, SV("workload"))));
@@ -237,8 +239,7 @@ static void *exchange_compile(struct compile_ctx *ctx, const void *msg) {
                       m->n_downstream_discovery, &c->discover_down);
     compile_discovery(ctx, "upstream_discovery", m->upstream_discovery, m->n_upstream_discovery,
                       &c->discover_up);
-    compile_propagation(ctx, m->downstream_propagation, m->n_downstream_propagation,
-                        &c->tell_down);
+    compile_propagation(ctx, m->downstream_propagation, m->n_downstream_propagation, &c->tell_down);
     compile_propagation(ctx, m->upstream_propagation, m->n_upstream_propagation, &c->tell_up);
     sv *labels = arena_new_array(ctx->arena, sv, m->n_additional_labels);
     for (size_t i = 0; i < m->n_additional_labels; i++) {
@@ -265,8 +266,8 @@ static void publish(struct http_filter *f, bool is_downstream, const struct kv_v
 
 static bool discover_headers(struct http_filter *f, struct headers *h, bool is_downstream) {
     struct exchange_stream *s = (struct exchange_stream *)f;
-    sv id = headers_get_name(h, SV(ISTIO_PEER_ID_HEADER));
-    sv header = headers_get_name(h, SV(ISTIO_PEER_HEADER));
+    sv id = headers_get(h, HDR_x_envoy_peer_metadata_id);
+    sv header = headers_get(h, HDR_x_envoy_peer_metadata);
     if (is_downstream) {
         s->got_id = id.p != NULL;
         s->got_header = header.p != NULL;
@@ -305,8 +306,8 @@ static void discover(struct http_filter *f, const struct methods *m, struct head
         }
     }
     if (had_headers) { /* they are between proxies */
-        headers_remove_name(h, SV(ISTIO_PEER_ID_HEADER));
-        headers_remove_name(h, SV(ISTIO_PEER_HEADER));
+        headers_remove(h, HDR_x_envoy_peer_metadata_id);
+        headers_remove(h, HDR_x_envoy_peer_metadata);
     }
 }
 
@@ -314,13 +315,7 @@ static bool is_external(struct http_filter *f) {
     const sv path = SV("external");
     const struct kv_value *v =
         kv_metadata_get(http_stream_info(f)->cluster_metadata, SV("istio"), &path, 1);
-    return sv_is(http_route_cluster(f), "PassthroughCluster") ||
-           (v && v->kind == KV_BOOL && v->b);
-}
-
-static void replace(struct headers *h, sv name, sv value) {
-    headers_remove_name(h, name);
-    headers_add(h, HDR_OTHER, name, value);
+    return sv_is(http_route_cluster(f), "PassthroughCluster") || (v && v->kind == KV_BOOL && v->b);
 }
 
 static void tell(struct http_filter *f, const struct methods *m, struct headers *h, bool id,
@@ -331,14 +326,14 @@ static void tell(struct http_filter *f, const struct methods *m, struct headers 
     }
     for (unsigned i = 0; i < m->n; i++) {
         if (m->v[i] == METHOD_BAGGAGE) {
-            replace(h, SV("baggage"), c->baggage);
+            headers_set_name(h, SV("baggage"), c->baggage);
             continue;
         }
         if (id) {
-            replace(h, SV(ISTIO_PEER_ID_HEADER), c->node->id);
+            headers_set(h, HDR_x_envoy_peer_metadata_id, c->node->id);
         }
         if (header) {
-            replace(h, SV(ISTIO_PEER_HEADER), c->node->header);
+            headers_set(h, HDR_x_envoy_peer_metadata, c->node->header);
         }
     }
 }

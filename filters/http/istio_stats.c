@@ -1,5 +1,5 @@
-/* istio.stats of requests: tells Istio's metrics of each when it is over, and counts the messages of
- * gRPC streams while they last.
+/* istio.stats of requests: tells Istio's metrics of each when it is over, and counts the messages
+ * of gRPC streams while they last.
  * Threads: config immutable but for tables of each thread; streams worker-local.
  * Spec: stats.PluginConfig. Not here: metrics and labels (common/istio_metrics.c). */
 #include "filters/common/istio_metrics.h"
@@ -53,9 +53,8 @@ static void tell_messages(struct istio_stats *s, bool is_over) {
     }
     uint64_t requests = count_of(o->typed, SV("request_message_count"));
     uint64_t responses = count_of(o->typed, SV("response_message_count"));
-    struct istio_label_set *set =
-        istio_metrics_set(m, ISTIO_USE_GRPC, l, si, http_loop(&s->base)->thread_index,
-                          http_arena(&s->base));
+    struct istio_label_set *set = istio_metrics_set(
+        m, ISTIO_USE_GRPC, l, si, http_loop(&s->base)->thread_index, http_arena(&s->base));
     istio_metrics_add(set, ISTIO_METRIC_request_messages_total, requests - s->requests_told);
     istio_metrics_add(set, ISTIO_METRIC_response_messages_total, responses - s->responses_told);
     s->requests_told = requests;

@@ -14,10 +14,10 @@
 #define PREFACE_MAGIC 0x3D230467u
 #define PREFACE_HEAD_BYTES 8u
 
-#define EXCHANGE_STATS(P, C, G, H, T)                                                             \
-    C(P, alpn_protocol_found)                                                                     \
-    C(P, alpn_protocol_not_found) C(P, initial_header_not_found) C(P, header_not_found)           \
-        C(P, metadata_added)
+#define EXCHANGE_STATS(P, C, G, H, T) \
+    C(P, alpn_protocol_found)         \
+    C(P, alpn_protocol_not_found)     \
+    C(P, initial_header_not_found) C(P, header_not_found) C(P, metadata_added)
 STATS_ENUM(EXCHANGE, EXCHANGE_STATS);
 STATS_GROUP(metadata_exchange, EXCHANGE, EXCHANGE_STATS);
 
@@ -56,7 +56,8 @@ static void *exchange_compile(struct compile_ctx *ctx, const void *msg) {
     struct exchange_config *c = arena_new(ctx->arena, struct exchange_config);
     c->protocol = arena_sv(ctx->arena, sv_cstr(m->protocol));
     c->node = istio_node(ctx);
-    c->stats = stats_scope_get(ctx->stats, &metadata_exchange_stats_group, SV("metadata_exchange."));
+    c->stats =
+        stats_scope_get(ctx->stats, &metadata_exchange_stats_group, SV("metadata_exchange."));
     arena_on_fini(ctx->arena, release_scope, c->stats);
     sv *labels = arena_new_array(ctx->arena, sv, m->n_additional_labels);
     for (size_t i = 0; i < m->n_additional_labels; i++) {

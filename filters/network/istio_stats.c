@@ -46,8 +46,7 @@ static void tell(struct istio_stats *s, bool is_over) {
         istio_metrics_add(set, ISTIO_METRIC_tcp_connections_opened_total, 1);
     }
     istio_metrics_add(set, ISTIO_METRIC_tcp_sent_bytes_total, si->tx_bytes - s->sent_told);
-    istio_metrics_add(set, ISTIO_METRIC_tcp_received_bytes_total,
-                      si->rx_bytes - s->received_told);
+    istio_metrics_add(set, ISTIO_METRIC_tcp_received_bytes_total, si->rx_bytes - s->received_told);
     s->sent_told = si->tx_bytes;
     s->received_told = si->rx_bytes;
     if (is_over) {

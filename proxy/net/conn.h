@@ -74,7 +74,7 @@ struct conn {
     bool rx_blocked_;        /* the splice from here waits for its other end */
     bool write_broken_; /* the peer takes nothing more; only what it sent before is still read */
     bool detect_reset;  /* last close was a RST */
-    bool gate_closed_;      /* the gate still takes what comes */
+    bool gate_closed_;  /* the gate still takes what comes */
     bool is_local_restored; /* `local` is the original destination, told by a listener filter */
     uint16_t read_disable_; /* count: reads are off while > 0 */
     int fd;
@@ -90,8 +90,8 @@ struct conn {
     struct loop_task
         flush_; /* queued while out_ waits for the end of the batch, or in_ to be offered again */
     struct timer delay_;                    /* transport handshake; later delayed close */
-    struct conn_gate *gate; /* NULL: none; lives on when it is open */
-    struct filter_state *filter_state; /* of an upstream connection, the gate's; NULL: none */
+    struct conn_gate *gate;                 /* NULL: none; lives on when it is open */
+    struct filter_state *filter_state;      /* of an upstream connection, the gate's; NULL: none */
     struct splice *rx_splice_, *tx_splice_; /* net/splice.c: relays from and to this connection */
     uint32_t buffer_limit_bytes; /* high watermark for writes and read chunk limit; 0: none */
     uint32_t

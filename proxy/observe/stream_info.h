@@ -98,7 +98,7 @@ struct upstream_info {
     unsigned alpn_n;
     /* first URI SANs of a TLS connection's certificates, where they are kept beyond it (TCP) */
     sv peer_uri, local_uri;
-    const char *local_close_reason;          /* why we closed the connection; NULL */
+    const char *local_close_reason; /* why we closed the connection; NULL */
 };
 
 struct stream_info {
