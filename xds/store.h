@@ -4,8 +4,8 @@
  * comes in by the loop's mailbox.
  * Files: store.c (entries, applying updates), store_refs.c (wanted names, sources), store_warm.c
  * (readiness, activation), store_hosts.c (host sets, DNS), store_health.c (checks, outliers),
- * store_scopes.c (SRDS), store_vhds.c (VHDS), store_leds.c (LEDS), store_demand.c (what requests ask for), store_view.c
- * (what admin shows). */
+ * store_scopes.c (SRDS), store_vhds.c (VHDS), store_leds.c (LEDS), store_demand.c (what requests
+ * ask for), store_view.c (what admin shows). */
 #ifndef SLUICE_XDS_STORE_H
 #define SLUICE_XDS_STORE_H
 
@@ -112,7 +112,8 @@ struct store {
     struct stats_scope *odcds;                  /* NULL until used */
     struct entry_vec scope_sets, scope_entries; /* of all sources; the latter active */
     uint64_t update_count;
-    uint64_t change_count; /* resources that updates added, changed or removed */
+    uint64_t update_began_us; /* the update at hand, or the last; loop time */
+    uint64_t change_count;    /* resources that updates added, changed or removed */
     struct source_client **clients;
     unsigned clients_n;
     const struct config_source *ads; /* dynamic_resources.ads_config as a source; NULL: none */
@@ -238,6 +239,8 @@ sv store_hosts_drop_category(const struct entry *cluster);
 /* of CDS and LDS; else NULL */
 struct stats_scope *store_wildcard_scope(struct store *s, enum resource_type t);
 void store_count(struct store *s, struct stats_scope *scope, unsigned xds_stat);
+/* since the update at hand began */
+void store_record_duration(struct store *s, struct stats_scope *scope);
 void store_note_version(struct store *s, struct stats_scope *scope, sv version);
 /* XDS_… of the subscription to one name */
 void store_count_named(struct entry *e, unsigned xds_stat);

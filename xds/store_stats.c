@@ -20,6 +20,13 @@ void store_count(struct store *s, struct stats_scope *scope, unsigned xds_stat) 
     }
 }
 
+void store_record_duration(struct store *s, struct stats_scope *scope) {
+    if (scope) {
+        uint64_t now_us = loop_refresh_now(s->loop);
+        stats_record(shard_of(s, scope), XDS_update_duration, (now_us - s->update_began_us) / 1000);
+    }
+}
+
 /* As dashboards know it: XXH64 of the text. */
 static uint64_t version_hash(sv version) { return XXH64(version.p, version.n, 0); }
 
@@ -103,6 +110,7 @@ void store_note_named_success(struct entry *e, sv version) {
         store_count_named(e, XDS_update_success);
         store_count_named(e, XDS_update_attempt);
         store_note_version(e->store, scope_of(e), version);
+        store_record_duration(e->store, scope_of(e));
         return;
     }
     for (size_t i = 0; i < e->users.n; i++) {

@@ -139,7 +139,7 @@ static bool take(struct source_client *c, const struct xds_update *u, const stru
     store_note_named_success(e, u->version);
     store_note_reload(e);
     s->change_count++;
-    store_apply(e, r);
+    store_apply(e, r); /* e may be gone: its user may have been replaced meanwhile */
     return true;
 }
 
@@ -225,13 +225,11 @@ static void log_rejected(enum resource_type t, sv why) {
              SV_ARG(why));
 }
 
-static unsigned apply_update(struct source_client *c, const struct xds_update *u, struct diag *d,
-                             struct xds_verdict *v) {
-    unsigned ok = 0;
+static void apply_update(struct source_client *c, const struct xds_update *u, struct diag *d,
+                         struct xds_verdict *v) {
     bool are_all_known = true; /* one that can't be read might be any */
     for (unsigned i = 0; i < u->resources_n; i++) {
         v->accepted[i] = take(c, u, &u->resources[i], d, v);
-        ok += v->accepted[i];
         are_all_known &= v->accepted[i] || name_of(u, &u->resources[i]).n > 0;
     }
     for (unsigned i = 0; i < u->removed_n; i++) {
@@ -240,7 +238,6 @@ static unsigned apply_update(struct source_client *c, const struct xds_update *u
     if (u->is_full && are_all_known && resource_types[u->type].is_full_state) {
         remove_unlisted(c, u->type);
     }
-    return ok;
 }
 
 void store_on_update(void *user, const struct xds_update *u, struct xds_verdict *v) {
@@ -251,15 +248,14 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
     diag_init(d);
     s->update_count++;
     uint64_t changes_before = s->change_count;
-    uint64_t began_us = loop_refresh_now(s->loop);
+    s->update_began_us = loop_refresh_now(s->loop);
     bool is_srds = u->type == RES_SCOPED_ROUTE;
-    unsigned ok = 0;
     if (u->type == RES_VIRTUAL_HOST) {
         store_vhds_update(c, u, v);
     } else if (u->type == RES_LB_ENDPOINT) {
         store_leds_update(c, u, v);
     } else if (!is_srds || !store_scopes_conflict(c, u, v->error)) {
-        ok = apply_update(c, u, d, v);
+        apply_update(c, u, d, v);
     }
     bool is_good = buf_empty(v->error);
     store_count(s, scope, is_good ? XDS_update_success : XDS_update_rejected);
@@ -272,9 +268,10 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
     if (s->change_count != changes_before) {
         keep_version(s, u->type, u->version);
     }
-    if (scope) {
-        stats_record(stats_shard(scope, s->loop->thread_index), XDS_update_duration,
-                     (loop_refresh_now(s->loop) - began_us) / 1000);
+    store_record_duration(s, scope);
+    unsigned ok = 0;
+    for (unsigned i = 0; i < u->resources_n; i++) {
+        ok += v->accepted[i];
     }
     log_info(LOG_config, "%s: %u resources, %u accepted, %u removed",
              resource_types[u->type].short_name, u->resources_n, ok, u->removed_n);

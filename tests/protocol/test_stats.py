@@ -56,6 +56,13 @@ def test_update_time(talk):
     assert abs(talk.stat(CDS + "update_time") / 1000 - time.time()) < 60
 
 
+def test_update_duration_of_a_name(talk):
+    talk.start_with([], [rds_listener()], stats_flush_interval="0.1s")
+    talk.accept(ROUTE, "r1", [direct_routes()])
+    name = "http.main.rds.r.update_duration"
+    wait_until(lambda: "P100" in talk.proxy.admin(f"/stats?filter={name}").text, "a recorded value", 20)
+
+
 def test_update_duration(talk):
     talk.start()
     talk.accept(CLUSTER, "1", [static_cluster("a")])
