@@ -9,6 +9,7 @@
 #include "proxy/base/mem.h"
 #include "proxy/event/dir_watch.h"
 #include "proxy/net/tls_cert.h"
+#include "proxy/net/transport.h"
 #include "proxy/route/route_table.h"
 #include "proxy/upstream/cluster.h"
 #include "xds/hds.h"
@@ -45,13 +46,31 @@ struct entry *store_find(struct store *s, enum resource_type t, const struct con
 }
 
 static void on_fetch_timeout(struct timer *t) {
-    struct entry *e = CONTAINER_OF(t, struct entry, fetch_timer);
+    struct entry *e = CONTAINER_OF(t, struct fetch_wait, timer)->entry;
+    store_stop_wait(e);
     e->is_timed_out = true;
     store_note_failure(e, XDS_init_fetch_timeout);
     log_warn(LOG_config, "%s: initial fetch of '%.*s' timed out",
              resource_types[e->type].short_name, SV_ARG(entry_name(e)));
     store_target_changed(e);
     store_touch(e->store); /* who waits for it gets an answer */
+}
+
+void store_start_wait(struct entry *e, uint32_t ms) {
+    if (!e->wait) {
+        e->wait = xnew(struct fetch_wait);
+        e->wait->entry = e;
+        timer_init(&e->wait->timer, e->store->loop, on_fetch_timeout);
+    }
+    timer_start(&e->wait->timer, ms);
+}
+
+void store_stop_wait(struct entry *e) {
+    if (e->wait) {
+        timer_cancel(&e->wait->timer);
+        xfree(e->wait);
+        e->wait = NULL;
+    }
 }
 
 /* The key and the name are one allocation: type, source id, name, NUL. */
@@ -74,7 +93,6 @@ struct entry *store_get(struct store *s, enum resource_type t, const struct conf
     e->source = src;
     e->name = k + KEY_HEAD;
     e->name_n = name.n;
-    timer_init(&e->fetch_timer, s->loop, on_fetch_timeout);
     map_put(&s->entries, sv_from(k, text.n), e);
     return e;
 }
@@ -82,7 +100,7 @@ struct entry *store_get(struct store *s, enum resource_type t, const struct conf
 static void entry_free(struct entry *e) {
     char *key = e->name - KEY_HEAD;
     map_remove(&e->store->entries, sv_from(key, KEY_HEAD + e->name_n));
-    timer_cancel(&e->fetch_timer);
+    store_stop_wait(e);
     store_secret_unwatch(e);
     if (e->active) {
         shared_unref(&e->active->shared);
@@ -345,7 +363,7 @@ void store_apply(struct entry *e, struct resource *r) {
     r->updated_us = loop_wall_us(s->loop, loop_refresh_now(s->loop));
     e->is_gone = false;
     store_clear_error(e);
-    timer_cancel(&e->fetch_timer);
+    store_stop_wait(e);
     if (e->type == RES_CLUSTER) {
         stats_inc(s->cluster_manager,
                   is_new ? CLUSTER_MANAGER_cluster_added : CLUSTER_MANAGER_cluster_modified);
@@ -445,6 +463,16 @@ static struct stats_shard *shard(struct store *s, const struct stats_group *g, c
     return stats_shard(stats_scope_get(s->opt.stats, g, sv_cstr(prefix)), s->loop->thread_index);
 }
 
+/* It has no configuration: one factory, for good. */
+static void add_raw_transport(struct store *s) {
+    static const struct secret_source no_secrets;
+    struct transport_factory *f = raw_buffer_transport_socket.make(NULL, &no_secrets, NULL);
+    s->config.raw_transport = names_acquire(s->config.transports, SV_NULL);
+    store_touch(s);
+    table_set(&s->next->tables[TABLE_TRANSPORTS], s->config.raw_transport, &f->shared);
+    shared_unref(&f->shared);
+}
+
 void store_init(struct store *s, const struct store_options *o) {
     memset(s, 0, sizeof(*s));
     s->loop = o->loop;
@@ -479,6 +507,7 @@ void store_init(struct store *s, const struct store_options *o) {
     s->config.server_stats = shard(s, &server_stats_group, "server.");
     s->cds_scope = stats_scope_get(o->stats, &xds_stats_group, SV("cluster_manager.cds."));
     s->lds_scope = stats_scope_get(o->stats, &xds_stats_group, SV("listener_manager.lds."));
+    add_raw_transport(s);
 }
 
 void store_fini(struct store *s) {

@@ -32,6 +32,12 @@ struct cluster_hosts; /* store_hosts.c: the discovered endpoints of one cluster 
 
 VEC_TYPE(entry_vec, struct entry *)
 
+/* A subscription to one name waits for its first answer. */
+struct fetch_wait {
+    struct timer timer;
+    struct entry *entry;
+};
+
 /* One named resource, or the place of one that is wanted. Found by (type, source, name); clusters
  * and listeners, whose names are unique in the process, by (type, name). */
 struct entry {
@@ -53,7 +59,7 @@ struct entry {
     bool is_timed_out;       /* initial_fetch_timeout passed */
     bool is_on_demand;       /* watched because requests asked for it (store_demand.c) */
     bool is_only_rejected;   /* `error` is all there is of it */
-    struct timer fetch_timer;
+    struct fetch_wait *wait; /* NULL: it is not waited for */
     /* entries whose active or warming resource refers to this one */
     struct entry_vec users;
     struct entry_vec uses;            /* entries that this one's active resource refers to… */
@@ -173,6 +179,9 @@ struct entry *store_get(struct store *s, enum resource_type t, const struct conf
 bool store_same_source(const struct config_source *a, const struct config_source *b);
 void store_drop_if_unused(struct entry *e);
 sv entry_name(const struct entry *e);
+/* After `ms` it is given up, unless the wait is stopped. */
+void store_start_wait(struct entry *e, uint32_t ms);
+void store_stop_wait(struct entry *e);
 void store_touch(struct store *s); /* a snapshot is due: s->next may be changed */
 void store_set_active(struct entry *e, struct resource *r); /* takes r; NULL: remove. Tells users */
 void store_publish_route(struct entry *e); /* its active table anew, with what VHDS has */

@@ -40,7 +40,7 @@ static struct entry *want_cluster(struct store *s, const struct on_demand_want *
         e->is_on_demand = true;
         count_odcds(s, XDS_update_attempt);
         store_watch(e);
-        timer_start(&e->fetch_timer, CLUSTER_ANSWER_MS);
+        store_start_wait(e, CLUSTER_ANSWER_MS);
     }
     return e;
 }

@@ -187,7 +187,7 @@ static void settle(struct entry *set) {
     set->store->change_count += x->is_changed;
     x->is_answered = true;
     x->is_changed = false;
-    timer_cancel(&set->fetch_timer);
+    store_stop_wait(set);
     if (is_news) {
         store_target_changed(set);
     }

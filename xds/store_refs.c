@@ -94,7 +94,7 @@ static void start_fetch(struct entry *t) {
         return;
     }
     if (t->source->initial_fetch_timeout_ms && !t->active) {
-        timer_start(&t->fetch_timer, t->source->initial_fetch_timeout_ms);
+        store_start_wait(t, t->source->initial_fetch_timeout_ms);
     }
     subscribe(t, c);
     /* others count theirs themselves */
@@ -124,7 +124,7 @@ void store_unwatch(struct entry *t) {
     if (--t->watchers > 0) {
         return;
     }
-    timer_cancel(&t->fetch_timer);
+    store_stop_wait(t);
     struct source_client *c = client_of(t);
     if (t->scopes) {
         store_scopes_end(t);

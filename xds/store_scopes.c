@@ -190,7 +190,7 @@ void store_scopes_started(struct entry *set) {
     const struct source_client *c = store_client(set->store, set->source, RES_SCOPED_ROUTE);
     if (!set->scopes->is_answered && c && c->are_scopes_known) {
         set->scopes->is_answered = true;
-        timer_cancel(&set->fetch_timer);
+        store_stop_wait(set);
         publish(set);
     }
 }
@@ -308,7 +308,7 @@ void store_scopes_updated(struct source_client *c, const struct xds_update *u, b
         sets.p[i]->watchers++; /* keeps it while its users change */
         note_update(sets.p[i], u, is_good);
         sets.p[i]->scopes->is_answered = true;
-        timer_cancel(&sets.p[i]->fetch_timer);
+        store_stop_wait(sets.p[i]);
         publish(sets.p[i]);
         store_target_changed(sets.p[i]);
     }

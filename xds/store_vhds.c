@@ -183,7 +183,7 @@ static void answered(struct source_client *c, sv name) {
     struct entry *e = store_find(c->store, RES_VIRTUAL_HOST, c->source, name);
     if (e && e->is_on_demand) {
         e->is_gone = true; /* unless the table has it now (store_vhds_has) */
-        timer_cancel(&e->fetch_timer);
+        store_stop_wait(e);
     }
 }
 
@@ -305,7 +305,7 @@ static void settle(struct entry *set, struct xds_verdict *v) {
     }
     commit(set->vhosts);
     set->vhosts->is_answered = true;
-    timer_cancel(&set->fetch_timer);
+    store_stop_wait(set);
     if (route && route->active) {
         store_publish_route(route);
     }

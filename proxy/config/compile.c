@@ -213,12 +213,13 @@ slot_t compile_transport_socket(struct compile_ctx *ctx, const void *msg) {
     const Core__TransportSocket *m = msg;
     struct ref_list secrets = {0}, *outer = ctx->build->secrets;
     slot_t slot = SLOT_NONE;
-    if (!m) {
-        return add_transport(ctx, &raw_buffer_transport_socket, NULL, &secrets);
-    }
-    const struct transport_socket_type *t = find_transport(ctx, m);
+    const struct transport_socket_type *t =
+        m ? find_transport(ctx, m) : &raw_buffer_transport_socket;
     if (!t) {
         return SLOT_NONE;
+    }
+    if (!m) {
+        return ctx->build->config->raw_transport;
     }
     DIAG_FIELD(ctx->diag, "transport_socket.typed_config");
     unsigned errors = diag_errors(ctx->diag);
@@ -227,7 +228,8 @@ slot_t compile_transport_socket(struct compile_ctx *ctx, const void *msg) {
     if (diag_errors(ctx->diag) == errors) {
         const void *config = t->compile(ctx, typed);
         if (diag_errors(ctx->diag) == errors) {
-            slot = add_transport(ctx, t, config, &secrets);
+            slot = t == &raw_buffer_transport_socket ? ctx->build->config->raw_transport
+                                                     : add_transport(ctx, t, config, &secrets);
         }
     }
     ctx->build->secrets = outer;

@@ -60,7 +60,8 @@ struct config {
     struct stats_store *stats;
     const struct registry *registry;
     bool reject_unknown_dynamic, ignore_unknown_dynamic, allow_unknown_static;
-    bool is_ads_delta; /* ADS speaks delta */
+    bool is_ads_delta;    /* ADS speaks delta */
+    slot_t raw_transport; /* of every raw_buffer transport socket: nothing about it differs */
     sv node_cluster, node_id, node_zone;
     const void *node; /* core.v3.Node, lives longer; NULL: none */
     /* what compile_shared() made */
