@@ -125,6 +125,8 @@ bool http_route_upstream_protocol(struct http_filter *f, enum http_protocol *out
 /* ALPN list that the upstream's TLS connection offers in place of its configured one. Borrowed for
  * the stream. */
 void http_set_upstream_alpn(struct http_filter *f, const sv *protocols, unsigned n);
+/* Count a response of `code` that a filter gave in the cluster's place, in its upstream_rq_*. */
+void http_charge_route_cluster(struct http_filter *f, unsigned code);
 /* Ask the control plane for what this request's route lacks: its virtual host (VHDS) or the routes
  * of its scope (on-demand SRDS); or for the route's cluster (`source`: ODCDS). STARTED:
  * wait->on_done tells. Neither calls back before it returns. */

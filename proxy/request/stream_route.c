@@ -204,6 +204,14 @@ void http_set_upstream_alpn(struct http_filter *f, const sv *protocols, unsigned
     f->stream->info.up.alpn_n = n;
 }
 
+void http_charge_route_cluster(struct http_filter *f, unsigned code) {
+    struct cluster_view *v = http_route(f) ? stream_route_cluster(f->stream) : NULL;
+    if (v) {
+        stats_codes_inc(cluster_side_codes(v->cfg, CLUSTER_SIDE_ALL), code);
+        stats_codes_inc(cluster_side_codes(v->cfg, CLUSTER_SIDE_INTERNAL), code);
+    }
+}
+
 const void *http_route_config(struct http_filter *f) {
     struct stream *s = f->stream;
     const struct route_entry *r = http_route(f);

@@ -26,7 +26,8 @@ struct stream {
     const void *route_configs[FAKE_ROUTE_CONFIGS]; /* from the least to the most specific */
     unsigned route_configs_n;
     /* what the filter did */
-    unsigned local_status, continued_decoding, continued_encoding;
+    unsigned local_status, continued_decoding, continued_encoding, route_clears;
+    unsigned charged; /* code that was charged to the route's cluster */
     sv local_body, local_details;
     uint64_t local_flags;
     bool has_response, response_ended, was_reset;
@@ -219,10 +220,9 @@ struct worker *http_worker(struct http_filter *f) {
 }
 const struct conn_info *http_conn_info(struct http_filter *f) { return &f->stream->cx; }
 const struct route_entry *http_route(struct http_filter *f) {
-    (void)f;
-    return NULL;
+    return f->stream->has_route_to_cluster ? (const struct route_entry *)(const void *)f : NULL;
 }
-void http_clear_route_cache(struct http_filter *f) { (void)f; }
+void http_clear_route_cache(struct http_filter *f) { f->stream->route_clears++; }
 bool http_route_forwards(struct http_filter *f) { return f->stream->has_route_to_cluster; }
 sv http_route_cluster(struct http_filter *f) { return f->stream->cluster; }
 sv http_route_cluster_stat_name(struct http_filter *f) { return f->stream->cluster; }
@@ -234,6 +234,7 @@ void http_set_upstream_alpn(struct http_filter *f, const sv *protocols, unsigned
     f->stream->info.up.alpn = protocols;
     f->stream->info.up.alpn_n = n;
 }
+void http_charge_route_cluster(struct http_filter *f, unsigned code) { f->stream->charged = code; }
 const void *http_route_config(struct http_filter *f) {
     struct stream *s = f->stream;
     return s->route_configs_n ? s->route_configs[s->route_configs_n - 1] : NULL;
