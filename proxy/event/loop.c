@@ -10,17 +10,21 @@
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
+#include "proxy/base/runtime.h"
 #include "proxy/event/timer.h"
 
 #define EVENTS_MAX 256    /* per turn: bounds the time until timers and tasks are looked at */
 #define TASK_ROUNDS_MAX 4 /* of tasks queued by tasks, per turn */
-#define WALL_REFRESH_US 1000000u /* how soon a jump of the wall clock is noticed */
-#define UV_CLOSE_TURNS_MAX 64    /* turns libuv gets in loop_fini to close its handles */
+#define WALL_REFRESH_US 1000000u       /* how soon a jump of the wall clock is noticed */
+#define MODERATION_REFRESH_US 1000000u /* how soon a change of its runtime key is noticed */
+#define TIMER_SLACK_NS 1000ul          /* of a moderated thread; Linux adds 50 us by default */
+#define UV_CLOSE_TURNS_MAX 64          /* turns libuv gets in loop_fini to close its handles */
 
 /* Marks in epoll's data for the two fds that are no struct io. */
 static char mark_wake, mark_uv;
@@ -295,6 +299,41 @@ static int sleep_ms(struct loop *l) {
     return uv_ms < 0 || wheel_ms < uv_ms ? wheel_ms : uv_ms;
 }
 
+static void read_moderation_limit(struct loop *l) {
+    uint64_t us = runtime_u64(SV("sluice.wake_moderation_us"), WAKE_PAUSE_US);
+    l->moderation_.limit_us = us < WAKE_PAUSE_US ? (uint32_t)us : WAKE_PAUSE_US;
+    l->moderation_read_us_ = l->now_us_;
+}
+
+void loop_moderate_wakes(struct loop *l) {
+    l->is_moderated_ = true;
+    prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS); /* refused: pauses are longer by the default slack */
+    loop_refresh_now(l);
+    read_moderation_limit(l);
+}
+
+/* Pause before waiting for at most `timeout_ms` (-1: for ever), if that is worth it; returns what
+ * is left of the time, in milliseconds, so that no timer is late. */
+static int moderate(struct loop *l, int timeout_ms) {
+    bool is_soon = timeout_ms == 0 || timeout_ms == 1;
+    if (!l->is_moderated_ || is_soon || __atomic_load_n(&l->mailbox_, __ATOMIC_RELAXED)) {
+        return timeout_ms;
+    }
+    uint64_t now_us = loop_refresh_now(l);
+    if (UNLIKELY(now_us - l->moderation_read_us_ >= MODERATION_REFRESH_US)) {
+        read_moderation_limit(l);
+    }
+    uint64_t pause_us = wake_moderation_pause(&l->moderation_, now_us);
+    if (!pause_us) {
+        return timeout_ms;
+    }
+    uint64_t until_us = now_us + pause_us;
+    struct timespec until = {.tv_sec = (time_t)(until_us / 1000000u),
+                             .tv_nsec = (long)(until_us % 1000000u) * 1000};
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL); /* a signal may end it early */
+    return timeout_ms < 0 ? timeout_ms : timeout_ms - 1;
+}
+
 static void turn(struct loop *l, bool may_sleep) {
     struct epoll_event events[EVENTS_MAX];
     /* libuv's timers, closed handles, and handles made since: it adds those to its backend only
@@ -302,9 +341,10 @@ static void turn(struct loop *l, bool may_sleep) {
     if (uv_loop_alive(&l->uv)) {
         uv_run(&l->uv, UV_RUN_NOWAIT);
     }
-    int n = epoll_wait(l->epoll_fd_, events, EVENTS_MAX, may_sleep ? sleep_ms(l) : 0);
+    int timeout_ms = may_sleep ? moderate(l, sleep_ms(l)) : 0;
+    int n = epoll_wait(l->epoll_fd_, events, EVENTS_MAX, timeout_ms);
     CHECK(n >= 0 || errno == EINTR);
-    loop_refresh_now(l);
+    wake_moderation_woke(&l->moderation_, loop_refresh_now(l));
     bool is_uv_ready = false, has_mail = false;
     for (int i = 0; i < n; i++) {
         if (events[i].data.ptr == &mark_wake) {

@@ -10,6 +10,7 @@
 #include "proxy/base/check.h"
 #include "proxy/base/list.h"
 #include "proxy/base/rand.h"
+#include "proxy/event/wake_moderation.h"
 
 struct loop;
 struct timer_wheel;
@@ -55,6 +56,9 @@ struct loop {
     struct io *attention_; /* closed or broken ones, looked at after the callbacks of this turn */
     struct loop_garbage *garbage_;
     bool stop_; /* shared, atomic */
+    bool is_moderated_;
+    struct wake_moderation moderation_;
+    uint64_t moderation_read_us_; /* when its limit was read */
 };
 
 int loop_init(struct loop *l, unsigned thread_index) MUST_USE; /* 0 or UV_E… */
@@ -65,6 +69,26 @@ void loop_stop(struct loop *l);                                /* any thread */
 void loop_fini(struct loop *l);
 /* Run pending events without blocking (tests, shutdown). */
 void loop_run_nowait(struct loop *l);
+
+/* From now on the loop may pause for a moment before it waits, while many requests are in flight on
+ * it (wake_moderation.h). The runtime key sluice.wake_moderation_us is the limit of a pause, 0 to
+ * WAKE_PAUSE_US (the default), looked at once a second. Called on the loop's thread, before
+ * loop_run: the thread's timers get finer. */
+void loop_moderate_wakes(struct loop *l);
+/* A request began or ended on this loop. */
+static inline void loop_request_began(struct loop *l) {
+    l->moderation_.requests++;
+    l->moderation_.changes++;
+}
+static inline void loop_request_ended(struct loop *l) {
+    ASSERT(l->moderation_.requests > 0);
+    l->moderation_.requests--;
+    l->moderation_.changes++;
+}
+/* Pauses made so far. Any thread. */
+static inline uint64_t loop_wake_pauses(const struct loop *l) {
+    return __atomic_load_n(&l->moderation_.pauses, __ATOMIC_RELAXED);
+}
 
 void loop_post(struct loop *l, struct loop_msg *m); /* any thread; order per sender is kept */
 /* Run fn(arg) on the loop's thread; allocates a message. Any thread. */

@@ -173,6 +173,7 @@ struct stream *stream_new(struct hcm *h, struct codec_stream *cs) {
     list_push_back(&h->streams, &s->node);
     stats_inc(h->stats, HCM_downstream_rq_total);
     stats_gauge_inc(h->stats, HCM_downstream_rq_active);
+    loop_request_began(h->loop);
     stats_inc(h->stats, h->codec->protocol == HTTP_2 ? HCM_downstream_rq_http2_total
                                                      : HCM_downstream_rq_http1_total);
     return s;
@@ -221,6 +222,7 @@ void stream_finish(struct stream *s) {
     collect_wire_bytes(s);
     s->info.end_us = loop_refresh_now(s->hcm->loop);
     stats_gauge_dec(s->hcm->stats, HCM_downstream_rq_active);
+    loop_request_ended(s->hcm->loop);
     if (s->is_upgraded) {
         stats_gauge_dec(s->hcm->stats, HCM_downstream_cx_upgrades_active);
     }

@@ -86,11 +86,14 @@ static void update_gauges(struct server *s) {
     stats_gauge_set(st, SERVER_memory_physical_size, resident_bytes());
     stats_gauge_set(st, SERVER_state, server_state(s));
     stats_gauge_set(st, SERVER_live, server_state(s) == SERVER_STATE_LIVE);
-    uint64_t total = 0;
+    uint64_t total = 0, wake_pauses = 0;
     for (unsigned i = 0; i < s->workers_n; i++) {
         total += __atomic_load_n(&s->workers[i]->connections, __ATOMIC_RELAXED);
+        wake_pauses += loop_wake_pauses(&s->workers[i]->loop);
     }
     stats_gauge_set(st, SERVER_total_connections, total);
+    stats_add(st, SERVER_wake_pauses, wake_pauses - s->wake_pauses);
+    s->wake_pauses = wake_pauses;
 }
 
 static void on_flush(struct timer *t) {

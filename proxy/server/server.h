@@ -32,6 +32,7 @@ struct server {
     bool are_workers_started;
     uint32_t state;            /* SERVER_STATE_*; atomic */
     uint64_t started_us;       /* wall clock */
+    uint64_t wake_pauses;      /* of the workers, as counted last */
     struct snapshot *snapshot; /* the latest published */
     struct runtime_layer **layers;
     struct dir_watcher *files;       /* disk layers' directories; NULL: there are none */

@@ -440,6 +440,7 @@ static void run(void *arg) {
     snprintf(name, sizeof(name), "worker_%u", w->index);
     log_thread_name(name);
     crash_thread_begin();
+    loop_moderate_wakes(&w->loop);
     loop_run(&w->loop);
     release(w);
     crash_thread_end();

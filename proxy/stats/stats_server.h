@@ -18,7 +18,7 @@
     G(P, memory_physical_size) G(P, parent_connections) \
     G(P, seconds_until_first_ocsp_response_expiring) G(P, state) C(P, static_unknown_fields) \
     G(P, stats_recent_lookups) G(P, total_connections) G(P, uptime) G(P, version) \
-    C(P, wip_protos)
+    C(P, wake_pauses) C(P, wip_protos)
 STATS_ENUM(SERVER, SERVER_STATS);
 extern const struct stats_group server_stats_group;
 enum {

@@ -9,6 +9,7 @@ import pytest
 
 from support.config import bootstrap, cluster, direct, hcm, http2, listener, route
 from support.h2client import H2Client
+from support.process import wait_until
 from support.rawhttp import fetch
 from support.upstream import Reply
 
@@ -167,6 +168,35 @@ def test_h2_both_ways(sluice, h2_upstream):
                            f"http://127.0.0.1:{proxy.port()}/file"], capture_output=True, text=True, timeout=60, check=True)
     assert "1000 succeeded" in done.stdout
     assert proxy.stat("cluster.up.upstream_cx_total") == 1
+
+
+def moderated(sluice, limit_us):
+    """A proxy in front of one that answers at once, so that many requests are under way in it between two events."""
+    server = sluice(bootstrap([listener(hcm([direct("/", 200, "hello\n")]))]))
+    runtime = {"layers": [{"name": "static", "static_layer": {"sluice.wake_moderation_us": limit_us}}]}
+    return sluice(bootstrap([listener(hcm())], [cluster("up", server.port(), typed_extension_protocol_options=http2())],
+                            layered_runtime=runtime, stats_flush_interval="0.05s"))
+
+
+def load_many(proxy):
+    done = subprocess.run([shutil.which("h2load"), "-n", "5000", "-c", "4", "-m", "32", f"http://127.0.0.1:{proxy.port()}/"],
+                          capture_output=True, text=True, timeout=60, check=True)
+    assert "5000 succeeded, 0 failed, 0 errored, 0 timeout" in done.stdout
+    proxy.wait_stat("server.total_connections", 0)  # counted after the load
+    return proxy.stat("server.wake_pauses")
+
+
+def test_wake_moderation(sluice):
+    proxy = moderated(sluice, 100)
+    for _ in range(20):
+        assert fetch(proxy.port()).status == 200
+    proxy.wait_stat("server.total_connections", 0)
+    assert proxy.stat("server.wake_pauses") == 0  # one request at a time is never held up
+    wait_until(lambda: load_many(proxy), "a pause with many requests in flight", 30)
+
+
+def test_wake_moderation_turned_off(sluice):
+    assert load_many(moderated(sluice, 0)) == 0
 
 
 def test_h2_upstream_that_is_not_h2(sluice, upstream):
