@@ -220,7 +220,9 @@ static void metric_config(struct compile_ctx *ctx, struct istio_metrics *m,
             }
         }
     }
-    qsort(c->dimensions, c->n_dimensions, sizeof(*c->dimensions), by_key);
+    if (c->n_dimensions) {
+        qsort(c->dimensions, c->n_dimensions, sizeof(*c->dimensions), by_key);
+    }
     for (size_t i = 0; i < c->n_dimensions; i++) {
         dimension(ctx, m, c, c->dimensions[i]);
     }
