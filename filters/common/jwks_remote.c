@@ -188,12 +188,14 @@ static void finish_waits(struct worker_part *p) {
     list_splice_back(&woken, &p->waits);
     p->finished = LOAD(&r->finished);
     refresh(p);
-    const struct jwks *keys = LOAD(&r->is_last_ok) ? p->keys : NULL;
+    /* a ref: a callback may ask anew, and find that newer keys were published */
+    struct jwks *keys = LOAD(&r->is_last_ok) && p->keys ? jwks_ref(p->keys) : NULL;
     for (struct list *n; (n = list_pop_front(&woken));) {
         struct jwks_wait *w = CONTAINER_OF(n, struct jwks_wait, node);
         --*w->count_;
         w->on_done(w, keys);
     }
+    jwks_unref(keys);
     shared_unref(&r->shared);
 }
 
@@ -246,7 +248,7 @@ static void finish_fetch(struct fetch *f, struct jwks *keys) {
     }
     STORE(&r->is_last_ok, keys != NULL);
     STORE(&r->is_fetching, false);
-    STORE(&r->finished, r->finished + 1);
+    __atomic_add_fetch(&r->finished, 1, __ATOMIC_ACQ_REL);
     finish_waits(part_of(r, l));
     xfree(f);
     shared_unref(&r->shared);
