@@ -9,7 +9,6 @@
 #include "proxy/base/mem.h"
 #include "proxy/event/dir_watch.h"
 #include "proxy/net/tls_cert.h"
-#include "proxy/net/transport.h"
 #include "proxy/route/route_table.h"
 #include "proxy/upstream/cluster.h"
 #include "xds/hds.h"
@@ -463,10 +462,8 @@ static struct stats_shard *shard(struct store *s, const struct stats_group *g, c
     return stats_shard(stats_scope_get(s->opt.stats, g, sv_cstr(prefix)), s->loop->thread_index);
 }
 
-/* It has no configuration: one factory, for good. */
 static void add_raw_transport(struct store *s) {
-    static const struct secret_source no_secrets;
-    struct transport_factory *f = raw_buffer_transport_socket.make(NULL, &no_secrets, NULL);
+    struct transport_factory *f = config_raw_factory();
     s->config.raw_transport = names_acquire(s->config.transports, SV_NULL);
     store_touch(s);
     table_set(&s->next->tables[TABLE_TRANSPORTS], s->config.raw_transport, &f->shared);

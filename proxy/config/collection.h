@@ -9,8 +9,8 @@
 #include "proxy/base/diag.h"
 
 /* Append the canonical form (context parameters sorted) of a glob collection's URL,
- * "xdstp://<authority>/<proto name>/<path>/<star>?<parameters>". False: it is none, an error is in d,
- * and `out` is as it was. */
+ * "xdstp://<authority>/<proto name>/<path>/<star>?<parameters>". False: it is none, an error is in
+ * d, and `out` is as it was. */
 bool collection_parse(sv url, const char *proto_name, struct buf *out, struct diag *d);
 /* Append the canonical name of the collection that a resource belongs to; a collection belongs to
  * itself. False: it is not an xdstp name. */

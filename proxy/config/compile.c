@@ -209,6 +209,11 @@ static slot_t add_transport(struct compile_ctx *ctx, const struct transport_sock
     return slot;
 }
 
+struct transport_factory *config_raw_factory(void) {
+    static const struct secret_source no_secrets;
+    return raw_buffer_transport_socket.make(NULL, &no_secrets, NULL);
+}
+
 slot_t compile_transport_socket(struct compile_ctx *ctx, const void *msg) {
     const Core__TransportSocket *m = msg;
     struct ref_list secrets = {0}, *outer = ctx->build->secrets;

@@ -73,6 +73,9 @@ struct config {
     struct stats_shard *server_stats; /* "server.", this thread's; NULL in tests */
     struct map told;                  /* warnings already logged; keys are heap copies */
 };
+/* A factory of raw_buffer transport sockets, which have no configuration; the caller owns the
+ * ref. */
+struct transport_factory *config_raw_factory(void);
 
 /* Slot of the route configuration `name` from `src`, with one more ref. */
 slot_t config_route_slot(struct config *c, const struct config_source *src, sv name);

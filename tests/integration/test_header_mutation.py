@@ -1,4 +1,4 @@
-"""envoy.filters.http.header_mutation on live listeners."""
+"""envoy.filters.http.header_mutation (header_mutation_filter.c) on live listeners."""
 
 import pytest
 
