@@ -11,9 +11,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define WAKE_PAUSE_US 100           /* the longest pause there is, and the default of the limit */
+#define WAKE_PAUSE_US 200           /* the longest pause there is, and the default of the limit */
 #define WAKE_REQUESTS_MIN 16        /* in flight on the loop; with fewer no pause */
-#define WAKE_PAUSE_PER_REQUEST_US 2 /* in flight: what a request loses stays a share of its time */
+#define WAKE_PAUSE_PER_REQUEST_US 4 /* in flight: what a request loses stays a share of its time */
 #define WAKE_IDLE_MAX_US 100        /* slept between two turns in the mean, pauses not counted */
 #define WAKE_BUSY_MAX_US 150        /* a turn this long has let events gather by itself */
 #define WAKE_GATHERED_MIN 4         /* requests begun or ended after a pause, else it was in vain */

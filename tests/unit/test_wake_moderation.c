@@ -33,12 +33,12 @@ static const struct row {
     uint32_t want_us;
 } rows[] = {
     {{.limit_us = 100, .requests = 128, DENSE}, 100},
-    {{.limit_us = 100, .requests = 50, DENSE}, 100},
+    {{.limit_us = 100, .requests = 25, DENSE}, 100},
     {{.limit_us = 40, .requests = 128, DENSE}, 40},
     {{.limit_us = 100, .requests = UINT32_MAX, DENSE}, 100},
     /* the fewer in flight, the shorter */
-    {{.limit_us = 100, .requests = 49, DENSE}, 98},
-    {{.limit_us = 100, .requests = WAKE_REQUESTS_MIN, DENSE}, 32},
+    {{.limit_us = 100, .requests = 24, DENSE}, 96},
+    {{.limit_us = 100, .requests = WAKE_REQUESTS_MIN, DENSE}, 64},
     {{.limit_us = 20, .requests = WAKE_REQUESTS_MIN, DENSE}, 20},
     {{.limit_us = 100, .requests = WAKE_REQUESTS_MIN - 1, DENSE}, 0},
     {{.limit_us = 100, .requests = 1, DENSE}, 0},
@@ -209,7 +209,7 @@ static void runtime_limits(void **state) {
     } limits[] = {{"0", 0},
                   {"40", 40},
                   {"100", 100},
-                  {"101", WAKE_PAUSE_US},
+                  {"201", WAKE_PAUSE_US},
                   {"18446744073709551615", WAKE_PAUSE_US},
                   {"-1", WAKE_PAUSE_US},
                   {"off", WAKE_PAUSE_US}};
