@@ -26,7 +26,6 @@ struct worker_part {
 struct jwks_remote {
     struct shared shared;
     /* immutable */
-    slot_t cluster;
     sv cluster_name, authority, path, scheme; /* in arena */
     uint32_t timeout_ms, cache_ms, failed_refetch_ms;
     uint32_t retries, retry_base_ms, retry_max_ms;
@@ -94,7 +93,6 @@ static bool split_uri(struct compile_ctx *ctx, struct jwks_remote *r, const char
 static void compile_uri(struct compile_ctx *ctx, struct jwks_remote *r, const Core__HttpUri *m) {
     DIAG_FIELD(ctx->diag, "http_uri");
     r->cluster_name = arena_sv(&r->arena, sv_cstr(m->cluster));
-    r->cluster = compile_cluster_ref(ctx, r->cluster_name, false);
     split_uri(ctx, r, m->uri);
     DIAG_FIELD(ctx->diag, "timeout");
     compile_duration_ms(ctx, m->timeout, 0, &r->timeout_ms);
@@ -292,7 +290,7 @@ static void on_answer(void *user, const struct upstream_call_result *res) {
 static void start_call(struct fetch *f) {
     const struct jwks_remote *r = f->remote;
     const struct upstream_call_options o = {
-        .cluster = r->cluster,
+        .cluster = SLOT_NONE, /* by name: a fetch may outlive the listener that held a slot */
         .cluster_name = r->cluster_name,
         .timeout_ms = r->timeout_ms,
         .response_max_bytes = JWKS_REMOTE_BYTES_MAX,
