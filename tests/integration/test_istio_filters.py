@@ -71,9 +71,12 @@ def samples(proxy, metric):
     return [(dict(re.findall(r'(\w+)="([^"]*)"', labels)), int(value)) for labels, value in found]
 
 
-def one_sample(proxy, metric):
-    wait_until(lambda: samples(proxy, metric), f"{metric} to be told", 10)
-    (labels, value), = samples(proxy, metric)
+def one_sample(proxy, metric, value=None):
+    """The metric's only sample; once it has `value`, when one is given."""
+    def told():
+        found = samples(proxy, metric)
+        return found if value is None or [v for _, v in found] == [value] else None
+    (labels, value), = wait_until(told, f"{metric} to be told", 10)
     return labels, value
 
 
@@ -133,11 +136,11 @@ def test_connections(sluice, byte_upstream, identity, authority, offered, peer):
                  filters=[tcp_exchange()])], node=NODE))
     with Client(client.port("outbound")) as connection:
         connection.send(b"ping\n").fill()
-        labels, opened = one_sample(server, "istio_tcp_connections_opened_total")
+        labels, opened = one_sample(server, "istio_tcp_connections_opened_total", 1)
         assert (opened, labels["source_workload"], labels["request_protocol"]) == (1, peer, "tcp")
         assert labels["source_principal"] == "spiffe://cluster.local/ns/shop/sa/web"
-    labels, closed = one_sample(client, "istio_tcp_connections_closed_total")
+    labels, closed = one_sample(client, "istio_tcp_connections_closed_total", 1)
     assert (closed, labels["reporter"], labels["destination_workload"]) == (1, "source", peer)
     assert labels["destination_principal"] == "spiffe://cluster.local/ns/shop/sa/web"
-    assert one_sample(client, "istio_tcp_received_bytes_total")[1] == 5
-    assert one_sample(server, "istio_tcp_received_bytes_total")[1] == 5
+    one_sample(client, "istio_tcp_received_bytes_total", 5)
+    one_sample(server, "istio_tcp_received_bytes_total", 5)
