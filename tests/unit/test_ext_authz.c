@@ -90,7 +90,9 @@ static void answer(unsigned status, const char *more) {
     buf_init(&body);
     buf_lit(&body, "why");
     headers_init(&h, &call.arena);
-    headers_set_status(&h, status);
+    if (status) {
+        headers_set_status(&h, status);
+    }
     for (sv rest = sv_cstr(more); rest.n;) {
         sv line = sv_cut(&rest, '\n');
         sv name = sv_cut(&line, ':');
