@@ -267,7 +267,12 @@ struct publish_msg {
 
 static void on_publish(struct loop *l, struct loop_msg *m) {
     struct publish_msg *p = CONTAINER_OF(m, struct publish_msg, msg);
-    adopt(l->owner, p->snapshot);
+    struct worker *w = l->owner;
+    if (w->is_ending) { /* it came while the loop ran out */
+        shared_unref(&p->snapshot->shared);
+    } else {
+        adopt(w, p->snapshot);
+    }
     xfree(p);
 }
 
@@ -413,6 +418,7 @@ static void close_all(struct worker *w) {
 
 /* Everything the worker's own thread holds. */
 static void release(struct worker *w) {
+    w->is_ending = true;
     close_all(w);
     for (int i = 0; i < 3; i++) { /* let close callbacks and deferred frees run */
         loop_run_nowait(&w->loop);

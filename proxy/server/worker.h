@@ -45,6 +45,7 @@ struct worker {
     uint64_t date_s;
     char date[32];
     uint64_t connections; /* open downstream connections */
+    bool is_ending;       /* its listeners are closed: nothing is adopted any more */
     struct timer drain_tick;
     void (*on_adopted)(struct worker *w, uint64_t version); /* worker thread; may be NULL */
 };
