@@ -44,6 +44,11 @@ static void on_publish(void *user, struct snapshot *s) {
     server_publish(&p->server, s);
 }
 
+static uint64_t adopted_version(void *user) {
+    const struct program *p = user;
+    return server_adopted_version(&p->server);
+}
+
 static void on_ready(void *user) {
     struct program *p = user;
     server_set_ready(&p->server);
@@ -119,6 +124,7 @@ static bool init_store(struct program *p, bool is_dry_run, struct diag *d) {
         .allow_unknown_static = s->opt.allow_unknown_static_fields,
         .is_dry_run = is_dry_run,
         .publish = on_publish,
+        .adopted_version = adopted_version,
         .on_ready = on_ready,
         .on_runtime = on_runtime,
         .user = p,

@@ -137,6 +137,9 @@ void store_drop_if_unused(struct entry *e) {
 
 /* ---- snapshots ---- */
 
+/* Workers adopt within milliseconds; until then two versions of what changed are in memory. */
+#define LEAVING_MS 50u
+
 static void on_flush(struct loop_task *t);
 
 void store_touch(struct store *s) {
@@ -145,30 +148,6 @@ void store_touch(struct store *s) {
     }
     s->next = snapshot_new(s->latest);
     loop_queue_task(s->loop, &s->flush);
-}
-
-static void on_index_free(struct shared *sh) {
-    struct cluster_index *i = (struct cluster_index *)sh;
-    map_fini(&i->by_name);
-    arena_fini(&i->arena);
-    xfree(i);
-}
-
-static void rebuild_cluster_names(struct store *s) {
-    struct cluster_index *i = xnew(struct cluster_index);
-    shared_init(&i->shared, on_index_free);
-    map_init(&i->by_name);
-    arena_init(&i->arena, 0);
-    const struct table *t = &s->next->tables[TABLE_CLUSTERS];
-    for (uint32_t slot = table_next(t, 0); slot != UINT32_MAX; slot = table_next(t, slot + 1)) {
-        const struct resource *r = (const struct resource *)table_get(t, slot);
-        map_put(&i->by_name, arena_sv(&i->arena, r->name), (void *)((uintptr_t)slot + 1));
-    }
-    if (s->next->clusters_by_name) {
-        shared_unref(&s->next->clusters_by_name->shared);
-    }
-    s->next->clusters_by_name = i;
-    s->are_cluster_names_dirty = false;
 }
 
 static void no_op(void *arg, slot_t slot) {
@@ -192,18 +171,45 @@ static void on_scopes_swept(void *arg, slot_t slot) {
     }
 }
 
+static void drop_left(struct store *s, uint64_t version) {
+    size_t kept = 0;
+    for (size_t i = 0; i < s->leaving.n; i++) {
+        struct snapshot *old = s->leaving.p[i];
+        if (old->version < version) {
+            shared_unref(&old->shared);
+        } else {
+            s->leaving.p[kept++] = old;
+        }
+    }
+    s->leaving.n = kept;
+}
+
+static void on_leaving_timer(struct timer *t) {
+    struct store *s = CONTAINER_OF(t, struct store, leaving_timer);
+    drop_left(s, s->opt.adopted_version(s->opt.user));
+    if (s->leaving.n) {
+        timer_start(&s->leaving_timer, LEAVING_MS);
+    }
+}
+
+/* Takes the ref. */
+static void leave(struct store *s, struct snapshot *old) {
+    *vec_push(&s->leaving) = old;
+    if (!timer_active(&s->leaving_timer)) {
+        timer_start(&s->leaving_timer, LEAVING_MS);
+    }
+}
+
 static void on_flush(struct loop_task *t) {
     struct store *s = CONTAINER_OF(t, struct store, flush);
     if (!s->next) {
         return;
     }
-    if (s->are_cluster_names_dirty) {
-        rebuild_cluster_names(s);
-    }
+    uint64_t began_us = loop_refresh_now(s->loop);
     struct snapshot *now = s->next;
     s->next = NULL;
     if (s->latest) {
-        shared_unref(&s->latest->shared);
+        leave(s, s->latest);
     }
     s->latest = now;
     s->opt.publish(s->opt.user, now);
@@ -214,6 +220,8 @@ static void on_flush(struct loop_task *t) {
     names_sweep(s->config.listeners, no_op, NULL);
     names_sweep(s->config.transports, no_op, NULL);
     names_sweep(s->config.extensions, store_extension_swept, s);
+    stats_inc(s->snapshot_stats, SNAPSHOT_published);
+    stats_record(s->snapshot_stats, SNAPSHOT_publish_us, loop_refresh_now(s->loop) - began_us);
     store_check_ready(s);
 }
 
@@ -227,19 +235,21 @@ static void set_cluster(struct entry *e, struct resource *r) {
     struct store *s = e->store;
     slot_t slot = slot_of(r ? r : e->active);
     store_touch(s);
-    s->are_cluster_names_dirty |= !r != !e->active;
-    if (!e->active && r) {
-        s->active_clusters++;
-    } else if (e->active && !r) {
-        s->active_clusters--;
-    }
-    stats_gauge_set(s->cluster_manager, CLUSTER_MANAGER_active_clusters, s->active_clusters);
     int reported = (r && r->cluster->is_reported_to_self) -
                    (e->active && e->active->cluster->is_reported_to_self);
     if (UNLIKELY(reported)) {
         lrs_self_changed(s, reported);
     }
+    if (e->active && !r) {
+        s->active_clusters--;
+        snapshot_remove_cluster_name(s->next, slot);
+    }
     table_set(&s->next->tables[TABLE_CLUSTERS], slot, r ? &r->shared : NULL);
+    if (!e->active && r) {
+        s->active_clusters++;
+        snapshot_add_cluster_name(s->next, slot, s->active_clusters);
+    }
+    stats_gauge_set(s->cluster_manager, CLUSTER_MANAGER_active_clusters, s->active_clusters);
     if (r) {
         stats_scope_set_source(r->cluster->stats, r->cluster);
         store_hosts_publish(e);
@@ -475,6 +485,7 @@ void store_init(struct store *s, const struct store_options *o) {
     s->loop = o->loop;
     s->opt = *o;
     s->flush.run = on_flush;
+    timer_init(&s->leaving_timer, s->loop, on_leaving_timer);
     map_init(&s->entries);
     list_init(&s->demands);
     s->config = (struct config){
@@ -499,6 +510,7 @@ void store_init(struct store *s, const struct store_options *o) {
     arena_init(&s->config.shared_arena, 0);
     s->cluster_manager = shard(s, &cluster_manager_stats_group, "cluster_manager.");
     s->listener_manager = shard(s, &listener_manager_stats_group, "listener_manager.");
+    s->snapshot_stats = shard(s, &snapshot_stats_group, "config.snapshot.");
     s->cds_version = xstrdup("");
     s->lds_version = xstrdup("");
     s->config.server_stats = shard(s, &server_stats_group, "server.");
@@ -534,6 +546,9 @@ void store_fini(struct store *s) {
     if (s->latest) {
         shared_unref(&s->latest->shared);
     }
+    timer_cancel(&s->leaving_timer);
+    drop_left(s, UINT64_MAX);
+    vec_fini(&s->leaving);
     vec_fini(&s->runtime_uses);
     dir_watcher_free(s->files);
     xfree(s->cds_version);

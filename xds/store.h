@@ -59,6 +59,7 @@ struct entry {
     bool is_timed_out;       /* initial_fetch_timeout passed */
     bool is_on_demand;       /* watched because requests asked for it (store_demand.c) */
     bool is_only_rejected;   /* `error` is all there is of it */
+    uint32_t walk;           /* of store.walks: the last that told it of a change */
     struct fetch_wait *wait; /* NULL: it is not waited for */
     /* entries whose active or warming resource refers to this one */
     struct entry_vec users;
@@ -97,6 +98,8 @@ struct store_options {
     /* Hand a snapshot to the workers and to main; called at the end of an event that changed
      * something. */
     void (*publish)(void *user, struct snapshot *s);
+    /* The snapshot version that all workers have come to; older ones are the store's alone. */
+    uint64_t (*adopted_version)(void *user);
     /* Everything that start-up waits for is there (or timed out). Once. */
     void (*on_ready)(void *user);
     /* The bootstrap's runtime layer with this index has new values (r->runtime, borrowed; NULL:
@@ -112,12 +115,16 @@ struct store {
     /* next: being changed in this event; NULL: nothing changed */
     struct snapshot *latest, *next;
     struct loop_task flush;
-    bool are_cluster_names_dirty;
+    /* Published before `latest`, kept until all workers left them: what only they have is freed
+     * here, not by a worker. */
+    VEC(struct snapshot *) leaving;
+    struct timer leaving_timer;
     struct list demands; /* of struct on_demand_fetch: not answered yet */
     unsigned demands_n;
     struct stats_scope *odcds;                  /* NULL until used */
     struct entry_vec scope_sets, scope_entries; /* of all sources; the latter active */
     uint64_t update_count;
+    uint32_t walks; /* through the users of a resource */
     uint64_t update_began_us; /* the update at hand, or the last; loop time */
     uint64_t change_count;    /* resources that updates added, changed or removed */
     struct source_client **clients;
@@ -133,7 +140,7 @@ struct store {
     uint32_t clusters_timeout_ms;        /* initial_fetch_timeout of cds_config */
     struct source_client *listeners_due; /* LDS is asked for once CDS answered; NULL: it was */
     uint32_t listeners_timeout_ms;       /* initial_fetch_timeout of lds_config */
-    struct stats_shard *cluster_manager, *listener_manager;
+    struct stats_shard *cluster_manager, *listener_manager, *snapshot_stats;
     struct stats_scope *cds_scope, *lds_scope;
     /* of the last response that changed anything, which is what Envoy shows; never NULL */
     char *cds_version, *lds_version;

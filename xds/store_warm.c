@@ -177,12 +177,12 @@ void store_target_changed(struct entry *target) {
     for (size_t i = 0; i < target->users.n; i++) {
         *vec_push(&users) = target->users.p[i];
     }
+    /* One that is there by its active and its warming version is told once; a walk within this one
+     * may make it twice, which does no harm. */
+    uint32_t walk = ++target->store->walks;
     for (size_t i = 0; i < users.n; i++) {
-        bool is_repeated = false;
-        for (size_t k = 0; k < i && !is_repeated; k++) {
-            is_repeated = users.p[k] == users.p[i];
-        }
-        if (!is_repeated) {
+        if (users.p[i]->walk != walk) {
+            users.p[i]->walk = walk;
             user_changed(users.p[i], target);
         }
     }

@@ -23,14 +23,6 @@ enum snapshot_table {
     TABLES
 };
 
-/* Names of the clusters in a snapshot, for lookups by request data (cluster_header). Rebuilt when
- * names come or go. */
-struct cluster_index {
-    struct shared shared;
-    struct map by_name; /* → slot + 1; keys live in the names table's resources */
-    struct arena arena;
-};
-
 struct snapshot {
     struct shared shared;
     uint64_t version;
@@ -38,9 +30,17 @@ struct snapshot {
         [TABLES]; /* listeners, clusters: struct resource; routes: struct route_table; scopes: struct scope_table;
                                     hosts: struct host_set; transports: struct transport_factory;
                                     extensions: struct extension_config */
-    struct cluster_index *clusters_by_name;
+    /* Slots of clusters by name, for lookups by request data (cluster_header): buckets, of which a
+     * change copies one. */
+    struct table cluster_buckets;
+    uint32_t cluster_buckets_n; /* power of two, or 0 */
 };
 struct snapshot *snapshot_new(const struct snapshot *from); /* NULL: empty; shares all pages */
+/* The name of a cluster came or goes, while TABLE_CLUSTERS has it. clusters_n: how many there are
+ * then. Before the snapshot is shared. */
+void snapshot_add_cluster_name(struct snapshot *s, slot_t slot, size_t clusters_n);
+void snapshot_remove_cluster_name(struct snapshot *s, slot_t slot);
+slot_t snapshot_find_cluster(const struct snapshot *s, sv name); /* SLOT_NONE: none. Any thread */
 
 struct registry;
 struct route_vhost_bytes;

@@ -9,15 +9,18 @@
 
 struct name_entry {
     char *name; /* NULL: anonymous */
-    size_t n;
+    uint32_t n;
+    slot_t slot;
     uint32_t refs; /* atomic */
     bool is_used;
+    bool is_listed;          /* atomic: in names.zeroes */
+    struct name_entry *next; /* there */
 };
 struct names {
     struct map by_name;             /* → entry */
     VEC(struct name_entry *) slots; /* entries do not move */
     VEC(slot_t) free_slots;
-    uint32_t zeroes; /* atomic: releases that reached zero since the last sweep */
+    struct name_entry *zeroes; /* atomic: whose refs reached zero since the last sweep */
 };
 
 struct names *names_new(void) {
@@ -47,6 +50,7 @@ static struct name_entry *new_entry(struct names *n, slot_t *slot) {
     }
     *slot = (slot_t)n->slots.n;
     struct name_entry *e = xnew(struct name_entry);
+    e->slot = *slot;
     *vec_push(&n->slots) = e;
     return e;
 }
@@ -66,7 +70,7 @@ slot_t names_acquire(struct names *n, sv name) {
     slot_t slot;
     struct name_entry *e = new_entry(n, &slot);
     e->name = name.n ? sv_dup(name) : NULL;
-    e->n = name.n;
+    e->n = (uint32_t)name.n;
     e->refs = 1;
     e->is_used = true;
     if (e->name) {
@@ -84,10 +88,18 @@ void names_ref(struct names *n, slot_t s) {
     __atomic_add_fetch(&n->slots.p[s]->refs, 1, __ATOMIC_RELAXED);
 }
 
+/* Any thread. Who finds the entry listed already may rely on the sweep, which unlists it before it
+ * looks at its refs (both in one order for all threads). */
 static void entry_release(struct names *n, struct name_entry *e) {
-    if (__atomic_sub_fetch(&e->refs, 1, __ATOMIC_ACQ_REL) == 0) {
-        __atomic_add_fetch(&n->zeroes, 1, __ATOMIC_RELAXED);
+    if (__atomic_sub_fetch(&e->refs, 1, __ATOMIC_SEQ_CST) != 0 ||
+        __atomic_exchange_n(&e->is_listed, true, __ATOMIC_SEQ_CST)) {
+        return;
     }
+    struct name_entry *head = __atomic_load_n(&n->zeroes, __ATOMIC_RELAXED);
+    do {
+        e->next = head;
+    } while (!__atomic_compare_exchange_n(&n->zeroes, &head, e, true, __ATOMIC_RELEASE,
+                                          __ATOMIC_RELAXED));
 }
 
 void names_release(struct names *n, slot_t s) { entry_release(n, n->slots.p[s]); }
@@ -119,21 +131,20 @@ uint32_t names_refs(const struct names *n, slot_t s) {
 }
 
 void names_sweep(struct names *n, void (*fn)(void *arg, slot_t s), void *arg) {
-    if (__atomic_exchange_n(&n->zeroes, 0, __ATOMIC_ACQ_REL) == 0) {
-        return;
-    }
-    for (slot_t s = 0; s < n->slots.n; s++) {
-        struct name_entry *e = n->slots.p[s];
-        if (!e->is_used || __atomic_load_n(&e->refs, __ATOMIC_ACQUIRE) != 0) {
+    struct name_entry *e = __atomic_exchange_n(&n->zeroes, NULL, __ATOMIC_ACQUIRE);
+    for (struct name_entry *next; e; e = next) {
+        next = e->next; /* another thread may list it again at once */
+        __atomic_store_n(&e->is_listed, false, __ATOMIC_SEQ_CST);
+        if (!e->is_used || __atomic_load_n(&e->refs, __ATOMIC_SEQ_CST) != 0) {
             continue;
         }
-        fn(arg, s);
+        fn(arg, e->slot);
         if (e->name) {
             map_remove(&n->by_name, sv_from(e->name, e->n));
             xfree(e->name);
             e->name = NULL;
         }
         e->is_used = false;
-        *vec_push(&n->free_slots) = s;
+        *vec_push(&n->free_slots) = e->slot;
     }
 }

@@ -166,6 +166,15 @@ void server_publish(struct server *s, struct snapshot *snap) {
     }
 }
 
+uint64_t server_adopted_version(const struct server *s) {
+    uint64_t oldest = UINT64_MAX;
+    for (unsigned i = 0; i < s->workers_n; i++) {
+        uint64_t v = __atomic_load_n(&s->workers[i]->adopted_version, __ATOMIC_ACQUIRE);
+        oldest = v < oldest ? v : oldest;
+    }
+    return oldest;
+}
+
 static void start_workers(struct loop *l, void *arg) {
     struct server *s = arg;
     (void)l;

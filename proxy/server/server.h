@@ -57,6 +57,8 @@ int server_run(struct server *s);
 void server_fini(struct server *s);
 /* Hand a snapshot to main and all workers. The config thread. */
 void server_publish(struct server *s, struct snapshot *snap);
+/* The version that every worker has come to. The config thread. */
+uint64_t server_adopted_version(const struct server *s);
 /* Start-up is over: start the workers, state LIVE. Any thread. */
 void server_set_ready(struct server *s);
 void server_quit(struct server *s); /* any thread */

@@ -16,6 +16,7 @@
 #include "proxy/net/transport.h"
 #include "proxy/request/stream.h"
 #include "proxy/route/route_table.h"
+#include "proxy/stats/stats_server.h"
 #include "proxy/upstream/cluster.h"
 
 #define VIEW_PAGE_SLOTS 256u
@@ -72,9 +73,7 @@ struct cluster_view *worker_cluster(struct worker *w, slot_t slot) {
 }
 
 struct cluster_view *worker_cluster_by_name(struct worker *w, sv name) {
-    const struct cluster_index *index = w->snapshot ? w->snapshot->clusters_by_name : NULL;
-    void *v = index ? map_get(&index->by_name, name) : NULL;
-    return v ? worker_cluster(w, (slot_t)((uintptr_t)v - 1)) : NULL;
+    return w->snapshot ? worker_cluster(w, snapshot_find_cluster(w->snapshot, name)) : NULL;
 }
 
 struct transport_factory *worker_transport(struct worker *w, slot_t slot) {
@@ -253,8 +252,9 @@ static void adopt(struct worker *w, struct snapshot *s) {
 #undef DIFF
     w->leaving = NULL;
     if (old) {
-        shared_unref(&old->shared);
+        shared_unref(&old->shared); /* the publisher still has it: nothing is freed here */
     }
+    __atomic_store_n(&w->adopted_version, s->version, __ATOMIC_RELEASE);
     if (w->on_adopted) {
         w->on_adopted(w, s->version);
     }
@@ -269,9 +269,12 @@ static void on_publish(struct loop *l, struct loop_msg *m) {
     struct publish_msg *p = CONTAINER_OF(m, struct publish_msg, msg);
     struct worker *w = l->owner;
     if (w->is_ending) { /* it came while the loop ran out */
+        __atomic_store_n(&w->adopted_version, p->snapshot->version, __ATOMIC_RELEASE);
         shared_unref(&p->snapshot->shared);
     } else {
+        uint64_t began_us = loop_refresh_now(l);
         adopt(w, p->snapshot);
+        stats_record(w->snapshot_stats, SNAPSHOT_adopt_us, loop_refresh_now(l) - began_us);
     }
     xfree(p);
 }
@@ -387,6 +390,11 @@ struct worker *worker_new(struct worker_shared *shared, unsigned index, unsigned
         return NULL;
     }
     w->loop.owner = w;
+    if (shared->stats) { /* main's own, made before them, adopts nothing */
+        w->snapshot_stats = stats_shard(
+            stats_scope_get(shared->stats, &snapshot_stats_group, SV("config.snapshot.")),
+            thread_index);
+    }
     return w;
 }
 

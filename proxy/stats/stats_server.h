@@ -43,6 +43,12 @@ extern const struct stats_group watchdog_stats_group;
 STATS_ENUM(DISPATCHER, DISPATCHER_STATS);
 extern const struct stats_group dispatcher_stats_group;
 
+/* "config.snapshot.": ours alone. publish_us: the config thread's time to hand a finished snapshot
+ * out; adopt_us: a worker's to take it. */
+#define SNAPSHOT_STATS(P, C, G, H, T) C(P, published) H(P, publish_us, US) H(P, adopt_us, US)
+STATS_ENUM(SNAPSHOT, SNAPSHOT_STATS);
+extern const struct stats_group snapshot_stats_group;
+
 /* "cluster_manager." */
 #define CLUSTER_MANAGER_STATS(P, C, G, H, T) \
     G(P, active_clusters) C(P, cluster_added) C(P, cluster_modified) C(P, cluster_removed) \

@@ -163,6 +163,27 @@ static void test_text(void **state) {
     arena_fini(&a);
 }
 
+static void keep_a_pointer(void) {
+    struct arena kept, scratch;
+    arena_init(&kept, 0);
+    arena_init(&scratch, 0);
+    *(char **)arena_alloc(&kept, sizeof(char *)) = arena_cstr(&scratch, SV("gone soon"));
+    arena_check_apart(&kept, &scratch);
+}
+
+static void pointers_into_scratch(void **state) {
+    (void)state;
+    assert_int_equal(aborts(keep_a_pointer), MEM_IS_SANITIZED);
+    struct arena kept, scratch;
+    arena_init(&kept, 0);
+    arena_init(&scratch, 0);
+    *(char **)arena_alloc(&kept, sizeof(char *)) = arena_cstr(&kept, SV("stays"));
+    arena_cstr(&scratch, SV("gone soon"));
+    arena_check_apart(&kept, &scratch);
+    arena_fini(&kept);
+    arena_fini(&scratch);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_unused_owns_nothing),
@@ -174,6 +195,7 @@ int main(void) {
         cmocka_unit_test(test_reset_keeps_one_block),
         cmocka_unit_test(test_cleanups_run_once_in_reverse),
         cmocka_unit_test(test_text),
+        cmocka_unit_test(pointers_into_scratch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
