@@ -11,6 +11,7 @@ import yaml
 
 from support import config
 from support.h2client import H2Client
+from support.process import wait_until
 from support.rawhttp import Client, encode
 from support.upstream import Reply, ScriptedUpstream
 
@@ -208,9 +209,11 @@ def run(side, upstream, case):
     side.skip_lines(listener)
     answers = (exchange_h2 if "h2" in case else exchange)(side.ports[listener], case)
     side.expect_alive()
+    seen = upstream.requests
+    wait_until(lambda: all(r.is_settled for r in seen), lambda: f"the bodies' ends, there are {seen}", 2)
     count = case.get("logs", len(case.get("requests", [1])))
     lines = side.new_lines(listener, count)
-    return mask_ports({**answers, "upstream": [seen_request(r) for r in upstream.requests], "log": lines}, side.ports)
+    return mask_ports({**answers, "upstream": [seen_request(r) for r in seen], "log": lines}, side.ports)
 
 
 # ---- comparing ----

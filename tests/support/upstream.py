@@ -44,7 +44,8 @@ class Request:
     body: bytes = b""
     trailers: list = dataclasses.field(default_factory=list)
     is_chunked: bool = False
-    is_complete: bool = True
+    is_complete: bool = False
+    is_settled: bool = False  # nothing more of it will come
 
     def all(self, name):
         return [v for n, v in self.headers if n.lower() == name]
@@ -106,9 +107,9 @@ def read_body(reader, request):
             read_chunked(reader, request)
         elif request.get("content-length"):
             request.body = reader.exactly(int(request.get("content-length")))
-    except Gone:
-        request.is_complete = False
-        raise
+        request.is_complete = True
+    finally:  # the answer may never come
+        request.is_settled = True
 
 
 class TcpServer:
@@ -208,15 +209,21 @@ class ScriptedUpstream(TcpServer):
             head = header_list(self.head_block(reader))
             request = Request(method, target, version, head, number)
             reply = self.next_reply(request)
-            if reply.proceed:
-                sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-            if not reply.early:
-                read_body(reader, request)
-            self.answer(sock, request, reply)
-            if reply.early:
-                read_body(reader, request)
+            try:
+                self.converse(sock, reader, request, reply)
+            finally:
+                request.is_settled = True
             if reply.echo:
                 self.echo(sock, reader)
+
+    def converse(self, sock, reader, request, reply):
+        if reply.proceed:
+            sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not reply.early:
+            read_body(reader, request)
+        self.answer(sock, request, reply)
+        if reply.early:
+            read_body(reader, request)
 
     @staticmethod
     def head_block(reader):
