@@ -30,9 +30,11 @@ struct accept_info {
     sv transport_protocol; /* "tls", "raw_buffer" (default), … */
     const sv *alpn;        /* application protocols offered or detected */
     unsigned alpn_n;
-    sv ja3, ja4;          /* fingerprints in hex, when asked for */
-    sv proxy_tlvs;        /* PROXY v2 TLVs to pass on upstream, as received one after another */
-    size_t consume_bytes; /* of the peeked bytes: taken off the socket when the filter is done */
+    sv ja3, ja4;   /* fingerprints in hex, when asked for */
+    sv proxy_tlvs; /* PROXY v2 TLVs to pass on upstream, as received one after another */
+    struct sock_source source; /* of upstream connections made for this one (original_src) */
+    /* of the peeked bytes: taken off the socket when the filter is done */
+    size_t consume_bytes;
     const char *reject_reason; /* static text */
 };
 

@@ -168,17 +168,32 @@ static void listener_filter(struct compile_ctx *ctx, const Listener__ListenerFil
     out->config = out->type->compile ? out->type->compile(ctx, msg) : NULL;
 }
 
+/* use_original_dst brings the filter that restores the destination, behind those listed. */
+static void add_original_dst(struct compile_ctx *ctx, struct listener_filter_slot *out) {
+    static const sv name = SV_INIT("envoy.filters.listener.original_dst");
+    out->slot = SLOT_NONE;
+    out->type = registry_listener_filter(ctx->registry, name, SV_NULL);
+    if (!out->type) {
+        diag_error(ctx->diag, "use_original_dst: '%.*s' is not in this binary", SV_ARG(name));
+        return;
+    }
+    out->config = out->type->compile(ctx, NULL);
+}
+
 static void listener_filters(struct compile_ctx *ctx, const Listener__Listener *m,
                              struct listener_config *c) {
-    struct listener_filter_slot *v =
-        arena_new_array(ctx->arena, struct listener_filter_slot, m->n_listener_filters);
+    size_t all = m->n_listener_filters + c->use_original_dst;
+    struct listener_filter_slot *v = arena_new_array(ctx->arena, struct listener_filter_slot, all);
     for (size_t i = 0; i < m->n_listener_filters; i++) {
         DIAG_FIELD(ctx->diag, "listener_filters[%zu]", i);
         listener_filter(ctx, m->listener_filters[i], &v[i]);
         c->sock.has_discovered |= v[i].slot != SLOT_NONE;
     }
+    if (c->use_original_dst) {
+        add_original_dst(ctx, &v[m->n_listener_filters]);
+    }
     c->sock.filters = v;
-    c->sock.filters_n = (unsigned)m->n_listener_filters;
+    c->sock.filters_n = (unsigned)all;
 }
 
 /* ---- filter chains ---- */

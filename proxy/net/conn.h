@@ -26,6 +26,7 @@ enum conn_close_type {
 };
 
 struct conn;
+struct sock_source;  /* net/sock.h */
 struct filter_state; /* observe/filter_state.h */
 /* The user's callbacks. Any of them may close the conn; after a close event the conn must not be
  * touched. */
@@ -99,6 +100,8 @@ struct conn {
         delayed_close_ms;
     struct addr remote, local; /* after listener filters: as restored/overridden */
     struct addr direct_remote; /* of the socket itself */
+    const struct sock_source
+        *source; /* where upstream connections made for this one come from; NULL: as configured */
     struct conn_stats stats;
     size_t rx_told_, tx_told_; /* this connection's share of the gauges */
     uint64_t opened_us;

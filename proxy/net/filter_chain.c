@@ -238,6 +238,11 @@ static void fill_conn(struct conn *conn, const struct net_chain_config *config,
 }
 
 static void copy_facts(struct net_chain *c, const struct accept_info *info) {
+    if (info->source.addr.family) {
+        struct sock_source *source = arena_new(&c->arena_, struct sock_source);
+        *source = info->source;
+        c->conn->source = source;
+    }
     if (info->ja3.n + info->ja4.n + info->proxy_tlvs.n == 0) {
         return;
     }

@@ -439,7 +439,8 @@ void listener_sock_hand(struct listener_sock *l, int fd, const struct accept_inf
                                  .local = info->local,
                                  .direct_remote = info->direct_remote,
                                  .direct_local = info->direct_local,
-                                 .is_local_restored = info->is_local_restored};
+                                 .is_local_restored = info->is_local_restored,
+                                 .source = info->source};
     inspect(l, &handed);
 }
 

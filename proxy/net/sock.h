@@ -23,6 +23,13 @@ struct sock_opts {
     int mark;
 };
 
+/* Where an upstream connection is to come from when it takes its client's place: an address that
+ * need not be this machine's. */
+struct sock_source {
+    struct addr addr; /* port 0: any; AF_UNSPEC: there is none */
+    uint32_t mark;    /* SO_MARK; 0: none */
+};
+
 /* A bound socket, listening unless bind_only. TCP_NODELAY and keepalive are set on it, accepted
  * sockets inherit them. `bound` (may be NULL) becomes the address with the real port. A stale UNIX
  * socket file is replaced. */

@@ -339,6 +339,7 @@ void router_attempt_start(struct router *r) {
                            .entry = entry,
                            .priority = r->priority,
                            .downstream = si->protocol,
+                           .source = si->cx->conn->source,
                            .transport = has_options ? &r->transport.options : NULL};
     http_pool_request(r->cluster, &key, &pool_ops, r, &upstream_ops, &r->up.pending);
 }

@@ -245,7 +245,7 @@ static void connect_upstream(struct tcp_proxy *p) {
         close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UH), SV_NULL);
         return;
     }
-    struct pool_key key = {.host = h, .entry = entry};
+    struct pool_key key = {.host = h, .entry = entry, .source = p->base.conn->source};
     tcp_pool_request(p->cluster, &key, &pool_ops, &p->base, &p->pending);
 }
 

@@ -15,7 +15,8 @@ struct pool_key {
     uint8_t priority;                          /* PRIORITY_* */
     enum http_protocol downstream;             /* for UPSTREAM_DOWNSTREAM */
     const struct transport_options *transport; /* NULL: none */
-    const struct conn *per_downstream;         /* connection_pool_per_downstream_connection; NULL */
+    const struct sock_source *source;  /* NULL: as the cluster says. Borrowed until the callback */
+    const struct conn *per_downstream; /* connection_pool_per_downstream_connection; NULL */
 };
 
 struct http_pool_request;

@@ -37,7 +37,9 @@ static void open_for_pending(struct http_pool *p);
 static void on_pool_task(struct loop_task *t) {
     struct http_pool *p = CONTAINER_OF(t, struct http_pool, task);
     open_for_pending(p);
-    if (p->is_draining && !p->pending_n && !has_conns(p) && list_empty(&p->draining)) {
+    /* clients come and go: one that has its own pool takes it along */
+    bool is_over = p->is_draining || p->source;
+    if (is_over && !p->pending_n && !has_conns(p) && list_empty(&p->draining)) {
         pool_free(p);
     }
 }
@@ -95,6 +97,11 @@ static struct http_pool *pool_new(struct host_view *hv, const struct pool_key *k
     list_init(&p->draining);
     list_init(&p->pending);
     set_options(p, key);
+    if (key->source) {
+        struct sock_source *source = arena_new(&p->arena, struct sock_source);
+        *source = *key->source;
+        p->source = source;
+    }
     list_push_front(&hv->http, &p->node);
     return p;
 }
@@ -111,6 +118,22 @@ static struct http_pool *pool_find(const struct host_view *hv, const struct want
     return NULL;
 }
 
+/* What tells pools of one host apart beside their protocol: the transport's options, the source. */
+static sv pool_name(struct cluster_view *v, const struct pool_key *key, slot_t transport,
+                    struct buf *text) {
+    const struct transport_factory *f =
+        key->transport ? worker_transport(v->worker, transport) : NULL;
+    if (f && f->ops->hash_key) {
+        f->ops->hash_key(f, key->transport, text);
+    }
+    if (key->source) {
+        char from[ADDR_STR_MAX];
+        buf_append(text, from, addr_str(&key->source->addr, from));
+        buf_append(text, &key->source->mark, sizeof(key->source->mark));
+    }
+    return buf_pullup(text, buf_len(text));
+}
+
 /* NULL: max_connection_pools is reached. */
 static struct http_pool *pool_get(struct cluster_view *v, const struct pool_key *key) {
     const struct cluster_config *c = v->cfg;
@@ -122,11 +145,8 @@ static struct http_pool *pool_get(struct cluster_view *v, const struct pool_key 
         c->connection_pool_per_downstream && key->per_downstream ? key->per_downstream->id : 0;
     BUF_AUTO struct buf text;
     buf_init(&text);
-    const struct transport_factory *f =
-        key->transport ? worker_transport(v->worker, w.transport) : NULL;
-    if (f && f->ops->hash_key) {
-        f->ops->hash_key(f, key->transport, &text);
-        w.key = buf_pullup(&text, buf_len(&text));
+    if (key->transport || key->source) {
+        w.key = pool_name(v, key, w.transport, &text);
     }
     struct http_pool *p = pool_find(hv, &w);
     if (LIKELY(p)) {

@@ -380,6 +380,7 @@ bool http_conn_new(struct http_pool *p, enum pool_failure *why, sv *reason) {
                                             .view = p->view,
                                             .host = p->hv->host,
                                             .options = p->options,
+                                            .source = p->source,
                                             .transport = p->transport};
     list_push_back(&p->connecting, &hc->node);
     p->connecting_n++;

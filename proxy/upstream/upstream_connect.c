@@ -9,6 +9,7 @@
 
 #include "proxy/api/worker.h"
 #include "proxy/base/log.h"
+#include "proxy/net/sock.h"
 
 #define SECRETS_MISSING "TLS error: Secret is not supplied by SDS"
 
@@ -36,6 +37,24 @@ const struct addr *upstream_source_for(const struct cluster_config *c, const str
     return to->family == AF_UNIX ? NULL : c->source;
 }
 
+static struct conn *connect_from(struct upstream_connect *u, const struct addr *to,
+                                 struct transport *t, int *err) {
+    const struct cluster_config *cfg = u->view->cfg;
+    if (!u->source) {
+        return conn_connect(u->view->loop, to, upstream_source_for(cfg, to), &cfg->sock_opts, t,
+                            &racer_ops, u, err);
+    }
+    if (u->source->addr.family != to->family) {
+        *err = UV_EAFNOSUPPORT; /* rather than be taken for somebody else */
+        t->ops->destroy(t);
+        return NULL;
+    }
+    struct sock_opts opts = cfg->sock_opts;
+    opts.transparent = true;
+    opts.mark = u->source->mark ? (int)u->source->mark : opts.mark;
+    return conn_connect(u->view->loop, to, &u->source->addr, &opts, t, &racer_ops, u, err);
+}
+
 /* The one place where connections to upstreams are made. NULL: *err is a negative errno, 0 when
  * there is no transport. */
 static struct conn *open_conn(struct upstream_connect *u, const struct addr *to, int *err) {
@@ -46,10 +65,9 @@ static struct conn *open_conn(struct upstream_connect *u, const struct addr *to,
     if (!t) {
         return NULL;
     }
-    struct conn *c = conn_connect(u->view->loop, to, upstream_source_for(cfg, to), &cfg->sock_opts,
-                                  t, &racer_ops, u, err);
+    struct conn *c = connect_from(u, to, t, err);
     if (!c) {
-        if (cfg->source) {
+        if (cfg->source || u->source) {
             stats_inc(u->view->stats, CLUSTER_bind_errors);
         }
         return NULL;

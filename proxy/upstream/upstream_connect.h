@@ -24,6 +24,7 @@ struct upstream_connect {
     struct cluster_view *view;
     struct host *host;
     const struct transport_options *options;
+    const struct sock_source *source; /* NULL: as the cluster says */
     slot_t transport;
     struct conn *racers[UPSTREAM_CONNECT_RACERS];
     unsigned next; /* address to try next: 0 is the host's own */

@@ -5,37 +5,15 @@ import re
 import pytest
 
 from support.config import bootstrap, chain, cluster, hcm, listener, route, tcp_proxy, tls_certificate, tls_socket, typed
+from support.mesh import PEER_EXCHANGE, alpn, peer_metadata, stats, tcp_exchange
 from support.process import wait_until
 from support.rawhttp import Client, fetch
 
-STRUCT = "udpa.type.v1.TypedStruct"
 NODE = {"id": "sidecar~1", "cluster": "web", "metadata": {
     "NAME": "web-1", "NAMESPACE": "shop", "WORKLOAD_NAME": "web", "CLUSTER_ID": "c1",
     "OWNER": "kubernetes://apis/apps/v1/namespaces/shop/deployments/web",
     "LABELS": {"app": "web", "version": "v2", "service.istio.io/canonical-name": "web-svc"}}}
 INSPECTOR = [typed("envoy.filters.listener.tls_inspector", "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector")]
-PEER_EXCHANGE = "istio-peer-exchange"
-
-
-def inside(name, type_name, **value):
-    return typed(name, STRUCT, type_url=f"type.googleapis.com/{type_name}", value=value)
-
-
-def peer_metadata(**value):
-    return inside("istio.metadata_exchange", "io.istio.http.peer_metadata.Config", **value)
-
-
-def tcp_exchange():
-    return inside("istio.metadata_exchange", "envoy.tcp.metadataexchange.config.MetadataExchange", protocol=PEER_EXCHANGE)
-
-
-def stats(**fields):
-    return typed("istio.stats", "stats.PluginConfig", **fields)
-
-
-def alpn(*names):
-    return typed("istio.alpn", "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
-                 alpn_override=[{"upstream_protocol": "HTTP11", "alpn_override": list(names)}])
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,8 @@ def pairs(headers):
 
 
 class H2Client:
-    def __init__(self, port, tls=None, server_name=None, timeout=15):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+    def __init__(self, port, tls=None, server_name=None, timeout=15, to="127.0.0.1"):
+        self.socket = socket.create_connection((to, port), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as in rawhttp
         if tls:
             self.socket = tls.wrap_socket(self.socket, server_hostname=server_name)

@@ -88,10 +88,10 @@ class Session:
 class H2Upstream(TcpServer):
     """`files` maps paths to bodies; the first `refuse` streams are refused; GOAWAY comes after `goaway_after` answers."""
 
-    def __init__(self, files, refuse=0, goaway_after=0, trailers=(), tls=None):
+    def __init__(self, files, refuse=0, goaway_after=0, trailers=(), tls=None, port=None):
         self.files, self.refuse, self.goaway_after, self.trailers = files, refuse, goaway_after, list(trailers)
         self.requests = []
-        super().__init__(tls)
+        super().__init__(tls, port)
 
     def serve(self, sock, number):
         Session(self, sock, number).run()

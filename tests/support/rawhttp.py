@@ -26,8 +26,8 @@ class Response:
 class Client:
     """One connection. Reads raise EOFError when the peer closed early, TimeoutError when it is silent."""
 
-    def __init__(self, port, tls=None, server_name=None, timeout=15):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+    def __init__(self, port, tls=None, server_name=None, timeout=15, to="127.0.0.1"):
+        self.socket = socket.create_connection((to, port), timeout=timeout)
         # else a request behind a TLS handshake waits 40 ms for the acknowledgement of the handshake's end
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls:

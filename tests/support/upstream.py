@@ -113,12 +113,16 @@ def read_body(reader, request):
 
 
 class TcpServer:
-    """Accepts connections and serves each on a thread of its own, until stopped."""
+    """Accepts connections and serves each on a thread of its own, until stopped. `port`: on every address, of either family."""
 
-    def __init__(self, tls=None):
+    def __init__(self, tls=None, port=None):
         self.tls = tls
-        self.listening = socket.create_server(("127.0.0.1", 0), backlog=256)
+        if port is None:
+            self.listening = socket.create_server(("127.0.0.1", 0), backlog=256)
+        else:
+            self.listening = socket.create_server(("::", port), family=socket.AF_INET6, backlog=256, dualstack_ipv6=True)
         self.port = self.listening.getsockname()[1]
+        self.peers = []  # whom connections came from: (address, port)
         self.lock = threading.Lock()
         self.open = set()
         self.accepted = 0
@@ -129,13 +133,14 @@ class TcpServer:
     def accept(self):
         while not self.is_stopping.is_set():
             try:
-                sock, _ = self.listening.accept()
+                sock, peer = self.listening.accept()
             except OSError:
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self.lock:
                 self.accepted += 1
                 number = self.accepted
+                self.peers.append((peer[0].removeprefix("::ffff:"), peer[1]))
                 self.open.add(sock)
             threading.Thread(target=self.run, args=(sock, number), daemon=True).start()
 
@@ -180,10 +185,10 @@ def reset(sock):
 class ScriptedUpstream(TcpServer):
     """Answers from a script: a list of replies, of which the last one repeats, or a function of the request."""
 
-    def __init__(self, tls=None):
+    def __init__(self, tls=None, port=None):
         self.requests = []
         self.replies = [Reply()]
-        super().__init__(tls)
+        super().__init__(tls, port)
 
     def script(self, *replies):
         """Also forgets what was recorded."""
@@ -283,10 +288,10 @@ class ScriptedUpstream(TcpServer):
 class ByteUpstream(TcpServer):
     """Hands each accepted socket to `handler(sock, server)`; the default echoes until end, then closes."""
 
-    def __init__(self, handler=None, tls=None):
+    def __init__(self, handler=None, tls=None, port=None):
         self.handler = handler or self.echo
         self.received = []
-        super().__init__(tls)
+        super().__init__(tls, port)
 
     def serve(self, sock, number):
         self.handler(sock, self)
