@@ -1,6 +1,6 @@
-/* Role-based access control: rules as a tree of small nodes. Threads: see rbac.h. Facts that are
- * not there (no TLS, no address, no path) match nothing, so that a rule cannot let in what it knows
- * nothing about; NOT of such a rule matches, as in Envoy. */
+/* Role-based access control: rules as a tree of small nodes, or a generic matcher tree. Threads:
+ * see rbac.h. Facts that are not there (no TLS, no address, no path) match nothing, so that a rule
+ * cannot let in what it knows nothing about; NOT of such a rule matches, as in Envoy. */
 #include "filters/common/rbac.h"
 
 #include <stdlib.h>
@@ -8,8 +8,12 @@
 
 #include "protos/gen/path_match_uri_template.pb-c.h"
 #include "protos/gen/rbac.pb-c.h"
+#include "protos/gen/rbac_matchers_upstream_ip_port.pb-c.h"
+#include "protos/gen/rbac_principals_mtls_authenticated.pb-c.h"
 #include "proxy/api/cel.h"
+#include "proxy/api/match_tree.h"
 #include "proxy/api/matcher.h"
+#include "proxy/api/telemetry.h"
 #include "proxy/api/tls_info.h"
 #include "proxy/api/uri_template.h"
 
@@ -31,6 +35,8 @@ enum kind {
     RULE_DIRECT_REMOTE_IP,
     RULE_REMOTE_IP,
     RULE_FILTER_STATE,
+    RULE_MTLS,
+    RULE_UPSTREAM,
 };
 struct rule {
     enum kind kind;
@@ -47,6 +53,15 @@ struct rule {
         } ports;
         struct metadata_matcher *metadata;
         struct filter_state_matchers *filter_state;
+        struct {
+            struct string_matcher matcher; /* when has_text */
+            enum ssl_list list;
+        } san;
+        struct {
+            struct cidr cidr; /* when has_ip */
+            int64_t from, to; /* to is exclusive; when has_ports */
+            bool has_ip, has_ports;
+        } upstream;
     };
     bool has_text;
 };
@@ -55,10 +70,16 @@ struct policy {
     const struct rule *permissions, *principals; /* RULE_OR each */
     const struct cel *condition;                 /* NULL: none */
 };
+struct leaf_action {
+    sv name;
+    Rbac__RBAC__Action action;
+};
 struct rbac {
     Rbac__RBAC__Action action;
     const struct policy *policies; /* ascending by name */
     size_t n;
+    const struct match_tree *tree; /* of leaf_actions, in place of all above; NULL: none */
+    bool has_log;                  /* some action of the tree is LOG */
 };
 
 /* --- compile --- */
@@ -145,12 +166,90 @@ static bool compile_uri_template(struct compile_ctx *ctx, const Core__TypedExten
     return out->path_template != NULL;
 }
 
-static bool refuse_extension(struct compile_ctx *ctx, const char *field,
-                             const Core__TypedExtensionConfig *m) {
-    DIAG_FIELD(ctx->diag, "%s", field);
-    return diag_error(ctx->diag,
-                      "Didn't find a registered implementation for '%s' with type URL: '%s'",
-                      m->name, m->typed_config ? m->typed_config->type_url : "");
+/* The message of the one extension there is of a kind. */
+static const void *extension_msg(struct compile_ctx *ctx, const Core__TypedExtensionConfig *m,
+                                 const char *want_type) {
+    const char *type = NULL;
+    const void *msg = compile_any(ctx, sv_cstr(m->name), m->typed_config, NULL, &type);
+    if (msg && strcmp(type, want_type) != 0) {
+        diag_error(ctx->diag,
+                   "Didn't find a registered implementation for '%s' with type URL: '%s'", m->name,
+                   type);
+        return NULL;
+    }
+    return msg;
+}
+
+/* Where the request goes, which only the dynamic forward proxy knows before the router does. */
+static bool compile_upstream(struct compile_ctx *ctx, const Core__TypedExtensionConfig *ext,
+                             struct rule *out) {
+    DIAG_FIELD(ctx->diag, "matcher.typed_config");
+    const RbacMatchersUpstreamIpPort__UpstreamIpPortMatcher *m = extension_msg(
+        ctx, ext, "envoy.extensions.rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher");
+    out->kind = RULE_UPSTREAM;
+    if (!m) {
+        return false;
+    }
+    if (!m->upstream_ip && !m->upstream_port_range) {
+        return diag_error(ctx->diag, "Invalid UpstreamIpPortMatcher configuration - missing "
+                                     "`upstream_ip` and/or `upstream_port_range`");
+    }
+    out->upstream.has_ports = m->upstream_port_range != NULL;
+    if (m->upstream_port_range) {
+        out->upstream.from = m->upstream_port_range->start;
+        out->upstream.to = m->upstream_port_range->end;
+    }
+    out->upstream.has_ip = m->upstream_ip != NULL;
+    if (!m->upstream_ip) {
+        return true;
+    }
+    struct rule range;
+    bool ok = compile_cidr(ctx, RULE_UPSTREAM, "upstream_ip", m->upstream_ip, &range);
+    out->upstream.cidr = range.cidr;
+    return ok;
+}
+
+static bool compile_san(struct compile_ctx *ctx, const Tls__SubjectAltNameMatcher *m,
+                        struct rule *out) {
+    DIAG_FIELD(ctx->diag, "san_matcher");
+    switch (m->san_type) {
+    case TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__EMAIL:
+        out->san.list = SSL_LIST_PEER_EMAIL;
+        break;
+    case TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__DNS:
+        out->san.list = SSL_LIST_PEER_DNS;
+        break;
+    case TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__URI:
+        out->san.list = SSL_LIST_PEER_URI;
+        break;
+    case TLS__SUBJECT_ALT_NAME_MATCHER__SAN_TYPE__IP_ADDRESS:
+        out->san.list = SSL_LIST_PEER_IP;
+        break;
+    default: {
+        DIAG_FIELD(ctx->diag, "san_type");
+        return diag_error(ctx->diag, "expected DNS, EMAIL, URI or IP_ADDRESS, not %d", m->san_type);
+    }
+    }
+    DIAG_FIELD(ctx->diag, "matcher");
+    return string_matcher_compile(ctx, m->matcher, &out->san.matcher);
+}
+
+static bool compile_mtls(struct compile_ctx *ctx, const Core__TypedExtensionConfig *ext,
+                         struct rule *out) {
+    DIAG_FIELD(ctx->diag, "custom.typed_config");
+    const RbacPrincipalsMtlsAuthenticated__Config *m =
+        extension_msg(ctx, ext, "envoy.extensions.rbac.principals.mtls_authenticated.v3.Config");
+    out->kind = RULE_MTLS;
+    if (!m) {
+        return false;
+    }
+    if (!m->san_matcher && !m->any_validated_client_certificate) {
+        return diag_error(ctx->diag,
+                          "envoy.rbac.principals.mtls_authenticated did not have any configured "
+                          "validation. At least one configuration field must be set.");
+    }
+    out->has_text = m->san_matcher != NULL;
+    return !m->san_matcher || compile_san(ctx, m->san_matcher, out);
 }
 
 static bool compile_port_range(struct compile_ctx *ctx, const Type__Int32Range *m,
@@ -211,7 +310,7 @@ static bool compile_permission(struct compile_ctx *ctx, const Rbac__Permission *
         return string_matcher_compile(ctx, m->requested_server_name, &out->text);
     }
     case RBAC__PERMISSION__RULE_MATCHER:
-        return refuse_extension(ctx, "matcher", m->matcher);
+        return compile_upstream(ctx, m->matcher, out);
     default:
         return diag_error(ctx->diag, "rule: value is required");
     }
@@ -276,7 +375,7 @@ static bool compile_principal(struct compile_ctx *ctx, const Rbac__Principal *m,
     case RBAC__PRINCIPAL__IDENTIFIER_FILTER_STATE:
         return compile_filter_state(ctx, m->filter_state, out);
     case RBAC__PRINCIPAL__IDENTIFIER_CUSTOM:
-        return refuse_extension(ctx, "custom", m->custom);
+        return compile_mtls(ctx, m->custom, out);
     default:
         return diag_error(ctx->diag, "identifier: value is required");
     }
@@ -321,6 +420,26 @@ static int by_name(const void *a, const void *b) {
     return sv_cmp(((const struct policy *)a)->name, ((const struct policy *)b)->name);
 }
 
+/* There are none; a logger may say that it can be done without. */
+static bool check_audit_loggers(struct compile_ctx *ctx, const Rbac__RBAC__AuditLoggingOptions *m) {
+    bool ok = true;
+    for (size_t i = 0; m && i < m->n_logger_configs; i++) {
+        const Rbac__RBAC__AuditLoggingOptions__AuditLoggerConfig *l = m->logger_configs[i];
+        DIAG_FIELD(ctx->diag, "audit_logging_options.logger_configs[%zu]", i);
+        if (l->is_optional) {
+            compile_unhonoured(ctx, "audit_logging_options");
+            continue;
+        }
+        ok = diag_error(ctx->diag,
+                        "Didn't find a registered implementation for '%s' with type URL: '%s'",
+                        l->audit_logger ? l->audit_logger->name : "",
+                        l->audit_logger && l->audit_logger->typed_config
+                            ? l->audit_logger->typed_config->type_url
+                            : "");
+    }
+    return ok;
+}
+
 const struct rbac *rbac_compile(struct compile_ctx *ctx, const void *msg) {
     const Rbac__RBAC *m = msg;
     struct policy *policies =
@@ -329,16 +448,63 @@ const struct rbac *rbac_compile(struct compile_ctx *ctx, const void *msg) {
     for (size_t i = 0; i < m->n_policies; i++) {
         ok = compile_policy(ctx, m->policies[i], &policies[i]) && ok;
     }
-    if (m->audit_logging_options && m->audit_logging_options->n_logger_configs) {
-        ok = diag_error(ctx->diag, "audit_logging_options: audit loggers are not supported");
-    }
-    if (!ok) {
+    if (!check_audit_loggers(ctx, m->audit_logging_options) || !ok) {
         return NULL;
     }
     qsort(policies, m->n_policies, sizeof *policies, by_name);
     struct rbac *r = arena_new(ctx->arena, struct rbac);
-    *r = (struct rbac){m->action, policies, m->n_policies};
+    *r = (struct rbac){.action = m->action, .policies = policies, .n = m->n_policies};
     return r;
+}
+
+static const void *compile_action(struct compile_ctx *ctx, sv name, const void *any, void *arg) {
+    const char *type = NULL;
+    struct rbac *r = arg;
+    const void *msg = compile_any(ctx, name, any, NULL, &type);
+    if (!msg) {
+        return NULL;
+    }
+    if (strcmp(type, "envoy.config.rbac.v3.Action") != 0) {
+        diag_error(ctx->diag,
+                   "Didn't find a registered implementation for '%.*s' with type URL: '%s'",
+                   SV_ARG(name), type);
+        return NULL;
+    }
+    const Rbac__Action *m = msg;
+    struct leaf_action *out = arena_new(ctx->arena, struct leaf_action);
+    *out = (struct leaf_action){arena_sv(ctx->arena, sv_cstr(m->name)), m->action};
+    r->has_log = r->has_log || m->action == RBAC__RBAC__ACTION__LOG;
+    return out;
+}
+
+#define BOTH_INPUTS                                                                         \
+    (MATCH_INPUT(DESTINATION_IP) | MATCH_INPUT(DESTINATION_PORT) | MATCH_INPUT(SOURCE_IP) | \
+     MATCH_INPUT(SOURCE_PORT) | MATCH_INPUT(DIRECT_SOURCE_IP) | MATCH_INPUT(SERVER_NAME) |  \
+     MATCH_INPUT(NETWORK_NAMESPACE) | MATCH_INPUT(FILTER_STATE) | MATCH_INPUT(URI_SAN) |    \
+     MATCH_INPUT(DNS_SAN) | MATCH_INPUT(SUBJECT) | MATCH_INPUT(ENVIRONMENT))
+#define HTTP_INPUTS \
+    (BOTH_INPUTS | MATCH_INPUT(REQUEST_HEADER) | MATCH_INPUT(DYNAMIC_METADATA) | MATCH_INPUT(CEL))
+
+const struct rbac *rbac_compile_matcher(struct compile_ctx *ctx, bool of_http, const void *msg) {
+    struct rbac *r = arena_new(ctx->arena, struct rbac);
+    const struct match_tree_user user = {
+        .inputs = of_http ? HTTP_INPUTS : BOTH_INPUTS,
+        .refusal = of_http ? "RBAC HTTP filter cannot match on 'type.googleapis.com/%s'"
+                           : "RBAC network filter cannot match 'type.googleapis.com/%s'",
+        .compile_action = compile_action,
+        .arg = r,
+    };
+    r->tree = match_tree_compile(ctx, &user, msg);
+    return r->tree ? r : NULL;
+}
+
+const struct rbac *rbac_compile_source(struct compile_ctx *ctx, const struct rbac_source *s) {
+    if (!s->matcher && !s->rules) {
+        return NULL;
+    }
+    DIAG_FIELD(ctx->diag, "%s", s->matcher ? s->matcher_field : s->rules_field);
+    return s->matcher ? rbac_compile_matcher(ctx, s->of_http, s->matcher)
+                      : rbac_compile(ctx, s->rules);
 }
 
 /* --- decide --- */
@@ -390,6 +556,37 @@ static bool is_authenticated(const struct rule *r, const struct conn_info *cx) {
            string_matcher_match(&r->text, ssl_info_fact(ssl, SSL_FACT_PEER_SUBJECT));
 }
 
+/* As a listener's own validation takes them: an exact DNS name is covered by a wildcard. */
+static bool san_holds(const struct rule *r, sv name) {
+    bool is_dns = r->san.list == SSL_LIST_PEER_DNS && r->san.matcher.kind == STRING_EXACT;
+    return is_dns ? ssl_name_covers(name, r->san.matcher.text)
+                  : string_matcher_match(&r->san.matcher, name);
+}
+static bool is_mtls_authenticated(const struct rule *r, const struct conn_info *cx) {
+    const struct ssl_info *ssl = cx->conn ? conn_ssl(cx->conn) : NULL;
+    const sv *names = NULL;
+    if (!ssl || !ssl_info_is_validated(ssl)) {
+        return false;
+    }
+    unsigned n = r->has_text ? ssl_info_list(ssl, r->san.list, &names) : 0;
+    for (unsigned i = 0; i < n; i++) {
+        if (san_holds(r, names[i])) {
+            return true;
+        }
+    }
+    return !r->has_text;
+}
+
+static bool is_upstream(const struct rule *r, const struct rbac_input *in) {
+    struct addr a;
+    sv text = filter_state_text(in->si->filter_state, SV("envoy.stream.upstream_address"));
+    if (!text.p || !addr_parse_ip_port(text, &a)) {
+        return false;
+    }
+    return (!r->upstream.has_ip || cidr_contains(&r->upstream.cidr, &a)) &&
+           (!r->upstream.has_ports || (a.port >= r->upstream.from && a.port < r->upstream.to));
+}
+
 static bool has_port(const struct rule *r, const struct addr *a) {
     bool is_ip = a->family == AF_INET || a->family == AF_INET6;
     return is_ip && a->port >= r->ports.from && a->port < r->ports.to;
@@ -433,6 +630,10 @@ static bool matches(const struct rule *r, const struct rbac_input *in) {
         return cidr_contains(&r->cidr, in->si->remote ? in->si->remote : &cx->remote);
     case RULE_FILTER_STATE:
         return filter_state_matchers_match(r->filter_state, in->si->filter_state);
+    case RULE_MTLS:
+        return is_mtls_authenticated(r, cx);
+    case RULE_UPSTREAM:
+        return is_upstream(r, in);
     }
     return false;
 }
@@ -442,7 +643,32 @@ static bool policy_matches(const struct policy *p, const struct rbac_input *in) 
            (!p->condition || cel_holds(p->condition, in->si, in->scratch));
 }
 
+static struct rbac_verdict decide_by_tree(const struct rbac *r, const struct rbac_input *in) {
+    const struct conn_info *cx = in->si->cx;
+    const struct match_facts facts = {
+        .source = in->si->remote ? in->si->remote : &cx->remote,
+        .direct_source = &cx->direct_remote,
+        .destination = &cx->local,
+        .server_name = cx->server_name,
+        .ssl = cx->conn ? conn_ssl(cx->conn) : NULL,
+        .request = in->request,
+        .si = in->si,
+        .scratch = in->scratch,
+    };
+    const struct leaf_action *found = match_tree_find(r->tree, &facts);
+    if (!found) {
+        return (struct rbac_verdict){.is_allowed = false};
+    }
+    return (struct rbac_verdict){.is_allowed = found->action != RBAC__RBAC__ACTION__DENY,
+                                 .sets_log_hint = r->has_log,
+                                 .log_hint = found->action == RBAC__RBAC__ACTION__LOG,
+                                 .policy = found->name};
+}
+
 struct rbac_verdict rbac_decide(const struct rbac *r, const struct rbac_input *in) {
+    if (r->tree) {
+        return decide_by_tree(r, in);
+    }
     struct rbac_verdict v = {.sets_log_hint = r->action == RBAC__RBAC__ACTION__LOG};
     bool matched = false;
     for (size_t i = 0; !matched && i < r->n; i++) {

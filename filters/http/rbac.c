@@ -48,22 +48,15 @@ static void compile_side(struct compile_ctx *ctx, const struct stats_group *grou
     out->result_key = arena_printf(ctx->arena, "%s%s_engine_result", prefix, what);
 }
 
-static const struct rbac *compile_rules(struct compile_ctx *ctx, const char *field,
-                                        const Rbac__RBAC *rules) {
-    DIAG_FIELD(ctx->diag, "%s", field);
-    return rules ? rbac_compile(ctx, rules) : NULL;
-}
-
 static void *rbac_filter_compile(struct compile_ctx *ctx, const void *msg) {
     const HttpRbac__RBAC *m = msg;
     unsigned before = diag_errors(ctx->diag);
     struct rbac_config *c = arena_new(ctx->arena, struct rbac_config);
-    c->enforced.rbac = compile_rules(ctx, "rules", m->rules);
-    c->shadow.rbac = compile_rules(ctx, "shadow_rules", m->shadow_rules);
-    if (m->matcher || m->shadow_matcher) {
-        diag_error(ctx->diag, "%s: matcher trees are not supported",
-                   m->matcher ? "matcher" : "shadow_matcher");
-    }
+    c->enforced.rbac = rbac_compile_source(
+        ctx, &(struct rbac_source){"rules", "matcher", m->rules, m->matcher, true});
+    c->shadow.rbac =
+        rbac_compile_source(ctx, &(struct rbac_source){"shadow_rules", "shadow_matcher",
+                                                       m->shadow_rules, m->shadow_matcher, true});
     compile_side(ctx, &rbac_stats_group, m->rules_stat_prefix, "enforced", &c->enforced);
     compile_side(ctx, &rbac_shadow_stats_group, m->shadow_rules_stat_prefix, "shadow", &c->shadow);
     c->tracks_policies = m->track_per_rule_stats;
@@ -112,7 +105,7 @@ static struct rbac_verdict decide(struct http_filter *f, const struct rbac_confi
     }
     set_metadata(f, NAMESPACE, side->result_key,
                  kv_string(v.is_allowed ? SV("allowed") : SV("denied")));
-    if (v.sets_log_hint) {
+    if (v.sets_log_hint && !is_shadow) {
         set_metadata(f, SV("envoy.common"), SV("access_log_hint"), kv_bool(v.log_hint));
     }
     return v;

@@ -43,22 +43,15 @@ static struct stats_scope *scope_of(struct compile_ctx *ctx, const struct stats_
     return scope;
 }
 
-static const struct rbac *compile_rules(struct compile_ctx *ctx, const char *field,
-                                        const Rbac__RBAC *rules) {
-    DIAG_FIELD(ctx->diag, "%s", field);
-    return rules ? rbac_compile(ctx, rules) : NULL;
-}
-
 static void *network_rbac_compile(struct compile_ctx *ctx, const void *msg) {
     const NetworkRbac__RBAC *m = msg;
     unsigned before = diag_errors(ctx->diag);
     struct network_rbac_config *c = arena_new(ctx->arena, struct network_rbac_config);
-    c->rules = compile_rules(ctx, "rules", m->rules);
-    c->shadow = compile_rules(ctx, "shadow_rules", m->shadow_rules);
-    if (m->matcher || m->shadow_matcher) {
-        diag_error(ctx->diag, "%s: matcher trees are not supported",
-                   m->matcher ? "matcher" : "shadow_matcher");
-    }
+    c->rules = rbac_compile_source(
+        ctx, &(struct rbac_source){"rules", "matcher", m->rules, m->matcher, false});
+    c->shadow =
+        rbac_compile_source(ctx, &(struct rbac_source){"shadow_rules", "shadow_matcher",
+                                                       m->shadow_rules, m->shadow_matcher, false});
     c->stats = scope_of(ctx, &network_rbac_stats_group, m->stat_prefix, "");
     c->shadow_stats = scope_of(ctx, &network_rbac_shadow_stats_group, m->stat_prefix,
                                m->shadow_rules_stat_prefix);
@@ -90,9 +83,6 @@ static struct rbac_verdict decide(struct network_filter *f, const struct rbac *r
     headers_init(&none, net_arena(f));
     struct rbac_verdict v = rbac_decide(rules, &(struct rbac_input){si, &none, net_arena(f)});
     stats_inc(stats_shard(stats, worker_loop(net_worker(f))->thread_index), v.is_allowed ? 0 : 1);
-    if (v.sets_log_hint) {
-        set_metadata(si, SV("envoy.common"), SV("access_log_hint"), kv_bool(v.log_hint));
-    }
     return v;
 }
 
@@ -147,6 +137,10 @@ static enum net_status network_rbac_on_data(struct network_filter *f, struct buf
     struct rbac_verdict v = {.is_allowed = true};
     if (c->rules) {
         v = decide(f, c->rules, c->stats);
+        if (v.sets_log_hint) {
+            set_metadata(net_stream_info(f), SV("envoy.common"), SV("access_log_hint"),
+                         kv_bool(v.log_hint));
+        }
     }
     if (!v.is_allowed) {
         deny(f, c, v.policy);

@@ -65,6 +65,8 @@ uint16_t ssl_info_cipher_id(const struct ssl_info *s); /* IANA number, 0xffff: n
 sv ssl_info_group(const struct ssl_info *s);           /* "X25519"; empty when none */
 sv ssl_info_sni(const struct ssl_info *s);             /* asked for by the client */
 sv ssl_info_alpn(const struct ssl_info *s);
+/* Does a certificate's DNS name ("*.example.com" too) stand for `name`? */
+bool ssl_name_covers(sv cert_name, sv name);
 /* Validity of the peer's certificate, Unix time in seconds; false: none. */
 bool ssl_info_peer_validity(const struct ssl_info *s, int64_t *from_s, int64_t *until_s);
 

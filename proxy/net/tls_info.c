@@ -209,6 +209,7 @@ bool ssl_info_has_peer_cert(const struct ssl_info *s) {
     return is_final(s) && sk_CRYPTO_BUFFER_num(SSL_get0_peer_certificates(s->ssl)) > 0;
 }
 
+bool ssl_name_covers(sv cert_name, sv name) { return tls_x509_dns_match(name, cert_name); }
 bool ssl_info_is_validated(const struct ssl_info *s) {
     return is_final(s) && s->peer == TLS_PEER_VALIDATED;
 }

@@ -145,7 +145,7 @@ static bool any_alternative(const struct value_matcher *m, const struct kv_value
 static bool value_matches(const struct value_matcher *m, const struct kv_value *v) {
     switch (m->kind) {
     case VALUE_PRESENT:
-        return (v != NULL) == m->flag;
+        return v && m->flag; /* "false" is no way to ask for absence, as in Envoy */
     case VALUE_OR:
         return any_alternative(m, v);
     case VALUE_NULL:

@@ -58,6 +58,40 @@ def test_connections(sluice, byte_upstream):
     assert proxy.stat("net.rbac.allowed") == 1 and proxy.stat("net.rbac.denied") == 1
 
 
+def tree(source, key, what="ALLOW"):
+    """A matcher that leads from one value of a source to an action."""
+    action = {"@type": f"{TYPE}envoy.config.rbac.v3.Action", "name": "p", "action": what}
+    return {"matcher_tree": {"input": source,
+                             "exact_match_map": {"map": {key: {"action": {"name": "action", "typed_config": action}}}}}}
+
+
+HEADER = typed("header", "envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name="x-key")
+SOURCE_IP = typed("ip", "envoy.extensions.matching.common_inputs.network.v3.SourceIPInput")
+
+
+@pytest.mark.smoke
+def test_matcher_trees(sluice, byte_upstream):
+    strict = {**direct("/strict"), "typed_per_filter_config": per_route(rbac={"matcher": {}})}
+    listeners = [
+        listener(hcm([strict, {**direct("/"), "match": {"prefix": "/"}}],
+                     filters=[http_rbac(matcher=tree(HEADER, "open"), shadow_matcher=tree(HEADER, "open", "DENY"),
+                                        track_per_rule_stats=True)]), name="http"),
+        listener(network_rbac(matcher=tree(SOURCE_IP, "127.0.0.1")), tcp_proxy(), name="open"),
+        listener(network_rbac(matcher=tree(SOURCE_IP, "127.0.0.2")), tcp_proxy(), name="closed")]
+    proxy = sluice(bootstrap(listeners, [cluster("up", byte_upstream.port)]))
+    ports = {name: port for name, (_, port) in proxy.listeners().items()}
+    keys = [("/", "open"), ("/", "shut"), ("/", None), ("/strict", "open")]
+    assert [fetch(ports["http"], path, headers=[("x-key", key)] if key else []).status for path, key in keys] == [200, 403, 403, 403]
+    assert proxy.stat("http.ingress.rbac.allowed") == 1 and proxy.stat("http.ingress.rbac.denied") == 3
+    assert proxy.stat("http.ingress.rbac.shadow_denied") == 3 and proxy.stat("http.ingress.rbac.policy.p.allowed") == 1
+    with Client(ports["open"]) as client:
+        client.send(b"ping\n").fill()
+    with Client(ports["closed"]) as client, pytest.raises(EOFError):
+        client.send(b"ping\n").fill()
+        client.fill()
+    assert proxy.stat("net.rbac.allowed") == 1 and proxy.stat("net.rbac.denied") == 1
+
+
 def test_delayed_denial(sluice, byte_upstream):
     denied = network_rbac(rules=rules("DENY"), delay_deny="0.3s")
     proxy = sluice(bootstrap([listener(denied, tcp_proxy())], [cluster("up", byte_upstream.port)]))

@@ -116,8 +116,14 @@ PRINCIPALS = {
     "or": {"or_ids": {"ids": [path(exact="/none"), header("x-a", present_match=True)]}},
     "not": {"not_id": header("x-a", present_match=True)},
     "metadata": {"metadata": metadata("ns", ["k"], {"present_match": True})},
+    "metadata-absent": {"metadata": metadata("ns", ["k"], {"present_match": False})},
+    "metadata-not-present": {"metadata": metadata("ns", ["k"], {"present_match": True}, invert=True)},
     "route-metadata": {"sourced_metadata": {"metadata_matcher": metadata("ns", ["k"], {"present_match": True}),
                                             "metadata_source": "ROUTE"}},
+    "route-metadata-absent": {"sourced_metadata": {"metadata_matcher": metadata("ns", ["x"], {"present_match": False}),
+                                                   "metadata_source": "ROUTE"}},
+    "route-metadata-there": {"sourced_metadata": {"metadata_matcher": metadata("ns", ["k"], {"present_match": False}),
+                                                  "metadata_source": "ROUTE"}},
     "filter-state": {"filter_state": {"key": "none", "string_match": exact("")}},
 }
 CONDITIONS = {
@@ -173,6 +179,7 @@ def configurations():
     yield "no-policies-deny", rules("DENY")
     yield "no-rules", {}
     yield "shadow", {"shadow_rules": rules("ALLOW", **several)["rules"], "shadow_rules_stat_prefix": "sh_"}
+    yield "shadow-log", {"shadow_rules": rules("LOG", **several)["rules"]}
     yield "both", {**rules("DENY", **several), "shadow_rules": rules("DENY", p=policy())["rules"], "rules_stat_prefix": "en"}
 
 

@@ -388,7 +388,8 @@ static const struct {
     {"filter: 'ns' path { key: 'gone' } value { null_match {} }", false},
     {"filter: 'ns' path { key: 's' } value { present_match: true }", true},
     {"filter: 'ns' path { key: 'gone' } value { present_match: true }", false},
-    {"filter: 'ns' path { key: 'gone' } value { present_match: false }", true},
+    {"filter: 'ns' path { key: 'gone' } value { present_match: false }", false},
+    {"filter: 'ns' path { key: 's' } value { present_match: false }", false},
     {"filter: 'other' path { key: 's' } value { present_match: true }", false},
     {"filter: 'ns' path { key: 'l' } value { list_match { one_of { string_match { exact: 'a' } } } "
      "}",
