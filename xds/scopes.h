@@ -8,7 +8,7 @@
 struct scope_set {
     const struct config_source *rds; /* where its route configurations come from */
     slot_t slot;                     /* of its table; one ref */
-    struct entry_vec routes;         /* route configurations it watches */
+    struct entry_links routes;       /* route configurations it watches */
     struct map demanded; /* on-demand scopes that were asked for → their names (heap) */
     struct stats_scope *stats, *reload;
     char *version; /* of the last accepted update */

@@ -17,8 +17,6 @@
 
 /* ---- entries ---- */
 
-sv entry_name(const struct entry *e) { return sv_from(e->name, e->name_n); }
-
 bool store_same_source(const struct config_source *a, const struct config_source *b) {
     return a == b || (a && b && a->kind == SOURCE_ADS && b->kind == SOURCE_ADS);
 }
@@ -72,9 +70,6 @@ void store_stop_wait(struct entry *e) {
     }
 }
 
-/* The key and the name are one allocation: type, source id, name, NUL. */
-#define KEY_HEAD (1 + sizeof(uint64_t))
-
 struct entry *store_get(struct store *s, enum resource_type t, const struct config_source *src,
                         sv name) {
     struct buf BUF_AUTO key;
@@ -86,19 +81,18 @@ struct entry *store_get(struct store *s, enum resource_type t, const struct conf
         return e;
     }
     e = xcalloc(1, sizeof(*e) + text.n + 1);
-    char *k = memcpy(e->key_, text.p, text.n);
+    memcpy(e->key_, text.p, text.n);
     e->store = s;
+    e->extra = &entry_no_extra;
     e->type = t;
     e->source = src;
-    e->name = k + KEY_HEAD;
-    e->name_n = name.n;
-    map_put(&s->entries, sv_from(k, text.n), e);
+    e->name_n = (uint32_t)name.n;
+    map_put(&s->entries, sv_from(e->key_, text.n), e);
     return e;
 }
 
 static void entry_free(struct entry *e) {
-    char *key = e->name - KEY_HEAD;
-    map_remove(&e->store->entries, sv_from(key, KEY_HEAD + e->name_n));
+    map_remove(&e->store->entries, sv_from(e->key_, ENTRY_KEY_HEAD + e->name_n));
     store_stop_wait(e);
     store_secret_unwatch(e);
     if (e->active) {
@@ -107,30 +101,31 @@ static void entry_free(struct entry *e) {
     if (e->warming) {
         shared_unref(&e->warming->shared);
     }
-    if (e->failed) {
-        shared_unref(&e->failed->shared);
+    if (e->extra->failed) {
+        shared_unref(&e->extra->failed->shared);
     }
-    if (e->sockets) {
-        shared_unref(&e->sockets->shared);
+    if (e->extra->sockets) {
+        shared_unref(&e->extra->sockets->shared);
     }
     store_scopes_free(e);
     store_vhds_free(e);
     store_leds_free(e);
-    if (e->stats) {
-        stats_scope_unref(e->stats);
+    if (e->extra->stats) {
+        stats_scope_unref(e->extra->stats);
     }
-    if (e->reload_stats) {
-        stats_scope_unref(e->reload_stats);
+    if (e->extra->reload_stats) {
+        stats_scope_unref(e->extra->reload_stats);
     }
-    vec_fini(&e->users);
-    vec_fini(&e->uses);
-    vec_fini(&e->warming_uses);
-    xfree(e->error);
+    entry_links_fini(&e->users);
+    entry_links_fini(&e->uses);
+    entry_links_fini(&e->warming_uses);
+    xfree(e->extra->error);
+    entry_extra_free(e);
     xfree(e);
 }
 
 void store_drop_if_unused(struct entry *e) {
-    if (e->watchers == 0 && !e->active && !e->warming && !e->error && e->users.n == 0) {
+    if (e->watchers == 0 && !e->active && !e->warming && !e->extra->error && e->users.n == 0) {
         entry_free(e);
     }
 }
@@ -270,10 +265,10 @@ static void set_listener(struct entry *e, struct resource *r) {
     stats_gauge_set(s->listener_manager, LISTENER_MANAGER_total_listeners_active,
                     s->active_listeners);
     table_set(&s->next->tables[TABLE_LISTENERS], slot, r ? &r->shared : NULL);
-    table_set(&s->next->tables[TABLE_SOCKETS], slot, r ? &e->sockets->shared : NULL);
-    if (!r && e->sockets) {
-        shared_unref(&e->sockets->shared);
-        e->sockets = NULL;
+    table_set(&s->next->tables[TABLE_SOCKETS], slot, r ? &e->extra->sockets->shared : NULL);
+    if (!r && e->extra->sockets) {
+        shared_unref(&e->extra->sockets->shared);
+        entry_extra(e)->sockets = NULL;
     }
 }
 
@@ -317,7 +312,7 @@ void store_set_active(struct entry *e, struct resource *r) {
     store_unlink(e, &e->uses);
     e->active = r;
     e->uses = e->warming_uses;
-    e->warming_uses = (struct entry_vec){0};
+    e->warming_uses = (struct entry_links){0};
     if (old) {
         store_drop_transports(s, old);
         shared_unref(&old->shared);
@@ -349,10 +344,10 @@ static void set_warming(struct entry *e, struct resource *r) {
 }
 
 void store_drop_failed(struct entry *e) {
-    if (e->failed) {
-        e->store->failed_bytes -= e->failed->wire.n;
-        shared_unref(&e->failed->shared);
-        e->failed = NULL;
+    if (e->extra->failed) {
+        e->store->failed_bytes -= e->extra->failed->wire.n;
+        shared_unref(&e->extra->failed->shared);
+        entry_extra(e)->failed = NULL;
     }
 }
 
@@ -361,8 +356,10 @@ void store_clear_error(struct entry *e) {
         e->is_only_rejected = false;
         e->store->only_rejected_n--;
     }
-    xfree(e->error);
-    e->error = NULL;
+    if (e->extra->error) {
+        xfree(e->extra->error);
+        entry_extra(e)->error = NULL;
+    }
     store_drop_failed(e);
 }
 

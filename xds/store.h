@@ -2,10 +2,10 @@
  * warming, rejected; what is wanted from where; and the snapshot made of it.
  * Threads: the config thread owns it all. Snapshots leave through `publish`; what other threads say
  * comes in by the loop's mailbox.
- * Files: store.c (entries, applying updates), store_refs.c (wanted names, sources), store_warm.c
- * (readiness, activation), store_hosts.c (host sets, DNS), store_health.c (checks, outliers),
- * store_scopes.c (SRDS), store_vhds.c (VHDS), store_leds.c (LEDS), store_demand.c (what requests
- * ask for), store_view.c (what admin shows). */
+ * Files: store.c (activation, applying updates), entry.c (their memory), store_refs.c (wanted
+ * names, sources), store_warm.c (readiness, activation), store_hosts.c (host sets, DNS),
+ * store_health.c (checks, outliers), store_scopes.c (SRDS), store_vhds.c (VHDS), store_leds.c
+ * (LEDS), store_demand.c (what requests ask for), store_view.c (what admin shows). */
 #ifndef SLUICE_XDS_STORE_H
 #define SLUICE_XDS_STORE_H
 
@@ -13,69 +13,16 @@
 #include "proxy/config/config.h"
 #include "proxy/config/sockets.h"
 #include "proxy/stats/stats_server.h"
+#include "xds/entry.h"
 #include "xds/mux.h"
 
-struct store;
-struct entry;
 struct source_client;
-struct vhost_set;    /* vhds.h: virtual hosts of a route configuration */
-struct leds_set;     /* leds.h: a collection of endpoints */
-struct scope_set;    /* scopes.h: a set of scopes that listeners refer to */
-struct secret_files; /* store_secret.c: what is watched for a secret */
 struct dir_watcher;
-struct cluster_hosts; /* store_hosts.c: the discovered endpoints of one cluster */
 
 /* Names remembered only because what came was refused; past it they are forgotten at once. */
 #define STORE_ONLY_REJECTED_MAX 10000u
 /* Bytes of refused resources kept for error_state; what is beyond shows its error only. */
 #define STORE_FAILED_BYTES_MAX ((size_t)16 << 20)
-
-VEC_TYPE(entry_vec, struct entry *)
-
-/* A subscription to one name waits for its first answer. */
-struct fetch_wait {
-    struct timer timer;
-    struct entry *entry;
-};
-
-/* One named resource, or the place of one that is wanted. Found by (type, source, name); clusters
- * and listeners, whose names are unique in the process, by (type, name). */
-struct entry {
-    struct store *store;
-    enum resource_type type;
-    char *name;
-    size_t name_n;
-    /* where it is asked for; SOURCE_STATIC: bootstrap. NULL: not known yet */
-    const struct config_source *source;
-    /* in the snapshot (clusters, listeners, routes), or in use (secrets, endpoints) */
-    struct resource *active;
-    /* clusters, listeners: accepted, waits for what it refers to */
-    struct resource *warming;
-    char *error;             /* why the last update was refused; NULL: it was not */
-    struct resource *failed; /* wire bytes only: what was refused, for error_state */
-    uint64_t error_us;       /* wall clock */
-    uint32_t watchers;       /* compiled resources that want it */
-    bool is_static, is_gone; /* gone: the server said it does not exist (any more) */
-    bool is_timed_out;       /* initial_fetch_timeout passed */
-    bool is_on_demand;       /* watched because requests asked for it (store_demand.c) */
-    bool is_only_rejected;   /* `error` is all there is of it */
-    uint32_t walk;           /* of store.walks: the last that told it of a change */
-    struct fetch_wait *wait; /* NULL: it is not waited for */
-    /* entries whose active or warming resource refers to this one */
-    struct entry_vec users;
-    struct entry_vec uses;            /* entries that this one's active resource refers to… */
-    struct entry_vec warming_uses;    /* …and its warming one */
-    struct cluster_hosts *hosts;      /* clusters */
-    struct vhost_set *vhosts;         /* the entry of a set of virtual hosts; else NULL */
-    struct leds_set *leds;            /* the entry of a collection of endpoints; else NULL */
-    struct scope_set *scopes;         /* the entry of a set of scopes; else NULL */
-    struct listener_sockets *sockets; /* listeners: of the active resource */
-    struct secret_files *files;       /* secrets that are read from files */
-    struct stats_scope *stats;        /* subscription stats; NULL until the first update */
-    struct stats_scope *reload_stats; /* routes: NULL until the first update */
-    uint64_t seen_update;             /* SotW: the update that listed it last */
-    char key_[];                      /* in the table of entries; the name is its end */
-};
 
 /* A layer of the bootstrap's runtime and where its values come from. */
 struct runtime_use {
@@ -124,7 +71,7 @@ struct store {
     struct stats_scope *odcds;                  /* NULL until used */
     struct entry_vec scope_sets, scope_entries; /* of all sources; the latter active */
     uint64_t update_count;
-    uint32_t walks; /* through the users of a resource */
+    uint32_t walks;           /* through the users of a resource */
     uint64_t update_began_us; /* the update at hand, or the last; loop time */
     uint64_t change_count;    /* resources that updates added, changed or removed */
     struct source_client **clients;
@@ -185,7 +132,6 @@ struct entry *store_get(struct store *s, enum resource_type t, const struct conf
                         sv name);
 bool store_same_source(const struct config_source *a, const struct config_source *b);
 void store_drop_if_unused(struct entry *e);
-sv entry_name(const struct entry *e);
 /* After `ms` it is given up, unless the wait is stopped. */
 void store_start_wait(struct entry *e, uint32_t ms);
 void store_stop_wait(struct entry *e);
@@ -200,10 +146,10 @@ void store_drop_failed(struct entry *e);
 void store_clear_error(struct entry *e); /* what was refused is of no interest any more */
 
 /* store_refs.c */
-void store_link(struct entry *owner, const struct resource *r, struct entry_vec *uses);
+void store_link(struct entry *owner, const struct resource *r, struct entry_links *uses);
 /* One reference; made when new. */
-void store_link_one(struct entry *owner, const struct resource_ref *ref, struct entry_vec *uses);
-void store_unlink(struct entry *owner, struct entry_vec *uses);
+void store_link_one(struct entry *owner, const struct resource_ref *ref, struct entry_links *uses);
+void store_unlink(struct entry *owner, struct entry_links *uses);
 void store_watch(struct entry *target); /* first watcher subscribes */
 void store_unwatch(struct entry *target);
 /* The aggregated stream is there: static resources have asked for some already. */

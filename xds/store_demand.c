@@ -59,7 +59,7 @@ void store_demand_release(struct entry *e) {
 
 static struct entry *set_of_slot(struct store *s, slot_t slot) {
     for (size_t i = 0; i < s->scope_sets.n; i++) {
-        if (s->scope_sets.p[i]->scopes->slot == slot) {
+        if (s->scope_sets.p[i]->extra->scopes->slot == slot) {
             return s->scope_sets.p[i];
         }
     }

@@ -38,7 +38,7 @@ static bool is_made_of(const struct extension_config *x, const struct resource *
 
 /* Route tables that a discovered connection manager asks for are watched as long as the resource
  * is. */
-static void link_refs(struct entry *e, const struct extension_config *x, struct entry_vec *uses) {
+static void link_refs(struct entry *e, const struct extension_config *x, struct entry_links *uses) {
     for (unsigned i = 0; i < x->refs_n; i++) {
         store_link_one(e, &x->refs[i], uses);
     }
@@ -47,28 +47,29 @@ static void link_refs(struct entry *e, const struct extension_config *x, struct 
 /* ---- stats ---- */
 
 static void open_stats(struct entry *e, enum extension_kind kind) {
-    if (e->stats) {
+    if (e->extra->stats) {
         return;
     }
     struct buf BUF_AUTO b;
     buf_init(&b);
     buf_printf(&b, "extension_config_discovery.%s.%.*s.", extension_kind_name(kind),
                SV_ARG(entry_name(e)));
-    e->stats = stats_scope_get(e->store->opt.stats, &ecds_stats_group, buf_pullup(&b, buf_len(&b)));
-    stats_inc(stats_shard(e->stats, e->store->loop->thread_index), ECDS_update_attempt);
+    entry_extra(e)->stats =
+        stats_scope_get(e->store->opt.stats, &ecds_stats_group, buf_pullup(&b, buf_len(&b)));
+    stats_inc(stats_shard(e->extra->stats, e->store->loop->thread_index), ECDS_update_attempt);
 }
 
 static void count(struct entry *e, unsigned stat) {
-    if (e->stats) {
-        stats_inc(stats_shard(e->stats, e->store->loop->thread_index), stat);
+    if (e->extra->stats) {
+        stats_inc(stats_shard(e->extra->stats, e->store->loop->thread_index), stat);
     }
 }
 
 void store_extension_failed(struct entry *e) { count(e, ECDS_config_fail); }
 
 static void count_reload(struct entry *e) {
-    if (e->stats) {
-        struct stats_shard *sh = stats_shard(e->stats, e->store->loop->thread_index);
+    if (e->extra->stats) {
+        struct stats_shard *sh = stats_shard(e->extra->stats, e->store->loop->thread_index);
         stats_inc(sh, ECDS_config_reload);
         stats_gauge_set(sh, ECDS_config_reload_time_ms,
                         loop_wall_us(e->store->loop, loop_now_us(e->store->loop)) / 1000);
@@ -109,7 +110,7 @@ static bool make_all(struct entry *e, struct resource *r, struct made_vec *made,
     diag_init(own);
     bool ok = true;
     for (size_t i = 0; ok && i < e->users.n; i++) {
-        const struct entry *user = e->users.p[i];
+        const struct entry *user = entry_links_at(&e->users, i);
         ok = make_for(e, r, user->active, made, own) && make_for(e, r, user->warming, made, own);
     }
     if (ok) {
@@ -150,8 +151,8 @@ static void fall_back(struct store *s, const struct entry *target, const struct 
 
 void store_extension_removed(struct entry *e) {
     for (size_t i = 0; i < e->users.n; i++) {
-        fall_back(e->store, e, e->users.p[i]->active);
-        fall_back(e->store, e, e->users.p[i]->warming);
+        fall_back(e->store, e, entry_links_at(&e->users, i)->active);
+        fall_back(e->store, e, entry_links_at(&e->users, i)->warming);
     }
     count_reload(e);
 }
@@ -198,7 +199,8 @@ bool store_extensions_arrived(struct store *s, const struct resource *r) {
         const struct extension_def *def = &r->extensions[i];
         const struct entry *target = store_find(s, RES_EXTENSION, def->source, def->name);
         /* a refused one is an answer too: Envoy waits no longer */
-        if (def->is_waited_for && !target->active && !target->is_timed_out && !target->error) {
+        if (def->is_waited_for && !target->active && !target->is_timed_out &&
+            !target->extra->error) {
             return false;
         }
     }

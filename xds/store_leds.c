@@ -19,23 +19,23 @@ struct leds_item {
 
 /* "cluster.<name>.leds." of the cluster that asked first. */
 static void begin_stats(struct entry *set, const struct entry *assignment) {
-    const struct entry *user = assignment->users.n ? assignment->users.p[0] : NULL;
+    const struct entry *user = assignment->users.n ? entry_links_at(&assignment->users, 0) : NULL;
     const struct resource *r = !user ? NULL : user->warming ? user->warming : user->active;
-    if (set->stats || !r || r->type != RES_CLUSTER) {
+    if (set->extra->stats || !r || r->type != RES_CLUSTER) {
         return;
     }
     struct buf BUF_AUTO b;
     buf_init(&b);
     buf_printf(&b, "%.*sleds.", SV_ARG(stats_scope_prefix(r->cluster->stats)));
-    set->stats =
+    entry_extra(set)->stats =
         stats_scope_get(set->store->opt.stats, &leds_stats_group, buf_pullup(&b, buf_len(&b)));
 }
 
 void store_leds_begin(struct entry *set, const struct entry *assignment) {
     begin_stats(set, assignment);
-    if (!set->leds) {
-        set->leds = xnew(struct leds_set);
-        map_init(&set->leds->by_name);
+    if (!set->extra->leds) {
+        entry_extra(set)->leds = xnew(struct leds_set);
+        map_init(&set->extra->leds->by_name);
     }
 }
 
@@ -45,7 +45,7 @@ static void item_free(struct leds_item *i) {
 }
 
 void store_leds_free(struct entry *set) {
-    struct leds_set *x = set->leds;
+    struct leds_set *x = set->extra->leds;
     if (!x) {
         return;
     }
@@ -55,7 +55,7 @@ void store_leds_free(struct entry *set) {
     map_fini(&x->by_name);
     vec_fini(&x->items);
     xfree(x);
-    set->leds = NULL;
+    entry_extra(set)->leds = NULL;
 }
 
 /* ---- what clusters see ---- */
@@ -65,7 +65,7 @@ const struct leds_set *store_leds_of(struct store *s, const struct cla_locality 
         return NULL;
     }
     const struct entry *e = store_find(s, RES_LB_ENDPOINT, l->leds_source, l->leds_name);
-    return e ? e->leds : NULL;
+    return e ? e->extra->leds : NULL;
 }
 
 const struct cla_endpoint *store_leds_endpoint(const struct leds_set *x, size_t i) {
@@ -78,7 +78,7 @@ void store_leds_changed(struct entry *assignment, struct entry *set) {
         return;
     }
     for (size_t i = 0; i < assignment->users.n; i++) {
-        struct entry *user = assignment->users.p[i];
+        struct entry *user = entry_links_at(&assignment->users, i);
         if (user->hosts) {
             log_debug(LOG_upstream, "leds: '%.*s' changes cluster '%.*s'", SV_ARG(entry_name(set)),
                       SV_ARG(entry_name(user)));
@@ -98,7 +98,7 @@ static struct entry *set_of(struct source_client *c, sv name) {
     }
     sv text = buf_pullup(&glob, buf_len(&glob));
     struct entry *e = store_find(c->store, RES_LB_ENDPOINT, c->source, text);
-    return e && e->leds ? e : NULL;
+    return e && e->extra->leds ? e : NULL;
 }
 
 static void note(struct entry_vec *sets, struct entry *set) {
@@ -130,7 +130,7 @@ static void put(struct leds_set *x, struct leds_item *i, struct resource *r) {
 
 /* False: it is refused, and told. */
 static bool take(struct entry *set, const struct xds_resource *r, struct xds_verdict *v) {
-    struct leds_set *x = set->leds;
+    struct leds_set *x = set->extra->leds;
     struct leds_item *i = map_get(&x->by_name, r->name);
     if (!r->wire.p || (i && is_same(i->active, r->wire))) { /* a heartbeat, or nothing new */
         return true;
@@ -174,15 +174,16 @@ static void note_waiting(struct source_client *c, struct entry_vec *sets) {
     struct map_slot *slot;
     while ((slot = map_next(&c->store->entries, &it))) {
         struct entry *e = slot->value;
-        if (e->leds && !e->leds->is_answered && store_same_source(e->source, c->source)) {
+        if (e->extra->leds && !e->extra->leds->is_answered &&
+            store_same_source(e->source, c->source)) {
             note(sets, e);
-            store_count(c->store, e->stats, LEDS_update_empty);
+            store_count(c->store, e->extra->stats, LEDS_update_empty);
         }
     }
 }
 
 static void settle(struct entry *set) {
-    struct leds_set *x = set->leds;
+    struct leds_set *x = set->extra->leds;
     bool is_news = x->is_changed || !x->is_answered;
     set->store->change_count += x->is_changed;
     x->is_answered = true;
@@ -209,7 +210,7 @@ void store_leds_update(struct source_client *c, const struct xds_update *u, stru
     for (unsigned i = 0; i < u->removed_n; i++) {
         struct entry *set = set_of(c, u->removed[i]);
         if (set) {
-            drop(set->leds, u->removed[i]);
+            drop(set->extra->leds, u->removed[i]);
             note(&sets, set);
         }
     }

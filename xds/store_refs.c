@@ -14,7 +14,8 @@ static void begin_route_stats(struct entry *t, sv prefix) {
     struct buf BUF_AUTO b;
     buf_init(&b);
     buf_printf(&b, "%.*srds.%.*s.", SV_ARG(prefix), SV_ARG(entry_name(t)));
-    t->stats = stats_scope_get(t->store->opt.stats, &xds_stats_group, buf_pullup(&b, buf_len(&b)));
+    entry_extra(t)->stats =
+        stats_scope_get(t->store->opt.stats, &xds_stats_group, buf_pullup(&b, buf_len(&b)));
 }
 
 static struct entry *target_of(struct entry *owner, const struct resource_ref *ref) {
@@ -29,45 +30,36 @@ static struct entry *target_of(struct entry *owner, const struct resource_ref *r
     if (ref->type == RES_LB_ENDPOINT) {
         store_leds_begin(t, owner);
     }
-    if (ref->type == RES_ROUTE && !t->stats) {
+    if (ref->type == RES_ROUTE && !t->extra->stats) {
         begin_route_stats(t, ref->stat_prefix);
     }
     return t;
 }
 
-static void remove_one(struct entry_vec *v, const struct entry *e) {
-    for (size_t i = 0; i < v->n; i++) {
-        if (v->p[i] == e) {
-            vec_swap_remove(v, i);
-            return;
-        }
-    }
-}
-
-void store_link_one(struct entry *owner, const struct resource_ref *ref, struct entry_vec *uses) {
+void store_link_one(struct entry *owner, const struct resource_ref *ref, struct entry_links *uses) {
     struct entry *t = target_of(owner, ref);
-    *vec_push(uses) = t;
-    *vec_push(&t->users) = owner;
+    entry_links_add(uses, t);
+    entry_links_add(&t->users, owner);
     store_watch(t);
-    if (t->scopes) {
+    if (t->extra->scopes) {
         store_scopes_started(t);
     }
 }
 
-void store_link(struct entry *owner, const struct resource *r, struct entry_vec *uses) {
+void store_link(struct entry *owner, const struct resource *r, struct entry_links *uses) {
     for (unsigned i = 0; i < r->refs_n; i++) {
         store_link_one(owner, &r->refs[i], uses);
     }
     store_extensions_link(owner->store, r);
 }
 
-void store_unlink(struct entry *owner, struct entry_vec *uses) {
+void store_unlink(struct entry *owner, struct entry_links *uses) {
     for (size_t i = 0; i < uses->n; i++) {
-        struct entry *t = uses->p[i];
-        remove_one(&t->users, owner);
+        struct entry *t = entry_links_at(uses, i);
+        entry_links_remove(&t->users, owner);
         store_unwatch(t);
     }
-    vec_fini(uses);
+    entry_links_fini(uses);
 }
 
 /* ---- subscriptions ---- */
@@ -80,7 +72,7 @@ static struct source_client *client_of(const struct entry *t) {
 }
 
 static void subscribe(const struct entry *t, struct source_client *c) {
-    if (!t->scopes) {
+    if (!t->extra->scopes) {
         xds_mux_watch(c->mux, t->type, entry_name(t));
     } else if (!c->watches_scopes) {
         c->watches_scopes = true;
@@ -98,7 +90,7 @@ static void start_fetch(struct entry *t) {
     }
     subscribe(t, c);
     /* others count theirs themselves */
-    if (t->type == RES_ROUTE || t->type == RES_SECRET || t->leds) {
+    if (t->type == RES_ROUTE || t->type == RES_SECRET || t->extra->leds) {
         store_count_named(t, XDS_update_attempt);
     }
 }
@@ -126,7 +118,7 @@ void store_unwatch(struct entry *t) {
     }
     store_stop_wait(t);
     struct source_client *c = client_of(t);
-    if (t->scopes) {
+    if (t->extra->scopes) {
         store_scopes_end(t);
     } else if (c) {
         xds_mux_unwatch(c->mux, t->type, entry_name(t));
@@ -137,7 +129,7 @@ void store_unwatch(struct entry *t) {
             store_set_active(t, NULL); /* nobody wants it: asked for again, it comes again */
         }
     }
-    if (t->vhosts) {
+    if (t->extra->vhosts) {
         store_vhds_end(t);
     }
     store_leds_free(t);

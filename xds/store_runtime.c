@@ -23,9 +23,9 @@ static bool add_layer(struct store *s, unsigned index, const Bootstrap__RuntimeL
                                                   : "the config source can not be used");
     }
     struct entry *e = store_get(s, RES_RUNTIME, src, sv_cstr(m->name));
-    if (!e->stats) {
-        e->stats = stats_scope_get(s->opt.stats, &xds_stats_group, SV("runtime."));
-        stats_inc(stats_shard(e->stats, s->loop->thread_index), XDS_update_attempt);
+    if (!e->extra->stats) {
+        entry_extra(e)->stats = stats_scope_get(s->opt.stats, &xds_stats_group, SV("runtime."));
+        stats_inc(stats_shard(e->extra->stats, s->loop->thread_index), XDS_update_attempt);
     }
     struct runtime_use *u = vec_push(&s->runtime_uses);
     *u = (struct runtime_use){index, e};
@@ -49,7 +49,7 @@ bool store_waits_runtime(const struct store *s) {
     for (size_t i = 0; i < s->runtime_uses.n; i++) {
         const struct entry *e = s->runtime_uses.p[i].entry;
         /* a refused answer is one too: Envoy waits no longer */
-        if (!e->active && !e->is_timed_out && !e->error) {
+        if (!e->active && !e->is_timed_out && !e->extra->error) {
             return true;
         }
     }

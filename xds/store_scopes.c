@@ -22,7 +22,7 @@ static void count(const struct entry *set, struct stats_scope *scope, unsigned s
 
 void store_scopes_begin(struct entry *set, const struct resource_ref *ref) {
     struct store *s = set->store;
-    if (set->scopes) {
+    if (set->extra->scopes) {
         return;
     }
     struct scope_set *x = xnew(struct scope_set);
@@ -32,10 +32,10 @@ void store_scopes_begin(struct entry *set, const struct resource_ref *ref) {
     map_init(&x->demanded);
     x->stats = stats_scope_get(s->opt.stats, &scoped_rds_stats_group, ref->stat_prefix);
     x->reload = stats_scope_get(s->opt.stats, &xds_reload_stats_group, ref->stat_prefix);
-    set->stats = stats_scope_get(s->opt.stats, &xds_stats_group, ref->stat_prefix);
-    count(set, set->stats, XDS_update_attempt);
+    entry_extra(set)->stats = stats_scope_get(s->opt.stats, &xds_stats_group, ref->stat_prefix);
+    count(set, set->extra->stats, XDS_update_attempt);
     x->version = xstrdup("");
-    set->scopes = x;
+    entry_extra(set)->scopes = x;
     *vec_push(&s->scope_sets) = set;
 }
 
@@ -49,22 +49,22 @@ static void forget_demands(struct scope_set *x) {
 }
 
 void store_scopes_free(struct entry *set) {
-    struct scope_set *x = set->scopes;
+    struct scope_set *x = set->extra->scopes;
     if (!x) {
         return;
     }
     forget_demands(x);
     stats_scope_unref(x->stats);
     stats_scope_unref(x->reload);
-    vec_fini(&x->routes);
+    entry_links_fini(&x->routes);
     xfree(x->version);
     xfree(x);
-    set->scopes = NULL;
+    entry_extra(set)->scopes = NULL;
 }
 
 void store_scopes_end(struct entry *set) {
     struct store *s = set->store;
-    struct scope_set *x = set->scopes;
+    struct scope_set *x = set->extra->scopes;
     for (size_t i = 0; i < s->scope_sets.n; i++) {
         if (s->scope_sets.p[i] == set) {
             vec_swap_remove(&s->scope_sets, i);
@@ -74,17 +74,17 @@ void store_scopes_end(struct entry *set) {
     store_unlink(set, &x->routes);
     names_release(s->config.scopes, x->slot);
     store_scopes_free(set);
-    stats_scope_unref(set->stats);
-    set->stats = NULL;
+    stats_scope_unref(set->extra->stats);
+    entry_extra(set)->stats = NULL;
 }
 
 bool store_scopes_ready(const struct entry *set) {
-    const struct scope_set *x = set->scopes;
+    const struct scope_set *x = set->extra->scopes;
     if (!x->is_answered) {
         return false;
     }
     for (size_t i = 0; i < x->routes.n; i++) {
-        if (!store_has_arrived(x->routes.p[i])) {
+        if (!store_has_arrived(entry_links_at(&x->routes, i))) {
             return false;
         }
     }
@@ -127,13 +127,13 @@ static slot_t scope_slot(struct store *s, const struct scope_set *x, const struc
 /* While a set's table is made. */
 struct publish {
     struct scope_table *table;
-    struct entry_vec routes;
+    struct entry_links routes;
     struct map linked; /* names of these routes */
     unsigned all, active, on_demand;
 };
 
 static void watch_route(struct entry *set, struct publish *p, sv name) {
-    struct scope_set *x = set->scopes;
+    struct scope_set *x = set->extra->scopes;
     if (map_get(&p->linked, name)) {
         return;
     }
@@ -146,7 +146,7 @@ static void watch_route(struct entry *set, struct publish *p, sv name) {
 }
 
 static void add_scope(struct entry *set, const struct entry *e, struct publish *p) {
-    struct scope_set *x = set->scopes;
+    struct scope_set *x = set->extra->scopes;
     const struct scope_config *c = e->active->scope;
     struct scope scope = {.name = entry_name(e),
                           .key = c->key,
@@ -164,8 +164,8 @@ static void add_scope(struct entry *set, const struct entry *e, struct publish *
 
 static void publish(struct entry *set) {
     struct store *s = set->store;
-    struct scope_set *x = set->scopes;
-    struct entry_vec old = x->routes;
+    struct scope_set *x = set->extra->scopes;
+    struct entry_links old = x->routes;
     struct publish p = {.table = scope_table_new()};
     map_init(&p.linked);
     for (size_t i = 0; i < s->scope_entries.n; i++) {
@@ -188,8 +188,8 @@ static void publish(struct entry *set) {
 
 void store_scopes_started(struct entry *set) {
     const struct source_client *c = store_client(set->store, set->source, RES_SCOPED_ROUTE);
-    if (!set->scopes->is_answered && c && c->are_scopes_known) {
-        set->scopes->is_answered = true;
+    if (!set->extra->scopes->is_answered && c && c->are_scopes_known) {
+        set->extra->scopes->is_answered = true;
         store_stop_wait(set);
         publish(set);
     }
@@ -197,7 +197,7 @@ void store_scopes_started(struct entry *set) {
 
 bool store_scopes_demand(struct entry *set, sv key, struct entry **route) {
     struct store *s = set->store;
-    struct scope_set *x = set->scopes;
+    struct scope_set *x = set->extra->scopes;
     for (size_t i = 0; i < s->scope_entries.n; i++) {
         struct entry *e = s->scope_entries.p[i];
         const struct scope_config *c = e->active->scope;
@@ -278,15 +278,15 @@ bool store_scopes_conflict(struct source_client *c, const struct xds_update *u, 
 
 static void note_update(struct entry *set, const struct xds_update *u, bool is_good) {
     struct store *s = set->store;
-    struct scope_set *x = set->scopes;
+    struct scope_set *x = set->extra->scopes;
     uint64_t now_ms = loop_wall_us(s->loop, loop_now_us(s->loop)) / 1000;
-    struct stats_shard *sh = stats_shard(set->stats, s->loop->thread_index);
+    struct stats_shard *sh = stats_shard(set->extra->stats, s->loop->thread_index);
     stats_inc(sh, is_good ? XDS_update_success : XDS_update_rejected);
     stats_inc(sh, XDS_update_attempt);
     if (!is_good) {
         return;
     }
-    store_note_version(s, set->stats, u->version);
+    store_note_version(s, set->extra->stats, u->version);
     sh = stats_shard(x->reload, s->loop->thread_index);
     stats_inc(sh, XDS_RELOAD_config_reload);
     stats_gauge_set(sh, XDS_RELOAD_config_reload_time_ms, now_ms);
@@ -307,7 +307,7 @@ void store_scopes_updated(struct source_client *c, const struct xds_update *u, b
     for (size_t i = 0; i < sets.n; i++) {
         sets.p[i]->watchers++; /* keeps it while its users change */
         note_update(sets.p[i], u, is_good);
-        sets.p[i]->scopes->is_answered = true;
+        sets.p[i]->extra->scopes->is_answered = true;
         store_stop_wait(sets.p[i]);
         publish(sets.p[i]);
         store_target_changed(sets.p[i]);

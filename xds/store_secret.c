@@ -20,8 +20,9 @@ struct secret_files {
 };
 
 static void count_failure(struct entry *e) {
-    if (e->stats) {
-        stats_inc(stats_shard(e->stats, e->store->loop->thread_index), SDS_key_rotation_failed);
+    if (e->extra->stats) {
+        stats_inc(stats_shard(e->extra->stats, e->store->loop->thread_index),
+                  SDS_key_rotation_failed);
     }
 }
 
@@ -103,20 +104,25 @@ static struct secret_files *files_new(struct entry *e, struct tls_watches w) {
 }
 
 void store_secret_unwatch(struct entry *e) {
-    files_free(e->files);
-    e->files = NULL;
+    if (e->extra->files) {
+        files_free(e->extra->files);
+        entry_extra(e)->files = NULL;
+    }
 }
 
 void store_secret_watch(struct entry *e, const struct resource *r) {
     struct store *s = e->store;
-    struct secret_files *old = e->files;
+    struct secret_files *old = e->extra->files;
     struct tls_watches w = r ? tls_secret_watches(r->secret) : (struct tls_watches){0};
-    e->files = NULL;
+    struct secret_files *made = NULL;
     if (w.n && !s->opt.is_dry_run) {
         if (!s->files) {
             s->files = dir_watcher_new(s->loop);
         }
-        e->files = files_new(e, w);
+        made = files_new(e, w);
+    }
+    if (made || old) {
+        entry_extra(e)->files = made;
     }
     files_free(old); /* last: a directory of both stays watched throughout */
 }

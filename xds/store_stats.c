@@ -44,14 +44,15 @@ void store_note_version(struct store *s, struct stats_scope *scope, sv version) 
 
 /* Routes have theirs from the listener that named them first. */
 static struct stats_scope *scope_of(struct entry *e) {
-    if (e->stats || e->type != RES_SECRET) {
-        return e->stats;
+    if (e->extra->stats || e->type != RES_SECRET) {
+        return e->extra->stats;
     }
     struct buf BUF_AUTO b;
     buf_init(&b);
     buf_printf(&b, "sds.%.*s.", SV_ARG(entry_name(e)));
-    e->stats = stats_scope_get(e->store->opt.stats, &sds_stats_group, buf_pullup(&b, buf_len(&b)));
-    return e->stats;
+    entry_extra(e)->stats =
+        stats_scope_get(e->store->opt.stats, &sds_stats_group, buf_pullup(&b, buf_len(&b)));
+    return e->extra->stats;
 }
 
 /* Of those that a cluster's own discovery does not count. */
@@ -82,7 +83,7 @@ void store_count_named(struct entry *e, unsigned xds_stat) {
         store_count(e->store, scope_of(e), xds_stat);
     } else if (cluster_stat(xds_stat, &stat)) {
         for (size_t i = 0; i < e->users.n; i++) {
-            struct stats_scope *scope = cluster_scope(e->users.p[i]);
+            struct stats_scope *scope = cluster_scope(entry_links_at(&e->users, i));
             if (scope) {
                 stats_inc(stats_front(scope), stat);
             }
@@ -114,7 +115,7 @@ void store_note_named_success(struct entry *e, sv version) {
         return;
     }
     for (size_t i = 0; i < e->users.n; i++) {
-        struct stats_scope *scope = cluster_scope(e->users.p[i]);
+        struct stats_scope *scope = cluster_scope(entry_links_at(&e->users, i));
         if (scope) {
             note_cluster_version(e->store, scope, version);
         }
@@ -132,10 +133,10 @@ void store_note_reload(struct entry *e) {
     stats_inc(shard_of(s, scope), XDS_RELOAD_config_reload);
     stats_gauge_set(shard_of(s, scope), XDS_RELOAD_config_reload_time_ms,
                     loop_wall_us(s->loop, loop_now_us(s->loop)) / 1000);
-    if (e->reload_stats) {
-        stats_scope_unref(e->reload_stats);
+    if (e->extra->reload_stats) {
+        stats_scope_unref(e->extra->reload_stats);
     }
-    e->reload_stats = scope;
+    entry_extra(e)->reload_stats = scope;
 }
 
 void store_count_failures(struct store *s, const struct config_source *src, enum resource_type t) {

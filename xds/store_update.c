@@ -69,16 +69,16 @@ static void note_only_rejected(struct entry *e) {
     s->only_rejected_n++;
 }
 
-static void reject(struct entry *e, const struct xds_resource *x, sv version, sv text,
-                   struct xds_verdict *v) {
+static void reject(struct entry *e, sv wire, sv version, sv text, struct xds_verdict *v) {
     store_add_error(v, e->type, entry_name(e), text);
-    xfree(e->error);
-    e->error = sv_dup(text);
-    e->error_us = loop_wall_us(e->store->loop, loop_now_us(e->store->loop));
+    struct entry_extra *x = entry_extra(e);
+    xfree(x->error);
+    x->error = sv_dup(text);
+    x->error_us = loop_wall_us(e->store->loop, loop_now_us(e->store->loop));
     store_drop_failed(e);
-    bool fits = x->wire.n <= STORE_FAILED_BYTES_MAX - e->store->failed_bytes;
-    e->failed = resource_uncompiled(e->type, entry_name(e), version, fits ? x->wire : SV(""));
-    e->store->failed_bytes += e->failed->wire.n;
+    bool fits = wire.n <= STORE_FAILED_BYTES_MAX - e->store->failed_bytes;
+    x->failed = resource_uncompiled(e->type, entry_name(e), version, fits ? wire : SV(""));
+    e->store->failed_bytes += x->failed->wire.n;
     store_note_failure(e, XDS_update_rejected);
     note_only_rejected(e);
 }
@@ -92,7 +92,7 @@ static bool take(struct source_client *c, const struct xds_update *u, const stru
     struct store *s = c->store;
     sv name = name_of(u, x);
     struct entry *e = store_get(s, u->type, c->source, name);
-    if (e->scopes) {
+    if (e->extra->scopes) {
         store_add_error(v, u->type, name, SV("not a name for a resource"));
         return false;
     }
@@ -126,7 +126,7 @@ static bool take(struct source_client *c, const struct xds_update *u, const stru
     struct resource *r =
         resource_compile(&s->config, u->type, name, x->version, x->wire, false, newest(e), d);
     if (!r || (e->type == RES_EXTENSION && !store_extension_update(e, r, d))) {
-        reject(e, x, x->version, diag_text(d), v);
+        reject(e, x->wire, x->version, diag_text(d), v);
         if (r) {
             shared_unref(&r->shared);
         }

@@ -23,9 +23,9 @@ struct vhost_item {
 /* ---- life ---- */
 
 void store_vhds_begin(struct entry *set) {
-    if (!set->vhosts) {
-        set->vhosts = xnew(struct vhost_set);
-        map_init(&set->vhosts->by_name);
+    if (!set->extra->vhosts) {
+        entry_extra(set)->vhosts = xnew(struct vhost_set);
+        map_init(&set->extra->vhosts->by_name);
     }
 }
 
@@ -44,7 +44,7 @@ static void item_free(struct vhost_item *i) {
 }
 
 void store_vhds_free(struct entry *set) {
-    struct vhost_set *x = set->vhosts;
+    struct vhost_set *x = set->extra->vhosts;
     if (!x) {
         return;
     }
@@ -59,12 +59,12 @@ void store_vhds_free(struct entry *set) {
         shared_unref(&x->table->shared);
     }
     xfree(x);
-    set->vhosts = NULL;
+    entry_extra(set)->vhosts = NULL;
 }
 
 void store_vhds_end(struct entry *set) {
-    struct entry_vec asked = set->vhosts->asked;
-    set->vhosts->asked = (struct entry_vec){0};
+    struct entry_vec asked = set->extra->vhosts->asked;
+    set->extra->vhosts->asked = (struct entry_vec){0};
     for (size_t i = 0; i < asked.n; i++) {
         asked.p[i]->is_on_demand = false;
         store_unwatch(asked.p[i]);
@@ -80,15 +80,15 @@ static sv namespace_of(sv name) {
 
 static struct entry *set_named(struct source_client *c, sv name) {
     struct entry *e = store_find(c->store, RES_VIRTUAL_HOST, c->source, name);
-    return e && e->vhosts ? e : NULL;
+    return e && e->extra->vhosts ? e : NULL;
 }
 
 void store_vhds_forget(struct entry *host) {
     struct entry *set =
         store_find(host->store, RES_VIRTUAL_HOST, host->source, namespace_of(entry_name(host)));
-    for (size_t i = 0; set && set->vhosts && i < set->vhosts->asked.n; i++) {
-        if (set->vhosts->asked.p[i] == host) {
-            vec_swap_remove(&set->vhosts->asked, i);
+    for (size_t i = 0; set && set->extra->vhosts && i < set->extra->vhosts->asked.n; i++) {
+        if (set->extra->vhosts->asked.p[i] == host) {
+            vec_swap_remove(&set->extra->vhosts->asked, i);
             return;
         }
     }
@@ -140,10 +140,10 @@ static struct route_table *combine(struct store *s, const struct vhost_set *x,
     return t;
 }
 
-static struct entry *set_among(const struct entry_vec *uses) {
+static struct entry *set_among(const struct entry_links *uses) {
     for (size_t i = 0; i < uses->n; i++) {
-        if (uses->p[i]->vhosts) {
-            return uses->p[i];
+        if (entry_links_at(uses, i)->extra->vhosts) {
+            return entry_links_at(uses, i);
         }
     }
     return NULL;
@@ -155,14 +155,14 @@ struct route_table *store_vhds_table(struct entry *route, struct resource *r) {
     if (!set || !r->route->uses_vhds) {
         return r->route;
     }
-    struct route_table *t = combine(route->store, set->vhosts, r, &all_good);
+    struct route_table *t = combine(route->store, set->extra->vhosts, r, &all_good);
     if (!t) {
         return r->route;
     }
-    if (set->vhosts->table) {
-        shared_unref(&set->vhosts->table->shared);
+    if (set->extra->vhosts->table) {
+        shared_unref(&set->extra->vhosts->table->shared);
     }
-    set->vhosts->table = t;
+    set->extra->vhosts->table = t;
     return t;
 }
 
@@ -224,7 +224,7 @@ static struct entry *stage(struct source_client *c, const struct xds_resource *x
     if (!set || !x->wire.p) { /* without a body: the server knows of no such host */
         return set;
     }
-    struct vhost_item *i = item_get(set->vhosts, x->name);
+    struct vhost_item *i = item_get(set->extra->vhosts, x->name);
     unref_bytes(&i->staged);
     i->is_gone = false;
     if (!is_same(i->active, x->wire)) {
@@ -236,7 +236,7 @@ static struct entry *stage(struct source_client *c, const struct xds_resource *x
 static struct entry *stage_removal(struct source_client *c, sv name) {
     struct entry *set = set_named(c, namespace_of(name));
     answered(c, name);
-    struct vhost_item *i = set ? map_get(&set->vhosts->by_name, name) : NULL;
+    struct vhost_item *i = set ? map_get(&set->extra->vhosts->by_name, name) : NULL;
     if (i) {
         i->is_gone = true;
     }
@@ -288,7 +288,7 @@ static void commit(struct vhost_set *x) {
 }
 
 static struct entry *route_of(const struct entry *set) {
-    return set->users.n ? set->users.p[0] : NULL;
+    return set->users.n ? entry_links_at(&set->users, 0) : NULL;
 }
 
 /* Refuse what is wrong, then publish what there is. */
@@ -297,14 +297,14 @@ static void settle(struct entry *set, struct xds_verdict *v) {
     struct resource *base = !route ? NULL : route->warming ? route->warming : route->active;
     bool all_good = !base;
     while (!all_good) { /* each turn refuses one at least */
-        struct route_table *t = combine(set->store, set->vhosts, base, &all_good);
+        struct route_table *t = combine(set->store, set->extra->vhosts, base, &all_good);
         if (t) {
             shared_unref(&t->shared);
         }
-        drop_wrong(set->vhosts, v);
+        drop_wrong(set->extra->vhosts, v);
     }
-    commit(set->vhosts);
-    set->vhosts->is_answered = true;
+    commit(set->extra->vhosts);
+    set->extra->vhosts->is_answered = true;
     store_stop_wait(set);
     if (route && route->active) {
         store_publish_route(route);
@@ -318,7 +318,7 @@ static void note_all(struct source_client *c, struct entry_vec *sets) {
     struct map_slot *slot;
     while ((slot = map_next(&c->store->entries, &it))) {
         struct entry *e = slot->value;
-        if (e->vhosts && store_same_source(e->source, c->source)) {
+        if (e->extra->vhosts && store_same_source(e->source, c->source)) {
             note(sets, e);
         }
     }
@@ -326,7 +326,7 @@ static void note_all(struct source_client *c, struct entry_vec *sets) {
 
 static bool is_accepted(struct source_client *c, const struct xds_resource *x) {
     struct entry *set = set_named(c, namespace_of(x->name));
-    const struct vhost_item *i = set ? map_get(&set->vhosts->by_name, x->name) : NULL;
+    const struct vhost_item *i = set ? map_get(&set->extra->vhosts->by_name, x->name) : NULL;
     return !x->wire.p || !set || (i && is_same(i->active, x->wire));
 }
 
@@ -388,7 +388,7 @@ struct entry *store_vhds_demand(struct store *s, slot_t slot, sv host) {
     if (!e->is_on_demand) {
         e->is_on_demand = true;
         store_watch(e);
-        *vec_push(&set->vhosts->asked) = e;
+        *vec_push(&set->extra->vhosts->asked) = e;
     }
     return e;
 }

@@ -26,22 +26,22 @@ static void add(struct item_vec *items, const struct entry *e, struct resource *
     i->is_static = e->is_static;
     i->resource = shared_ref(r);
     if (status == VIEW_ERROR) {
-        i->error = xstrdup(e->error);
-        i->error_us = e->error_us;
+        i->error = xstrdup(e->extra->error);
+        i->error_us = e->extra->error_us;
         return;
     }
     if (e->hosts && e->hosts->set) {
         i->hosts = shared_ref(e->hosts->set);
     }
-    if (e->sockets && status == VIEW_ACTIVE) {
-        i->sockets = shared_ref(e->sockets);
+    if (e->extra->sockets && status == VIEW_ACTIVE) {
+        i->sockets = shared_ref(e->extra->sockets);
     }
 }
 
 /* A set of scopes as one item; its name is the connection manager's scoped_routes.name. */
 static void add_scopes(struct item_vec *items, const struct entry *set) {
     struct store *s = set->store;
-    const struct scope_set *x = set->scopes;
+    const struct scope_set *x = set->extra->scopes;
     sv name = stats_scope_prefix(x->stats);
     size_t at = sv_find_sv(name, SV("scoped_rds."));
     name = sv_skip(name, at == SIZE_MAX ? 0 : at + strlen("scoped_rds."));
@@ -75,18 +75,20 @@ static int by_type_and_name(const void *a, const void *b) {
     return c ? c : (int)x->status - (int)y->status;
 }
 
-static void add_missing(struct buf *out, const struct entry_vec *uses) {
+static void add_missing(struct buf *out, const struct entry_links *uses) {
     for (size_t i = 0; i < uses->n; i++) {
-        const struct entry *t = uses->p[i];
+        const struct entry *t = entry_links_at(uses, i);
         if (store_has_arrived(t)) {
             continue;
         }
-        if (t->scopes && t->scopes->is_answered) { /* it waits for routes of its scopes */
-            add_missing(out, &t->scopes->routes);
+        /* it waits for routes of its scopes */
+        if (t->extra->scopes && t->extra->scopes->is_answered) {
+            add_missing(out, &t->extra->scopes->routes);
             continue;
         }
-        buf_printf(out, "%s%s %.*s", buf_empty(out) ? "" : ", ", resource_types[t->type].short_name,
-                   SV_ARG(t->scopes ? stats_scope_prefix(t->scopes->stats) : entry_name(t)));
+        buf_printf(
+            out, "%s%s %.*s", buf_empty(out) ? "" : ", ", resource_types[t->type].short_name,
+            SV_ARG(t->extra->scopes ? stats_scope_prefix(t->extra->scopes->stats) : entry_name(t)));
     }
 }
 
@@ -125,7 +127,7 @@ static void gather(struct store *s, unsigned types, struct view *v) {
             continue;
         }
         if (e->type == RES_SCOPED_ROUTE) {
-            if (e->scopes) {
+            if (e->extra->scopes) {
                 add_scopes(&items, e);
             }
             continue;
@@ -136,8 +138,8 @@ static void gather(struct store *s, unsigned types, struct view *v) {
         if (e->warming) {
             add(&items, e, e->warming, VIEW_WARMING);
         }
-        if (e->error && e->failed) {
-            add(&items, e, e->failed, VIEW_ERROR);
+        if (e->extra->error && e->extra->failed) {
+            add(&items, e, e->extra->failed, VIEW_ERROR);
         } else if (!e->active && !e->warming && e->watchers) {
             add_absent(&absent, e);
         }

@@ -61,17 +61,18 @@ void store_drop_transports(struct store *s, const struct resource *r) {
 /* ---- readiness ---- */
 
 bool store_has_arrived(const struct entry *target) {
-    bool is_there = target->scopes   ? store_scopes_ready(target)
-                    : target->vhosts ? target->vhosts->is_answered
-                    : target->leds   ? target->leds->is_answered
-                                     : target->active != NULL;
+    bool is_there = target->extra->scopes   ? store_scopes_ready(target)
+                    : target->extra->vhosts ? target->extra->vhosts->is_answered
+                    : target->extra->leds   ? target->extra->leds->is_answered
+                                            : target->active != NULL;
     return is_there || target->is_timed_out || (target->type == RES_ROUTE && target->is_gone);
 }
 
-static bool all_arrived(const struct entry_vec *uses) {
+static bool all_arrived(const struct entry_links *uses) {
     for (size_t i = 0; i < uses->n; i++) {
-        enum resource_type t = uses->p[i]->type;
-        if (t != RES_ENDPOINTS && t != RES_EXTENSION && !store_has_arrived(uses->p[i])) {
+        enum resource_type t = entry_links_at(uses, i)->type;
+        if (t != RES_ENDPOINTS && t != RES_EXTENSION &&
+            !store_has_arrived(entry_links_at(uses, i))) {
             return false;
         }
     }
@@ -88,7 +89,7 @@ static bool is_warm(struct entry *e) {
 /* Sockets of a listener's new version: the old ones when they fit. False: they can't be had. */
 static bool take_sockets(struct entry *e, struct resource *r) {
     struct store *s = e->store;
-    if (e->sockets && e->active && listener_same_sockets(e->active->listener, r->listener)) {
+    if (e->extra->sockets && e->active && listener_same_sockets(e->active->listener, r->listener)) {
         return true;
     }
     if (s->opt.is_dry_run) {
@@ -112,10 +113,10 @@ static bool take_sockets(struct entry *e, struct resource *r) {
         return false;
     }
     diag_fini(&d);
-    if (e->sockets) {
-        shared_unref(&e->sockets->shared);
+    if (e->extra->sockets) {
+        shared_unref(&e->extra->sockets->shared);
     }
-    e->sockets = made;
+    entry_extra(e)->sockets = made;
     return true;
 }
 
@@ -157,11 +158,11 @@ static void user_changed(struct entry *user, struct entry *target) {
             store_hosts_publish(user);
         }
     }
-    if (target->leds) {
+    if (target->extra->leds) {
         store_leds_changed(user, target);
         return;
     }
-    if (user->scopes) { /* its listeners wait for what it waits for */
+    if (user->extra->scopes) { /* its listeners wait for what it waits for */
         store_target_changed(user);
         return;
     }
@@ -175,7 +176,7 @@ void store_target_changed(struct entry *target) {
     }
     struct entry_vec users = {0}; /* the list may change under the walk */
     for (size_t i = 0; i < target->users.n; i++) {
-        *vec_push(&users) = target->users.p[i];
+        *vec_push(&users) = entry_links_at(&target->users, i);
     }
     /* One that is there by its active and its warming version is told once; a walk within this one
      * may make it twice, which does no harm. */
