@@ -55,8 +55,8 @@ void arena_on_fini(struct arena *a, void (*fn)(void *arg), void *arg);
  * What was allocated stays where it is. */
 void arena_trim(struct arena *a);
 size_t arena_bytes(const struct arena *a); /* heap bytes held */
-/* Sanitized builds abort when an object of `kept` points into `scratch`, which is about to end.
- * Others do nothing. */
+/* Builds with AddressSanitizer abort when an object of `kept` points into `scratch`, which is about
+ * to end. Others do nothing. */
 void arena_check_apart(const struct arena *kept, const struct arena *scratch);
 
 #endif

@@ -41,12 +41,14 @@ char *xstrdup(const char *s);
 /* Of a function that looks at poisoned memory on purpose. */
 #define NO_SANITIZE_ADDRESS __attribute__((no_sanitize("address")))
 #ifdef MEM_ASAN
+#define MEM_TELLS_UNUSED 1 /* what an allocator handed out and what it did not can be told apart */
 #include <sanitizer/asan_interface.h>
 #define MEM_REDZONE 16u
 #define MEM_POISON(p, n) __asan_poison_memory_region((p), (n))
 #define MEM_UNPOISON(p, n) __asan_unpoison_memory_region((p), (n))
 #define MEM_IS_POISONED(p) __asan_address_is_poisoned((p))
 #else
+#define MEM_TELLS_UNUSED 0
 #define MEM_REDZONE 0u
 #define MEM_POISON(p, n) ((void)(p), (void)(n))
 #define MEM_UNPOISON(p, n) ((void)(p), (void)(n))
