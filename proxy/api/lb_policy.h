@@ -12,6 +12,11 @@ struct host_set; /* immutable: priorities → localities → hosts (upstream/hos
 struct host_entry;
 struct host_list; /* the eligible hosts to pick among: weights, EDF inputs (upstream/host.h) */
 
+/* A priority's shares of traffic, in percent. */
+struct lb_priority_load {
+    uint32_t healthy_pct, degraded_pct;
+};
+
 /* What a pick may depend on. All borrowed for the call. */
 struct lb_context {
     uint64_t hash;
@@ -27,8 +32,16 @@ struct lb_context {
     bool (*avoid)(const struct host *h, void *arg);
     void *avoid_arg;
     unsigned avoid_max;
-    /* Retry priorities: loads per priority instead of the host set's, in percent; NULL: default. */
-    const uint32_t *priority_loads;
+    /* Retry priorities: shares by priority, or by level of an aggregate, instead of the host set's;
+     * NULL: those. */
+    const struct lb_priority_load *priority_loads;
+    unsigned priority_loads_n;
+    /* An aggregate chose `priority` of the member, whose healthy or degraded hosts; `level`: among
+     * the aggregate's. Set by cluster_view_member. */
+    bool has_priority, is_priority_degraded;
+    unsigned level;
+    /* that was picked from; UINT_MAX: an override host's. Set by cluster_view_pick */
+    unsigned priority;
     /* Subset selection: metadata_match criteria of the route; NULL: none. */
     const struct metadata_match *metadata_match;
     const struct addr *override_host; /* stateful session; NULL: none */

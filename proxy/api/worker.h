@@ -34,6 +34,8 @@ unsigned worker_index(const struct worker *w); /* 0… */
 /* The view of the cluster in this slot, made on first use; NULL when the cluster is not in the
  * snapshot. Borrowed for the event; take cluster_view_ref() to keep it. */
 struct cluster_view *worker_cluster(struct worker *w, slot_t slot);
+/* Changes whenever a cluster or its hosts come, change or go. */
+uint64_t worker_clusters_generation(const struct worker *w);
 /* cluster_header and the like */
 struct cluster_view *worker_cluster_by_name(struct worker *w, sv name);
 /* borrowed; NULL: secrets are missing */

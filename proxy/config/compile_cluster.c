@@ -117,8 +117,9 @@ static void discovery(struct compile_ctx *ctx, const Cluster__Cluster *m,
                       struct cluster_config *c) {
     if (m->cluster_discovery_type_case == CLUSTER__CLUSTER__CLUSTER_DISCOVERY_TYPE_CLUSTER_TYPE) {
         cluster_type_compile(ctx, m->cluster_type, c);
-        inline_endpoints(ctx, m, c,
-                         c->type == CLUSTER_TYPE_STRICT_DNS || c->type == CLUSTER_TYPE_LOGICAL_DNS);
+        if (c->type != CLUSTER_TYPE_AGGREGATE) { /* those of an aggregate are looked at by nobody */
+            inline_endpoints(ctx, m, c, c->dns != NULL);
+        }
         return;
     }
     switch (m->cluster_discovery_type_case == CLUSTER__CLUSTER__CLUSTER_DISCOVERY_TYPE_TYPE

@@ -1,11 +1,14 @@
 /* Of a Cluster: cluster_type extensions, DNS, outlier detection and health checks, upstream
  * filters, stats.
- * Threads: the config thread. Spec: cluster.v3.Cluster, extensions.clusters.dns.v3. */
+ * Threads: the config thread. Spec: cluster.v3.Cluster, extensions.clusters.dns.v3 and
+ * .aggregate.v3. */
 #include "protos/any.h"
+#include "protos/gen/clusters_aggregate.pb-c.h"
 #include "protos/gen/clusters_dns.pb-c.h"
 #include "proxy/api/registry.h"
 #include "proxy/config/cluster_compile.h"
 #include "proxy/config/config.h"
+#include "proxy/upstream/aggregate.h"
 #include "proxy/upstream/dns.h"
 #include "proxy/upstream/health_check.h"
 #include "proxy/upstream/outlier.h"
@@ -28,24 +31,55 @@ void cluster_stats_compile(struct compile_ctx *ctx, struct cluster_config *c) {
 
 /* ---- cluster_type ---- */
 
-void cluster_type_compile(struct compile_ctx *ctx, const Cluster__Cluster__CustomClusterType *t,
-                          struct cluster_config *c) {
-    DIAG_FIELD(ctx->diag, "cluster_type.typed_config");
-    sv url = t->typed_config ? any_inner_name(t->typed_config, ctx->scratch) : SV_NULL;
-    if (!sv_is(url, clusters_dns__dns_cluster__descriptor.name)) {
-        diag_error(ctx->diag,
-                   "Didn't find a registered cluster factory implementation for name: '%s'",
-                   t->name);
-        return;
-    }
-    const ClustersDns__DnsCluster *m =
-        compile_any(ctx, sv_cstr(t->name), t->typed_config, url.p, NULL);
-    if (!m) {
-        return;
-    }
+static void dns_type(struct compile_ctx *ctx, const void *msg, struct cluster_config *c) {
+    const ClustersDns__DnsCluster *m = msg;
     c->type =
         m->all_addresses_in_single_endpoint ? CLUSTER_TYPE_LOGICAL_DNS : CLUSTER_TYPE_STRICT_DNS;
     c->dns = dns_config_compile_extension(ctx, m);
+}
+
+/* Members need not be there: those that are missing add nothing until they come. */
+static void aggregate_type(struct compile_ctx *ctx, const void *msg, struct cluster_config *c) {
+    const ClustersAggregate__ClusterConfig *m = msg;
+    struct names *clusters = ctx->build->config->clusters;
+    struct aggregate_config *a = arena_new(ctx->arena, struct aggregate_config);
+    slot_t *members = arena_new_array(ctx->arena, slot_t, m->n_clusters);
+    for (size_t i = 0; i < m->n_clusters; i++) {
+        sv name = sv_cstr(m->clusters[i]);
+        members[i] = SLOT_NONE; /* no cluster has an empty name */
+        if (name.n) {
+            members[i] = names_acquire(clusters, name);
+            names_release_with(clusters, members[i], ctx->arena);
+        }
+    }
+    a->members = members;
+    a->members_n = (unsigned)m->n_clusters;
+    c->type = CLUSTER_TYPE_AGGREGATE;
+    c->aggregate = a;
+}
+
+void cluster_type_compile(struct compile_ctx *ctx, const Cluster__Cluster__CustomClusterType *t,
+                          struct cluster_config *c) {
+    static const struct {
+        const ProtobufCMessageDescriptor *of;
+        void (*compile)(struct compile_ctx *ctx, const void *msg, struct cluster_config *c);
+    } types[] = {
+        {&clusters_dns__dns_cluster__descriptor, dns_type},
+        {&clusters_aggregate__cluster_config__descriptor, aggregate_type},
+    };
+    DIAG_FIELD(ctx->diag, "cluster_type.typed_config");
+    sv url = t->typed_config ? any_inner_name(t->typed_config, ctx->scratch) : SV_NULL;
+    for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+        if (sv_is(url, types[i].of->name)) {
+            const void *m = compile_any(ctx, sv_cstr(t->name), t->typed_config, url.p, NULL);
+            if (m) {
+                types[i].compile(ctx, m, c);
+            }
+            return;
+        }
+    }
+    diag_error(ctx->diag, "Didn't find a registered cluster factory implementation for name: '%s'",
+               t->name);
 }
 
 void cluster_dns_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,

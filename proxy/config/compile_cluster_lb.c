@@ -10,6 +10,7 @@
 #include "protos/gen/lb_wrr_locality.pb-c.h"
 #include "proxy/api/registry.h"
 #include "proxy/config/cluster_compile.h"
+#include "proxy/upstream/lb.h"
 
 static void use_policy(struct compile_ctx *ctx, struct cluster_config *c, const char *name,
                        const void *typed) {
@@ -102,15 +103,6 @@ static void legacy_maglev(struct compile_ctx *ctx, const Cluster__Cluster *m,
 }
 
 static void legacy(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cluster_config *c) {
-    bool is_original = c->type == CLUSTER_TYPE_ORIGINAL_DST;
-    if (is_original != (m->lb_policy == CLUSTER__CLUSTER__LB_POLICY__CLUSTER_PROVIDED)) {
-        diag_error(
-            ctx->diag,
-            is_original
-                ? "cluster: LB policy must be CLUSTER_PROVIDED for ORIGINAL_DST clusters"
-                : "cluster: LB policy CLUSTER_PROVIDED needs a cluster type that brings one");
-        return;
-    }
     switch (m->lb_policy) {
     case CLUSTER__CLUSTER__LB_POLICY__ROUND_ROBIN:
         legacy_round_robin(ctx, m, c);
@@ -219,10 +211,34 @@ static void common_lb(struct compile_ctx *ctx, const Cluster__Cluster__CommonLbC
     }
 }
 
+static bool brings_balancer(const struct cluster_config *c) {
+    return c->type == CLUSTER_TYPE_ORIGINAL_DST || c->type == CLUSTER_TYPE_AGGREGATE;
+}
+
+static void check_provided(struct compile_ctx *ctx, const Cluster__Cluster *m,
+                           const struct cluster_config *c) {
+    bool is_provided = c->lb_type == &cluster_provided_lb_policy;
+    if (c->type == CLUSTER_TYPE_ORIGINAL_DST && !m->load_balancing_policy && !is_provided &&
+        c->lb_type) {
+        diag_error(ctx->diag,
+                   "cluster: LB policy %s is not valid for Cluster type ORIGINAL_DST. Only "
+                   "'CLUSTER_PROVIDED' is allowed with cluster type 'ORIGINAL_DST'",
+                   c->lb_type->enum_name);
+    } else if (c->lb_type && brings_balancer(c) != is_provided) {
+        diag_error(ctx->diag,
+                   brings_balancer(c)
+                       ? "cluster manager: cluster provided LB not specified but cluster '%.*s' "
+                         "provided one. Check cluster documentation."
+                       : "cluster manager: cluster provided LB specified but cluster '%.*s' did "
+                         "not provide one. Check cluster documentation.",
+                   SV_ARG(c->name));
+    }
+}
+
 void cluster_lb_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
                         struct cluster_config *c) {
     common_lb(ctx, m->common_lb_config, c);
-    if (c->type != CLUSTER_TYPE_ORIGINAL_DST) {
+    if (!brings_balancer(c)) {
         cluster_subset_compile(ctx, m->lb_subset_config, c);
     } else if (m->lb_subset_config && m->lb_subset_config->n_subset_selectors) {
         diag_error(ctx->diag, "cluster: LB policy CLUSTER_PROVIDED cannot be combined with "
@@ -230,6 +246,7 @@ void cluster_lb_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
     }
     if (m->load_balancing_policy) {
         typed_policies(ctx, m->load_balancing_policy, c);
+        check_provided(ctx, m, c);
         return;
     }
     if (m->lb_policy == CLUSTER__CLUSTER__LB_POLICY__LOAD_BALANCING_POLICY_CONFIG) {
@@ -237,4 +254,5 @@ void cluster_lb_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
         return;
     }
     legacy(ctx, m, c);
+    check_provided(ctx, m, c);
 }

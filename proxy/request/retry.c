@@ -241,6 +241,30 @@ void retry_release(struct retry_state *r, struct cluster_view *v) {
     }
 }
 
+/* ---- previous_priorities ---- */
+
+void retry_note_priority(struct retry_state *r, unsigned priority) {
+    priorities_tried_add(&r->tried, priority);
+    r->tried_n++;
+}
+
+void retry_priority_loads(struct retry_state *r, struct cluster_view *v, struct arena *a) {
+    uint32_t every = r->policy->previous_priorities_update_frequency;
+    if (r->tried_n < every || r->tried_n % every) {
+        return;
+    }
+    struct priorities_tried now = r->tried;
+    r->loads_n = cluster_loads_without(v, &now, a, &r->loads);
+    if (!r->loads_n) {
+        r->loads = NULL;
+        return;
+    }
+    if (priorities_tried_none(&now)) { /* all were: from the beginning */
+        r->tried = now;
+        r->tried_n = 0;
+    }
+}
+
 /* ---- back-off ---- */
 
 /* Seconds asked by a reset header (rate_limited_retry_back_off), as milliseconds; 0: none

@@ -6,7 +6,7 @@
 
 #include "proxy/http/codec.h"
 #include "proxy/route/route_table.h"
-#include "proxy/upstream/cluster.h"
+#include "proxy/upstream/aggregate.h"
 
 struct retry_state {
     const struct retry_policy *policy; /* NULL: only headers */
@@ -19,6 +19,12 @@ struct retry_state {
     unsigned header_names_n;
     bool holds_breaker;
     uint8_t priority;
+    /* previous_priorities: of hosts tried, and how many they were */
+    struct priorities_tried tried;
+    uint32_t tried_n;
+    /* shares that avoid them; NULL: the cluster's own */
+    const struct lb_priority_load *loads;
+    unsigned loads_n;
 };
 enum retry_verdict { RETRY_NO, RETRY_NO_OVERFLOW, RETRY_NO_LIMIT, RETRY_YES };
 
@@ -34,6 +40,10 @@ enum retry_verdict retry_on_reset(struct retry_state *r, struct cluster_view *v,
 /* Milliseconds before the next attempt; response may be NULL (rate-limited back-off reads it). */
 uint64_t retry_backoff_ms(struct retry_state *r, struct cluster_view *v,
                           const struct headers *response, struct rng *rng, uint64_t wall_s);
+/* A host of this priority (or level of an aggregate) is tried. */
+void retry_note_priority(struct retry_state *r, unsigned priority);
+/* Before another attempt: r->loads, as previous_priorities asks. */
+void retry_priority_loads(struct retry_state *r, struct cluster_view *v, struct arena *a);
 /* give the breaker's unit back */
 void retry_release(struct retry_state *r, struct cluster_view *v);
 

@@ -153,7 +153,7 @@ static struct route_match_input match_input(struct router *r) {
                                       .si = &s->info};
 }
 
-static void compute_hash(struct router *r) {
+void router_compute_hash(struct router *r) {
     if (r->route->extra->hash_n) {
         struct route_match_input in = match_input(r);
         r->hash = route_hash(r->route, &in, &r->has_hash, &r->set_cookie);
@@ -247,6 +247,7 @@ static enum filter_headers_status start_request(struct router *r, bool end_strea
     info_of(r)->cluster_name = r->cluster->cfg->observability_name;
     if (UNLIKELY(in_maintenance(r))) {
         stats_inc(r->cluster->stats, CLUSTER_upstream_rq_maintenance_mode);
+        router_count_code(r, 503);
         cluster_note_drop(r->cluster->cfg, false);
         finish(r);
         http_local_reply(&r->base, 503, SV("maintenance mode"), RESPONSE_FLAG(UO),
@@ -255,6 +256,7 @@ static enum filter_headers_status start_request(struct router *r, bool end_strea
     }
     if (UNLIKELY(cluster_view_drop(r->cluster, &http_loop(&r->base)->rng))) {
         cluster_note_drop(r->cluster->cfg, true);
+        router_count_code(r, 503);
         return refuse(r, 503, SV("drop overload"), RESPONSE_FLAG(DO), SV("drop_overload"));
     }
     router_timeouts_read(r);
@@ -299,7 +301,7 @@ static enum filter_headers_status decode_headers(struct http_filter *f, struct h
                       SV("cluster_not_found"));
     }
     if (!r->has_hash && v->cfg->lb_type->is_hashing) {
-        compute_hash(r);
+        router_compute_hash(r);
     }
     r->cluster = cluster_view_ref(v);
     r->pin = cluster_view_pin(v);
@@ -388,16 +390,22 @@ static enum filter_trailers_status decode_trailers(struct http_filter *f, struct
 
 /* ---- response ---- */
 
-static void count_code(struct router *r, unsigned status) {
+static void count_side(const struct cluster_config *c, enum cluster_side side, unsigned status) {
+    struct stats_codes *codes = cluster_side_codes(c, side);
+    stats_codes_inc(codes, status);
+    stats_codes_inc_completed(codes);
+}
+
+void router_count_code(struct router *r, unsigned status) {
     const struct cluster_config *c = r->cluster->cfg;
     stats_codes_inc(cluster_side_codes(c, CLUSTER_SIDE_ALL), status);
     stats_inc(r->cluster->stats, CLUSTER_upstream_rq_completed);
     if (r->cfg->dynamic_stats) {
         enum cluster_side side =
             r->base.stream->is_internal_request ? CLUSTER_SIDE_INTERNAL : CLUSTER_SIDE_EXTERNAL;
-        stats_codes_inc(cluster_side_codes(c, side), status);
+        count_side(c, side, status);
         if (r->up.host && r->up.host->is_canary) {
-            stats_codes_inc(cluster_side_codes(c, CLUSTER_SIDE_CANARY), status);
+            count_side(c, CLUSTER_SIDE_CANARY, status);
         }
     }
 }
@@ -445,9 +453,9 @@ static void set_service_time(struct router *r, struct headers *h) {
 }
 
 static void report_host(struct router *r, const struct headers *h, unsigned status) {
-    host_report(r->cluster->cfg, r->up.host, HOST_RESULT_HTTP, status);
+    host_report(r->up.cluster->cfg, r->up.host, HOST_RESULT_HTTP, status);
     if (UNLIKELY(headers_has(h, HDR_x_envoy_immediate_health_check_fail))) {
-        health_check_report_failed(r->cluster->cfg, r->up.host);
+        health_check_report_failed(r->up.cluster->cfg, r->up.host);
     }
     if (status >= 500) {
         HOST_STAT_ADD(r->up.host, rq_error, 1);
@@ -487,7 +495,7 @@ void router_on_response_headers(struct router *r, bool end_stream) {
     timer_cancel(&r->try_timer);
     r->is_response_started = true;
     buf_clear(&r->body);
-    count_code(r, status);
+    router_count_code(r, status);
     decorate_response(r, h);
     if (end_stream) {
         router_on_response_end(r);
@@ -569,7 +577,7 @@ static void fail_before_headers(struct router *r, enum reset_reason why, sv tran
         a, "upstream connect error or disconnect/reset before headers. %sreset reason: %s%s%.*s",
         r->attempts > 1 ? "retried and the latest " : "", reset_table[why].words,
         shown.n ? ", transport failure reason: " : "", SV_ARG(shown));
-    count_code(r, why == RESET_PROTOCOL_ERROR ? 502 : 503);
+    router_count_code(r, why == RESET_PROTOCOL_ERROR ? 502 : 503);
     finish(r);
     http_local_reply(&r->base, why == RESET_PROTOCOL_ERROR ? 502 : 503, body, reset_table[why].flag,
                      reset_details(r, "before_response_started", why, transport),
@@ -604,7 +612,7 @@ static void timed_out(struct router *r, sv details, uint64_t flag) {
     struct stream_info *si = info_of(r);
     if (r->up.host) {
         HOST_STAT_ADD(r->up.host, rq_timeout, 1);
-        host_report(r->cluster->cfg, r->up.host, HOST_RESULT_TIMEOUT, 504);
+        host_report(r->up.cluster->cfg, r->up.host, HOST_RESULT_TIMEOUT, 504);
     }
     router_attempt_cancel(r, true);
     if (r->is_response_started) {
@@ -615,7 +623,7 @@ static void timed_out(struct router *r, sv details, uint64_t flag) {
         return;
     }
     unsigned status = r->alt_response ? 204 : 504;
-    count_code(r, status);
+    router_count_code(r, status);
     reply(r, status, r->alt_response ? SV_NULL : SV("upstream request timeout"), flag, details);
 }
 
@@ -630,7 +638,7 @@ static void on_try_timeout(struct timer *t) {
     stats_inc(r->cluster->stats, CLUSTER_upstream_rq_per_try_timeout);
     if (r->up.host) {
         HOST_STAT_ADD(r->up.host, rq_timeout, 1);
-        host_report(r->cluster->cfg, r->up.host, HOST_RESULT_TIMEOUT, 504);
+        host_report(r->up.cluster->cfg, r->up.host, HOST_RESULT_TIMEOUT, 504);
     }
     if (!r->is_response_started && r->retry) {
         enum retry_verdict v =
@@ -682,12 +690,13 @@ static void destroy(struct http_filter *f) {
     finish(r);
     mirrors_end(r->mirrors);
     if (r->up.is_active && r->cluster) {
-        stats_inc(r->cluster->stats,
+        stats_inc(r->up.cluster->stats,
                   r->up.stream ? CLUSTER_upstream_rq_tx_reset : CLUSTER_upstream_rq_cancelled);
     }
     router_attempt_cancel(r, true);
     buf_fini(&r->body);
     if (r->cluster) {
+        cluster_holds_release(&r->members);
         hosts_pin_release(r->pin);
         cluster_view_unref(r->cluster);
     }

@@ -12,6 +12,7 @@
 #include "proxy/api/worker.h"
 #include "proxy/request/retry.h"
 #include "proxy/route/route_table.h"
+#include "proxy/upstream/aggregate.h"
 #include "proxy/upstream/pool.h"
 
 struct router_config {
@@ -30,6 +31,7 @@ struct upstream_attempt {
     struct http_pool_request *pending; /* waiting for a connection */
     struct codec_stream *stream;       /* open upstream stream */
     struct conn *conn;                 /* under stream */
+    struct cluster_view *cluster;      /* of the host: the router's, or a member of it */
     struct host *host;                 /* pinned by view's host set or ref_host */
     bool is_active, headers_sent, request_done, response_done, read_disabled_downstream;
     bool sent_any; /* a byte of the request may have reached the host */
@@ -45,6 +47,7 @@ struct router {
     const struct weighted_cluster *weighted;
     struct cluster_view *cluster; /* ref held */
     struct hosts_pin *pin;        /* keeps every host valid that this request meets */
+    struct cluster_hold *members; /* the same for those of an aggregate's members */
     struct mirrors *mirrors;      /* NULL: none */
     struct retry_state *retry;    /* NULL: no retries for this request */
     struct upstream_attempt up;
@@ -84,6 +87,8 @@ void router_attempt_cancel(struct router *r, bool is_reset);
 /* send what is in r->body if the stream is open */
 void router_attempt_body(struct router *r);
 /* router.c, called by the attempt */
+void router_count_code(struct router *r, unsigned status); /* of an answer, also of our own */
+void router_compute_hash(struct router *r); /* r->hash, as the route's hash policies say */
 void router_on_response_headers(struct router *r, bool end_stream);
 void router_on_response_end(struct router *r);
 void router_on_upstream_failure(struct router *r, enum reset_reason why, sv transport_failure);

@@ -2,7 +2,9 @@
  * response.
  * Threads: worker-local. Spec: Envoy's Router::UpstreamRequest.
  * Not here: what a response or failure means (router.c, retry.c). */
+#include "proxy/api/metadata_match.h"
 #include "proxy/base/log.h"
+#include "proxy/observe/metadata.h"
 #include "proxy/request/router.h"
 #include "proxy/request/router_timeouts.h"
 #include "proxy/request/stream.h"
@@ -35,6 +37,16 @@ static void note_wire(struct router *r) {
     si->up.wire_rx_bytes = cs->rx_header_bytes + cs->rx_body_bytes;
 }
 
+static void release_request(struct router *r) {
+    breaker_release(&r->up.cluster->cfg->use[r->priority].requests);
+}
+
+static void request_ended(struct router *r) {
+    HOST_STAT_ADD(r->up.host, rq_active, -1);
+    stats_gauge_dec(r->up.cluster->stats, CLUSTER_upstream_rq_active);
+    release_request(r);
+}
+
 /* The response is complete: the attempt's stream ends by itself when the request was complete too,
  * else it is reset. */
 static void response_complete(struct router *r) {
@@ -47,9 +59,7 @@ static void response_complete(struct router *r) {
     r->up.stream = NULL;
     r->up.conn = NULL;
     r->up.is_active = false;
-    HOST_STAT_ADD(r->up.host, rq_active, -1);
-    stats_gauge_dec(r->cluster->stats, CLUSTER_upstream_rq_active);
-    breaker_release(&r->cluster->cfg->use[r->priority].requests);
+    request_ended(r);
     if (!request_done) {
         cs->codec->vt->reset(cs, RESET_LOCAL);
     }
@@ -91,9 +101,7 @@ static void attempt_ended(struct router *r) {
     r->up.stream = NULL;
     r->up.conn = NULL;
     info_of(r)->up.conn = NULL;
-    HOST_STAT_ADD(r->up.host, rq_active, -1);
-    stats_gauge_dec(r->cluster->stats, CLUSTER_upstream_rq_active);
-    breaker_release(&r->cluster->cfg->use[r->priority].requests);
+    request_ended(r);
 }
 
 /* RFC 9110 §9.2.2: doing it twice is as good as doing it once. */
@@ -132,9 +140,9 @@ static void on_reset(struct codec_stream *s, enum reset_reason why) {
         return;
     }
     attempt_ended(r);
-    stats_inc(r->cluster->stats, CLUSTER_upstream_rq_rx_reset);
+    stats_inc(r->up.cluster->stats, CLUSTER_upstream_rq_rx_reset);
     HOST_STAT_ADD(r->up.host, rq_error, 1);
-    host_report(r->cluster->cfg, r->up.host, HOST_RESULT_RESET, 503);
+    host_report(r->up.cluster->cfg, r->up.host, HOST_RESULT_RESET, 503);
     router_on_upstream_failure(r, why, SV_NULL);
 }
 
@@ -194,8 +202,8 @@ static void on_ready(void *user, struct codec_stream *s, struct conn *c, struct 
     r->up.is_active = true;
     HOST_STAT_ADD(h, rq_total, 1);
     HOST_STAT_ADD(h, rq_active, 1);
-    stats_inc(r->cluster->stats, CLUSTER_upstream_rq_total);
-    stats_gauge_inc(r->cluster->stats, CLUSTER_upstream_rq_active);
+    stats_inc(r->up.cluster->stats, CLUSTER_upstream_rq_total);
+    stats_gauge_inc(r->up.cluster->stats, CLUSTER_upstream_rq_active);
     http_pool_stream_arena(s, http_arena(&r->base));
     fill_upstream_info(r);
     set_upstream_host(r);
@@ -242,7 +250,7 @@ static void on_failure(void *user, enum pool_failure why, sv transport_failure, 
     r->up.pending = NULL;
     r->up.host = h;
     info_of(r)->up.host = h;
-    breaker_release(&r->cluster->cfg->use[r->priority].requests);
+    release_request(r);
     enum reset_reason reason = RESET_CONNECTION_FAILURE;
     if (why == POOL_OVERFLOW) {
         reason = RESET_OVERFLOW;
@@ -250,7 +258,7 @@ static void on_failure(void *user, enum pool_failure why, sv transport_failure, 
         reason = RESET_CONNECTION_TIMEOUT;
     }
     if (reason != RESET_OVERFLOW) {
-        host_report(r->cluster->cfg, h, HOST_RESULT_CONNECT_FAILED, 503);
+        host_report(r->up.cluster->cfg, h, HOST_RESULT_CONNECT_FAILED, 503);
     }
     router_on_upstream_failure(r, reason, transport_failure);
 }
@@ -259,10 +267,20 @@ static const struct http_pool_ops pool_ops = {.on_ready = on_ready, .on_failure 
 
 /* ---- picking ---- */
 
+/* omit_host_metadata; a predicate without criteria omits nothing. */
+static bool is_marked(const struct host *h, const struct metadata_match *m) {
+    const struct kv_value *lb =
+        h->metadata ? kv_metadata_namespace(h->metadata, SV("envoy.lb")) : NULL;
+    return m->n && metadata_match_holds(m, lb);
+}
+
 static bool avoid_host(const struct host *h, void *arg) {
     const struct router *r = arg;
     const struct retry_policy *p = r->route->retry;
     if (p && p->omit_canary_hosts && h->is_canary) {
+        return true;
+    }
+    if (p && p->omit_host_metadata && is_marked(h, p->omit_host_metadata)) {
         return true;
     }
     for (unsigned i = 0; p && p->avoid_previous_hosts && i < r->tried_n; i++) {
@@ -281,6 +299,32 @@ static void remember_host(struct router *r, const struct host *h) {
     r->tried[r->tried_n++] = h;
 }
 
+/* retry_priority: previous_priorities. */
+static void avoid_priorities(struct router *r, struct lb_context *ctx) {
+    const struct retry_policy *p = r->route->retry;
+    if (!p || !p->previous_priorities_update_frequency) {
+        return;
+    }
+    retry_priority_loads(r->retry, r->cluster, http_arena(&r->base));
+    ctx->priority_loads = r->retry->loads;
+    ctx->priority_loads_n = r->retry->loads_n;
+}
+
+/* The cluster that the host is of; the host is then valid until the request ends. */
+static struct cluster_view *choose_cluster(struct router *r, struct lb_context *ctx) {
+    struct cluster_view *v = cluster_view_member(r->cluster, ctx);
+    if (UNLIKELY(v && v != r->cluster)) {
+        cluster_hold(&r->members, v, http_arena(&r->base));
+        if (v->cfg->lb_type->is_hashing && !r->has_hash) {
+            router_compute_hash(r);
+            ctx->hash = r->hash;
+            ctx->has_hash = r->has_hash;
+        }
+    }
+    r->up.cluster = v ? v : r->cluster;
+    return v;
+}
+
 static struct host *pick(struct router *r, const struct host_entry **entry) {
     struct lb_context ctx = {
         .hash = r->hash,
@@ -295,8 +339,14 @@ static struct host *pick(struct router *r, const struct host_entry **entry) {
         ctx.avoid = avoid_host;
         ctx.avoid_arg = r;
         ctx.avoid_max = r->route->retry->host_selection_retry_max_attempts;
+        avoid_priorities(r, &ctx);
     }
-    return cluster_view_pick(r->cluster, &ctx, entry);
+    struct cluster_view *v = choose_cluster(r, &ctx);
+    struct host *h = v ? cluster_view_pick(v, &ctx, entry) : NULL;
+    if (h && r->retry) {
+        retry_note_priority(r->retry, ctx.has_priority ? ctx.level : ctx.priority);
+    }
+    return h;
 }
 
 void router_attempt_start(struct router *r) {
@@ -315,6 +365,7 @@ void router_attempt_start(struct router *r) {
     struct host *h = pick(r, &entry);
     if (!h) {
         stats_inc(r->cluster->stats, CLUSTER_upstream_cx_none_healthy);
+        router_count_code(r, 503);
         r->is_done = true;
         http_local_reply(&r->base, 503, SV("no healthy upstream"), RESPONSE_FLAG(UH),
                          SV("no_healthy_upstream"), router_modify_reply, r);
@@ -323,9 +374,10 @@ void router_attempt_start(struct router *r) {
     r->up.host = h;
     si->up.host = h;
     remember_host(r, h);
-    struct breaker_use *use = &r->cluster->cfg->use[r->priority];
-    if (!breaker_try(&use->requests, r->cluster->cfg->breakers[r->priority].max_requests)) {
-        stats_inc(r->cluster->stats, CLUSTER_upstream_rq_active_overflow);
+    struct cluster_view *v = r->up.cluster;
+    if (!breaker_try(&v->cfg->use[r->priority].requests,
+                     v->cfg->breakers[r->priority].max_requests)) {
+        stats_inc(v->stats, CLUSTER_upstream_rq_active_overflow);
         router_on_upstream_failure(r, RESET_OVERFLOW, SV_NULL);
         return;
     }
@@ -341,14 +393,14 @@ void router_attempt_start(struct router *r) {
                            .downstream = si->protocol,
                            .source = si->cx->conn->source,
                            .transport = has_options ? &r->transport.options : NULL};
-    http_pool_request(r->cluster, &key, &pool_ops, r, &upstream_ops, &r->up.pending);
+    http_pool_request(v, &key, &pool_ops, r, &upstream_ops, &r->up.pending);
 }
 
 void router_attempt_cancel(struct router *r, bool is_reset) {
     if (r->up.pending) {
         http_pool_cancel(r->up.pending);
         r->up.pending = NULL;
-        breaker_release(&r->cluster->cfg->use[r->priority].requests);
+        release_request(r);
         return;
     }
     struct codec_stream *s = r->up.stream;

@@ -10,6 +10,7 @@
 #include "proxy/net/splice.h"
 #include "proxy/net/tls.h"
 #include "proxy/observe/filter_state.h"
+#include "proxy/upstream/aggregate.h"
 #include "proxy/upstream/pool.h"
 
 STATS_GROUP(tcp, TCP, TCP_STATS);
@@ -22,8 +23,10 @@ struct tcp_proxy {
     const struct tcp_proxy_config *cfg;
     struct loop *loop;
     struct stats_shard *stats;
-    struct cluster_view *cluster; /* ref held */
-    struct hosts_pin *pin;        /* keeps the host valid */
+    struct cluster_view *cluster;    /* ref held */
+    struct hosts_pin *pin;           /* keeps the host valid */
+    struct cluster_view *up_cluster; /* of the host: `cluster`, or a member of it */
+    struct cluster_hold *members;    /* of an aggregate, whose hosts were met */
     const struct tcp_cluster *target;
     struct tcp_pool_request *pending;
     struct conn *up; /* NULL: not connected */
@@ -130,7 +133,7 @@ static void on_up_event(struct conn *c, void *user, enum conn_event e) {
     forget_upstream(net_stream_info(&p->base), c);
     splice_stop(&p->to_up);
     splice_stop(&p->to_down);
-    tcp_pool_closed(p->cluster, p->host, c, PRIORITY_DEFAULT, e == CONN_EVENT_REMOTE_CLOSE);
+    tcp_pool_closed(p->up_cluster, p->host, c, PRIORITY_DEFAULT, e == CONN_EVENT_REMOTE_CLOSE);
     if (was_ours) {
         pause_down(p, false);
         close_downstream(p, CONN_CLOSE_FLUSH, 0, SV_NULL);
@@ -210,7 +213,7 @@ static void on_failure(void *user, enum pool_failure why, sv transport_failure, 
         close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UF) | RESPONSE_FLAG(UO), SV_NULL);
         return;
     }
-    host_report(p->cluster->cfg, h, HOST_RESULT_CONNECT_FAILED, 0);
+    host_report(p->up_cluster->cfg, h, HOST_RESULT_CONNECT_FAILED, 0);
     connect_upstream(p);
 }
 
@@ -239,14 +242,19 @@ static void connect_upstream(struct tcp_proxy *p) {
         ctx.hash = source_hash(p);
     }
     const struct host_entry *entry = NULL;
-    struct host *h = cluster_view_pick(p->cluster, &ctx, &entry);
+    struct cluster_view *v = cluster_view_member(p->cluster, &ctx);
+    if (UNLIKELY(v && v != p->cluster)) {
+        cluster_hold(&p->members, v, net_stream_info(&p->base)->arena);
+    }
+    struct host *h = v ? cluster_view_pick(v, &ctx, &entry) : NULL;
     if (!h) {
         stats_inc(p->cluster->stats, CLUSTER_upstream_cx_none_healthy);
         close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UH), SV_NULL);
         return;
     }
+    p->up_cluster = v;
     struct pool_key key = {.host = h, .entry = entry, .source = p->base.conn->source};
-    tcp_pool_request(p->cluster, &key, &pool_ops, &p->base, &p->pending);
+    tcp_pool_request(v, &key, &pool_ops, &p->base, &p->pending);
 }
 
 /* ---- network filter ---- */
@@ -352,6 +360,7 @@ static void on_below_low(struct network_filter *f) {
 static void destroy(struct network_filter *f) {
     struct tcp_proxy *p = (struct tcp_proxy *)f;
     if (p->cluster) {
+        cluster_holds_release(&p->members);
         hosts_pin_release(p->pin);
         cluster_view_unref(p->cluster);
     }

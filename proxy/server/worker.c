@@ -72,6 +72,8 @@ struct cluster_view *worker_cluster(struct worker *w, slot_t slot) {
     return *at;
 }
 
+uint64_t worker_clusters_generation(const struct worker *w) { return w->clusters_generation; }
+
 struct cluster_view *worker_cluster_by_name(struct worker *w, sv name) {
     return w->snapshot ? worker_cluster(w, snapshot_find_cluster(w->snapshot, name)) : NULL;
 }
@@ -185,6 +187,7 @@ static void on_cluster_diff(void *arg, uint32_t slot, struct shared *old_value,
     struct worker *w = arg;
     (void)old_value;
     (void)new_value;
+    w->clusters_generation++;
     void **at = view_at(&w->cluster_pages, &w->cluster_pages_n, slot, false);
     if (at && *at) {
         struct cluster_view *v = *at;
@@ -197,6 +200,7 @@ static void on_hosts_diff(void *arg, uint32_t slot, struct shared *old_value,
                           struct shared *new_value) {
     struct worker *w = arg;
     (void)old_value;
+    w->clusters_generation++;
     void **at = view_at(&w->cluster_pages, &w->cluster_pages_n, slot, false);
     if (at && *at) {
         cluster_view_set_hosts(*at, (struct host_set *)new_value);

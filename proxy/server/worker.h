@@ -36,6 +36,7 @@ struct worker {
     struct snapshot *leaving; /* while one is adopted: the one before. Else NULL */
     /* views by slot, pages made when used */
     struct view_page **cluster_pages, **route_pages, **extension_pages;
+    uint64_t clusters_generation; /* clusters and host sets that changed, ever */
     uint32_t cluster_pages_n, route_pages_n, extension_pages_n;
     struct list listeners; /* of struct worker_listener: active */
     /* of struct worker_listener: no longer in the snapshot, connections under way */

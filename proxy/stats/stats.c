@@ -465,6 +465,7 @@ struct code_page {
 struct stats_codes {
     struct stats_scope *scope;
     const char *lead;
+    struct stat_dyn *completed;           /* shared, atomic */
     struct stat_dyn *cls[CODE_CLASSES];   /* shared, atomic */
     struct code_page *page[CODE_CLASSES]; /* shared, atomic; made when a class is first seen */
 };
@@ -491,11 +492,19 @@ void stats_codes_free(struct stats_codes *c) {
 static struct stat_dyn *codes_make(struct stats_codes *c, const char *fmt, unsigned n,
                                    struct stat_dyn **slot) {
     char name[64];
-    int len = snprintf(name, sizeof(name), fmt, c->lead, n);
+    int len = snprintf(name, sizeof(name), fmt, c->lead, n); /* n may be of no interest to fmt */
     struct stat_dyn *d =
         stats_dyn(c->scope, sv_from(name, len > 0 ? (size_t)len : 0), STAT_COUNTER);
     __atomic_store_n(slot, d, __ATOMIC_RELEASE);
     return d;
+}
+
+void stats_codes_inc_completed(struct stats_codes *c) {
+    struct stat_dyn *d = __atomic_load_n(&c->completed, __ATOMIC_ACQUIRE);
+    if (UNLIKELY(!d)) {
+        d = codes_make(c, "%scompleted", 0, &c->completed);
+    }
+    stat_dyn_add(d, 1);
 }
 
 void stats_codes_inc_class(struct stats_codes *c, unsigned code) {

@@ -145,6 +145,7 @@ struct stats_codes *stats_codes_new(struct stats_scope *sc, const char *lead);
 void stats_codes_free(struct stats_codes *c);
 /* bumps Nxx and the code; any thread */
 void stats_codes_inc(struct stats_codes *c, unsigned code);
+void stats_codes_inc_completed(struct stats_codes *c);            /* "<lead>completed" */
 void stats_codes_inc_class(struct stats_codes *c, unsigned code); /* only Nxx */
 
 /* X-macro helper: STATS_GROUP(cluster, CLUSTER_STATS) in a .c defines `const struct stats_group

@@ -19,7 +19,8 @@ enum cluster_type {
     CLUSTER_TYPE_STRICT_DNS,
     CLUSTER_TYPE_LOGICAL_DNS,
     CLUSTER_TYPE_EDS,
-    CLUSTER_TYPE_ORIGINAL_DST
+    CLUSTER_TYPE_ORIGINAL_DST,
+    CLUSTER_TYPE_AGGREGATE
 };
 enum upstream_protocol {
     UPSTREAM_HTTP1,
@@ -68,6 +69,8 @@ struct cluster_upstream_filter {
     const struct network_filter_type *type;
     const void *config;
 };
+struct aggregate;
+struct aggregate_config;
 struct dns_config;
 struct cla_config;
 struct outlier_config;
@@ -113,6 +116,7 @@ struct cluster_config {
     const struct kv_metadata *metadata;
     const struct cla_config *endpoints; /* load_assignment of STATIC and DNS clusters; NULL */
     const struct dns_config *dns;
+    const struct aggregate_config *aggregate; /* upstream/aggregate.h */
     const struct outlier_config *outlier;
     const struct health_check_config *health_check; /* NULL: none */
     bool use_http_header_original_dst;
@@ -164,6 +168,7 @@ struct cluster_view {
     struct lb_state *lb_;               /* cursors; rebuilt lazily after hosts changed */
     struct lb_state **subset_lb_;       /* by subset; NULL until one is picked from */
     struct pool_table *pools_;          /* made with the first pool */
+    struct aggregate *aggregate_;       /* levels; made with the first pick of an aggregate */
     struct original_dst *original_dst_; /* made with the first pick of an ORIGINAL_DST cluster */
     struct codec_stats codec_stats_;    /* resolved with the first codec */
 };

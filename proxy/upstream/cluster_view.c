@@ -5,6 +5,8 @@
  * (cluster.c). */
 #include "proxy/upstream/cluster_view.h"
 
+#include <limits.h>
+
 #include "proxy/http/codec_stats.h"
 #include "proxy/upstream/edf.h"
 #include "proxy/upstream/lb.h"
@@ -154,17 +156,16 @@ static bool choose_locality(struct lb_state *lb, struct priority_state *p,
 /* ---- priorities ---- */
 
 /* The priority and kind of hosts for a number in 1…100. */
-static unsigned choose_priority(const struct host_set *s, const struct lb_context *ctx,
-                                unsigned number, bool *is_degraded) {
+static unsigned choose_priority(const struct host_set *s, unsigned number, bool *is_degraded) {
     unsigned sum = 0;
     for (unsigned i = 0; i < s->priorities_n; i++) {
-        sum += ctx->priority_loads ? ctx->priority_loads[i] : s->priorities[i].healthy_load_pct;
+        sum += s->priorities[i].healthy_load_pct;
         if (number <= sum) {
-            *is_degraded = ctx->priority_loads && !s->priorities[i].healthy.n;
+            *is_degraded = false;
             return i;
         }
     }
-    for (unsigned i = 0; i < s->priorities_n && !ctx->priority_loads; i++) {
+    for (unsigned i = 0; i < s->priorities_n; i++) {
         sum += s->priorities[i].degraded_load_pct;
         if (number <= sum) {
             *is_degraded = true;
@@ -173,6 +174,40 @@ static unsigned choose_priority(const struct host_set *s, const struct lb_contex
     }
     *is_degraded = false;
     return 0;
+}
+
+/* The same with shares that the request brings. */
+static unsigned choose_retry_priority(const struct host_set *s, const struct lb_context *ctx,
+                                      unsigned number, bool *is_degraded) {
+    unsigned sum = 0, n = s->priorities_n;
+    n = ctx->priority_loads_n < n ? ctx->priority_loads_n : n;
+    for (unsigned k = 0; k < 2; k++) {
+        *is_degraded = k == 1;
+        for (unsigned i = 0; i < n; i++) {
+            const struct lb_priority_load *l = &ctx->priority_loads[i];
+            sum += *is_degraded ? l->degraded_pct : l->healthy_pct;
+            if (number <= sum) {
+                return i;
+            }
+        }
+    }
+    *is_degraded = false;
+    return 0;
+}
+
+/* Hashing policies have tables for the host set's own shares only. */
+static unsigned wanted_priority(const struct host_set *s, const struct lb_policy_type *t,
+                                const struct lb_context *ctx, bool *is_degraded) {
+    uint64_t random = t->is_hashing ? ctx->hash : rng_u64(ctx->rng);
+    unsigned number = (unsigned)(random % 100) + 1;
+    if (UNLIKELY(ctx->has_priority && !t->is_hashing && ctx->priority < s->priorities_n)) {
+        *is_degraded = ctx->is_priority_degraded;
+        return ctx->priority;
+    }
+    if (UNLIKELY(ctx->priority_loads && !ctx->has_priority && !t->is_hashing)) {
+        return choose_retry_priority(s, ctx, number, is_degraded);
+    }
+    return choose_priority(s, number, is_degraded);
 }
 
 static bool fails_in_panic(const struct cluster_config *c) {
@@ -187,12 +222,12 @@ struct pool_of_hosts {
 };
 
 static bool choose_list(struct cluster_view *v, const struct pool_of_hosts *from,
-                        const struct lb_context *ctx, struct choice *out) {
+                        struct lb_context *ctx, struct choice *out) {
     const struct host_set *s = from->set;
     struct lb_state *lb = from->lb;
-    uint64_t random = lb->type->is_hashing ? ctx->hash : rng_u64(ctx->rng);
     bool is_degraded;
-    unsigned i = choose_priority(s, ctx, (unsigned)(random % 100) + 1, &is_degraded);
+    unsigned i = wanted_priority(s, lb->type, ctx, &is_degraded);
+    ctx->priority = i;
     const struct host_priority *hp = &s->priorities[i];
     struct priority_state *p = &lb->p[i];
     if (UNLIKELY(hp->is_panic)) {
@@ -215,7 +250,7 @@ static bool choose_list(struct cluster_view *v, const struct pool_of_hosts *from
 /* ---- picking ---- */
 
 static const struct host_entry *pick_once(struct cluster_view *v, const struct pool_of_hosts *from,
-                                          const struct lb_context *ctx) {
+                                          struct lb_context *ctx) {
     struct choice c;
     if (!choose_list(v, from, ctx, &c) || !c.list->n) {
         return NULL;
@@ -283,6 +318,7 @@ static const struct host_entry *pick(struct cluster_view *v, struct lb_context *
     if (ctx->override_host) {
         const struct host_entry *e = find_override(v, ctx->override_host);
         if (e || ctx->override_strict) {
+            ctx->priority = UINT_MAX;
             return e;
         }
     }
@@ -398,6 +434,7 @@ void cluster_view_unref(struct cluster_view *v) {
         return;
     }
     original_dst_free(v->original_dst_);
+    xfree(v->aggregate_);
     pool_table_free(v->pools_);
     states_free(v);
     hosts_pin_release(v->pin_);

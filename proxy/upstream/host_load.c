@@ -1,7 +1,10 @@
 /* Shares of traffic of a cluster's priorities, from how many of their hosts are healthy or
  * degraded.
- * Threads: the config thread. Spec: Envoy's "Priority levels", "Degraded endpoints", "Panic
- * threshold", which give the numbers that test_host_set.c checks. */
+ * Threads: the config thread for a host set, a worker for what spans several. Spec: Envoy's
+ * "Priority levels", "Degraded endpoints", "Panic threshold", which give the numbers that
+ * test_host_set.c checks. */
+#include "proxy/upstream/host_load.h"
+
 #include "proxy/base/mem.h"
 #include "proxy/upstream/host_set.h"
 
@@ -9,35 +12,30 @@ static unsigned min_pct(uint64_t v) { return v < 100 ? (unsigned)v : 100; }
 
 /* How much of the priority's traffic the hosts of `list` can take, in percent: overprovisioned by
  * factor/100. */
-static unsigned availability(const struct host_set *s, const struct host_priority *p,
-                             const struct host_list *list) {
+static unsigned availability(const struct host_load *l, const struct host_list *list) {
+    const struct host_priority *p = l->priority;
     uint64_t have = list->n, of = p->n - p->excluded;
-    if (s->weighted_priority_health) {
+    if (l->weighted_priority_health) {
         have = list->weight_total;
         of = p->all.weight_total;
         for (unsigned i = 0; i < p->n; i++) {
             of -= host_flags(p->entries[i].host) & HOST_FLAGS_EXCLUDED ? p->entries[i].weight : 0;
         }
     }
-    return of ? min_pct(s->overprovisioning_factor * have / of) : 0;
+    return of ? min_pct(l->overprovisioning_factor * have / of) : 0;
 }
-
-struct loads {
-    unsigned *health, *degraded; /* availability by priority */
-    unsigned total;              /* their sum, at most 100 */
-};
 
 /* Give each priority its part of what is left of 100 %. Returns the first priority that has any
  * availability, -1: none. */
-static int distribute(struct host_set *s, const struct loads *l, bool is_degraded, unsigned *left) {
+static int distribute(struct host_load *v, unsigned n, unsigned total, bool is_degraded,
+                      unsigned *left) {
     int first = -1;
-    for (unsigned i = 0; i < s->priorities_n; i++) {
-        unsigned have = is_degraded ? l->degraded[i] : l->health[i];
-        unsigned load = have * 100 / l->total;
+    for (unsigned i = 0; i < n; i++) {
+        unsigned have = is_degraded ? v[i].degraded : v[i].health;
+        unsigned load = have * 100 / total;
         load = load < *left ? load : *left;
         *left -= load;
-        *(is_degraded ? &s->priorities[i].degraded_load_pct : &s->priorities[i].healthy_load_pct) =
-            load;
+        *(is_degraded ? &v[i].degraded_pct : &v[i].healthy_pct) = load;
         if (first < 0 && have) {
             first = (int)i;
         }
@@ -45,18 +43,18 @@ static int distribute(struct host_set *s, const struct loads *l, bool is_degrade
     return first;
 }
 
-static void spread(struct host_set *s, const struct loads *l) {
-    if (!l->total) {
+static void spread(struct host_load *v, unsigned n, unsigned total) {
+    if (!total) {
         return;
     }
     unsigned left = 100;
-    int healthy = distribute(s, l, false, &left);
-    int degraded = distribute(s, l, true, &left);
+    int healthy = distribute(v, n, total, false, &left);
+    int degraded = distribute(v, n, total, true, &left);
     /* Only rounding is left: the first that can take it does. */
     if (healthy >= 0) {
-        s->priorities[healthy].healthy_load_pct += left;
+        v[healthy].healthy_pct += left;
     } else if (degraded >= 0) {
-        s->priorities[degraded].degraded_load_pct += left;
+        v[degraded].degraded_pct += left;
     }
 }
 
@@ -67,55 +65,82 @@ static bool is_below_threshold(const struct host_priority *p, uint32_t panic_pct
 }
 
 /* Every priority is in panic: traffic goes by numbers of hosts, whatever their health. */
-static void spread_in_panic(struct host_set *s) {
+static void spread_in_panic(struct host_load *v, unsigned n) {
+    uint64_t hosts = 0;
+    for (unsigned i = 0; i < n; i++) {
+        hosts += v[i].priority->n;
+    }
     unsigned left = 100;
-    struct host_priority *first = NULL;
-    for (unsigned i = 0; i < s->priorities_n; i++) {
-        struct host_priority *p = &s->priorities[i];
-        p->degraded_load_pct = 0;
-        p->healthy_load_pct = s->hosts_n ? (uint32_t)((uint64_t)100 * p->n / s->hosts_n) : 0;
-        left -= p->healthy_load_pct;
-        if (!first && p->n) {
-            first = p;
+    struct host_load *first = NULL;
+    for (unsigned i = 0; i < n; i++) {
+        v[i].degraded_pct = 0;
+        v[i].healthy_pct = hosts ? (uint32_t)((uint64_t)100 * v[i].priority->n / hosts) : 0;
+        left -= v[i].healthy_pct;
+        if (!first && v[i].priority->n) {
+            first = &v[i];
         }
     }
-    (first ? first : &s->priorities[0])->healthy_load_pct += left;
+    (first ? first : &v[0])->healthy_pct += left;
 }
 
-static void judge_panic(struct host_set *s, const struct loads *l, uint32_t panic_pct) {
-    if (panic_pct == 0 && l->total == 0) {
+static void judge_panic(struct host_load *v, unsigned n, unsigned total, uint32_t panic_pct) {
+    if (panic_pct == 0 && total == 0) {
         /* loads add up to 100 always; nobody will be found there */
-        s->priorities[0].healthy_load_pct = 100;
+        v[0].healthy_pct = 100;
         return;
     }
     bool all_panic = true;
-    for (unsigned i = 0; i < s->priorities_n; i++) {
-        struct host_priority *p = &s->priorities[i];
-        p->is_panic = l->total < 100 && is_below_threshold(p, panic_pct);
-        all_panic = all_panic && p->is_panic;
+    for (unsigned i = 0; i < n; i++) {
+        v[i].is_panic = total < 100 && is_below_threshold(v[i].priority, panic_pct);
+        all_panic = all_panic && v[i].is_panic;
     }
     if (all_panic) {
-        spread_in_panic(s);
+        spread_in_panic(v, n);
     }
 }
 
+static unsigned total_of(const struct host_load *v, unsigned n) {
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < n; i++) {
+        sum += v[i].health + v[i].degraded;
+    }
+    return min_pct(sum);
+}
+
+void host_load_take(struct host_load *l, const struct host_set *s, unsigned priority) {
+    *l = (struct host_load){.priority = &s->priorities[priority],
+                            .overprovisioning_factor = s->overprovisioning_factor,
+                            .weighted_priority_health = s->weighted_priority_health};
+    l->health = availability(l, &l->priority->healthy);
+    l->degraded = availability(l, &l->priority->degraded);
+}
+
+void host_loads_compute(struct host_load *v, unsigned n, uint32_t panic_pct) {
+    unsigned total = total_of(v, n);
+    spread(v, n, total);
+    judge_panic(v, n, total, panic_pct < 100 ? panic_pct : 100);
+}
+
+bool host_loads_spread(struct host_load *v, unsigned n) {
+    unsigned total = total_of(v, n);
+    spread(v, n, total);
+    return total != 0;
+}
+
 void host_load_compute(struct host_set *s, uint32_t panic_pct) {
-    if (!s->priorities_n) {
+    unsigned n = s->priorities_n;
+    if (!n) {
         return;
     }
-    struct loads l = {.health = xnew_array(unsigned, 2 * s->priorities_n)};
-    l.degraded = l.health + s->priorities_n;
-    uint64_t sum = 0;
-    for (unsigned i = 0; i < s->priorities_n; i++) {
-        struct host_priority *p = &s->priorities[i];
-        p->healthy_load_pct = p->degraded_load_pct = 0;
-        p->is_panic = false;
-        l.health[i] = availability(s, p, &p->healthy);
-        l.degraded[i] = availability(s, p, &p->degraded);
-        sum += l.health[i] + l.degraded[i];
+    struct host_load *v = xnew_array(struct host_load, n);
+    for (unsigned i = 0; i < n; i++) {
+        host_load_take(&v[i], s, i);
     }
-    l.total = min_pct(sum);
-    spread(s, &l);
-    judge_panic(s, &l, panic_pct < 100 ? panic_pct : 100);
-    xfree(l.health);
+    host_loads_compute(v, n, panic_pct);
+    for (unsigned i = 0; i < n; i++) {
+        s->priorities[i].healthy_load_pct = v[i].healthy_pct;
+        s->priorities[i].degraded_load_pct = v[i].degraded_pct;
+        s->priorities[i].is_panic = v[i].is_panic;
+    }
+    xfree(v);
 }

@@ -6,6 +6,7 @@
 
 #include "proxy/api/metadata_match.h"
 #include "proxy/base/mem.h"
+#include "proxy/upstream/aggregate.h"
 #include "proxy/upstream/pool.h"
 
 #define UPSTREAM_CALL_MAGIC 0xCA11AB1Eu
@@ -15,7 +16,9 @@ struct upstream_call {
     uint32_t magic;
     struct loop *loop;
     struct worker *worker;
-    struct cluster_view *view; /* a ref; NULL: there is none */
+    struct cluster_view *view;    /* a ref; NULL: there is none */
+    struct cluster_view *member;  /* the host's: `view`, or a member of that aggregate */
+    struct cluster_hold *members; /* a hold on it, if it is one */
     struct hosts_pin *pin;
     struct arena arena;
     uint32_t request_max_bytes, response_max_bytes;
@@ -81,6 +84,7 @@ static void dispose(struct upstream_call *c) {
     buf_fini(&c->body);
     buf_fini(&c->response_body);
     hosts_pin_release(c->pin);
+    cluster_holds_release(&c->members);
     if (c->view) {
         cluster_view_unref(c->view);
     }
@@ -114,6 +118,7 @@ static void count_code(struct upstream_call *c, unsigned code) {
     stats_inc(c->view->stats, CLUSTER_upstream_rq_completed);
     stats_codes_inc(cluster_side_codes(cfg, CLUSTER_SIDE_ALL), code);
     stats_codes_inc(cluster_side_codes(cfg, CLUSTER_SIDE_INTERNAL), code);
+    stats_codes_inc_completed(cluster_side_codes(cfg, CLUSTER_SIDE_INTERNAL));
 }
 
 /* The call has come to its end; nothing of an attempt is left. */
@@ -136,7 +141,7 @@ static void end(struct upstream_call *c, enum upstream_call_status status) {
 static void release_breaker(struct upstream_call *c) {
     if (c->holds_breaker) {
         c->holds_breaker = false;
-        breaker_release(&c->view->cfg->use[PRIORITY_DEFAULT].requests);
+        breaker_release(&c->member->cfg->use[PRIORITY_DEFAULT].requests);
     }
 }
 
@@ -145,7 +150,7 @@ static struct codec_stream *give_stream_up(struct upstream_call *c) {
     struct codec_stream *s = c->stream;
     c->stream = NULL;
     HOST_STAT_ADD(c->host, rq_active, -1);
-    stats_gauge_dec(c->view->stats, CLUSTER_upstream_rq_active);
+    stats_gauge_dec(c->member->stats, CLUSTER_upstream_rq_active);
     release_breaker(c);
     return s;
 }
@@ -158,7 +163,7 @@ static void stop_attempt(struct upstream_call *c) {
     }
     if (c->stream) {
         struct codec_stream *s = give_stream_up(c);
-        stats_inc(c->view->stats, CLUSTER_upstream_rq_tx_reset);
+        stats_inc(c->member->stats, CLUSTER_upstream_rq_tx_reset);
         s->codec->vt->reset(s, RESET_LOCAL);
     }
 }
@@ -173,7 +178,7 @@ static void on_timeout(struct timer *t) {
     stats_inc(c->view->stats, CLUSTER_upstream_rq_timeout);
     if (c->host) {
         HOST_STAT_ADD(c->host, rq_timeout, 1);
-        host_report(c->view->cfg, c->host, HOST_RESULT_TIMEOUT, 504);
+        host_report(c->member->cfg, c->host, HOST_RESULT_TIMEOUT, 504);
     }
     fail(c, UPSTREAM_CALL_TIMEOUT);
 }
@@ -196,7 +201,7 @@ static void on_headers(struct codec_stream *s, struct headers *h, bool end_strea
     c->response = *h;
     c->has_response = true;
     unsigned code = headers_status(h);
-    host_report(c->view->cfg, c->host, HOST_RESULT_HTTP, code);
+    host_report(c->member->cfg, c->host, HOST_RESULT_HTTP, code);
     if (code >= 500) {
         HOST_STAT_ADD(c->host, rq_error, 1);
     } else {
@@ -251,9 +256,9 @@ static void on_reset(struct codec_stream *s, enum reset_reason why) {
         attempt_start(c);
         return;
     }
-    stats_inc(c->view->stats, CLUSTER_upstream_rq_rx_reset);
+    stats_inc(c->member->stats, CLUSTER_upstream_rq_rx_reset);
     HOST_STAT_ADD(c->host, rq_error, 1);
-    host_report(c->view->cfg, c->host, HOST_RESULT_RESET, 503);
+    host_report(c->member->cfg, c->host, HOST_RESULT_RESET, 503);
     end(c, why == RESET_OVERFLOW ? UPSTREAM_CALL_OVERFLOW : UPSTREAM_CALL_FAILED);
 }
 
@@ -302,8 +307,8 @@ static void on_ready(void *user, struct codec_stream *s, struct conn *conn, stru
     c->is_above_high = false;
     HOST_STAT_ADD(h, rq_total, 1);
     HOST_STAT_ADD(h, rq_active, 1);
-    stats_inc(c->view->stats, CLUSTER_upstream_rq_total);
-    stats_gauge_inc(c->view->stats, CLUSTER_upstream_rq_active);
+    stats_inc(c->member->stats, CLUSTER_upstream_rq_total);
+    stats_gauge_inc(c->member->stats, CLUSTER_upstream_rq_active);
     http_pool_stream_arena(s, &c->arena);
     c->request_sent = c->request_ended && buf_empty(&c->body) && !c->has_trailers;
     s->codec->vt->send_headers(s, &c->request, c->request_sent);
@@ -319,7 +324,7 @@ static void on_failure(void *user, enum pool_failure why, sv transport_failure, 
         end(c, UPSTREAM_CALL_OVERFLOW);
         return;
     }
-    host_report(c->view->cfg, h, HOST_RESULT_CONNECT_FAILED, 503);
+    host_report(c->member->cfg, h, HOST_RESULT_CONNECT_FAILED, 503);
     end(c, UPSTREAM_CALL_FAILED);
 }
 
@@ -335,15 +340,20 @@ static void attempt_start(struct upstream_call *c) {
                              .metadata_match = c->metadata_match,
                              .request = &c->request};
     const struct host_entry *entry = NULL;
-    struct host *h = cluster_view_pick(v, &ctx, &entry);
+    struct cluster_view *m = cluster_view_member(v, &ctx);
+    if (UNLIKELY(m && m != v)) {
+        cluster_hold(&c->members, m, &c->arena);
+    }
+    struct host *h = m ? cluster_view_pick(m, &ctx, &entry) : NULL;
     if (!h) {
         stats_inc(v->stats, CLUSTER_upstream_cx_none_healthy);
         end(c, UPSTREAM_CALL_NO_HOST);
         return;
     }
-    if (!breaker_try(&v->cfg->use[PRIORITY_DEFAULT].requests,
-                     v->cfg->breakers[PRIORITY_DEFAULT].max_requests)) {
-        stats_inc(v->stats, CLUSTER_upstream_rq_active_overflow);
+    c->member = m;
+    if (!breaker_try(&m->cfg->use[PRIORITY_DEFAULT].requests,
+                     m->cfg->breakers[PRIORITY_DEFAULT].max_requests)) {
+        stats_inc(m->stats, CLUSTER_upstream_rq_active_overflow);
         end(c, UPSTREAM_CALL_OVERFLOW);
         return;
     }
@@ -355,7 +365,7 @@ static void attempt_start(struct upstream_call *c) {
                            .priority = PRIORITY_DEFAULT,
                            .downstream = c->downstream,
                            .transport = has_options ? &c->transport.options : NULL};
-    http_pool_request(v, &key, &pool_ops, c, &stream_ops, &c->pending);
+    http_pool_request(m, &key, &pool_ops, c, &stream_ops, &c->pending);
 }
 
 static void add_forwarding(struct upstream_call *c) {

@@ -69,6 +69,19 @@ def cluster(name, *ports, **fields):
             "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": hosts}] if hosts else []}, **fields}
 
 
+def aggregate(name, *members, **fields):
+    """A cluster of the priorities of others."""
+    return {"name": name, "connect_timeout": "5s", "lb_policy": "CLUSTER_PROVIDED", "cluster_type": typed(
+        "envoy.clusters.aggregate", "envoy.extensions.clusters.aggregate.v3.ClusterConfig", clusters=list(members)), **fields}
+
+
+def retry_other_priorities(update_frequency):
+    """The retry_priority of a retry policy."""
+    return typed("envoy.retry_priorities.previous_priorities",
+                 "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+                 update_frequency=update_frequency)
+
+
 def http_options(**fields):
     """typed_extension_protocol_options of a cluster."""
     return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {"@type": TYPE + HTTP_OPTIONS, **fields}}

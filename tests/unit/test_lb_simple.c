@@ -347,8 +347,8 @@ static void test_priorities_by_load(void **state) {
     assert_in_range(n[0], 6700, 7300); /* half healthy × 1.4 */
     assert_int_equal(n[1], 0);
     assert_in_range(n[2] + n[3], 2700, 3300);
-    const uint32_t second[] = {0, 100};
-    struct lb_context ctx = {.priority_loads = second};
+    const struct lb_priority_load second[] = {{0, 0}, {100, 0}};
+    struct lb_context ctx = {.priority_loads = second, .priority_loads_n = ARRAY_LEN(second)};
     for (unsigned i = 0; i < 100; i++) {
         assert_true(pick_with(&p, &ctx) >= 2);
     }
