@@ -45,7 +45,7 @@ export UBSAN_OPTIONS ?= print_stacktrace=1
 export LSAN_OPTIONS ?= suppressions=$(CURDIR)/scripts/lsan.supp:print_suppressions=0
 export TSAN_OPTIONS ?= suppressions=$(CURDIR)/scripts/tsan.supp:ignore_noninstrumented_modules=1:second_deadlock_stack=1
 
-.PHONY: test test-unit test-integration test-subset asan tsan parity protocol churn soak bench fuzz-smoke
+.PHONY: test test-unit test-integration test-subset asan tsan parity protocol churn soak rotation bench fuzz-smoke
 .PHONY: conformance conformance-istio conformance-gocp
 test: $(APT_TEST) $(VENV_STAMP) ## Unit, then integration tests; the last line sums both up
 	$(Q)rm -rf $(RESULTS)
@@ -90,6 +90,9 @@ churn: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## 1000 (SLUICE_CHURN) random upd
 SLUICE_SOAK ?= 600
 soak: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## SLUICE_SOAK (600) seconds of a control plane that comes and goes, below load
 	$(Q)SLUICE_SOAK=$(SLUICE_SOAK) $(PYTEST) --name soak tests/integration/test_faults.py -k flapping $(PYTEST_ARGS)
+
+rotation: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## SLUICE_ROTATION_SECONDS (3600) of new certificates each second below mutual TLS
+	$(Q)$(PYTEST) --name rotation --timeout=0 tests/conformance/test_rotation.py $(PYTEST_ARGS)
 
 conformance-istio: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## Istio's own pilot and agent against sluice
 	$(Q)$(PYTEST) --name conformance-istio tests/conformance/istio $(PYTEST_ARGS)

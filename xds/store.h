@@ -208,14 +208,16 @@ void store_note_version(struct store *s, struct stats_scope *scope, sv version);
 void store_count_named(struct entry *e, unsigned xds_stat);
 void store_note_named_success(struct entry *e, sv version);
 void store_note_reload(struct entry *e); /* routes changed */
-/* every name of a source and type */
-void store_count_failures(struct store *s, const struct config_source *src, enum resource_type t);
+/* every name of the type that the client asks for */
+void store_count_failures(const struct source_client *c, enum resource_type t);
 /* store_update.c: the sink of muxes */
 struct source_client {
     struct store *store;
     const struct config_source *source;
     /* of a per-type stream or file; RES_TYPES: aggregated */
     enum resource_type type;
+    const struct entry *only; /* the secret that alone is asked for; NULL: there may be many */
+    struct loop_garbage garbage;
     struct xds_mux *mux;
     struct xds_dialer *dialer;
     sv cluster;   /* control-plane cluster */

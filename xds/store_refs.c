@@ -62,13 +62,88 @@ void store_unlink(struct entry *owner, struct entry_links *uses) {
     entry_links_fini(uses);
 }
 
+/* ---- clients ---- */
+
+static struct source_client *client_add(struct store *s, const struct config_source *src,
+                                        enum resource_type t) {
+    struct source_client *c = source_client_new(s, src, t);
+    if (c) {
+        s->clients = xreallocarray(s->clients, s->clients_n + 1, sizeof(*s->clients));
+        s->clients[s->clients_n++] = c;
+    }
+    return c;
+}
+
+struct source_client *store_client(struct store *s, const struct config_source *src,
+                                   enum resource_type t) {
+    for (unsigned i = 0; i < s->clients_n; i++) {
+        struct source_client *c = s->clients[i];
+        bool is_ads = src->kind == SOURCE_ADS && c->source->kind == SOURCE_ADS;
+        if (is_ads || (c->source == src && c->type == t && !c->only)) {
+            return c;
+        }
+    }
+    /* ADS: there is no ads_config in the bootstrap */
+    return src->kind == SOURCE_ADS ? NULL : client_add(s, src, t);
+}
+
+void store_clients_free(struct store *s) {
+    for (unsigned i = 0; i < s->clients_n; i++) {
+        source_client_free(s->clients[i]);
+    }
+    xfree(s->clients);
+    s->clients = NULL;
+    s->clients_n = 0;
+}
+
 /* ---- subscriptions ---- */
+
+/* As Envoy, a stream for each secret: an agent that can not make one ends the stream, and with it
+ * would go all others. */
+static bool is_alone(const struct entry *t) {
+    return t->type == RES_SECRET && t->source->kind == SOURCE_API;
+}
+
+static struct source_client *find_alone(const struct entry *t) {
+    const struct store *s = t->store;
+    for (unsigned i = 0; i < s->clients_n; i++) {
+        if (s->clients[i]->only == t) {
+            return s->clients[i];
+        }
+    }
+    return NULL;
+}
 
 static struct source_client *client_of(const struct entry *t) {
     if (!t->source || t->source->kind == SOURCE_STATIC) {
         return NULL;
     }
-    return store_client(t->store, t->source, t->type);
+    if (!is_alone(t)) {
+        return store_client(t->store, t->source, t->type);
+    }
+    struct source_client *c = find_alone(t);
+    c = c ? c : client_add(t->store, t->source, t->type);
+    if (c) {
+        c->only = t;
+    }
+    return c;
+}
+
+static void free_client(struct loop_garbage *g) {
+    source_client_free(CONTAINER_OF(g, struct source_client, garbage));
+}
+
+/* Its stream ends with the turn: this may be one of its callbacks. */
+static void end_alone(struct source_client *c) {
+    struct store *s = c->store;
+    for (unsigned i = 0; i < s->clients_n; i++) {
+        if (s->clients[i] == c) {
+            s->clients[i] = s->clients[--s->clients_n];
+        }
+    }
+    c->only = NULL;
+    c->garbage.free = free_client;
+    loop_defer_free(s->loop, &c->garbage);
 }
 
 static void subscribe(const struct entry *t, struct source_client *c) {
@@ -129,41 +204,12 @@ void store_unwatch(struct entry *t) {
             store_set_active(t, NULL); /* nobody wants it: asked for again, it comes again */
         }
     }
+    if (c && c->only) {
+        end_alone(c);
+    }
     if (t->extra->vhosts) {
         store_vhds_end(t);
     }
     store_leds_free(t);
     store_drop_if_unused(t);
-}
-
-/* ---- clients ---- */
-
-struct source_client *store_client(struct store *s, const struct config_source *src,
-                                   enum resource_type t) {
-    for (unsigned i = 0; i < s->clients_n; i++) {
-        struct source_client *c = s->clients[i];
-        bool is_ads = src->kind == SOURCE_ADS && c->source->kind == SOURCE_ADS;
-        if (is_ads || (c->source == src && c->type == t)) {
-            return c;
-        }
-    }
-    if (src->kind == SOURCE_ADS) {
-        return NULL; /* no ads_config in the bootstrap */
-    }
-    struct source_client *c = source_client_new(s, src, t);
-    if (!c) {
-        return NULL;
-    }
-    s->clients = xreallocarray(s->clients, s->clients_n + 1, sizeof(*s->clients));
-    s->clients[s->clients_n++] = c;
-    return c;
-}
-
-void store_clients_free(struct store *s) {
-    for (unsigned i = 0; i < s->clients_n; i++) {
-        source_client_free(s->clients[i]);
-    }
-    xfree(s->clients);
-    s->clients = NULL;
-    s->clients_n = 0;
 }

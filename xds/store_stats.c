@@ -139,12 +139,13 @@ void store_note_reload(struct entry *e) {
     entry_extra(e)->reload_stats = scope;
 }
 
-void store_count_failures(struct store *s, const struct config_source *src, enum resource_type t) {
+void store_count_failures(const struct source_client *c, enum resource_type t) {
     size_t it = 0;
     struct map_slot *slot;
-    while ((slot = map_next(&s->entries, &it))) {
+    while ((slot = map_next(&c->store->entries, &it))) {
         struct entry *e = slot->value;
-        if (e->type == t && e->watchers && store_same_source(e->source, src)) {
+        bool is_asked = !c->only || c->only == e;
+        if (is_asked && e->type == t && e->watchers && store_same_source(e->source, c->source)) {
             store_count_named(e, XDS_update_failure);
             store_count_named(e, XDS_update_attempt);
         }

@@ -300,7 +300,7 @@ void store_on_failure(void *user, enum resource_type t) {
     store_count(c->store, scope, XDS_update_failure);
     store_count(c->store, scope, XDS_update_attempt);
     if (!scope) {
-        store_count_failures(c->store, c->source, t);
+        store_count_failures(c, t);
     }
     if (c->source->kind == SOURCE_PATH) {
         first_response(c->store, t); /* as Envoy: a bad file does not hold up the start */

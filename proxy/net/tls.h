@@ -71,6 +71,8 @@ bool ssl_name_covers(sv cert_name, sv name);
 bool ssl_info_peer_validity(const struct ssl_info *s, int64_t *from_s, int64_t *until_s);
 
 /* --- admin and stats; any thread --- */
+/* SSL_CTXs alive, also those that are only kept by connections made with them. */
+uint64_t tls_contexts_alive(void);
 /* One element of /certs, {"ca_cert": […], "cert_chain": […]}, with empty lists when the context has
  * none. False, nothing written: the factory is not TLS. now_s: Unix time. */
 bool tls_factory_describe_certs(const struct transport_factory *f, int64_t now_s,

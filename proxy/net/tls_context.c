@@ -43,9 +43,16 @@ static void set_params(SSL_CTX *ctx, const struct tls_config *c) {
     }
 }
 
+static uint64_t contexts_alive; /* atomic */
+
+uint64_t tls_contexts_alive(void) {
+    return __atomic_load_n(&contexts_alive, __ATOMIC_RELAXED);
+}
+
 static SSL_CTX *ctx_new(const struct tls_config *c) {
     SSL_CTX *ctx = SSL_CTX_new(TLS_with_buffers_method());
     CHECK(ctx);
+    __atomic_fetch_add(&contexts_alive, 1, __ATOMIC_RELAXED);
     SSL_CTX_set1_buffer_pool(ctx, tls_x509_pool());
     set_params(ctx, c);
     return ctx;
@@ -207,7 +214,10 @@ SSL_CTX *tls_factory_ctx(struct tls_factory *f) {
 
 static void factory_free(struct shared *self) {
     struct tls_factory *f = CONTAINER_OF(self, struct tls_factory, factory.shared);
-    SSL_CTX_free(f->ctx);
+    if (f->ctx) {
+        SSL_CTX_free(f->ctx);
+        __atomic_fetch_sub(&contexts_alive, 1, __ATOMIC_RELAXED);
+    }
     for (uint32_t i = 0; i < f->sessions_n; i++) {
         SSL_SESSION_free(f->sessions[i]);
     }

@@ -16,6 +16,7 @@
 #include "proxy/base/mem.h"
 #include "proxy/base/version.h"
 #include "proxy/config/compile_stats.h"
+#include "proxy/net/tls.h"
 #include "proxy/observe/log_sink.h"
 #include "proxy/server/admin.h"
 #include "proxy/stats/stats_flush.h"
@@ -86,6 +87,7 @@ static void update_gauges(struct server *s) {
     stats_gauge_set(st, SERVER_memory_physical_size, resident_bytes());
     stats_gauge_set(st, SERVER_state, server_state(s));
     stats_gauge_set(st, SERVER_live, server_state(s) == SERVER_STATE_LIVE);
+    stats_gauge_set(st, SERVER_tls_contexts, tls_contexts_alive());
     uint64_t total = 0, wake_pauses = 0;
     for (unsigned i = 0; i < s->workers_n; i++) {
         total += __atomic_load_n(&s->workers[i]->connections, __ATOMIC_RELAXED);

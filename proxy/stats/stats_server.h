@@ -17,7 +17,7 @@
     H(P, initialization_time_ms, MS) G(P, live) G(P, memory_allocated) G(P, memory_heap_size) \
     G(P, memory_physical_size) G(P, parent_connections) \
     G(P, seconds_until_first_ocsp_response_expiring) G(P, state) C(P, static_unknown_fields) \
-    G(P, stats_recent_lookups) G(P, total_connections) G(P, uptime) G(P, version) \
+    G(P, stats_recent_lookups) G(P, tls_contexts) G(P, total_connections) G(P, uptime) G(P, version) \
     C(P, wake_pauses) C(P, wip_protos)
 STATS_ENUM(SERVER, SERVER_STATS);
 extern const struct stats_group server_stats_group;
