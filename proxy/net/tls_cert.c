@@ -203,6 +203,8 @@ static bool fill(struct tls_cert *c, const struct cert_sources *src, const struc
     if (!c->leaf) {
         return diag_error(d, "Failed to load certificate chain from %.*s", SV_ARG(cert_path));
     }
+    c->not_after_s = 0;
+    tls_x509_not_after(c->leaf, &c->not_after_s);
     c->key_type = tls_x509_key_type(c->leaf, &c->curve_nid);
     c->is_must_staple = tls_x509_is_must_staple(c->leaf);
     if (!check_key_type(c, cert_path, d)) {

@@ -41,6 +41,7 @@ struct tls_cert {
     int key_type;            /* EVP_PKEY_x */
     int curve_nid;           /* NID_undef: not EC */
     bool is_must_staple;
+    int64_t not_after_s; /* of the leaf, Unix time */
     int64_t ocsp_this_update_s, ocsp_next_update_s;
 };
 

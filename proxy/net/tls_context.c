@@ -45,9 +45,7 @@ static void set_params(SSL_CTX *ctx, const struct tls_config *c) {
 
 static uint64_t contexts_alive; /* atomic */
 
-uint64_t tls_contexts_alive(void) {
-    return __atomic_load_n(&contexts_alive, __ATOMIC_RELAXED);
-}
+uint64_t tls_contexts_alive(void) { return __atomic_load_n(&contexts_alive, __ATOMIC_RELAXED); }
 
 static SSL_CTX *ctx_new(const struct tls_config *c) {
     SSL_CTX *ctx = SSL_CTX_new(TLS_with_buffers_method());
@@ -183,14 +181,8 @@ static void set_expiries(const struct tls_factory *f) {
             set_expiry(f->config, f->cert_secrets[i]->name, expires);
         }
     }
-    int64_t first = INT64_MAX;
-    for (size_t i = 0; f->policy.ca && i < sk_X509_num(f->policy.ca->certs); i++) {
-        if (tls_x509_not_after(sk_X509_value(f->policy.ca->certs, i), &expires)) {
-            first = expires < first ? expires : first;
-        }
-    }
-    if (first != INT64_MAX) {
-        set_expiry(f->config, f->config->validation.name, first);
+    if (f->policy.ca && f->policy.ca->not_after_s != INT64_MAX) {
+        set_expiry(f->config, f->config->validation.name, f->policy.ca->not_after_s);
     }
 }
 

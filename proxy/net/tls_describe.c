@@ -20,12 +20,13 @@ static void write_time(struct json_writer *w, const char *key, int64_t t_s) {
     json_str(w, sv_from(text, n));
 }
 
+static uint64_t days_to(int64_t until_s, int64_t now_s) {
+    return until_s > now_s ? (uint64_t)(until_s - now_s) / DAY_S : 0;
+}
+
 static uint64_t days_left(const X509 *x, int64_t now_s) {
-    int64_t until;
-    if (!tls_x509_not_after(x, &until) || until <= now_s) {
-        return 0;
-    }
-    return (uint64_t)(until - now_s) / DAY_S;
+    int64_t until_s;
+    return tls_x509_not_after(x, &until_s) ? days_to(until_s, now_s) : 0;
 }
 
 static void write_sans(struct json_writer *w, const X509 *x, struct arena *a) {
@@ -125,23 +126,20 @@ bool tls_factory_describe_certs(const struct transport_factory *factory, int64_t
 }
 
 uint32_t tls_factory_days_until_expiry(const struct transport_factory *factory, int64_t now_s) {
-    uint64_t least = UINT32_MAX;
     if (!tls_factory_is_tls(factory)) {
         return UINT32_MAX;
     }
     const struct tls_factory *f = tls_factory_of(factory);
+    const struct tls_policy *p = &f->policy;
+    int64_t first_s = p->ca ? p->ca->not_after_s : INT64_MAX;
+    for (unsigned i = 0; p->spiffe && i < p->spiffe->domains_n; i++) {
+        int64_t until_s = p->spiffe->domains[i].ca->not_after_s;
+        first_s = until_s < first_s ? until_s : first_s;
+    }
     for (unsigned i = 0; i < f->certs_n; i++) {
-        uint64_t days = days_left(f->certs[i]->leaf, now_s);
-        least = days < least ? days : least;
+        first_s = f->certs[i]->not_after_s < first_s ? f->certs[i]->not_after_s : first_s;
     }
-    struct cas it = {&f->policy, 0, 0};
-    sv path;
-    const X509 *ca;
-    while ((ca = next_ca(&it, &path)) != NULL) {
-        uint64_t days = days_left(ca, now_s);
-        least = days < least ? days : least;
-    }
-    return (uint32_t)least;
+    return first_s == INT64_MAX ? UINT32_MAX : (uint32_t)days_to(first_s, now_s);
 }
 
 uint64_t tls_factory_ocsp_seconds(const struct transport_factory *factory, int64_t now_s) {

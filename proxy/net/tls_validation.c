@@ -59,6 +59,13 @@ static void add_name(struct tls_ca *ca, const X509 *x) {
     CHECK(b && sk_CRYPTO_BUFFER_push(ca->names, b));
 }
 
+static void add_expiry(struct tls_ca *ca, const X509 *x) {
+    int64_t not_after_s;
+    if (tls_x509_not_after(x, &not_after_s) && not_after_s < ca->not_after_s) {
+        ca->not_after_s = not_after_s;
+    }
+}
+
 static bool ca_fill(struct tls_ca *ca, sv pem) {
     BIO *bio = BIO_new_mem_buf(pem.p, (ossl_ssize_t)pem.n);
     CHECK(bio);
@@ -75,6 +82,7 @@ static bool ca_fill(struct tls_ca *ca, sv pem) {
             ok = sk_X509_num(ca->certs) < TLS_CA_CERTS_MAX && X509_up_ref(item->x509) &&
                  sk_X509_push(ca->certs, item->x509) && X509_STORE_add_cert(ca->store, item->x509);
             add_name(ca, item->x509);
+            add_expiry(ca, item->x509);
         }
         if (ok && item->crl) {
             ok = sk_X509_CRL_num(ca->crls) < TLS_CRLS_MAX && X509_CRL_up_ref(item->crl) &&
@@ -91,6 +99,7 @@ static struct tls_ca *ca_new(void) {
     ca->certs = sk_X509_new_null();
     ca->crls = sk_X509_CRL_new_null();
     ca->names = sk_CRYPTO_BUFFER_new_null();
+    ca->not_after_s = INT64_MAX;
     CHECK(ca->store && ca->certs && ca->crls && ca->names);
     return ca;
 }

@@ -27,6 +27,7 @@ struct tls_ca {
     STACK_OF(X509) * certs;
     STACK_OF(X509_CRL) * crls;
     STACK_OF(CRYPTO_BUFFER) * names; /* DER subjects without repeats: the CA list servers send */
+    int64_t not_after_s;             /* of the one that expires first; INT64_MAX: there is none */
 };
 
 struct tls_san_matcher {

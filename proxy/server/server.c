@@ -22,6 +22,7 @@
 #include "proxy/stats/stats_flush.h"
 
 #define FLUSH_INTERVAL_MS 5000u
+#define EXPIRY_INTERVAL_S 60
 #define WORKERS_MAX 256u
 
 /* ---- small facts ---- */
@@ -98,9 +99,35 @@ static void update_gauges(struct server *s) {
     s->wake_pauses = wake_pauses;
 }
 
+/* Of all certificates in use the one that expires first, of all OCSP responses likewise. Looked at
+ * when the configuration changed or EXPIRY_INTERVAL_S have passed. */
+static void update_expiry(struct server *s, int64_t now_s) {
+    uint64_t version = s->snapshot ? s->snapshot->version : 0;
+    if (now_s < s->expiry_due_s && version == s->expiry_version) {
+        return;
+    }
+    uint32_t days = UINT32_MAX;
+    uint64_t ocsp_s = UINT64_MAX;
+    const struct table *all = s->snapshot ? &s->snapshot->tables[TABLE_TRANSPORTS] : NULL;
+    for (uint32_t i = 0; all && (i = table_next(all, i)) != UINT32_MAX; i++) {
+        const struct transport_factory *f = (const struct transport_factory *)table_get(all, i);
+        uint32_t own_days = tls_factory_days_until_expiry(f, now_s);
+        uint64_t own_ocsp_s = tls_factory_ocsp_seconds(f, now_s);
+        days = own_days < days ? own_days : days;
+        ocsp_s = own_ocsp_s < ocsp_s ? own_ocsp_s : ocsp_s;
+    }
+    stats_gauge_set(s->server_stats, SERVER_days_until_first_cert_expiring, days);
+    stats_gauge_set(s->server_stats, SERVER_seconds_until_first_ocsp_response_expiring,
+                    ocsp_s == UINT64_MAX ? 0 : ocsp_s);
+    s->expiry_version = version;
+    s->expiry_due_s = now_s + EXPIRY_INTERVAL_S;
+}
+
 static void on_flush(struct timer *t) {
     struct server *s = CONTAINER_OF(t, struct server, flush_timer);
     update_gauges(s);
+    update_expiry(s,
+                  (int64_t)(loop_wall_us(&s->main->loop, loop_now_us(&s->main->loop)) / 1000000));
     log_sinks_publish_stats(s->main->loop.thread_index);
     stats_flush(s->stats);
     timer_start(t, s->flush_interval_ms);

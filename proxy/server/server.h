@@ -33,6 +33,8 @@ struct server {
     uint32_t state;            /* SERVER_STATE_*; atomic */
     uint64_t started_us;       /* wall clock */
     uint64_t wake_pauses;      /* of the workers, as counted last */
+    uint64_t expiry_version;   /* of the snapshot whose certificates were looked at last… */
+    int64_t expiry_due_s;      /* …and when they are looked at again at the latest */
     struct snapshot *snapshot; /* the latest published */
     struct runtime_layer **layers;
     struct dir_watcher *files;       /* disk layers' directories; NULL: there are none */

@@ -153,6 +153,20 @@ def test_certs_page(proxy):
     assert all(int(one["days_until_expiration"]) in (29, 30) for c in certificates for one in c["cert_chain"])
 
 
+def test_days_until_the_first_certificate_expires(sluice, authority, leaves):
+    """Of listeners and clusters, of certificates and roots; there is none: the largest number, as Envoy."""
+    gauge, fast = "server.days_until_first_cert_expiring", {"stats_flush_interval": "0.05s"}
+    sluice(bootstrap([], **fast)).wait_stat(gauge, 4294967295)
+    days_30, days_4 = leaves["a.test"], authority.leaf("short", days=4)
+    site = listener(chains=[chain(hcm([direct("/", 200)]), transport_socket=terminate(days_30))])
+    sluice(bootstrap([site], **fast)).wait_stat(gauge, lambda days: days in (29, 30))
+    trusting = cluster("up", transport_socket=tls_socket("Upstream", common_tls_context={
+        "validation_context": {"trusted_ca": {"filename": str(days_4.cert)}}}))
+    proxy = sluice(bootstrap([site], [trusting], **fast))
+    proxy.wait_stat(gauge, lambda days: days in (3, 4))
+    assert proxy.stat("server.seconds_until_first_ocsp_response_expiring") == 0
+
+
 # ---- towards upstreams ----
 
 def upstream_tls(authority, sans=None, sni="upstream.test", pair=None, **common):

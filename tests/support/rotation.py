@@ -258,6 +258,7 @@ def check_stats(mesh, client, server, traffic):
         assert sum_of(proxy, rf"^{owner}\..*ssl\.handshake$") >= fresh
         bad = proxy.stats(r"ssl\.(connection_error|fail_verify_.*|no_certificate)$|ssl_socket_factory\..*secrets_not_ready$")
         assert bad and not any(bad.values()), bad
+        proxy.wait_stat("server.days_until_first_cert_expiring", lambda days: days in (LEAF_DAYS - 1, LEAF_DAYS))
         expiry = proxy.stats(rf"^{owner}\..*ssl\.certificate\.default\.expiration_unix_time_seconds$")
         assert expiry and all(time.time() + LEAF_DAYS * 86400 - 30 < v for v in expiry.values()), expiry
     assert sum_of(client, r"^cluster\..*\.upstream_cx_(connect_fail|connect_timeout|protocol_error)$") == 0
