@@ -18,7 +18,7 @@ class App(ScriptedUpstream):
     def __init__(self, label, tls=None):
         self.label = label
         self.server_names = {}
-        self.peers = {}
+        self.clients = {}
         self.alpn = {}
         if tls:
             tls.sni_callback = lambda sock, name, _: self.server_names.__setitem__(id(sock), name)
@@ -27,7 +27,7 @@ class App(ScriptedUpstream):
 
     def serve(self, sock, number):
         if self.tls:
-            self.peers[number] = [v for _, v in (sock.getpeercert() or {}).get("subjectAltName", ())]
+            self.clients[number] = [v for _, v in (sock.getpeercert() or {}).get("subjectAltName", ())]
             self.server_names[number] = self.server_names.pop(id(sock), None)
             self.alpn[number] = sock.selected_alpn_protocol()
         super().serve(sock, number)
@@ -35,7 +35,7 @@ class App(ScriptedUpstream):
     def tell(self, request):
         about = {"server": self.label, "method": request.method, "path": request.target, "body": request.body.decode("latin-1"),
                  "headers": {n.lower(): v for n, v in request.headers}, "sni": self.server_names.get(request.connection),
-                 "peer": self.peers.get(request.connection), "alpn": self.alpn.get(request.connection)}
+                 "peer": self.clients.get(request.connection), "alpn": self.alpn.get(request.connection)}
         return Reply(headers=[("content-type", "application/json")], body=json.dumps(about).encode())
 
 

@@ -23,7 +23,7 @@ from support.proxy import CRASHES, Proxy, Sluice
 # as go install of this module made the programs: the agent's bootstrap template lies in it
 MODULE = "istio.io/istio@v0.0.0-20260827124520-eed52ebb66ad"
 TEMPLATE = "tools/packaging/common/envoy_bootstrap.json"
-READY_S = 60
+READY_S = 30
 # To tell a fault of the tests from one of ours: ISTIO_PROFILE=vanilla with SLUICE=/path/to/envoy has the real one in our place.
 IS_VANILLA = os.environ.get("ISTIO_PROFILE") == "vanilla"
 VANILLA = {"PILOT_ENABLE_METADATA_EXCHANGE": "false", "PILOT_ENABLE_ALPN_FILTER": "false"}
@@ -146,6 +146,13 @@ class Workload:
     @property
     def pod(self):
         return f"{self.name}-0"
+
+    def as_pod(self):
+        """What Kubernetes would know of it: istiod takes its labels from there."""
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.pod, "namespace": self.namespace, "labels": self.labels},
+                "spec": {"serviceAccountName": self.account, "nodeName": "node", "containers": [{"name": "istio-proxy"}]},
+                "status": {"phase": "Running", "podIP": self.address, "podIPs": [{"ip": self.address}], "hostIP": "127.255.0.1",
+                           "conditions": [{"type": "Ready", "status": "True"}]}}
 
     @property
     def node_id(self):
@@ -328,6 +335,7 @@ class Istio:
         plane = DataPlane(self.directory / f"{workload.name}-{len(self.planes)}", self.istiod, workload,
                           options.pop("mode", self.mode), **options)
         self.planes.append(plane)
+        self.kube.put(workload.as_pod())
         self.stack.callback(plane.stop)
         return plane.start(ready)
 
