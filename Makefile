@@ -28,6 +28,7 @@ include mk/flags.mk
 include mk/protos.mk
 include mk/compile.mk
 include mk/test.mk
+include mk/image.mk
 include mk/lint.mk
 
 lib: $(LIB) ## Build the library of everything but main, only

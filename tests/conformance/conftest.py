@@ -8,3 +8,4 @@ from support.fixtures import *  # noqa: E402,F403
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "smoke: small and broad; also run under sanitizers")
+    config.addinivalue_line("markers", "image: needs make image")
