@@ -19,7 +19,8 @@ static uint64_t to_bits(double d) {
     return bits;
 }
 
-bool token_bucket_compile(struct compile_ctx *ctx, const void *msg, struct token_bucket *out) {
+bool token_bucket_compile(struct compile_ctx *ctx, const char *what, const void *msg,
+                          struct token_bucket *out) {
     const Type__TokenBucket *m = msg;
     uint32_t fill_ms = 0;
     DIAG_FIELD(ctx->diag, "fill_interval");
@@ -27,12 +28,12 @@ bool token_bucket_compile(struct compile_ctx *ctx, const void *msg, struct token
         return false;
     }
     if (fill_ms < TOKEN_BUCKET_FILL_MS_MIN) {
-        return diag_error(ctx->diag, "local rate limit token bucket fill timer must be >= %ums",
+        return diag_error(ctx->diag, "%s fill timer must be >= %ums", what,
                           TOKEN_BUCKET_FILL_MS_MIN);
     }
     double per_fill = m->tokens_per_fill ? m->tokens_per_fill->value : 1;
-    /* Monotonic time has run for long enough to have filled it. */
-    *out = (struct token_bucket){m->max_tokens, per_fill / (fill_ms * 1000.0), to_bits(-1e300)};
+    *out = (struct token_bucket){.max = m->max_tokens, .per_us = per_fill / (fill_ms * 1000.0)};
+    token_bucket_fill(out);
     return true;
 }
 
@@ -41,17 +42,31 @@ static double tokens_at(const struct token_bucket *b, uint64_t empty_at, uint64_
     return have < 0 ? 0 : have > b->max ? b->max : have;
 }
 
-bool token_bucket_take(struct token_bucket *b, uint64_t now_us) {
+/* Set the bucket from what it has at now_us to `n` tokens less; false: it has not so many. */
+static bool move(struct token_bucket *b, uint64_t now_us, double n) {
     uint64_t empty_at = __atomic_load_n(&b->empty_at_, __ATOMIC_RELAXED), next;
     do {
         double have = tokens_at(b, empty_at, now_us);
-        if (have < 1) {
+        if (have < n) {
             return false;
         }
-        next = to_bits((double)now_us - (have - 1) / b->per_us);
+        double left = have - n < b->max ? have - n : b->max;
+        next = to_bits((double)now_us - left / b->per_us);
     } while (!__atomic_compare_exchange_n(&b->empty_at_, &empty_at, next, true, __ATOMIC_RELAXED,
                                           __ATOMIC_RELAXED));
     return true;
+}
+
+bool token_bucket_take(struct token_bucket *b, uint64_t now_us, uint64_t n) {
+    return move(b, now_us, (double)n);
+}
+void token_bucket_give(struct token_bucket *b, uint64_t now_us, uint64_t n) {
+    move(b, now_us, -(double)n);
+}
+
+/* Monotonic time has run for long enough to have filled it. */
+void token_bucket_fill(struct token_bucket *b) {
+    __atomic_store_n(&b->empty_at_, to_bits(-1e300), __ATOMIC_RELAXED);
 }
 
 void token_bucket_state(const struct token_bucket *b, uint64_t now_us, uint64_t *left,

@@ -1,13 +1,16 @@
-/* Local rate limit: a token bucket of the process for the filter, or for a route.
- * Threads: config immutable but for its bucket, which all workers share without a lock; streams
+/* Local rate limit: token buckets of the process for the filter or for a route, one for all
+ * requests and others by descriptors.
+ * Threads: config immutable but for its buckets, which all workers share without a lock; streams
  * worker-local.
- * Spec: extensions.filters.http.local_ratelimit.v3. Refused: descriptors and what goes with them,
- * limits by connection and by share of the cluster. */
-#include "filters/common/token_bucket.h"
+ * Spec: extensions.filters.http.local_ratelimit.v3. Refused: limits by connection and by share of
+ * the cluster. */
+#include "filters/common/local_limiter.h"
 #include "protos/gen/http_local_ratelimit.pb-c.h"
 #include "proxy/api/header_mutation.h"
 #include "proxy/api/http_filter.h"
 #include "proxy/api/matcher.h"
+#include "proxy/api/rate_limit.h"
+#include "proxy/api/worker.h"
 
 #define LOCAL_RATELIMIT_STATS(P, C, G, H, T) \
     C(P, enabled) C(P, enforced) C(P, ok) C(P, rate_limited) C(P, shadow_mode)
@@ -19,7 +22,10 @@ STATS_GROUP(local_ratelimit, LOCAL_RATELIMIT, LOCAL_RATELIMIT_STATS);
 
 struct ratelimit_config {
     struct stats_scope *stats;
-    struct token_bucket *bucket; /* NULL: no limit */
+    struct local_limiter *limiter;
+    const struct rate_limits *rate_limits; /* the filter's own; NULL: the route's count */
+    unsigned stage;
+    int vhost_option; /* common.ratelimit.v3.VhRateLimitsOptions */
     unsigned status;
     bool has_enabled, has_enforced; /* else: never */
     struct fraction enabled, enforced;
@@ -29,6 +35,8 @@ struct ratelimit_config {
 struct ratelimit {
     struct http_filter base;               /* must be first */
     const struct ratelimit_config *config; /* that was asked; NULL: none */
+    const struct token_bucket *bucket;     /* to tell of; NULL: none */
+    bool tells_limits;
 };
 
 /* --- compile --- */
@@ -41,9 +49,6 @@ static bool refuse_unsupported(struct compile_ctx *ctx,
         bool is_set;
         const char *field;
     } fields[] = {
-        {m->n_descriptors, "descriptors"},
-        {m->n_rate_limits, "rate_limits"},
-        {m->stage, "stage"},
         {m->local_cluster_rate_limit, "local_cluster_rate_limit"},
         {m->local_rate_limit_per_downstream_connection,
          "local_rate_limit_per_downstream_connection"},
@@ -86,11 +91,20 @@ static struct ratelimit_config *compile(struct compile_ctx *ctx,
         m->enable_x_ratelimit_headers != COMMON_RATELIMIT__XRATE_LIMIT_HEADERS_RFCVERSION__OFF;
     c->tells_retry_after = m->enable_retry_after_header;
     c->is_resource_exhausted = m->rate_limited_as_resource_exhausted;
-    if (m->token_bucket) {
-        DIAG_FIELD(ctx->diag, "token_bucket");
-        c->bucket = arena_new(ctx->arena, struct token_bucket);
-        token_bucket_compile(ctx, m->token_bucket, c->bucket);
-    }
+    c->limiter = local_limiter_compile(
+        ctx, &(struct local_limiter_config){
+                 .token_bucket = m->token_bucket,
+                 .descriptors = (const void *const *)m->descriptors,
+                 .descriptors_n = m->n_descriptors,
+                 .values_max = m->max_dynamic_descriptors ? m->max_dynamic_descriptors->value
+                                                          : LOCAL_LIMITER_VALUES_DEFAULT,
+                 .always_consumes_default = !m->always_consume_default_token_bucket ||
+                                            m->always_consume_default_token_bucket->value,
+             });
+    c->rate_limits =
+        rate_limits_compile(ctx, (const void *const *)m->rate_limits, m->n_rate_limits, true);
+    c->stage = m->stage;
+    c->vhost_option = (int)m->vh_rate_limits;
     c->stats =
         stats_scope_get(ctx->stats, &local_ratelimit_stats_group,
                         arena_printf(ctx->arena, "%s.http_local_rate_limit.", m->stat_prefix));
@@ -123,16 +137,10 @@ static void add_number(struct headers *h, sv name, uint64_t value) {
     headers_set_name(h, name, arena_printf(h->arena, "%llu", (unsigned long long)value));
 }
 
-static uint64_t tokens(struct http_filter *f, const struct ratelimit_config *c, uint64_t *next_s) {
-    uint64_t left;
-    token_bucket_state(c->bucket, loop_now_us(http_loop(f)), &left, next_s);
-    return left;
-}
-
-static void tell_limits(struct http_filter *f, const struct ratelimit_config *c,
-                        struct headers *h) {
-    uint64_t next_s, left = tokens(f, c, &next_s);
-    add_number(h, SV("x-ratelimit-limit"), (uint64_t)c->bucket->max);
+static void tell_limits(struct http_filter *f, const struct token_bucket *b, struct headers *h) {
+    uint64_t left, next_s;
+    token_bucket_state(b, loop_now_us(http_loop(f)), &left, &next_s);
+    add_number(h, SV("x-ratelimit-limit"), (uint64_t)b->max);
     add_number(h, SV("x-ratelimit-remaining"), left);
     add_number(h, SV("x-ratelimit-reset"), next_s);
 }
@@ -140,11 +148,14 @@ static void tell_limits(struct http_filter *f, const struct ratelimit_config *c,
 /* Only an answer of 429 says when to come back. */
 static void modify_reply(struct headers *h, void *arg) {
     struct ratelimit *r = arg;
-    uint64_t next_s;
+    uint64_t left, next_s;
+    struct stream_info *si = http_stream_info(&r->base);
     sv type = headers_get(http_request_headers(&r->base), HDR_content_type);
-    header_mutations_apply(r->config->limited_response, h, http_stream_info(&r->base));
-    if (r->config->tells_retry_after && r->config->status == 429) {
-        tokens(&r->base, r->config, &next_s);
+    si->flags &= ~RESPONSE_FLAG(RL); /* set behind these headers, as far as they can tell */
+    header_mutations_apply(r->config->limited_response, h, si);
+    si->flags |= RESPONSE_FLAG(RL);
+    if (r->config->tells_retry_after && r->config->status == 429 && r->bucket) {
+        token_bucket_state(r->bucket, loop_now_us(http_loop(&r->base)), &left, &next_s);
         add_number(h, SV("retry-after"), next_s);
     }
     if (sv_starts(type, SV("application/grpc"))) {
@@ -152,6 +163,45 @@ static void modify_reply(struct headers *h, void *arg) {
                     r->config->is_resource_exhausted ? SV(GRPC_RESOURCE_EXHAUSTED)
                                                      : SV(GRPC_UNAVAILABLE));
     }
+}
+
+/* Does the virtual host count beside a route that has limits of its own? */
+static bool counts_vhost(const struct ratelimit_config *c, const struct http_rate_limits *l) {
+    switch (c->vhost_option) {
+    case COMMON_RATELIMIT__VH_RATE_LIMITS_OPTIONS__INCLUDE:
+        return true;
+    case COMMON_RATELIMIT__VH_RATE_LIMITS_OPTIONS__IGNORE:
+        return l->includes_vhost;
+    default: /* OVERRIDE */
+        return l->includes_vhost || rate_limits_count(l->route) == 0;
+    }
+}
+
+static struct local_limiter_verdict ask(struct http_filter *f, const struct ratelimit_config *c,
+                                        const struct headers *h) {
+    struct arena *a = http_arena(f);
+    uint64_t now_us = loop_now_us(http_loop(f));
+    struct http_rate_limits l = {.route = c->rate_limits};
+    if (!local_limiter_has_descriptors(c->limiter) ||
+        (!c->rate_limits && !http_route_rate_limits(f, &l))) {
+        return local_limiter_ask(c->limiter, NULL, 0, now_us, a);
+    }
+    const struct rate_limit_facts facts = {
+        .si = http_stream_info(f),
+        .request = h,
+        .source_cluster = worker_node_cluster(http_worker(f)),
+        .destination_cluster = http_route_cluster(f),
+        .scratch = a,
+    };
+    unsigned stage = c->rate_limits ? 0 : c->stage;
+    unsigned max = rate_limits_count(l.route) + rate_limits_count(l.vhost);
+    struct rate_limit_descriptor *v =
+        arena_new_array(a, struct rate_limit_descriptor, max ? max : 1);
+    unsigned n = rate_limits_fill(l.route, stage, &facts, v);
+    if (l.vhost && counts_vhost(c, &l)) {
+        n += rate_limits_fill(l.vhost, stage, &facts, v + n);
+    }
+    return local_limiter_ask(c->limiter, v, n, now_us, a);
 }
 
 static enum filter_headers_status decode_headers(struct http_filter *f, struct headers *h,
@@ -166,11 +216,19 @@ static enum filter_headers_status decode_headers(struct http_filter *f, struct h
     struct stats_shard *stats = stats_shard(c->stats, http_loop(f)->thread_index);
     r->config = c;
     stats_inc(stats, LOCAL_RATELIMIT_enabled);
-    if (!c->bucket || token_bucket_take(c->bucket, loop_now_us(http_loop(f)))) {
+    struct local_limiter_verdict v = ask(f, c, h);
+    r->bucket = v.bucket;
+    r->tells_limits = v.headers == RATE_LIMIT_HEADERS_DEFAULT ? c->tells_limits
+                                                              : v.headers == RATE_LIMIT_HEADERS_ON;
+    if (v.is_allowed) {
         stats_inc(stats, LOCAL_RATELIMIT_ok);
         return FILTER_HEADERS_CONTINUE;
     }
     stats_inc(stats, LOCAL_RATELIMIT_rate_limited);
+    if (v.is_shadow) {
+        stats_inc(stats, LOCAL_RATELIMIT_shadow_mode);
+        return FILTER_HEADERS_CONTINUE;
+    }
     if (!falls_under(f, c->has_enforced, &c->enforced)) {
         header_mutations_apply(c->unenforced_request, h, http_stream_info(f));
         return FILTER_HEADERS_CONTINUE;
@@ -185,8 +243,8 @@ static enum filter_headers_status encode_headers(struct http_filter *f, struct h
                                                  bool end_stream) {
     struct ratelimit *r = ratelimit_of(f);
     (void)end_stream;
-    if (r->config && r->config->bucket && r->config->tells_limits) {
-        tell_limits(f, r->config, h);
+    if (r->bucket && r->tells_limits) {
+        tell_limits(f, r->bucket, h);
     }
     return FILTER_HEADERS_CONTINUE;
 }

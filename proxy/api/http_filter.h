@@ -33,6 +33,7 @@ enum filter_data_status {
 };
 enum filter_trailers_status { FILTER_TRAILERS_CONTINUE, FILTER_TRAILERS_STOP };
 
+struct rate_limits; /* api/rate_limit.h */
 struct stream;
 struct worker;
 
@@ -147,6 +148,13 @@ unsigned http_route_configs(struct http_filter *f, const void *out[4]);
 /* Buffer limit of this stream in bytes (0: none); filters may raise it. */
 uint32_t http_buffer_limit(struct http_filter *f);
 void http_set_buffer_limit(struct http_filter *f, uint32_t bytes);
+/* The rate limits of the route and of its virtual host; NULL: none. False: no route to a
+ * cluster. */
+struct http_rate_limits {
+    const struct rate_limits *route, *vhost;
+    bool includes_vhost; /* the route says that the virtual host's count as well */
+};
+bool http_route_rate_limits(struct http_filter *f, struct http_rate_limits *out);
 /* Upgrade type of this request ("websocket", "CONNECT"); empty: none. */
 sv http_upgrade_type(struct http_filter *f);
 /* The i-th instance on this stream of f's own type, in the order of decoding, f itself included;

@@ -79,6 +79,9 @@ struct query_matchers *query_matchers_compile(struct compile_ctx *ctx, const voi
                                               size_t n);
 bool query_matchers_match(const struct query_matchers *m, sv path_with_query,
                           struct arena *scratch);
+/* The same with names and values percent-decoded, as rate limit actions see them. */
+bool query_matchers_match_decoded(const struct query_matchers *m, sv path_with_query,
+                                  struct arena *scratch);
 
 /* RuntimeFractionalPercent / FractionalPercent: does `random` fall under it? */
 struct fraction {

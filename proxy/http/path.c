@@ -270,6 +270,17 @@ sv query_get(sv query, sv key) {
     return SV_NULL;
 }
 
+sv query_get_decoded(sv query, sv key, struct arena *a) {
+    while (query.n) {
+        sv value = sv_cut(&query, '&');
+        sv name = percent_decode(sv_cut(&value, '='), a);
+        if (sv_eq(name, key)) {
+            return value.n ? percent_decode(value, a) : SV("");
+        }
+    }
+    return SV_NULL;
+}
+
 sv percent_decode(sv s, struct arena *a) {
     if (sv_find(s, '%') == SIZE_MAX) {
         return s;

@@ -22,6 +22,8 @@ sv path_without_query(sv path); /* up to '?' or '#' */
 sv path_query(sv path);         /* after '?', without fragment; SV_NULL when none */
 /* Value of the first query parameter `key` (not decoded), p NULL when absent. */
 sv query_get(sv query, sv key);
+/* The same of a query whose names and values are decoded into `a` first. */
+sv query_get_decoded(sv query, sv key, struct arena *a);
 sv percent_decode(sv s, struct arena *a);
 sv percent_encode(sv s, const char *reserved, struct arena *a);
 sv host_without_port(sv authority); /* "[::1]:80" → "[::1]" */

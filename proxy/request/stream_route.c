@@ -226,6 +226,16 @@ unsigned http_route_configs(struct http_filter *f, const void *out[4]) {
              : 0;
 }
 
+bool http_route_rate_limits(struct http_filter *f, struct http_rate_limits *out) {
+    const struct route_entry *r = http_route(f);
+    if (!http_route_forwards(f)) {
+        return false;
+    }
+    *out = (struct http_rate_limits){r->extra->rate_limits, r->vhost->rate_limits,
+                                     r->extra->include_vhost_rate_limits};
+    return true;
+}
+
 void http_refresh_route(struct http_filter *f) {
     f->stream->stale_pins = f->stream->pins;
     http_clear_route_cache(f);

@@ -445,8 +445,7 @@ struct query_matchers *query_matchers_compile(struct compile_ctx *ctx, const voi
     return ok ? m : NULL;
 }
 
-static bool query_matches(const struct query_matcher *m, sv query) {
-    sv value = query_get(query, m->name);
+static bool query_matches(const struct query_matcher *m, sv value) {
     switch (m->kind) {
     case QUERY_EXISTS:
         return value.p != NULL;
@@ -461,12 +460,20 @@ static bool query_matches(const struct query_matcher *m, sv query) {
 bool query_matchers_match(const struct query_matchers *m, sv path_with_query,
                           struct arena *scratch) {
     (void)scratch;
-    if (!m) {
-        return true;
-    }
     sv query = path_query(path_with_query);
-    for (unsigned i = 0; i < m->n; i++) {
-        if (!query_matches(&m->v[i], query)) {
+    for (unsigned i = 0; m && i < m->n; i++) {
+        if (!query_matches(&m->v[i], query_get(query, m->v[i].name))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool query_matchers_match_decoded(const struct query_matchers *m, sv path_with_query,
+                                  struct arena *scratch) {
+    sv query = path_query(path_with_query);
+    for (unsigned i = 0; m && i < m->n; i++) {
+        if (!query_matches(&m->v[i], query_get_decoded(query, m->v[i].name, scratch))) {
             return false;
         }
     }

@@ -105,11 +105,7 @@ struct route_tracing {
     const void *const *custom_tags;                         /* type.tracing.v3.CustomTag messages */
     unsigned custom_tags_n;
 };
-/* rate_limits of a route or virtual host, for the filters that use them. */
-struct route_rate_limits {
-    const void *const *v; /* config.route.v3.RateLimit messages */
-    unsigned n;
-};
+struct rate_limits;  /* api/rate_limit.h */
 struct uri_template; /* route/uri_template.h */
 struct json_formatter;
 
@@ -159,7 +155,7 @@ struct route_extra {
     uint32_t grpc_header_max_ms, grpc_header_offset_ms; /* of max_stream_duration */
     sv decorator_operation;
     const struct route_tracing *tracing;
-    const struct route_rate_limits *rate_limits; /* NULL: none */
+    const struct rate_limits *rate_limits; /* NULL: none */
     sv stat_prefix;
     /* vhost.<v>.route.<stat_prefix>. (route/route_stats.h); NULL */
     struct stats_scope *stats;

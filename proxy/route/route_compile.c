@@ -11,6 +11,7 @@
 #include "protos/gen/route.pb-c.h"
 #include "protos/pb_rules.h"
 #include "protos/wire.h"
+#include "proxy/api/rate_limit.h"
 #include "proxy/base/vec.h"
 #include "proxy/route/route_metadata.h"
 #include "proxy/route/route_private.h"
@@ -254,7 +255,7 @@ static void fill_vhost(struct route_compile *c, const Route__VirtualHost *m) {
     v->request_body_buffer_limit = buffer_limit(m);
     v->metadata = route_metadata_compile(ctx, m->metadata);
     v->rate_limits =
-        route_compile_rate_limits(c, (const void *const *)m->rate_limits, m->n_rate_limits);
+        rate_limits_compile(ctx, (const void *const *)m->rate_limits, m->n_rate_limits, false);
     if (m->n_typed_per_filter_config) {
         DIAG_FIELD(ctx->diag, "typed_per_filter_config");
         route_compile_overrides(ctx, (const void *const *)m->typed_per_filter_config,

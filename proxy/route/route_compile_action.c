@@ -5,6 +5,7 @@
 #include "protos/gen/path_rewrite_uri_template.pb-c.h"
 #include "protos/gen/pb.pb-c.h"
 #include "protos/gen/route.pb-c.h"
+#include "proxy/api/rate_limit.h"
 #include "proxy/api/uri_template.h"
 #include "proxy/base/regex.h"
 #include "proxy/observe/formatter.h"
@@ -297,8 +298,8 @@ static void compile_limits(struct route_compile *c, const Route__RouteAction *m,
                            struct route_entry *r) {
     if (m->n_rate_limits || m->include_vh_rate_limits) {
         struct route_extra *x = route_own_extra(c, r);
-        x->rate_limits =
-            route_compile_rate_limits(c, (const void *const *)m->rate_limits, m->n_rate_limits);
+        x->rate_limits = rate_limits_compile(c->ctx, (const void *const *)m->rate_limits,
+                                             m->n_rate_limits, false);
         x->include_vhost_rate_limits =
             m->include_vh_rate_limits && m->include_vh_rate_limits->value;
     }

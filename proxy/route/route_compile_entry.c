@@ -25,22 +25,6 @@ const void *route_keep_message(struct route_compile *c, const void *msg) {
     return proto_unpack(m->descriptor, proto_pack(m, c->scratch), c->ctx->arena, c->ctx->diag);
 }
 
-const struct route_rate_limits *route_compile_rate_limits(struct route_compile *c,
-                                                          const void *const *msgs, size_t n) {
-    if (n == 0) {
-        return NULL;
-    }
-    struct route_rate_limits *r = arena_new(c->ctx->arena, struct route_rate_limits);
-    const void **v = arena_new_array(c->ctx->arena, const void *, n);
-    for (size_t i = 0; i < n; i++) {
-        DIAG_FIELD(c->ctx->diag, "rate_limits[%zu]", i);
-        v[i] = route_keep_message(c, msgs[i]);
-    }
-    r->v = v;
-    r->n = (unsigned)n;
-    return r;
-}
-
 /* --- parts that most routes share --- */
 
 const struct route_rewrite route_rewrite_none = {.auto_host = false};

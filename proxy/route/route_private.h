@@ -136,8 +136,6 @@ bool route_compile_overrides(struct compile_ctx *ctx, const void *const *entries
  * there is a typed one. */
 bool route_compile_legacy_cors(struct compile_ctx *ctx, const void *cors,
                                struct filter_overrides *o);
-const struct route_rate_limits *route_compile_rate_limits(struct route_compile *c,
-                                                          const void *const *msgs, size_t n);
 /* Stats below vhost.<vhost>.<kind>.<name>., released with the arena. */
 void route_compile_stats(struct route_compile *c, const char *kind, sv name,
                          struct stats_scope **scope, struct stats_codes **codes);

@@ -70,8 +70,8 @@ struct vhost {
     const struct virtual_cluster *virtual_clusters;
     unsigned virtual_clusters_n; /* 0, or the last one is the catch-all "other" */
     const struct kv_metadata *metadata;
-    const struct route_rate_limits *rate_limits; /* NULL: none */
-    struct vhost_routes *routes_;                /* private: the compiled match structure */
+    const struct rate_limits *rate_limits; /* NULL: none */
+    struct vhost_routes *routes_;          /* private: the compiled match structure */
 };
 struct route_table {
     struct shared shared;

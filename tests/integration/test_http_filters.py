@@ -97,6 +97,24 @@ def test_cluster_leaves_while_a_request_waits(sluice, tmp_path):
 
 
 @pytest.mark.smoke
+def test_local_ratelimit_by_descriptors(sluice, nginx):
+    """Each value of a header has a bucket, of which two are remembered; the route says what counts."""
+    always = {"default_value": percent(100)}
+    limit = {"stat_prefix": "l", "filter_enabled": always, "filter_enforced": always, "max_dynamic_descriptors": 2,
+             "descriptors": [{"entries": [{"key": "user"}], "token_bucket": {"max_tokens": 2, "fill_interval": "1000s"}}]}
+    by_user = {"actions": [{"request_headers": {"header_name": "x-user", "descriptor_key": "user"}}]}
+    proxy = sluice(bootstrap([listener(hcm([route(rate_limits=[by_user])], filters=[typed(LOCAL_RATELIMIT, LIMIT_TYPE, **limit)]))],
+                             [cluster("up", nginx.port)]), concurrency=2)
+
+    def ask(user):
+        return fetch(proxy.port(), "/who", headers=[("x-user", user)] if user else []).status
+    assert [ask(user) for user in "aaabbba"] == [200, 200, 429, 200, 200, 429, 429]
+    assert [ask(user) for user in "ca"] == [200, 429]  # b was used before a, so c has its place
+    assert [ask(None) for _ in range(4)] == [200] * 4
+    assert proxy.stat("l.http_local_rate_limit.rate_limited") == 4
+
+
+@pytest.mark.smoke
 def test_local_ratelimit(sluice):
     """One bucket for all workers; a route has its own."""
     always = {"default_value": percent(100)}

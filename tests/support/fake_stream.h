@@ -25,6 +25,7 @@ struct stream {
     enum http_protocol upstream_protocol;
     const void *route_configs[FAKE_ROUTE_CONFIGS]; /* from the least to the most specific */
     unsigned route_configs_n;
+    struct http_rate_limits rate_limits;
     /* what the filter did */
     unsigned local_status, continued_decoding, continued_encoding, route_clears;
     unsigned charged; /* code that was charged to the route's cluster */
@@ -242,6 +243,10 @@ const void *http_route_config(struct http_filter *f) {
 unsigned http_route_configs(struct http_filter *f, const void *out[4]) {
     memcpy(out, f->stream->route_configs, sizeof(f->stream->route_configs));
     return f->stream->route_configs_n;
+}
+bool http_route_rate_limits(struct http_filter *f, struct http_rate_limits *out) {
+    *out = f->stream->rate_limits;
+    return f->stream->has_route_to_cluster;
 }
 uint32_t http_buffer_limit(struct http_filter *f) {
     (void)f;

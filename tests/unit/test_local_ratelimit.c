@@ -1,5 +1,7 @@
 /* Local rate limit: the shared bucket, which requests are limited, what is answered and told. */
 #include "filters/common/token_bucket.h"
+#include "proxy/api/rate_limit.h"
+#include "proxy/api/worker.h"
 #include "tests/support/fake_stream.h"
 #include "tests/support/test_compile.h"
 
@@ -14,6 +16,11 @@ extern const struct http_filter_type local_ratelimit_http_filter;
     "seconds: " #seconds " } } "
 /* cells of the filter's stats, in the order of its table */
 enum { ENABLED, ENFORCED, OK, LIMITED };
+
+sv worker_node_cluster(const struct worker *w) {
+    (void)w;
+    return SV("here");
+}
 
 static const void *make(const char *text) {
     const void *c = local_ratelimit_http_filter.compile(&f.ctx, fake_msg(&f, LIMIT, text));
@@ -48,21 +55,27 @@ static void test_bucket(void **state) {
     void *msg =
         fake_msg(&f, "envoy.type.v3.TokenBucket",
                  "max_tokens: 3 tokens_per_fill { value: 2 } fill_interval { seconds: 10 }");
-    assert_true(token_bucket_compile(&f.ctx, msg, &b));
+    assert_true(token_bucket_compile(&f.ctx, "bucket", msg, &b));
     token_bucket_state(&b, now, &left, &next_s);
     assert_true(left == 3 && next_s == 0);
     for (unsigned i = 0; i < 3; i++) {
-        assert_true(token_bucket_take(&b, now));
+        assert_true(token_bucket_take(&b, now, 1));
     }
-    assert_false(token_bucket_take(&b, now));
+    assert_false(token_bucket_take(&b, now, 1));
     token_bucket_state(&b, now, &left, &next_s);
     assert_true(left == 0 && next_s == 5);
-    assert_false(token_bucket_take(&b, now + 4999000));
-    assert_true(token_bucket_take(&b, now + 5001000));
-    assert_false(token_bucket_take(&b, now + 5002000));
+    assert_false(token_bucket_take(&b, now + 4999000, 1));
+    assert_true(token_bucket_take(&b, now + 5001000, 1));
+    assert_false(token_bucket_take(&b, now + 5002000, 1));
     /* another worker's clock is a little behind */
-    assert_false(token_bucket_take(&b, now));
+    assert_false(token_bucket_take(&b, now, 1));
+    assert_false(token_bucket_take(&b, now + 15001000, 3));
+    token_bucket_give(&b, now + 5002000, 2);
+    assert_true(token_bucket_take(&b, now + 5002000, 2));
     /* it never holds more than its most */
+    token_bucket_give(&b, now + 5002000, 9);
+    token_bucket_state(&b, now + 5002000, &left, &next_s);
+    assert_int_equal(left, 3);
     token_bucket_state(&b, now + 3600000000, &left, &next_s);
     assert_int_equal(left, 3);
 }
@@ -77,6 +90,55 @@ static void test_limits(void **state) {
     assert_int_equal(counted(c, OK), 2);
     assert_int_equal(counted(c, LIMITED), 1);
     assert_int_equal(counted(c, ENFORCED), 1);
+}
+
+/* Descriptors are the filter's own, else the route's and by its leave the virtual host's. */
+static void test_descriptors(void **state) {
+    (void)state;
+    static const char route_text[] = "actions { source_cluster { } }",
+                      vhost_text[] = "actions { destination_cluster { } } stage { value: 1 }";
+#define DESCRIPTOR(key, value) \
+    "descriptors { entries { key: '" key "' value: '" value "' } " BUCKET(1, 1, 1000) "} "
+#define HERE DESCRIPTOR("source_cluster", "here")
+#define THERE DESCRIPTOR("destination_cluster", "cluster")
+    static const struct {
+        const char *text;
+        bool has_route, has_vhost, includes;
+        unsigned second; /* status of the second request */
+    } rows[] = {
+        {ON HERE, true, false, false, 429},
+        {ON HERE, false, false, false, 0},
+        {ON HERE "stage: 1", true, false, false, 0},
+        {ON THERE "stage: 1", false, true, false, 429},
+        {ON THERE, false, true, false, 0},
+        {ON THERE "stage: 1", true, true, false, 0},
+        {ON THERE "stage: 1", true, true, true, 429},
+        {ON THERE "stage: 1 vh_rate_limits: INCLUDE", true, true, false, 429},
+        {ON THERE "stage: 1 vh_rate_limits: IGNORE", false, true, false, 0},
+        {ON HERE "rate_limits { actions { destination_cluster { } } }", true, true, false, 0},
+        {ON THERE "rate_limits { actions { destination_cluster { } } }", false, false, false, 429},
+    };
+    const void *route_msg[] = {fake_msg(&f, "envoy.config.route.v3.RateLimit", route_text)};
+    const void *vhost_msg[] = {fake_msg(&f, "envoy.config.route.v3.RateLimit", vhost_text)};
+    const struct rate_limits *route = rate_limits_compile(&f.ctx, route_msg, 1, false);
+    const struct rate_limits *vhost = rate_limits_compile(&f.ctx, vhost_msg, 1, false);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        const void *c = make(rows[i].text);
+        unsigned status = 0;
+        for (unsigned k = 0; k < 2; k++) {
+            struct stream s;
+            fake_stream_start(&s, &local_ratelimit_http_filter, c, "h.com", "/", NULL);
+            s.rate_limits =
+                (struct http_rate_limits){rows[i].has_route ? route : NULL,
+                                          rows[i].has_vhost ? vhost : NULL, rows[i].includes};
+            fake_stream_decode(&s, true);
+            status = s.local_status;
+            fake_stream_end(&s);
+        }
+        if (status != rows[i].second) {
+            fail_msg("row %zu: %u, not %u", i, status, rows[i].second);
+        }
+    }
 }
 
 static void test_without_limit(void **state) {
@@ -104,6 +166,8 @@ static void test_answers(void **state) {
         {"status { code: 503 }", NULL, "x-none", NULL, 503},
         {"status { code: 200 }", NULL, "x-none", NULL, 429},
         {"response_headers_to_add { header { key: 'x-a' value: 'b' } }", NULL, "x-a", "b", 429},
+        {"response_headers_to_add { header { key: 'x-a' value: '%RESPONSE_FLAGS%' } }", NULL, "x-a",
+         "-", 429},
         {"enable_retry_after_header: true", NULL, "retry-after", "1000", 429},
         {"enable_retry_after_header: true status { code: 503 }", NULL, "retry-after", NULL, 503},
         {"", "content-type: application/grpc", "grpc-status", "14", 429},
@@ -138,9 +202,10 @@ static void test_refused(void **state) {
     } rows[] = {
         {ON "token_bucket { max_tokens: 1 fill_interval { nanos: 49000000 } }", "must be >= 50ms"},
         {ON "token_bucket { max_tokens: 1 }", "must be >= 50ms"},
-        {ON "descriptors { }", "descriptors"},
-        {ON "rate_limits { }", "rate_limits"},
-        {ON "stage: 1", "stage"},
+        {ON "descriptors { }", "descriptors[0].token_bucket: value is required"},
+        {ON "rate_limits { stage { } }", "rate_limits[0]: 'stage' field and 'disable_key' field"},
+        {ON "rate_limits { actions { } }", "rate_limits[0].actions[0]: action_specifier"},
+        {ON "max_dynamic_descriptors { }", "max_dynamic_descriptors: expected 1 to 65536"},
         {ON "local_cluster_rate_limit { }", "local_cluster_rate_limit"},
         {ON "local_rate_limit_per_downstream_connection: true", "per_downstream_connection"},
         {ON "response_headers_to_add { header { key: 'a' value: '%NOPE%' } }",
@@ -161,6 +226,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_bucket, start_with_stats, end),
         cmocka_unit_test_setup_teardown(test_limits, start_with_stats, end),
+        cmocka_unit_test_setup_teardown(test_descriptors, start_with_stats, end),
         cmocka_unit_test_setup_teardown(test_without_limit, start_with_stats, end),
         cmocka_unit_test_setup_teardown(test_answers, start_with_stats, end),
         cmocka_unit_test_setup_teardown(test_marks_what_is_not_enforced, start_with_stats, end),
