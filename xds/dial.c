@@ -1,6 +1,6 @@
-/* Connections of xDS streams: see dial.h. Two conns relay to each other: the network's, through our
- * transport sockets, and one end of a socketpair whose other end is gRPC's. Each way is bounded by
- * the writer's watermark.
+/* Connections of xDS streams: see dial.h. A plaintext one is gRPC's own once it is made. Else two
+ * conns relay to each other: the network's, through our transport sockets, and one end of a
+ * socketpair whose other end is gRPC's. Each way is bounded by the writer's watermark.
  * Threads: the config thread. Spec: cluster.v3.Cluster connect_timeout, transport_socket. */
 #include "xds/dial.h"
 
@@ -115,10 +115,16 @@ static const struct conn_ops relay_ops = {
     .on_write_below_low = on_below,
 };
 
-/* Connected: give gRPC its end. */
+/* Nothing is to be done to its bytes: gRPC reads and writes the connection itself. */
+static void hand_over(struct xds_dial *c) {
+    c->state = DIAL_OPEN;
+    int fd = conn_take_fd(c->net);
+    c->on_done(c->user, fd, NULL);
+}
+
+/* Give gRPC its end of a socketpair. */
 static void open_relay(struct xds_dial *c) {
     int fds[2];
-    timer_cancel(&c->timer);
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0) {
         snprintf(c->error, sizeof(c->error), "socketpair: %s", sock_strerror(-errno));
         fail(c, c->error);
@@ -163,7 +169,8 @@ static void on_event(struct conn *side, void *user, enum conn_event e) {
     switch (e) {
     case CONN_EVENT_CONNECTED:
         if (side == c->net && c->state == DIAL_CONNECTING) {
-            open_relay(c);
+            timer_cancel(&c->timer);
+            (c->target.transport ? open_relay : hand_over)(c);
         }
         return;
     case CONN_EVENT_REMOTE_CLOSE:

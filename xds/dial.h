@@ -1,6 +1,6 @@
 /* Connections to the control-plane cluster (STATIC, DNS, UNIX), in our own TLS when the cluster has
- * it: the fd under a gRPC stream (one end of a socketpair that is pumped to the connection), or the
- * connection itself (REST).
+ * it: the fd under a gRPC stream (with TLS, one end of a socketpair that is pumped to the
+ * connection), or the connection itself (REST).
  * Threads: the config thread. gRPC is always given plaintext: one TLS stack in the process. */
 #ifndef SLUICE_XDS_DIAL_H
 #define SLUICE_XDS_DIAL_H
@@ -50,6 +50,7 @@ struct xds_dial *xds_dial_start(struct xds_dialer *d,
                                 void (*on_done)(void *user, int fd, const char *error), void *user);
 /* What it goes to; on_done(fd ≥ 0) was called. Borrowed pointers in it are not valid any more. */
 const struct xds_dial_target *xds_dial_target(const struct xds_dial *c);
-void xds_dial_close(struct xds_dial *c); /* also the pump of an established one */
+void xds_dial_close(struct xds_dial *c); /* also the pump of an established one; an
+                                          * fd that was handed over is gRPC's */
 
 #endif

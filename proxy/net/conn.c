@@ -215,6 +215,16 @@ void conn_close(struct conn *c, enum conn_close_type how, const char *reason) {
     finish(c, CONN_EVENT_LOCAL_CLOSE);
 }
 
+int conn_take_fd(struct conn *c) {
+    ASSERT(c->state == CONN_OPEN);
+    ASSERT(c->rx_bytes == 0 && buf_empty(&c->in_));
+    ASSERT(c->tx_bytes == 0 && buf_empty(&c->out_));
+    int fd = c->fd;
+    c->fd = -1; /* so that closing only forgets it */
+    finish(c, CONN_EVENT_LOCAL_CLOSE);
+    return fd;
+}
+
 /* ---- writing ---- */
 
 static void count(uint64_t *total, size_t n) {

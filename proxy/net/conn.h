@@ -146,6 +146,9 @@ void conn_flush_now(struct conn *c);
  * peer closed (then it is REMOTE_CLOSE) or delayed_close_ms passed. From the call on no data is
  * delivered. Idempotent, a harder kind overrides. Freed later. */
 void conn_close(struct conn *c, enum conn_close_type how, const char *reason);
+/* The descriptor of an open raw connection on which nothing was read or written, for the caller to
+ * own. The connection ends as with NO_FLUSH. */
+int conn_take_fd(struct conn *c);
 /* Nestable: reads are off while the count is above zero. Re-enabling delivers buffered bytes in the
  * next loop turn. */
 void conn_read_disable(struct conn *c, bool disable);
