@@ -149,17 +149,14 @@ def switches(pid):
     return total
 
 
-def run_load(port, host, rate, seconds, log):
-    """h2load at a constant rate: latencies in microseconds, sorted, and how many failed."""
-    log.unlink(missing_ok=True)
-    command = ["h2load", "--h1", "-t", "1", "-c", CONNECTIONS, f"--rps={rate / CONNECTIONS}", "-D", seconds, "--warm-up-time=1",
-               f"--log-file={log}", f"--connect-to=127.0.0.1:{port}", f"http://{host}:{port}/echo"]
-    done = subprocess.run([str(w) for w in command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr + done.stdout
-    rows = [line.split("\t") for line in log.read_text().splitlines()]
-    good = sorted(int(row[2]) for row in rows if row[1] == "200")
-    assert good, f"no request was answered: {done.stdout}"
-    return good, len(rows) - len(good)
+def run_load(port, host, rate, seconds):
+    """Latencies in microseconds, sorted, and how many requests failed."""
+    command = [sys.executable, TESTS / "bench/steady_load.py", port, host, "/echo", rate, seconds, CONNECTIONS]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["latencies_us"], "no request was answered"
+    return sorted(told["latencies_us"]), told["failed"]
 
 
 def percentile(ordered, share):
@@ -205,7 +202,7 @@ class Bench:
         return False
 
     def load(self, port, seconds):
-        return run_load(port, f"{self.host}", self.options.rate, seconds, self.directory / "requests.tsv")
+        return run_load(port, f"{self.host}:{port}", self.options.rate, seconds)
 
     def measure(self, name, binary):
         o = self.options
