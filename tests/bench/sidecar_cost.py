@@ -140,13 +140,18 @@ def pss_mb(pid):
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
-def switches(pid):
-    """Context switches of all threads: how often the process was woken, or made to wait."""
+def switches(pid, kind):
+    """Context switches of all threads: `voluntary`, to wait for something, or `nonvoluntary`, in favour of another process."""
     total = 0
     for status in pathlib.Path(f"/proc/{pid}/task").glob("*/status"):
         with contextlib.suppress(OSError):
-            total += sum(int(line.split()[1]) for line in status.read_text().splitlines() if "ctxt_switches" in line)
+            total += sum(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(f"{kind}_ctxt"))
     return total
+
+
+def spent(pids):
+    """[(CPU seconds, waits, preemptions)] of processes up to now."""
+    return [(cpu_s(p), switches(p, "voluntary"), switches(p, "nonvoluntary")) for p in pids]
 
 
 def run_load(port, host, rate, seconds):
@@ -211,19 +216,18 @@ class Bench:
             pids = [plane.proxy_pid for plane in planes]
             self.load(self.ports["out"], WARM_UP_S)
             hook = subprocess.Popen([*o.hook.split(), *map(str, pids)]) if o.hook else None
-            before, woken = [cpu_s(p) for p in pids], [switches(p) for p in pids]
-            started = time.monotonic()
+            before, started = spent(pids), time.monotonic()
             with Churn(self.istio, o.services, self.ports["out"], o.churn) as churn:
                 through, failed = self.load(self.ports["out"], o.seconds)
-            spent = time.monotonic() - started
-            cpu = [cpu_s(p) - b for p, b in zip(pids, before)]
-            woken = [switches(p) - b for p, b in zip(pids, woken)]
+            seconds = time.monotonic() - started
+            used = [[now - then for now, then in zip(*pair)] for pair in zip(spent(pids), before)]
+            cpu, waits, preempted = zip(*used)
             if hook:
                 hook.wait()
             base, mine = quantiles(direct), quantiles(through)
-            return {"requests": len(through), "failed": failed, "seconds": spent, "changes": churn.changes,
+            return {"requests": len(through), "failed": failed, "seconds": seconds, "changes": churn.changes,
                     "cpu_server_s": cpu[0], "cpu_client_s": cpu[1], "cpu_s": sum(cpu),
-                    "cpu_us_request": 1e6 * sum(cpu) / len(through), "switches_request": sum(woken) / len(through),
+                    "cpu_us_request": 1e6 * sum(cpu) / len(through), "waits_request": sum(waits) / len(through), "preempted_request": sum(preempted) / len(through),
                     "pss_server_mb": pss_mb(pids[0]), "pss_client_mb": pss_mb(pids[1]), "pss_mb": sum(map(pss_mb, pids)),
                     **mine, "direct_p50_us": base["p50_us"], "direct_p99_us": base["p99_us"],
                     "p50_added_us": mine["p50_us"] - base["p50_us"], "p99_added_us": mine["p99_us"] - base["p99_us"]}
