@@ -103,7 +103,10 @@ conformance-gocp: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## go-control-plane's 
 bench: $(B)/sluice $(DEV_VENV_STAMP) | $(APT_DEV) ## Benchmarks with their budgets; nothing else should run
 	$(Q)$(PEERS) $(DEV_PYTHON) tests/bench/run.py $(BENCH_ARGS)
 
-.PHONY: fuzz-run
+bench-sidecar: $(B)/sluice $(DEV_VENV_STAMP) | $(APT_DEV) ## CPU, memory and latency of sidecars that istiod programs, beside a real Envoy
+	$(Q)$(PEERS) $(DEV_PYTHON) tests/bench/sidecar_cost.py $(BENCH_ARGS)
+
+.PHONY: fuzz-run bench-sidecar
 fuzz-smoke: ## Each fuzz target for FUZZ_SECONDS (60)
 	$(Q)$(MAKE) VARIANT=fuzz fuzz-run
 fuzz-run: $(FUZZ_TARGETS) $(VENV_STAMP)

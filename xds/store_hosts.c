@@ -12,28 +12,6 @@
 
 /* ---- metadata of endpoints ---- */
 
-static const struct kv_metadata *copy_metadata(const void *metadata, struct arena *a) {
-    const struct kv_metadata *from = metadata;
-    struct kv_metadata *to = kv_metadata_new(a);
-    for (unsigned i = 0; i < kv_metadata_count(from); i++) {
-        const struct kv_value *v;
-        sv name = kv_metadata_name_at(from, i, &v);
-        struct kv_value copy = kv_copy(v, a);
-        kv_metadata_put(to, arena_sv(a, name), &copy);
-    }
-    return to;
-}
-
-static uint64_t hash_metadata(const struct kv_metadata *m) {
-    uint64_t h = 0;
-    for (unsigned i = 0; m && i < kv_metadata_count(m); i++) {
-        const struct kv_value *v;
-        sv name = kv_metadata_name_at(m, i, &v);
-        h = h * 31 + sv_hash(name) + kv_hash(v);
-    }
-    return h;
-}
-
 static sv string_at(const struct kv_metadata *m, sv ns, sv key) {
     const struct kv_value *v = m ? kv_metadata_get(m, ns, &key, 1) : NULL;
     return v && v->kind == KV_STRING ? v->s : SV_NULL;
@@ -81,8 +59,6 @@ static void add_host(struct host_set_builder *b, const struct cluster_config *c,
         .is_canary = is_canary(e->metadata),
         .hash_key = string_at(e->metadata, SV("envoy.lb"), SV("hash_key")),
         .metadata = e->metadata,
-        .metadata_copy = e->metadata ? copy_metadata : NULL,
-        .metadata_hash = hash_metadata(e->metadata),
     };
     if (x->health_check_port && !spec.health_check_addr.family) {
         spec.health_check_addr = *addr;

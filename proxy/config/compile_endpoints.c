@@ -4,7 +4,7 @@
 #include "proxy/config/collection.h"
 #include "proxy/config/config.h"
 #include "proxy/config/endpoints.h"
-#include "proxy/route/route_metadata.h"
+#include "proxy/observe/metadata.h"
 
 static sv keep(struct compile_ctx *ctx, const char *s) {
     return *s ? arena_sv(ctx->arena, sv_cstr(s)) : SV_NULL;
@@ -77,6 +77,18 @@ static void health_check_config(struct compile_ctx *ctx,
     }
 }
 
+static void unref_metadata(void *metadata) { kv_metadata_unref(metadata); }
+
+/* Most endpoints' metadata is that of many others. */
+static const struct kv_metadata *shared_metadata(struct compile_ctx *ctx, const Core__Metadata *m) {
+    const struct kv_metadata *own = m ? kv_metadata_from(m, ctx->scratch) : NULL;
+    const struct kv_metadata *shared = kv_metadata_intern(own);
+    if (shared) {
+        arena_on_fini(ctx->arena, unref_metadata, (void *)(uintptr_t)shared);
+    }
+    return shared;
+}
+
 static bool endpoint(struct compile_ctx *ctx, const Endpoint__LbEndpoint *m, bool allow_names,
                      struct cla_endpoint *out) {
     if (m->host_identifier_case != ENDPOINT__LB_ENDPOINT__HOST_IDENTIFIER_ENDPOINT) {
@@ -91,7 +103,7 @@ static bool endpoint(struct compile_ctx *ctx, const Endpoint__LbEndpoint *m, boo
     if (e->hostname[0]) {
         own_extra(ctx, out)->hostname = keep(ctx, e->hostname);
     }
-    out->metadata = route_metadata_compile(ctx, m->metadata);
+    out->metadata = shared_metadata(ctx, m->metadata);
     additional_addresses(ctx, e, out);
     health_check_config(ctx, e->health_check_config, out);
     return endpoint_address(ctx, e->address, allow_names, out);

@@ -19,8 +19,8 @@ struct cla_endpoint_extra {
     struct addr health_check_addr; /* family 0: none; port only set: same host */
 };
 struct cla_endpoint {
-    struct addr addr; /* family 0: the port of what extra->dns_name resolves to */
-    const struct kv_metadata *metadata;
+    struct addr addr;                   /* family 0: the port of what extra->dns_name resolves to */
+    const struct kv_metadata *metadata; /* interned; NULL: none */
     const struct cla_endpoint_extra *extra; /* never NULL; one that is empty serves most */
     uint32_t weight;
     uint32_t locality;     /* index into localities */

@@ -9,10 +9,12 @@
 
 #include "protos/gen/core.pb-c.h"
 #include "protos/gen/pb.pb-c.h"
+#include "proxy/base/intern.h"
 #include "proxy/base/json.h"
 
 struct kv_metadata {
     struct arena *arena;
+    bool is_interned;
     struct kv_value spaces; /* KV_STRUCT by namespace */
 };
 
@@ -398,4 +400,63 @@ struct kv_metadata *kv_metadata_from(const void *metadata_msg, struct arena *a) 
         *slot(&m->spaces.fields, a, sv_cstr(msg->filter_metadata[i]->key)) = v;
     }
     return m;
+}
+
+/* --- shared --- */
+
+struct shared_metadata {
+    struct interned interned; /* by the contents as JSON, in the arena */
+    struct arena arena;       /* of the metadata, too */
+    struct kv_metadata *metadata;
+};
+#define SHARED_ARENA_BYTES 512u
+static struct intern_table shared_metadata = INTERN_TABLE_INIT;
+
+static struct shared_metadata *shared_of(const struct kv_metadata *m) {
+    return CONTAINER_OF(m->arena, struct shared_metadata, arena);
+}
+
+static struct shared_metadata *shared_new(const struct kv_metadata *from, sv key) {
+    struct shared_metadata *s = xnew(struct shared_metadata);
+    arena_init(&s->arena, SHARED_ARENA_BYTES);
+    s->interned.key = arena_sv(&s->arena, key);
+    s->metadata = kv_metadata_new(&s->arena);
+    s->metadata->spaces = kv_copy(&from->spaces, &s->arena);
+    s->metadata->is_interned = true;
+    arena_trim(&s->arena);
+    return s;
+}
+
+static void shared_free(struct shared_metadata *s) {
+    arena_fini(&s->arena);
+    xfree(s);
+}
+
+const struct kv_metadata *kv_metadata_intern(const struct kv_metadata *m) {
+    if (!m) {
+        return NULL;
+    }
+    if (m->is_interned) {
+        CHECK(intern_find(&shared_metadata, shared_of(m)->interned.key));
+        return m;
+    }
+    BUF_AUTO struct buf text;
+    buf_init(&text);
+    kv_write_json(&m->spaces, &text);
+    sv key = buf_pullup(&text, buf_len(&text));
+    struct interned *i = intern_find(&shared_metadata, key);
+    if (!i) {
+        struct shared_metadata *made = shared_new(m, key);
+        i = intern_add(&shared_metadata, &made->interned);
+        if (i != &made->interned) {
+            shared_free(made);
+        }
+    }
+    return CONTAINER_OF(i, struct shared_metadata, interned)->metadata;
+}
+
+void kv_metadata_unref(const struct kv_metadata *interned) {
+    if (interned && intern_release(&shared_metadata, &shared_of(interned)->interned)) {
+        shared_free(shared_of(interned));
+    }
 }

@@ -68,6 +68,11 @@ unsigned kv_metadata_count(const struct kv_metadata *m);
 /* ascending by name */
 sv kv_metadata_name_at(const struct kv_metadata *m, unsigned i, const struct kv_value **value);
 
+/* The one immutable metadata with these contents, one use more: of configured metadata that many
+ * things have, so that equal means the same pointer. NULL gives NULL. Any thread; cold paths. */
+const struct kv_metadata *kv_metadata_intern(const struct kv_metadata *m);
+void kv_metadata_unref(const struct kv_metadata *interned); /* NULL is fine */
+
 /* Trees. */
 /* NULL: no struct, or no such key */
 const struct kv_value *kv_get(const struct kv_value *fields, sv key);

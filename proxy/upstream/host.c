@@ -7,6 +7,7 @@
 
 #include "proxy/base/buf.h"
 #include "proxy/base/intern.h"
+#include "proxy/observe/metadata.h"
 #include "proxy/upstream/lb_subset.h"
 
 #define EXTRA_ARENA_BYTES 128
@@ -121,6 +122,7 @@ static void free_extra(const struct host_extra *const_x) {
 static void host_free(struct shared *s) {
     struct host *h = CONTAINER_OF(s, struct host, shared);
     locality_unref(h->locality);
+    kv_metadata_unref(h->metadata);
     free_extra(h->extra);
     xfree(h);
 }
@@ -136,10 +138,10 @@ static struct addr own_addr(struct arena *a, const struct addr *addr) {
 
 static bool has_extra(const struct host_spec *spec) {
     return spec->additional_n || spec->health_check_hostname.n || spec->health_check_addr.family ||
-           spec->hash_key.n || spec->metadata_hash || (spec->metadata && spec->metadata_copy);
+           spec->hash_key.n;
 }
 
-static struct host_extra *make_extra(const struct host_spec *spec) {
+static const struct host_extra *make_extra(const struct host_spec *spec) {
     struct host_extra *x = xnew(struct host_extra);
     struct arena *a = &x->arena;
     arena_init(a, EXTRA_ARENA_BYTES);
@@ -152,21 +154,8 @@ static struct host_extra *make_extra(const struct host_spec *spec) {
     x->health_check_hostname = arena_sv(a, spec->health_check_hostname);
     x->health_check_addr = own_addr(a, &spec->health_check_addr);
     x->hash_key = arena_sv(a, spec->hash_key);
-    x->metadata_hash = spec->metadata_hash;
+    arena_trim(a);
     return x;
-}
-
-static void set_extra(struct host *h, const struct host_spec *spec) {
-    h->extra = &no_extra;
-    h->metadata = (const struct kv_metadata *)spec->metadata;
-    if (has_extra(spec)) {
-        struct host_extra *x = make_extra(spec);
-        if (spec->metadata && spec->metadata_copy) {
-            h->metadata = spec->metadata_copy(spec->metadata, &x->arena);
-        }
-        arena_trim(&x->arena);
-        h->extra = x;
-    }
 }
 
 struct host *host_new(const struct host_spec *spec, uint64_t now_us) {
@@ -186,7 +175,8 @@ struct host *host_new(const struct host_spec *spec, uint64_t now_us) {
     h->locality = locality_ref(&spec->locality);
     h->health_check_disabled = spec->health_check_disabled;
     h->is_canary = spec->is_canary;
-    set_extra(h, spec);
+    h->metadata = kv_metadata_intern(spec->metadata);
+    h->extra = has_extra(spec) ? make_extra(spec) : &no_extra;
     h->id = __atomic_add_fetch(&ids, 1, __ATOMIC_RELAXED);
     h->healthy_since_us = now_us;
     return h;
@@ -201,7 +191,7 @@ static bool same_extra(const struct host_extra *x, const struct host_spec *spec)
             return false;
         }
     }
-    return x->metadata_hash == spec->metadata_hash && sv_eq(x->hash_key, spec->hash_key) &&
+    return sv_eq(x->hash_key, spec->hash_key) &&
            sv_eq(x->health_check_hostname, spec->health_check_hostname) &&
            addr_eq(&x->health_check_addr, &spec->health_check_addr);
 }
@@ -210,7 +200,8 @@ bool host_is(const struct host *h, const struct host_spec *spec) {
     return addr_eq(&h->addr, &spec->addr) && sv_eq(h->hostname, spec->hostname) &&
            locality_cmp(h->locality, &spec->locality) == 0 &&
            h->health_check_disabled == spec->health_check_disabled &&
-           h->is_canary == spec->is_canary && same_extra(h->extra, spec);
+           h->is_canary == spec->is_canary && h->metadata == spec->metadata &&
+           same_extra(h->extra, spec);
 }
 
 /* ---- lookups in a set ---- */

@@ -58,8 +58,7 @@ struct host_extra {
     sv health_check_hostname;
     struct addr health_check_addr; /* family 0: the host's addr */
     sv hash_key;                   /* metadata envoy.lb: hash_key; empty: none */
-    uint64_t metadata_hash;
-    struct arena arena; /* of all this, and of the metadata */
+    struct arena arena;            /* of all this */
 };
 /* One upstream address. The same object survives updates for as long as its address and metadata
  * stay the same, and with it its health, stats and every worker's pools. */
@@ -69,10 +68,10 @@ struct host {
     struct addr addr;
     sv address_text; /* "1.2.3.4:80" */
     sv hostname;
-    const struct locality *locality; /* never NULL; a use of it */
-    const struct kv_metadata *metadata;
-    const struct host_extra *extra; /* never NULL; one that is empty serves most hosts */
-    uint64_t id;                    /* unique in the process: key of worker maps */
+    const struct locality *locality;    /* never NULL; a use of it */
+    const struct kv_metadata *metadata; /* interned, a use of it; NULL: none */
+    const struct host_extra *extra;     /* never NULL; one that is empty serves most hosts */
+    uint64_t id;                        /* unique in the process: key of worker maps */
     bool is_canary, health_check_disabled;
     /* shared, atomic */
     uint32_t health_flags;     /* HOST_FLAG(); written on the config thread */
@@ -122,12 +121,7 @@ struct host_spec {
     bool health_check_disabled, is_canary;
     struct locality locality;
     sv hash_key;
-    /* The metadata, as `metadata_copy` makes it in the host's arena from `metadata`; metadata_copy
-     * NULL: kept as it is, and it must outlive the host. Hosts with different hashes are different
-     * hosts. */
-    const void *metadata;
-    const struct kv_metadata *(*metadata_copy)(const void *metadata, struct arena *a);
-    uint64_t metadata_hash;
+    const struct kv_metadata *metadata; /* interned (observe/metadata.h), or NULL */
 };
 /* A host with one ref, healthy. `now_us` is its birth on the monotonic clock. Any thread. */
 struct host *host_new(const struct host_spec *spec, uint64_t now_us);

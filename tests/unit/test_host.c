@@ -1,6 +1,8 @@
 /* A host keeps all of what it was made of, past its spec; any other spec is another host; hosts of
  * one place share their locality. */
 #include "proxy/upstream/host.h"
+
+#include "proxy/observe/metadata.h"
 #include "tests/support/unit.h"
 
 #include <stdio.h>
@@ -17,6 +19,26 @@ static const struct addr *one_more(const char *text) {
     static struct addr more;
     more = addr_of(text);
     return &more;
+}
+
+static const struct kv_metadata *labels; /* interned */
+
+static int make_labels(void **state) {
+    (void)state;
+    struct arena a;
+    arena_init(&a, 0);
+    struct kv_metadata *m = kv_metadata_new(&a);
+    struct kv_value v = kv_string(SV("istio"));
+    kv_metadata_set(m, SV("envoy.transport_socket_match"), SV("tlsMode"), &v);
+    labels = kv_metadata_intern(m);
+    arena_fini(&a);
+    return 0;
+}
+
+static int drop_labels(void **state) {
+    (void)state;
+    kv_metadata_unref(labels);
+    return 0;
 }
 
 static struct addr unix_addr(const char *path) {
@@ -39,7 +61,7 @@ static struct host_spec changed(unsigned i) {
                           .locality = {i == 8 ? SV("r2") : SV("r"), i == 9 ? SV("") : SV("z"),
                                        i == 10 ? SV("szz") : SV("sz")},
                           .hash_key = i == 11 ? SV("K") : SV("k"),
-                          .metadata_hash = i == 12 ? 2 : 1};
+                          .metadata = i == 12 ? NULL : labels};
     if (i == 13) {
         s.health_check_addr = (struct addr){0};
     }
@@ -132,5 +154,5 @@ int main(void) {
         cmocka_unit_test(shared_parts),
         cmocka_unit_test(stays_small),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_labels, drop_labels);
 }

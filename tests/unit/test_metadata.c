@@ -215,11 +215,40 @@ static void test_filter_state(void **state) {
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+static const struct kv_metadata *interned(struct arena *own, const char *key, const char *value) {
+    struct kv_metadata *m = kv_metadata_new(own);
+    struct kv_value v = kv_string(sv_cstr(value));
+    kv_metadata_set(m, SV("ns"), sv_cstr(key), &v);
+    return kv_metadata_intern(m);
+}
+
+static void test_interned(void **state) {
+    (void)state;
+    struct arena own;
+    arena_init(&own, 0);
+    assert_null(kv_metadata_intern(NULL));
+    kv_metadata_unref(NULL);
+    const struct kv_metadata *one = interned(&own, "k", "v"), *same = interned(&own, "k", "v");
+    const struct kv_metadata *key = interned(&own, "j", "v"), *value = interned(&own, "k", "w");
+    assert_ptr_equal(one, same);
+    assert_ptr_not_equal(one, key);
+    assert_ptr_not_equal(one, value);
+    assert_ptr_equal(kv_metadata_intern(one), one);
+    arena_fini(&own); /* it was copied */
+    for (unsigned uses = 0; uses < 3; uses++) {
+        const struct kv_value *v = kv_metadata_get(one, SV("ns"), (sv[]){SV("k")}, 1);
+        assert_true(v && sv_is(v->s, "v"));
+        kv_metadata_unref(one);
+    }
+    kv_metadata_unref(key);
+    kv_metadata_unref(value);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_set_and_get),  TEST(test_merge),   TEST(test_limits),
-        TEST(test_equality),     TEST(test_numbers), TEST(test_from_messages),
-        TEST(test_filter_state),
+        TEST(test_set_and_get),  TEST(test_merge),    TEST(test_limits),
+        TEST(test_equality),     TEST(test_numbers),  TEST(test_from_messages),
+        TEST(test_filter_state), TEST(test_interned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
