@@ -3,6 +3,7 @@
  * Threads: worker-local. Spec: HttpConnectionManager, Envoy's ConnectionManagerUtility and "HTTP
  * header manipulation".
  * Not here: x-forwarded-client-cert (request/xfcc.c), routing, syntax (the codecs). */
+#include "proxy/base/runtime.h"
 #include "proxy/net/filter_chain.h"
 #include "proxy/request/stream.h"
 #include "proxy/request/xfcc.h"
@@ -27,11 +28,15 @@ static enum header_verdict normalise_path(struct stream *s) {
     if (!path) {
         return HEADERS_OK;
     }
-    if (sv_find(path->value, '#') != SIZE_MAX) {
-        stats_inc(s->hcm->stats, HCM_downstream_rq_failed_path_normalization);
-        return refuse(s, 400, SV("path_normalization_failed"));
+    size_t fragment = sv_find(path->value, '#');
+    if (fragment != SIZE_MAX) {
+        if (runtime_bool(SV("envoy.reloadable_features.http_reject_path_with_fragment"), true)) {
+            stats_inc(s->hcm->stats, HCM_downstream_rq_failed_path_normalization);
+            return refuse(s, 400, SV("path_normalization_failed"));
+        }
+        headers_set(&s->request, HDR_path, sv_sub(path->value, 0, fragment));
     }
-    sv p = path->value;
+    sv p = headers_get(&s->request, HDR_path);
     switch (
         path_normalise(&p, c->normalize_path, c->merge_slashes, c->escaped_slashes, &s->arena)) {
     case PATH_OK:

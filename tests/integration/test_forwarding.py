@@ -176,6 +176,21 @@ def test_interim_answers_pass(proxy, up):
     assert answer.status == 200
 
 
+@pytest.mark.parametrize("rejects", [None, True, False])
+def test_fragments(sluice, upstream, rejects):
+    """Refused, or thrown away before anything looks at the path, as Istio's bootstrap asks for."""
+    key = "envoy.reloadable_features.http_reject_path_with_fragment"
+    layers = [] if rejects is None else [{"name": "static", "static_layer": {key: rejects}}]
+    proxy = sluice(bootstrap([listener(hcm([direct("/hidden", 403), route("/")]))], [cluster("up", upstream.port)],
+                             layered_runtime={"layers": layers}))
+    for sent, status, seen in [("/a#b", 200, "/a"), ("/a?b=c#d?e", 200, "/a?b=c"), ("/hidden#x", 403, None), ("/#", 200, "/")]:
+        answer = fetch(proxy.port(), sent)
+        assert answer.status == (status if rejects is False else 400)
+        if rejects is False and seen:
+            assert upstream.requests[-1].target == seen
+    assert (proxy.stat("http.ingress.downstream_rq_failed_path_normalization") or 0) == (0 if rejects is False else 4)
+
+
 @pytest.mark.smoke
 def test_stats_count_requests(sluice, upstream):
     proxy = sluice(bootstrap([listener(hcm())], [cluster("up", upstream.port)]))

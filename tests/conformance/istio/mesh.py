@@ -30,6 +30,7 @@ VANILLA = {"PILOT_ENABLE_METADATA_EXCHANGE": "false", "PILOT_ENABLE_ALPN_FILTER"
 TRUST_DOMAIN = "cluster.local"
 CREDENTIALS = "var/run/secrets/workload-spiffe-credentials"
 SDS_SOCKET = "var/run/secrets/workload-spiffe-uds/socket"
+RUNTIME = {"envoy.reloadable_features.http_reject_path_with_fragment": False}
 # Becomes the proxy, and leaves behind with what it was started.
 LAUNCHER = """#!/bin/sh
 for word in "$@"; do printf '%s\\n' "$word"; done > cmdline.txt
@@ -229,6 +230,7 @@ class DataPlane(Proxy):
         source = {"ads": {}, "resource_api_version": "V3"}
         return {"node": {"id": known.node_id, "cluster": f"{known.name}.{known.namespace}", "metadata": metadata},
                 "admin": {"address": address(self.ports["admin"])},
+                "layered_runtime": {"layers": [{"name": "static", "static_layer": RUNTIME}]},   # as in the agent's bootstrap
                 "dynamic_resources": {"lds_config": source, "cds_config": source, "ads_config": {
                     "api_type": "GRPC" if self.mode == "sotw" else "DELTA_GRPC", "transport_api_version": "V3",
                     "set_node_on_first_message_only": True, "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}]}},
