@@ -5,6 +5,7 @@
 #include "protos/gen/endpoint.pb-c.h"
 #include "proxy/base/mem.h"
 #include "proxy/base/vec.h"
+#include "proxy/upstream/host_message.h"
 
 enum count { SUCCESS, ERROR, ISSUED, CX_NEW, CX_FAILED, COUNTS };
 
@@ -291,19 +292,10 @@ static bool has_news(const struct row *row) {
     return any != 0;
 }
 
-static Core__Locality *locality(struct arena *a, const struct locality *l) {
-    Core__Locality *m = arena_new(a, Core__Locality);
-    core__locality__init(m);
-    m->region = arena_cstr(a, l->region);
-    m->zone = arena_cstr(a, l->zone);
-    m->sub_zone = arena_cstr(a, l->sub_zone);
-    return m;
-}
-
 static Endpoint__UpstreamLocalityStats *locality_stats(struct arena *a, const struct row *row) {
     Endpoint__UpstreamLocalityStats *m = arena_new(a, Endpoint__UpstreamLocalityStats);
     endpoint__upstream_locality_stats__init(m);
-    m->locality = locality(a, row->id);
+    m->locality = host_locality_message(row->id, a);
     m->priority = row->priority;
     m->total_successful_requests = row->v[SUCCESS];
     m->total_error_requests = row->v[ERROR];

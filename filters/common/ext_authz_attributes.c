@@ -19,61 +19,6 @@ static const char *text(struct arena *a, sv s) { return arena_cstr(a, ext_authz_
 
 /* --- metadata --- */
 
-static Pb__Struct *struct_of(struct arena *a, const struct kv_value *v, unsigned depth);
-
-static Pb__Value *value_of(struct arena *a, const struct kv_value *v, unsigned depth) {
-    Pb__Value *m = arena_new(a, Pb__Value);
-    pb__value__init(m);
-    m->kind_case = PB__VALUE__KIND_NULL_VALUE;
-    switch (depth < KV_DEPTH_MAX ? v->kind : KV_NULL) {
-    case KV_NULL:
-        break;
-    case KV_BOOL:
-        m->kind_case = PB__VALUE__KIND_BOOL_VALUE;
-        m->bool_value = v->b;
-        break;
-    case KV_NUMBER:
-        m->kind_case = PB__VALUE__KIND_NUMBER_VALUE;
-        m->number_value = v->number;
-        break;
-    case KV_STRING:
-        m->kind_case = PB__VALUE__KIND_STRING_VALUE;
-        m->string_value = text(a, v->s);
-        break;
-    case KV_STRUCT:
-        m->kind_case = PB__VALUE__KIND_STRUCT_VALUE;
-        m->struct_value = struct_of(a, v, depth + 1);
-        break;
-    case KV_LIST: {
-        Pb__ListValue *list = arena_new(a, Pb__ListValue);
-        pb__list_value__init(list);
-        list->n_values = v->list.n;
-        list->values = arena_new_array(a, Pb__Value *, v->list.n + 1);
-        for (uint32_t i = 0; i < v->list.n; i++) {
-            list->values[i] = value_of(a, &v->list.v[i], depth + 1);
-        }
-        m->kind_case = PB__VALUE__KIND_LIST_VALUE;
-        m->list_value = list;
-        break;
-    }
-    }
-    return m;
-}
-
-static Pb__Struct *struct_of(struct arena *a, const struct kv_value *v, unsigned depth) {
-    Pb__Struct *m = arena_new(a, Pb__Struct);
-    pb__struct__init(m);
-    m->n_fields = v->fields.n;
-    m->fields = arena_new_array(a, Pb__Struct__FieldsEntry *, v->fields.n + 1);
-    for (uint32_t i = 0; i < v->fields.n; i++) {
-        m->fields[i] = arena_new(a, Pb__Struct__FieldsEntry);
-        pb__struct__fields_entry__init(m->fields[i]);
-        m->fields[i]->key = text(a, v->fields.v[i].key);
-        m->fields[i]->value = value_of(a, &v->fields.v[i].value, depth + 1);
-    }
-    return m;
-}
-
 static Core__Metadata *metadata_of(struct arena *a, const struct kv_metadata *md, const sv *names,
                                    unsigned n) {
     Core__Metadata *m = arena_new(a, Core__Metadata);
@@ -86,7 +31,7 @@ static Core__Metadata *metadata_of(struct arena *a, const struct kv_metadata *md
                 arena_new(a, Core__Metadata__FilterMetadataEntry);
             core__metadata__filter_metadata_entry__init(e);
             e->key = text(a, names[i]);
-            e->value = struct_of(a, v, 0);
+            e->value = kv_struct_message(&v->fields, a, ext_authz_utf8);
             m->filter_metadata[m->n_filter_metadata++] = e;
         }
     }

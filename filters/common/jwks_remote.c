@@ -116,18 +116,12 @@ static void compile_retry(struct compile_ctx *ctx, struct jwks_remote *r,
     if (r->retry_max_ms < r->retry_base_ms) {
         diag_error(ctx->diag, "max_interval must be greater than or equal to the base_interval");
     }
-    const struct {
-        bool is_set;
-        const char *field;
-    } fields[] = {{m->retry_on && *m->retry_on, "retry_on"},
-                  {m->retry_priority, "retry_priority"},
-                  {m->n_retry_host_predicate, "retry_host_predicate"},
-                  {m->host_selection_retry_max_attempts, "host_selection_retry_max_attempts"}};
-    for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
-        if (fields[i].is_set) {
-            compile_unhonoured(ctx, fields[i].field);
-        }
-    }
+    const struct compile_field fields[] = {
+        {m->retry_on && *m->retry_on, "retry_on"},
+        {m->retry_priority, "retry_priority"},
+        {m->n_retry_host_predicate, "retry_host_predicate"},
+        {m->host_selection_retry_max_attempts, "host_selection_retry_max_attempts"}};
+    compile_unhonoured_fields(ctx, fields, ARRAY_LEN(fields));
 }
 
 struct jwks_remote *jwks_remote_compile(struct compile_ctx *ctx, const void *msg,

@@ -178,20 +178,13 @@ static void compile_path(struct compile_ctx *ctx, const Route__RouteMatch *m, st
 /* Envoy looks at path, headers and query here. What else a RouteMatch may ask for would narrow a
  * rule, and with it who is let in without a token: it is refused. */
 static void refuse_others(struct compile_ctx *ctx, const Route__RouteMatch *m) {
-    const struct {
-        bool is_set;
-        const char *field;
-    } fields[] = {{m->runtime_fraction, "runtime_fraction"},
-                  {m->grpc, "grpc"},
-                  {m->tls_context, "tls_context"},
-                  {m->n_dynamic_metadata, "dynamic_metadata"},
-                  {m->n_cookies, "cookies"},
-                  {m->n_filter_state, "filter_state"}};
-    for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
-        if (fields[i].is_set) {
-            diag_error(ctx->diag, "%s: not supported", fields[i].field);
-        }
-    }
+    const struct compile_field fields[] = {{m->runtime_fraction, "runtime_fraction"},
+                                           {m->grpc, "grpc"},
+                                           {m->tls_context, "tls_context"},
+                                           {m->n_dynamic_metadata, "dynamic_metadata"},
+                                           {m->n_cookies, "cookies"},
+                                           {m->n_filter_state, "filter_state"}};
+    compile_refuse_fields(ctx, fields, ARRAY_LEN(fields));
 }
 
 static void compile_match(struct compile_ctx *ctx, const Route__RouteMatch *m, struct rule *r) {

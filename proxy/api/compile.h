@@ -89,6 +89,14 @@ void *compile_shared(struct compile_ctx *ctx, const char *key,
 /* A field that is accepted but has no effect here: counted, warned about once per field path. Use
  * diag_error instead when it bears on who is let in, what is trusted or where traffic goes. */
 void compile_unhonoured(struct compile_ctx *ctx, const char *field);
+/* The same of a table of fields, and an error for each that is set. */
+struct compile_field {
+    bool is_set;
+    const char *field;
+};
+void compile_unhonoured_fields(struct compile_ctx *ctx, const struct compile_field *fields,
+                               size_t n);
+void compile_refuse_fields(struct compile_ctx *ctx, const struct compile_field *fields, size_t n);
 
 /* DataSource (core.v3.DataSource): inline bytes/string, environment variable or file, read now into
  * the arena. */

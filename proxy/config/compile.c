@@ -283,6 +283,23 @@ void compile_unhonoured(struct compile_ctx *ctx, const char *field) {
     diag_warn(ctx->diag, "%s has no effect here", field);
 }
 
+void compile_unhonoured_fields(struct compile_ctx *ctx, const struct compile_field *fields,
+                               size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (fields[i].is_set) {
+            compile_unhonoured(ctx, fields[i].field);
+        }
+    }
+}
+
+void compile_refuse_fields(struct compile_ctx *ctx, const struct compile_field *fields, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (fields[i].is_set) {
+            diag_error(ctx->diag, "%s is not supported", fields[i].field);
+        }
+    }
+}
+
 /* ---- data sources ---- */
 
 static bool read_file(struct compile_ctx *ctx, const char *path, sv *out) {

@@ -210,10 +210,7 @@ static void transport_sockets(struct compile_ctx *ctx, const Cluster__Cluster *m
 
 static void unhonoured(struct compile_ctx *ctx, const Cluster__Cluster *m,
                        const struct cluster_config *c) {
-    const struct {
-        bool is_set;
-        const char *field;
-    } fields[] = {
+    const struct compile_field fields[] = {
         {m->lrs_server && !c->is_reported_to_self, "lrs_server"},
         {m->n_lrs_report_endpoint_metrics != 0, "lrs_report_endpoint_metrics"},
         {m->track_timeout_budgets, "track_timeout_budgets"},
@@ -226,11 +223,7 @@ static void unhonoured(struct compile_ctx *ctx, const Cluster__Cluster *m,
         {m->per_connection_buffer_high_watermark_timeout != NULL,
          "per_connection_buffer_high_watermark_timeout"},
     };
-    for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
-        if (fields[i].is_set) {
-            compile_unhonoured(ctx, fields[i].field);
-        }
-    }
+    compile_unhonoured_fields(ctx, fields, ARRAY_LEN(fields));
     if (m->connection_pool_per_downstream_connection) {
         diag_error(ctx->diag, "connection_pool_per_downstream_connection is not supported");
     }

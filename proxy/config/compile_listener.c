@@ -357,10 +357,7 @@ static void filter_chains(struct compile_ctx *ctx, const Listener__Listener *m,
 /* ---- the rest ---- */
 
 static void refuse_unsupported(struct compile_ctx *ctx, const Listener__Listener *m) {
-    const struct {
-        bool is_set;
-        const char *field;
-    } refused[] = {
+    const struct compile_field refused[] = {
         {m->fcds_config != NULL, "fcds_config"},
         {m->filter_chain_matcher != NULL, "filter_chain_matcher"},
         {m->udp_listener_config != NULL, "udp_listener_config"},
@@ -368,15 +365,8 @@ static void refuse_unsupported(struct compile_ctx *ctx, const Listener__Listener
         {m->listener_specifier_case == LISTENER__LISTENER__LISTENER_SPECIFIER_INTERNAL_LISTENER,
          "internal_listener"},
     };
-    for (size_t i = 0; i < ARRAY_LEN(refused); i++) {
-        if (refused[i].is_set) {
-            diag_error(ctx->diag, "%s is not supported", refused[i].field);
-        }
-    }
-    const struct {
-        bool is_set;
-        const char *field;
-    } unhonoured[] = {
+    compile_refuse_fields(ctx, refused, ARRAY_LEN(refused));
+    const struct compile_field unhonoured[] = {
         {m->connection_balance_config != NULL, "connection_balance_config"},
         {m->enable_mptcp, "enable_mptcp"},
         {m->tcp_fast_open_queue_length != NULL, "tcp_fast_open_queue_length"},
@@ -387,11 +377,7 @@ static void refuse_unsupported(struct compile_ctx *ctx, const Listener__Listener
         {m->per_connection_buffer_high_watermark_timeout != NULL,
          "per_connection_buffer_high_watermark_timeout"},
     };
-    for (size_t i = 0; i < ARRAY_LEN(unhonoured); i++) {
-        if (unhonoured[i].is_set) {
-            compile_unhonoured(ctx, unhonoured[i].field);
-        }
-    }
+    compile_unhonoured_fields(ctx, unhonoured, ARRAY_LEN(unhonoured));
 }
 
 static void settings(struct compile_ctx *ctx, const Listener__Listener *m,

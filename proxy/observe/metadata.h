@@ -91,5 +91,9 @@ void kv_write_number(double d, struct buf *out);
 struct kv_value kv_from_struct(const void *struct_msg, struct arena *a);
 struct kv_value kv_from_value(const void *value_msg, struct arena *a);
 struct kv_metadata *kv_metadata_from(const void *metadata_msg, struct arena *a);
+/* To a message: a Pb__Struct in the arena. `clean` makes a string one that a message may carry
+ * (UTF-8); NULL: it came from a message. */
+void *kv_struct_message(const struct kv_struct *s, struct arena *a,
+                        sv (*clean)(struct arena *a, sv text));
 
 #endif

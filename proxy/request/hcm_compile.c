@@ -262,10 +262,7 @@ static void header_rules(struct compile_ctx *ctx, const Hcm__HttpConnectionManag
 /* ---- the rest ---- */
 
 static void unhonoured(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m) {
-    const struct {
-        bool is_set;
-        const char *field;
-    } f[] = {
+    const struct compile_field f[] = {
         {m->tracing != NULL, "tracing"},
         {m->proxy_status_config != NULL, "proxy_status_config"},
         {m->typed_header_validation_config != NULL, "typed_header_validation_config"},
@@ -279,11 +276,7 @@ static void unhonoured(struct compile_ctx *ctx, const Hcm__HttpConnectionManager
         {m->scheme_header_transformation && m->scheme_header_transformation->match_upstream,
          "scheme_header_transformation.match_upstream"},
     };
-    for (size_t i = 0; i < ARRAY_LEN(f); i++) {
-        if (f[i].is_set) {
-            compile_unhonoured(ctx, f[i].field);
-        }
-    }
+    compile_unhonoured_fields(ctx, f, ARRAY_LEN(f));
 }
 
 static void access_logging(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,

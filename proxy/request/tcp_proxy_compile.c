@@ -53,24 +53,14 @@ static void hashing(struct compile_ctx *ctx, const TcpProxy__TcpProxy *m,
 }
 
 static void refuse_unsupported(struct compile_ctx *ctx, const TcpProxy__TcpProxy *m) {
-    const struct {
-        bool is_set;
-        const char *field;
-    } refused[] = {
+    const struct compile_field refused[] = {
         {m->tunneling_config != NULL, "tunneling_config"},
         {m->on_demand != NULL, "on_demand"},
         {m->n_proxy_protocol_tlvs != 0, "proxy_protocol_tlvs"},
         {m->upstream_connect_mode != 0, "upstream_connect_mode"},
     };
-    for (size_t i = 0; i < ARRAY_LEN(refused); i++) {
-        if (refused[i].is_set) {
-            diag_error(ctx->diag, "%s is not supported", refused[i].field);
-        }
-    }
-    const struct {
-        bool is_set;
-        const char *field;
-    } unhonoured[] = {
+    compile_refuse_fields(ctx, refused, ARRAY_LEN(refused));
+    const struct compile_field unhonoured[] = {
         {m->downstream_idle_timeout != NULL, "downstream_idle_timeout"},
         {m->upstream_idle_timeout != NULL, "upstream_idle_timeout"},
         {m->check_drain_close != NULL, "check_drain_close"},
@@ -78,11 +68,7 @@ static void refuse_unsupported(struct compile_ctx *ctx, const TcpProxy__TcpProxy
         {m->max_downstream_connection_duration_jitter_percentage != NULL,
          "max_downstream_connection_duration_jitter_percentage"},
     };
-    for (size_t i = 0; i < ARRAY_LEN(unhonoured); i++) {
-        if (unhonoured[i].is_set) {
-            compile_unhonoured(ctx, unhonoured[i].field);
-        }
-    }
+    compile_unhonoured_fields(ctx, unhonoured, ARRAY_LEN(unhonoured));
     if (m->access_log_options || m->access_log_flush_interval || m->flush_access_log_on_connected) {
         compile_unhonoured(ctx, "access_log_options");
     }

@@ -41,67 +41,6 @@ Pb__Timestamp *host_timestamp_message(uint64_t wall_us, struct arena *a) {
     return m;
 }
 
-/* ---- metadata; its depth was bounded when it was made from a message ---- */
-
-static Pb__Value *value_message(const struct kv_value *v, struct arena *a);
-
-static Pb__Struct *struct_message(const struct kv_struct *s, struct arena *a) {
-    Pb__Struct *m = arena_new(a, Pb__Struct);
-    pb__struct__init(m);
-    m->n_fields = s->n;
-    m->fields = arena_new_array(a, Pb__Struct__FieldsEntry *, s->n);
-    for (uint32_t i = 0; i < s->n; i++) {
-        Pb__Struct__FieldsEntry *e = arena_new(a, Pb__Struct__FieldsEntry);
-        pb__struct__fields_entry__init(e);
-        e->key = arena_cstr(a, s->v[i].key);
-        e->value = value_message(&s->v[i].value, a);
-        m->fields[i] = e;
-    }
-    return m;
-}
-
-static Pb__ListValue *list_message(const struct kv_list *l, struct arena *a) {
-    Pb__ListValue *m = arena_new(a, Pb__ListValue);
-    pb__list_value__init(m);
-    m->n_values = l->n;
-    m->values = arena_new_array(a, Pb__Value *, l->n);
-    for (uint32_t i = 0; i < l->n; i++) {
-        m->values[i] = value_message(&l->v[i], a);
-    }
-    return m;
-}
-
-static Pb__Value *value_message(const struct kv_value *v, struct arena *a) {
-    Pb__Value *m = arena_new(a, Pb__Value);
-    pb__value__init(m);
-    switch (v->kind) {
-    case KV_NULL:
-        m->kind_case = PB__VALUE__KIND_NULL_VALUE;
-        break;
-    case KV_BOOL:
-        m->kind_case = PB__VALUE__KIND_BOOL_VALUE;
-        m->bool_value = v->b;
-        break;
-    case KV_NUMBER:
-        m->kind_case = PB__VALUE__KIND_NUMBER_VALUE;
-        m->number_value = v->number;
-        break;
-    case KV_STRING:
-        m->kind_case = PB__VALUE__KIND_STRING_VALUE;
-        m->string_value = arena_cstr(a, v->s);
-        break;
-    case KV_STRUCT:
-        m->kind_case = PB__VALUE__KIND_STRUCT_VALUE;
-        m->struct_value = struct_message(&v->fields, a);
-        break;
-    case KV_LIST:
-        m->kind_case = PB__VALUE__KIND_LIST_VALUE;
-        m->list_value = list_message(&v->list, a);
-        break;
-    }
-    return m;
-}
-
 Core__Metadata *host_metadata_message(const struct kv_metadata *from, struct arena *a) {
     unsigned n = kv_metadata_count(from);
     if (!n) {
@@ -116,7 +55,7 @@ Core__Metadata *host_metadata_message(const struct kv_metadata *from, struct are
         Core__Metadata__FilterMetadataEntry *e = arena_new(a, Core__Metadata__FilterMetadataEntry);
         core__metadata__filter_metadata_entry__init(e);
         e->key = arena_cstr(a, name);
-        e->value = struct_message(&v->fields, a);
+        e->value = kv_struct_message(&v->fields, a, NULL);
         m->filter_metadata[m->n_filter_metadata++] = e;
     }
     return m;
