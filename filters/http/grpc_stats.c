@@ -2,39 +2,19 @@
  * Threads: config immutable but for a table of counters for each thread; streams worker-local.
  * Spec: extensions.filters.http.grpc_stats.v3.FilterConfig; names
  * cluster.<c>.grpc.[<service>.<method>.]*. */
+#include "filters/common/grpc_counters.h"
 #include "protos/gen/core.pb-c.h"
 #include "protos/gen/http_grpc_stats.pb-c.h"
 #include "protos/gen/pb.pb-c.h"
 #include "proxy/api/http_filter.h"
-#include "proxy/base/map.h"
 
 #define FILTER_STATE_NAME "envoy.filters.http.grpc_stats"
-#define GRPC_STATUSES 17     /* OK … UNAUTHENTICATED: their counters are kept at hand */
-#define GRPC_STATUS_END 1000 /* from here on there are none */
-/* of one thread; past it requests are counted without their method */
-#define METHODS_MAX 4096
-#define METHOD_BYTES_MAX 256
 #define FRAME_HEADER_BYTES 5
 
-/* A cluster's stats have no cells that are known beforehand. */
-static const struct stats_group grpc_stats_group = {.name = "grpc"};
-
-/* Counters of one cluster and method, found once a thread. */
-struct method_stats {
-    struct stats_scope *scope; /* a ref */
-    sv prefix;                 /* "<service>.<method>." or empty */
-    struct stat_dyn *success, *failure, *total, *requests, *responses, *time_ms;
-    struct stat_dyn *status[GRPC_STATUSES];
-};
-struct thread_stats { /* worker-local */
-    struct arena arena;
-    struct map methods; /* "<cluster>\n<service>.<method>." → method_stats */
-};
 struct grpc_stats_config {
     bool emit_filter_state, all_methods, upstream_stats, replace_dots;
     struct map allowed; /* "<service>/<method>" → itself */
-    struct stats_store *stats;
-    struct thread_stats *threads[STATS_THREADS_MAX]; /* each written by its own thread only */
+    struct grpc_counters counters;
 };
 /* Where in the stream of length-prefixed messages a direction is. */
 struct frames {
@@ -45,31 +25,13 @@ struct frames {
 struct grpc_stats {
     struct http_filter base; /* must be first */
     bool is_request, is_response, is_charged;
-    struct method_stats *stats; /* NULL: not counted */
+    struct grpc_method *stats; /* NULL: not counted */
     struct frames requests, responses;
 };
 
 /* --- compile --- */
 
-static void free_methods(struct map *m) {
-    size_t it = 0;
-    for (struct map_slot *s; (s = map_next(m, &it)) != NULL;) {
-        stats_scope_unref(((struct method_stats *)s->value)->scope);
-    }
-    map_fini(m);
-}
-
-static void release(void *config) {
-    struct grpc_stats_config *c = (struct grpc_stats_config *)config;
-    for (unsigned i = 0; i < STATS_THREADS_MAX; i++) {
-        if (c->threads[i]) {
-            free_methods(&c->threads[i]->methods);
-            arena_fini(&c->threads[i]->arena);
-            xfree(c->threads[i]);
-        }
-    }
-    map_fini(&c->allowed);
-}
+static void release(void *config) { map_fini(&((struct grpc_stats_config *)config)->allowed); }
 
 static void compile_allowed(struct compile_ctx *ctx, const Core__GrpcMethodList *m,
                             struct grpc_stats_config *c) {
@@ -87,7 +49,7 @@ static void *grpc_stats_compile(struct compile_ctx *ctx, const void *msg) {
     struct grpc_stats_config *c = arena_new(ctx->arena, struct grpc_stats_config);
     arena_on_fini(ctx->arena, release, c);
     map_init(&c->allowed);
-    c->stats = ctx->stats;
+    grpc_counters_init(ctx, &c->counters, "grpc");
     c->emit_filter_state = m->emit_filter_state;
     c->upstream_stats = m->enable_upstream_stats;
     c->replace_dots = m->replace_dots_in_grpc_service_name;
@@ -107,79 +69,12 @@ static void *grpc_stats_compile(struct compile_ctx *ctx, const void *msg) {
     return c;
 }
 
-/* --- counters --- */
-
-static struct thread_stats *thread_stats(struct grpc_stats_config *c, unsigned thread) {
-    if (!c->threads[thread]) {
-        c->threads[thread] = xnew(struct thread_stats);
-        arena_init(&c->threads[thread]->arena, 0);
-        map_init(&c->threads[thread]->methods);
-    }
-    return c->threads[thread];
-}
-
-static struct stat_dyn *counter(struct method_stats *m, struct stat_dyn **slot, const char *name,
-                                enum stat_kind kind) {
-    if (!*slot) {
-        char text[METHOD_BYTES_MAX + 64];
-        int n = snprintf(text, sizeof(text), "%.*s%s", SV_ARG(m->prefix), name);
-        *slot = stats_dyn(m->scope, sv_from(text, (size_t)n), kind);
-    }
-    return *slot;
-}
-
-static struct method_stats *find_stats(struct grpc_stats_config *c, unsigned thread, sv cluster,
-                                       sv prefix) {
-    struct thread_stats *t = thread_stats(c, thread);
-    if (map_count(&t->methods) >= METHODS_MAX) {
-        prefix = SV("");
-    }
-    char text[2 * METHOD_BYTES_MAX + 8];
-    if (cluster.n > METHOD_BYTES_MAX) {
-        return NULL;
-    }
-    int n = snprintf(text, sizeof(text), "%.*s\n%.*s", SV_ARG(cluster), SV_ARG(prefix));
-    struct method_stats *m = (struct method_stats *)map_get(&t->methods, sv_from(text, (size_t)n));
-    if (!m) {
-        m = arena_new(&t->arena, struct method_stats);
-        sv key = arena_sv(&t->arena, sv_from(text, (size_t)n));
-        m->prefix = sv_skip(key, cluster.n + 1);
-        n = snprintf(text, sizeof(text), "cluster.%.*s.grpc.", SV_ARG(cluster));
-        m->scope = stats_scope_get(c->stats, &grpc_stats_group, sv_from(text, (size_t)n));
-        map_put(&t->methods, key, m);
-    }
-    return m;
-}
-
-/* "/pkg.Service/Method" → its two parts; false: no gRPC path. */
-static bool split_path(sv path, sv *service, sv *method) {
-    path = path_without_query(path);
-    if (!sv_eat(&path, SV("/"))) {
-        return false;
-    }
-    size_t slash = sv_find(path, '/');
-    if (slash == SIZE_MAX || slash == 0 || slash + 1 == path.n) {
-        return false;
-    }
-    *service = sv_sub(path, 0, slash);
-    *method = sv_skip(path, slash + 1);
-    return sv_find(*method, '/') == SIZE_MAX;
-}
-
-/* Names of stats come out of the path here. */
-static bool is_stat_name(sv s) {
-    for (size_t i = 0; i < s.n; i++) {
-        if (!ascii_isalnum(s.p[i]) && s.p[i] != '_' && s.p[i] != '.' && s.p[i] != '-') {
-            return false;
-        }
-    }
-    return s.n > 0;
-}
+/* --- methods --- */
 
 static bool is_allowed(const struct grpc_stats_config *c, sv service, sv method) {
-    char key[METHOD_BYTES_MAX];
+    char key[GRPC_METHOD_BYTES_MAX];
     if (c->all_methods) {
-        return is_stat_name(service) && is_stat_name(method);
+        return grpc_is_stat_name(service) && grpc_is_stat_name(method);
     }
     if (map_count(&c->allowed) == 0 || service.n + method.n + 1 >= sizeof(key)) {
         return false;
@@ -263,26 +158,9 @@ static void emit_filter_state(struct grpc_stats *g) {
 /* --- statuses --- */
 
 static void charge_status(struct grpc_stats *g, const struct headers *h) {
-    uint64_t status;
-    sv text = headers_get(h, HDR_grpc_status);
-    if (!g->stats || !text.p || g->is_charged) {
-        return;
+    if (g->stats && !g->is_charged) {
+        g->is_charged = grpc_charge_status(g->stats, h);
     }
-    g->is_charged = true;
-    struct method_stats *m = g->stats;
-    if (sv_to_u64(text, &status) && status < GRPC_STATUS_END) {
-        char name[8];
-        struct stat_dyn *other = NULL; /* unknown statuses are rare: looked up each time */
-        snprintf(name, sizeof(name), "%u", (unsigned)status);
-        stat_dyn_add(
-            counter(m, status < GRPC_STATUSES ? &m->status[status] : &other, name, STAT_COUNTER),
-            1);
-    }
-    bool is_ok = sv_eq(text, SV("0"));
-    stat_dyn_add(is_ok ? counter(m, &m->success, "success", STAT_COUNTER)
-                       : counter(m, &m->failure, "failure", STAT_COUNTER),
-                 1);
-    stat_dyn_add(counter(m, &m->total, "total", STAT_COUNTER), 1);
 }
 
 /* From the last byte sent upstream to the last one received. */
@@ -290,17 +168,13 @@ static void charge_time(struct grpc_stats *g) {
     const struct upstream_info *up = &http_stream_info(&g->base)->up;
     bool wanted = ((const struct grpc_stats_config *)g->base.config)->upstream_stats;
     if (wanted && g->stats && up->last_tx_us && up->last_rx_us >= up->last_tx_us) {
-        stat_dyn_record(counter(g->stats, &g->stats->time_ms, "upstream_rq_time", STAT_HISTOGRAM),
-                        (up->last_rx_us - up->last_tx_us) / 1000);
+        stat_dyn_record(
+            grpc_counter(g->stats, &g->stats->time_ms, "upstream_rq_time", STAT_HISTOGRAM),
+            (up->last_rx_us - up->last_tx_us) / 1000);
     }
 }
 
 /* --- streams --- */
-
-static bool is_grpc_type(const struct headers *h) {
-    sv type = headers_get(h, HDR_content_type), grpc = SV("application/grpc");
-    return sv_starts(type, grpc) && (type.n == grpc.n || type.p[grpc.n] == '+');
-}
 
 static enum filter_headers_status grpc_stats_decode_headers(struct http_filter *f,
                                                             struct headers *h, bool end_stream) {
@@ -308,14 +182,14 @@ static enum filter_headers_status grpc_stats_decode_headers(struct http_filter *
     struct grpc_stats *g = (struct grpc_stats *)f;
     /* The config is shared, but each thread writes only its own entry of `threads`. */
     struct grpc_stats_config *c = (struct grpc_stats_config *)(uintptr_t)f->config;
-    g->is_request = is_grpc_type(h) && headers_get(h, HDR_path).n;
+    g->is_request = grpc_is_type(headers_get(h, HDR_content_type)) && headers_get(h, HDR_path).n;
     sv cluster = g->is_request ? http_route_cluster_stat_name(f) : SV_NULL, service, method;
-    if (!cluster.n || !c->stats || !split_path(headers_get(h, HDR_path), &service, &method)) {
+    if (!cluster.n || !grpc_split_path(headers_get(h, HDR_path), &service, &method)) {
         return FILTER_HEADERS_CONTINUE;
     }
-    char prefix[METHOD_BYTES_MAX];
-    g->stats = find_stats(c, http_loop(f)->thread_index, cluster,
-                          prefix_of(c, service, method, prefix, sizeof(prefix)));
+    char prefix[GRPC_METHOD_BYTES_MAX];
+    g->stats = grpc_counters_find(&c->counters, http_loop(f)->thread_index, cluster,
+                                  prefix_of(c, service, method, prefix, sizeof(prefix)));
     return FILTER_HEADERS_CONTINUE;
 }
 
@@ -328,7 +202,7 @@ static enum filter_data_status grpc_stats_decode_data(struct http_filter *f, str
         emit_filter_state(g);
         if (g->stats) {
             stat_dyn_add(
-                counter(g->stats, &g->stats->requests, "request_message_count", STAT_COUNTER),
+                grpc_counter(g->stats, &g->stats->requests, "request_message_count", STAT_COUNTER),
                 (int64_t)n);
         }
     }
@@ -338,9 +212,7 @@ static enum filter_data_status grpc_stats_decode_data(struct http_filter *f, str
 static enum filter_headers_status grpc_stats_encode_headers(struct http_filter *f,
                                                             struct headers *h, bool end_stream) {
     struct grpc_stats *g = (struct grpc_stats *)f;
-    /* A response of trailers only is gRPC when it has a status. */
-    g->is_response =
-        end_stream ? headers_has(h, HDR_grpc_status) : headers_status(h) == 200 && is_grpc_type(h);
+    g->is_response = grpc_is_response(h, end_stream);
     charge_status(g, h);
     if (end_stream) {
         charge_time(g);
@@ -356,9 +228,9 @@ static enum filter_data_status grpc_stats_encode_data(struct http_filter *f, str
     if (n) {
         emit_filter_state(g);
         if (g->stats) {
-            stat_dyn_add(
-                counter(g->stats, &g->stats->responses, "response_message_count", STAT_COUNTER),
-                (int64_t)n);
+            stat_dyn_add(grpc_counter(g->stats, &g->stats->responses, "response_message_count",
+                                      STAT_COUNTER),
+                         (int64_t)n);
         }
     }
     return FILTER_DATA_CONTINUE;

@@ -1,11 +1,13 @@
 """cors, fault and grpc_stats in front of a scripted upstream."""
 
+import base64
+
 import pytest
 from envoy.extensions.access_loggers.file.v3 import file_pb2  # noqa: F401 (the server packs it)
 from envoy.extensions.filters.http.fault.v3 import fault_pb2  # noqa: F401
 
 from support.ads_server import CLUSTER, LISTENER, AdsServer
-from support.config import bootstrap, cluster, file_log, hcm, listener, route, typed, vhost
+from support.config import bootstrap, cluster, file_log, hcm, http_options, listener, route, typed, vhost
 from support.rawhttp import Client, encode, fetch
 from support.upstream import Reply
 from support.xds_config import ads_bootstrap
@@ -94,6 +96,25 @@ def test_cluster_leaves_while_a_request_waits(sluice, tmp_path):
             ads.wait_ack(CLUSTER, "c2")
             client.read()
         assert proxy.log_lines(log, 1) == ["up DI,NC"]
+
+
+@pytest.mark.smoke
+def test_grpc_web(sluice, shared_upstream):
+    """A browser's call: base64 text both ways, the trailers in the body."""
+    web = typed("envoy.filters.http.grpc_web", f"{HTTP}.grpc_web.v3.GrpcWeb")
+    h1 = {"typed_extension_protocol_options": http_options(explicit_http_config={"http_protocol_options": {"enable_trailers": True}})}
+    proxy = sluice(bootstrap([listener(hcm([route()], filters=[web]))], [cluster("up", shared_upstream.port, **h1)]))
+    message = b"\0\0\0\0\1a"
+    shared_upstream.script(Reply(headers=[("content-type", "application/grpc")], chunks=[message], trailers=[("grpc-status", "0")]))
+    text = "application/grpc-web-text"
+    answer = fetch(proxy.port(), "/pkg.Service/Method", "POST", [("content-type", text), ("accept", text), ("content-length", "8")],
+                   base64.b64encode(message))
+    assert answer.status == 200 and answer.get("content-type") == f"{text}+proto" and not answer.trailers
+    assert answer.body == base64.b64encode(message) + base64.b64encode(b"\x80\0\0\0\x0fgrpc-status:0\r\n")
+    assert shared_upstream.requests[0].body == message
+    bad = fetch(proxy.port(), "/pkg.Service/Method", "POST", [("content-type", text), ("content-length", "3")], b"AAA")
+    assert bad.status == 400
+    assert proxy.stat("cluster.up.grpc-web.pkg.Service.Method.success") == 1
 
 
 @pytest.mark.smoke
