@@ -135,6 +135,9 @@ static bool init_store(struct program *p, bool is_dry_run, struct diag *d) {
         return false;
     }
     store_init(&p->store, &o);
+    if (s->shared.global_limit.max) {
+        p->store.config.connections = &s->shared.global_limit;
+    }
     if (!add_static(p, d)) {
         return false;
     }

@@ -317,6 +317,7 @@ static void filter_chain(struct compile_ctx *ctx, const Listener__FilterChain *m
     net->listener_name = c->name;
     net->traffic_direction = c->traffic_direction;
     net->buffer_limit_bytes = c->buffer_limit_bytes;
+    net->bypasses_overload = c->sock.bypasses_overload;
     net->listener = c;
     compile_duration_ms(ctx, m->transport_socket_connect_timeout, 0,
                         &net->transport_connect_timeout_ms);
@@ -370,10 +371,8 @@ static void refuse_unsupported(struct compile_ctx *ctx, const Listener__Listener
         {m->connection_balance_config != NULL, "connection_balance_config"},
         {m->enable_mptcp, "enable_mptcp"},
         {m->tcp_fast_open_queue_length != NULL, "tcp_fast_open_queue_length"},
-        {m->bypass_overload_manager, "bypass_overload_manager"},
         {m->stats_matcher != NULL, "stats_matcher"},
         {m->drain_type != 0, "drain_type"},
-        {m->ignore_global_conn_limit, "ignore_global_conn_limit"},
         {m->per_connection_buffer_high_watermark_timeout != NULL,
          "per_connection_buffer_high_watermark_timeout"},
     };
@@ -390,7 +389,8 @@ static void settings(struct compile_ctx *ctx, const Listener__Listener *m,
                         !m->deprecated_v1->bind_to_port->value);
     c->use_original_dst = m->use_original_dst && m->use_original_dst->value;
     c->reuse_port = m->enable_reuse_port ? m->enable_reuse_port->value : true;
-    c->ignore_global_conn_limit = m->ignore_global_conn_limit;
+    c->sock.bypasses_overload = m->bypass_overload_manager;
+    c->sock.global_limit = m->ignore_global_conn_limit ? NULL : ctx->build->config->connections;
     c->sock.continue_on_filters_timeout = m->continue_on_listener_filters_timeout;
     c->backlog = m->tcp_backlog_size ? (int)m->tcp_backlog_size->value : 4096;
     c->buffer_limit_bytes = m->per_connection_buffer_limit_bytes

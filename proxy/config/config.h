@@ -42,6 +42,7 @@ void snapshot_add_cluster_name(struct snapshot *s, slot_t slot, size_t clusters_
 void snapshot_remove_cluster_name(struct snapshot *s, slot_t slot);
 slot_t snapshot_find_cluster(const struct snapshot *s, sv name); /* SLOT_NONE: none. Any thread */
 
+struct conn_limit;
 struct registry;
 struct route_vhost_bytes;
 struct transport_socket_type;
@@ -58,6 +59,7 @@ struct transport_def {
 struct config {
     struct names *listeners, *routes, *scopes, *clusters, *transports, *extensions;
     struct stats_store *stats;
+    struct conn_limit *connections; /* of the process; NULL: no limit */
     const struct registry *registry;
     bool reject_unknown_dynamic, ignore_unknown_dynamic, allow_unknown_static;
     bool is_ads_delta;    /* ADS speaks delta */

@@ -24,7 +24,7 @@ struct listener_config {
     sv name;
     sv stat_name; /* of listener.<stat_name>. */
     slot_t slot;
-    bool is_static, bind_to_port, use_original_dst, reuse_port, ignore_global_conn_limit;
+    bool is_static, bind_to_port, use_original_dst, reuse_port;
     uint8_t traffic_direction;
     bool modify_only_drain;
     const struct listener_address *addresses; /* address, then additional_addresses */

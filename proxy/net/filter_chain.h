@@ -18,8 +18,9 @@ struct network_filter_slot {
 /* A compiled filter chain as its connections see it. */
 struct net_chain_config {
     const struct network_filter_slot *filters;
-    unsigned n;          /* 0: the connection is closed at once */
-    bool has_discovered; /* some filter has no type here: net_chain_owner.filters brings it */
+    unsigned n;             /* 0: the connection is closed at once */
+    bool bypasses_overload; /* as the listener's sockets */
+    bool has_discovered;    /* some filter has no type here: net_chain_owner.filters brings it */
     struct shared *pin; /* owner of all this: a ref is held while a connection lives. May be NULL */
     sv name, listener_name;
     uint8_t traffic_direction; /* core.v3.TrafficDirection */

@@ -10,9 +10,11 @@
 
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
+#include "proxy/base/overload.h"
 #include "proxy/net/transport.h"
 
-#define STARVED_PAUSE_MS 50u /* before accepting is tried again when fds or memory ran out */
+/* before accepting is tried again when fds or memory ran out, or the overload manager stops it */
+#define STARVED_PAUSE_MS 50u
 #define PRE_CONN_MAGIC 0x9AEC0117u
 #define LISTENER_MAGIC 0x115E7E12u
 
@@ -65,6 +67,7 @@ bool conn_limit_take(struct conn_limit *l) {
         return true;
     }
     conn_limit_give(l);
+    __atomic_add_fetch(&l->refused, 1, __ATOMIC_RELAXED);
     return false;
 }
 
@@ -326,12 +329,15 @@ static void inspect(struct listener_sock *l, const struct accept_info *info) {
 
 /* ---- accepting ---- */
 
+static bool is_overloaded(struct listener_sock *l) {
+    struct rng *r = &l->loop->rng;
+    return !l->config->bypasses_overload &&
+           (overload_acts(OVERLOAD_TCP_LISTENER_ACCEPT, r) ||
+            overload_acts(OVERLOAD_REJECT_INCOMING_CONNECTIONS, r));
+}
+
 /* May a connection be taken? Counts why not. */
 static bool take_place(struct listener_sock *l) {
-    if (l->ops->admit && !l->ops->admit(l)) {
-        stats_inc(l->stats, LISTENER_downstream_cx_overload_reject);
-        return false;
-    }
     if (!conn_limit_take(l->config->global_limit)) {
         stats_inc(l->stats, LISTENER_downstream_global_cx_overflow);
         return false;
@@ -339,6 +345,11 @@ static bool take_place(struct listener_sock *l) {
     if (!conn_limit_take(l->config->limit)) {
         stats_inc(l->stats, LISTENER_downstream_cx_overflow);
         conn_limit_give(l->config->global_limit);
+        return false;
+    }
+    if (UNLIKELY(is_overloaded(l))) {
+        stats_inc(l->stats, LISTENER_downstream_cx_overload_reject);
+        listener_conn_done(l->config);
         return false;
     }
     return true;
@@ -369,12 +380,17 @@ static void on_starved_over(struct timer *t) {
     watch(l);
 }
 
-static void starve(struct listener_sock *l, int error) {
-    log_warn_limited(LOG_conn_handler, "listener '%.*s': cannot accept: %s",
-                     SV_ARG(l->config->name), sock_strerror(error));
+/* Clients wait in the backlog until then. */
+static void pause_a_while(struct listener_sock *l) {
     l->is_starved = true;
     timer_start(&l->starved, STARVED_PAUSE_MS);
     watch(l);
+}
+
+static void starve(struct listener_sock *l, int error) {
+    log_warn_limited(LOG_conn_handler, "listener '%.*s': cannot accept: %s",
+                     SV_ARG(l->config->name), sock_strerror(error));
+    pause_a_while(l);
 }
 
 enum accepted { ACCEPTED_ONE, ACCEPTED_NONE, ACCEPTED_ALL };
@@ -406,6 +422,10 @@ static void on_acceptable(struct io *io, int events, int status) {
         CAST(listener_sock, LISTENER_MAGIC, CONTAINER_OF(io, struct listener_sock, io));
     if (status < 0) {
         starve(l, status);
+        return;
+    }
+    if (overload_is_full(OVERLOAD_STOP_ACCEPTING_CONNECTIONS) && !l->config->bypasses_overload) {
+        pause_a_while(l);
         return;
     }
     uint32_t max =

@@ -38,8 +38,9 @@ struct listener_filter_slot {
 
 /* A limit on open connections, shared by workers. */
 struct conn_limit {
-    uint32_t max;    /* 0: none */
-    uint32_t active; /* shared, atomic */
+    uint32_t max;     /* 0: none */
+    uint32_t active;  /* shared, atomic */
+    uint64_t refused; /* shared, atomic: how often it was reached */
 };
 bool conn_limit_take(struct conn_limit *l); /* false: it is reached. NULL: true */
 void conn_limit_give(struct conn_limit *l);
@@ -54,6 +55,7 @@ struct listener_sock_config {
     uint32_t accepts_per_event_max;  /* 0: LISTENER_ACCEPTS_MAX */
     struct conn_limit *limit;        /* of this listener; may be NULL */
     struct conn_limit *global_limit; /* of the process; NULL: none, or ignored by this listener */
+    bool bypasses_overload;          /* bypass_overload_manager; admin's */
     struct shared *pin;              /* owner of all this; a ref is held. May be NULL */
 };
 
@@ -63,8 +65,6 @@ struct listener_sock_ops {
      * call (copy what is to stay). Once that connection is over, the callee calls
      * listener_conn_done(). May close the listener. */
     void (*on_accepted)(struct listener_sock *l, int fd, struct accept_info *info);
-    /* Overload: may another connection be taken? May be NULL (always). */
-    bool (*admit)(struct listener_sock *l);
     /* What a discovered filter's slot holds now, with a ref; NULL: nothing. Needed when the config
      * has such filters. */
     struct extension_config *(*discovered)(struct listener_sock *l, slot_t slot);

@@ -436,6 +436,11 @@ static bool is_upgrade_response(const struct stream *s, const struct headers *h)
 /* Does this response end the connection's use? HTTP/1 says so in a header, HTTP/2 drains. */
 static void maybe_close(struct stream *s, struct headers *h) {
     struct hcm *hcm = s->hcm;
+    if (hcm->drain == HCM_OPEN && hcm_is_overloaded(hcm, OVERLOAD_DISABLE_HTTP_KEEPALIVE)) {
+        stats_inc(hcm->stats, HCM_downstream_cx_overload_disable_keepalive);
+        stats_inc(hcm->stats, HCM_downstream_cx_drain_close);
+        hcm_start_drain(hcm);
+    }
     if (hcm->drain == HCM_OPEN && worker_drain_close(hcm->worker, hcm->base.chain)) {
         stats_inc(hcm->stats, HCM_downstream_cx_drain_close);
         hcm_start_drain(hcm);

@@ -206,6 +206,10 @@ static enum codec_kind choose_codec(struct hcm *h, sv bytes) {
     return codec_detect(bytes);
 }
 
+bool hcm_overload_draw(struct hcm *h, enum overload_point p) {
+    return !h->base.chain->config->bypasses_overload && overload_acts(p, &h->loop->rng);
+}
+
 static bool create_codec(struct hcm *h, struct buf *data) {
     enum codec_kind kind =
         choose_codec(h, buf_pullup(data, buf_len(data) < 24 ? buf_len(data) : 24));
@@ -246,6 +250,12 @@ static enum net_status on_data(struct network_filter *f, struct buf *data, bool 
     struct hcm *h = hcm_of(f);
     if (h->drain == HCM_CLOSING) {
         buf_clear(data);
+        return NET_STOP;
+    }
+    if (!h->codec && hcm_is_overloaded(h, OVERLOAD_HCM_CREATING_CODEC)) {
+        stats_inc(h->stats, HCM_downstream_rq_overload_close);
+        buf_clear(data);
+        close_connection(h, CONN_CLOSE_FLUSH_DELAY, "overload");
         return NET_STOP;
     }
     if (!h->codec && !create_codec(h, data)) {

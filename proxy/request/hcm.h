@@ -9,6 +9,7 @@
 #include "proxy/api/http_filter.h"
 #include "proxy/api/network_filter.h"
 #include "proxy/api/worker.h"
+#include "proxy/base/overload.h"
 #include "proxy/http/codec.h"
 #include "proxy/http/path.h"
 #include "proxy/request/hcm_stats.h"
@@ -116,6 +117,11 @@ struct hcm {
 };
 /* Begin to drain: HTTP/2 sends the shutdown notice, HTTP/1 closes with the next response. */
 void hcm_start_drain(struct hcm *h);
+bool hcm_overload_draw(struct hcm *h, enum overload_point p);
+/* Does the overload manager ask this connection to give way now? */
+static inline bool hcm_is_overloaded(struct hcm *h, enum overload_point p) {
+    return UNLIKELY(overload_level(p)) && hcm_overload_draw(h, p);
+}
 /* The client reset a stream that began then: soon after, it counts towards a flood. */
 void hcm_note_reset(struct hcm *h, uint64_t began_us);
 /* After a stream ended: closes the connection when it is due, restarts the idle timer. */

@@ -272,7 +272,6 @@ static void unhonoured(struct compile_ctx *ctx, const Hcm__HttpConnectionManager
         {m->add_proxy_protocol_connection_state != NULL, "add_proxy_protocol_connection_state"},
         {m->internal_address_config && m->internal_address_config->unix_sockets,
          "internal_address_config.unix_sockets"},
-        {m->append_local_overload, "append_local_overload"},
         {m->scheme_header_transformation && m->scheme_header_transformation->match_upstream,
          "scheme_header_transformation.match_upstream"},
     };

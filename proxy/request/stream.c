@@ -427,6 +427,39 @@ void stream_begin(struct stream *s, bool end_stream) {
     stream_decode_headers(s, end_stream);
 }
 
+static void set_local_overload(struct headers *h, void *arg) {
+    const struct stream *s = arg;
+    if (s->cfg->append_local_overload) {
+        headers_set(h, HDR_x_envoy_local_overloaded, SV("true"));
+    }
+}
+
+static bool refuse_overloaded(struct stream *s, unsigned stat) {
+    stats_inc(s->hcm->stats, stat);
+    stream_local_reply(s, 503, SV("envoy overloaded"), 0, SV("overload"),
+                       stat == HCM_downstream_rq_overload_close ? set_local_overload : NULL, s);
+    return true;
+}
+
+/* The request is answered, before anything was made for it, as the overload manager asks. */
+static bool shed(struct stream *s) {
+    struct hcm *h = s->hcm;
+    if (h->codec->protocol != HTTP_2 && hcm_is_overloaded(h, OVERLOAD_HTTP1_ABORT_DISPATCH)) {
+        stats_inc(h->stats, HCM_downstream_rq_overload_close);
+        h1_server_close_after(h->codec);
+        s->close_after = s->saw_request_end = true;
+        stream_local_reply(s, 500, SV("Internal Server Error"), RESPONSE_FLAG(DPE), SV("overload"),
+                           NULL, NULL);
+        return true;
+    }
+    if (hcm_is_overloaded(h, OVERLOAD_HCM_DECODE_HEADERS) ||
+        hcm_is_overloaded(h, OVERLOAD_STOP_ACCEPTING_REQUESTS)) {
+        return refuse_overloaded(s, HCM_downstream_rq_overload_close);
+    }
+    return hcm_is_overloaded(h, OVERLOAD_HTTP_FILTER_CHECK) &&
+           refuse_overloaded(s, HCM_rq_overload_local_reply);
+}
+
 static void on_headers(struct codec_stream *cs, struct headers *h, bool end_stream) {
     struct stream *s = stream_of(cs);
     s->request = *h;
@@ -438,7 +471,9 @@ static void on_headers(struct codec_stream *cs, struct headers *h, bool end_stre
         request_ended(s);
     }
     s->dec.has_headers = true;
-    stream_begin(s, end_stream);
+    if (!shed(s)) {
+        stream_begin(s, end_stream);
+    }
 }
 
 static void on_data(struct codec_stream *cs, struct buf *data, bool end_stream) {

@@ -336,6 +336,7 @@ static void init_hcm(struct admin *ad) {
     ad->slot =
         (struct network_filter_slot){.type = &hcm_network_filter, .config = c, .slot = SLOT_NONE};
     ad->chain = (struct net_chain_config){.filters = &ad->slot,
+                                          .bypasses_overload = true,
                                           .n = 1,
                                           .listener_name = SV("admin"),
                                           .buffer_limit_bytes = ADMIN_BUFFER_LIMIT_BYTES};
@@ -384,6 +385,7 @@ static bool bind_admin(struct admin *ad, const Bootstrap__Admin *m, struct diag 
         return diag_error(d, "cannot bind '%s': %s", text, sock_strerror(fd));
     }
     ad->sock_config.name = SV("admin");
+    ad->sock_config.bypasses_overload = true;
     ad->sock = listener_sock_new(&ad->server->main->loop, &ad->sock_config, fd, &ad->addr,
                                  ad->stats, &sock_ops, ad);
     return true;

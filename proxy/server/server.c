@@ -19,6 +19,7 @@
 #include "proxy/net/tls.h"
 #include "proxy/observe/log_sink.h"
 #include "proxy/server/admin.h"
+#include "proxy/server/overload.h"
 #include "proxy/stats/stats_flush.h"
 
 #define FLUSH_INTERVAL_MS 5000u
@@ -321,6 +322,14 @@ bool server_init(struct server *s, const struct registry *r, struct diag *d) {
     if (!init_stats_config(s, d) || !server_runtime_init(s, d) || !make_workers(s, d)) {
         return false;
     }
+    if (s->bootstrap->overload_manager) {
+        s->overload = overload_manager_new(s->bootstrap->overload_manager, &s->main->loop, s->stats,
+                                           r, &s->shared.global_limit, d);
+        if (!s->overload) {
+            return false;
+        }
+        overload_manager_start(s->overload);
+    }
     s->admin = admin_new(s, d);
     if (s->bootstrap->admin && !s->admin) {
         return false;
@@ -351,6 +360,7 @@ static void close_signal(uv_signal_t *h) {
 
 void server_fini(struct server *s) {
     admin_free(s->admin);
+    overload_manager_free(s->overload);
     for (unsigned i = 0; i < s->workers_n; i++) {
         if (s->are_workers_started) {
             worker_stop_and_free(s->workers[i]);

@@ -11,6 +11,7 @@
 #include "proxy/stats/stats_server.h"
 
 struct admin;
+struct overload_manager;
 struct disk_watch;
 struct dir_watcher;
 struct config_view; /* what admin asks the config thread for: see config/config_view.h */
@@ -44,6 +45,7 @@ struct server {
     unsigned layers_n, admin_layer; /* admin_layer: index, UINT_MAX: none */
     struct admin *admin;
     const struct config_view *view;
+    struct overload_manager *overload; /* NULL: the bootstrap has none */
     struct timer flush_timer;
     uint32_t flush_interval_ms;
     uv_signal_t sigterm, sigint, sigusr1, sighup;

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include "proxy/base/mem.h"
+#include "proxy/base/overload.h"
 #include "proxy/net/listener.h"
 #include "proxy/net/transport.h"
 #include "tests/support/unit.h"
@@ -28,7 +29,6 @@ static struct {
     char transport_protocol[16], first_bytes[16];
     bool closes_listener;
 } accepted;
-static bool refuses;
 
 static void on_accepted(struct listener_sock *l, int fd, struct accept_info *info) {
     assert_int_equal(info->fd, fd);
@@ -41,10 +41,6 @@ static void on_accepted(struct listener_sock *l, int fd, struct accept_info *inf
         listener_sock_close(l);
     }
 }
-static bool admit(struct listener_sock *l) {
-    (void)l;
-    return !refuses;
-}
 static struct extension_config *in_slot; /* NULL: not there (yet) */
 
 static struct extension_config *discovered(struct listener_sock *l, slot_t slot) {
@@ -52,7 +48,7 @@ static struct extension_config *discovered(struct listener_sock *l, slot_t slot)
     assert_int_equal(slot, 5);
     return in_slot ? shared_ref(in_slot) : NULL;
 }
-static const struct listener_sock_ops ops = {on_accepted, admit, discovered};
+static const struct listener_sock_ops ops = {on_accepted, discovered};
 
 static void on_pin_free(struct shared *p) {
     (void)p;
@@ -64,7 +60,7 @@ static int setup(void **state) {
     memset(&accepted, 0, sizeof(accepted));
     memset(&config, 0, sizeof(config));
     memset(slots, 0, sizeof(slots));
-    refuses = false;
+    overload_set(OVERLOAD_REJECT_INCOMING_CONNECTIONS, 0);
     pins_freed = 0;
     listener = NULL;
     shared_init(&pin, on_pin_free);
@@ -223,14 +219,21 @@ static void limits(void **state) {
     assert_int_equal(counted(LISTENER_downstream_global_cx_overflow), 1);
     listener_conn_done(&config);
     assert_int_equal(own.active + global.active, 0);
-    refuses = true;
+    overload_set(OVERLOAD_REJECT_INCOMING_CONNECTIONS, OVERLOAD_FULL);
     int d = client();
     turns(2);
     assert_true(is_closed(d));
     assert_int_equal(counted(LISTENER_downstream_cx_overload_reject), 1);
-    refuses = false;
+    overload_set(OVERLOAD_REJECT_INCOMING_CONNECTIONS, 0);
+    overload_set(OVERLOAD_STOP_ACCEPTING_CONNECTIONS, OVERLOAD_FULL);
     int e = client();
     turns(2);
+    assert_int_equal(accepted.n, 1); /* it waits */
+    overload_set(OVERLOAD_STOP_ACCEPTING_CONNECTIONS, 0);
+    for (unsigned i = 0; i < 5000 && accepted.n < 2; i++) { /* until accepting is tried again */
+        turn();
+        usleep(1000);
+    }
     assert_int_equal(accepted.n, 2);
     close(a), close(b), close(c), close(d), close(e);
 }
