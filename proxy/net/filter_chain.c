@@ -359,13 +359,16 @@ struct stats_shard *net_listener_stats(const struct network_filter *f) {
 }
 
 struct stream_info *net_stream_info(const struct network_filter *f) {
-    struct net_chain *c = f->chain;
+    return net_chain_info(f->chain);
+}
+
+struct stream_info *net_chain_info(struct net_chain *c) {
     if (!c->si_) {
         struct stream_info *si = arena_new(&c->arena_, struct stream_info);
         si->cx = &c->cx;
         si->id = c->cx.id;
         si->start_us = c->cx.start_us;
-        si->start_wall_us = loop_wall_us(f->conn->loop, si->start_us);
+        si->start_wall_us = loop_wall_us(c->conn->loop, si->start_us);
         si->requested_server_name = c->cx.server_name;
         si->arena = &c->arena_;
         c->si_ = si;

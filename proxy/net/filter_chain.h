@@ -66,6 +66,8 @@ struct net_chain_owner {
 struct net_chain *net_chain_new(const struct net_chain_owner *o,
                                 const struct net_chain_config *config, struct transport *t, int fd,
                                 const struct accept_info *info);
+/* What is told of the connection; made on first use, lives as long as the chain. */
+struct stream_info *net_chain_info(struct net_chain *c);
 /* Tell the filters of the new connection, begin the transport handshake and reading. May end the
  * connection: then on_end has been called, and `c` lives until the turn ends. */
 void net_chain_start(struct net_chain *c);

@@ -290,13 +290,41 @@ static int depth_of(const struct tls_policy *p) {
     return depth < INT_MAX ? (int)depth : INT_MAX;
 }
 
-static bool verify_chain(const struct tls_policy *p, const struct tls_ca *ca, bool is_client,
+static bool is_crl_error(int err) {
+    switch (err) {
+    case X509_V_ERR_CERT_REVOKED:
+    case X509_V_ERR_UNABLE_TO_GET_CRL:
+    case X509_V_ERR_UNABLE_TO_GET_CRL_ISSUER:
+    case X509_V_ERR_UNABLE_TO_DECRYPT_CRL_SIGNATURE:
+    case X509_V_ERR_CRL_SIGNATURE_FAILURE:
+    case X509_V_ERR_CRL_NOT_YET_VALID:
+    case X509_V_ERR_CRL_HAS_EXPIRED:
+    case X509_V_ERR_ERROR_IN_CRL_LAST_UPDATE_FIELD:
+    case X509_V_ERR_ERROR_IN_CRL_NEXT_UPDATE_FIELD:
+    case X509_V_ERR_KEYUSAGE_NO_CRL_SIGN:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static sv chain_error(const X509_STORE_CTX *ctx, struct arena *a) {
+    int err = X509_STORE_CTX_get_error(ctx);
+    return arena_printf(
+        a, "verify cert failed: X509_verify_cert: certificate verification error at depth %d: %s%s",
+        X509_STORE_CTX_get_error_depth(ctx),
+        is_crl_error(err) ? "certificate revocation check against provided CRLs failed: " : "",
+        X509_verify_cert_error_string(err));
+}
+
+/* `purpose`: what the certificates must be good for, NULL: anything. */
+static bool verify_chain(const struct tls_policy *p, const struct tls_ca *ca, const char *purpose,
                          unsigned long flags, STACK_OF(X509_CRL) * crls, STACK_OF(X509) * chain,
                          struct arena *a, struct tls_verdict *out) {
     X509_STORE_CTX *ctx = X509_STORE_CTX_new();
     CHECK(ctx);
     bool ok = X509_STORE_CTX_init(ctx, ca->store, sk_X509_value(chain, 0), chain) &&
-              X509_STORE_CTX_set_default(ctx, is_client ? "ssl_client" : "ssl_server");
+              (!purpose || X509_STORE_CTX_set_default(ctx, purpose));
     if (!ok) {
         fail(out, SSL_AD_INTERNAL_ERROR, SSL_STAT_fail_verify_error,
              SV("verify cert failed: init and setup X509_STORE_CTX"));
@@ -310,13 +338,8 @@ static bool verify_chain(const struct tls_policy *p, const struct tls_ca *ca, bo
     X509_STORE_CTX_set0_crls(ctx, crls);
     ok = X509_verify_cert(ctx) == 1;
     if (!ok) {
-        int err = X509_STORE_CTX_get_error(ctx);
-        sv text =
-            arena_printf(a,
-                         "verify cert failed: X509_verify_cert: certificate verification "
-                         "error at depth %d: %s",
-                         X509_STORE_CTX_get_error_depth(ctx), X509_verify_cert_error_string(err));
-        fail(out, (uint8_t)SSL_alert_from_verify_result(err), SSL_STAT_fail_verify_error, text);
+        fail(out, (uint8_t)SSL_alert_from_verify_result(X509_STORE_CTX_get_error(ctx)),
+             SSL_STAT_fail_verify_error, chain_error(ctx, a));
     }
     X509_STORE_CTX_free(ctx);
     ERR_clear_error();
@@ -373,7 +396,8 @@ static bool verify_leaf(const struct tls_policy *p, const struct tls_peer *peer,
 static void verify_default(const struct tls_policy *p, const struct tls_peer *peer,
                            STACK_OF(X509) * chain, struct arena *a, struct tls_verdict *out) {
     if (p->ca) {
-        if (!verify_chain(p, p->ca, peer->is_client, p->flags, p->crls, chain, a, out)) {
+        const char *purpose = peer->is_client ? "ssl_client" : "ssl_server";
+        if (!verify_chain(p, p->ca, purpose, p->flags, p->crls, chain, a, out)) {
             out->is_ok = p->accept_untrusted;
             return;
         }
@@ -422,8 +446,8 @@ static bool is_svid_leaf(X509 *leaf) {
                                      (flags & EXFLAG_KUSAGE ? ~0u : 0u));
 }
 
-static void verify_spiffe(const struct tls_policy *p, const struct tls_peer *peer,
-                          STACK_OF(X509) * chain, struct arena *a, struct tls_verdict *out) {
+static void verify_spiffe(const struct tls_policy *p, STACK_OF(X509) * chain, struct arena *a,
+                          struct tls_verdict *out) {
     X509 *leaf = sk_X509_value(chain, 0);
     if (!is_svid_leaf(leaf)) {
         fail(out, SSL_AD_CERTIFICATE_UNKNOWN, SSL_STAT_fail_verify_error,
@@ -441,7 +465,9 @@ static void verify_spiffe(const struct tls_policy *p, const struct tls_peer *pee
     if (sk_X509_CRL_num(crls) > 0) {
         flags |= X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL;
     }
-    if (!verify_chain(p, domain->ca, peer->is_client, flags, crls, chain, a, out)) {
+    /* as Envoy: no extended key usage is asked for, and the alert does not tell what is wrong */
+    if (!verify_chain(p, domain->ca, NULL, flags, crls, chain, a, out)) {
+        out->alert = SSL_AD_CERTIFICATE_UNKNOWN;
         return;
     }
     if (p->sans_n && !names_match(p, leaf, NULL, 0, false, a)) {
@@ -469,7 +495,7 @@ void tls_policy_verify(const struct tls_policy *p, const struct tls_peer *peer, 
         return;
     }
     if (p->spiffe) {
-        verify_spiffe(p, peer, chain, a, out);
+        verify_spiffe(p, chain, a, out);
     } else {
         verify_default(p, peer, chain, a, out);
     }

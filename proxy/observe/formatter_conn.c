@@ -81,7 +81,7 @@ static void eval_name(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_val
         s = cx->conn ? sv_cstr(cx->conn->close_reason) : SV_NULL;
         break;
     case NAME_TRANSPORT_FAILURE:
-        s = cx->conn ? conn_transport_failure(cx->conn) : SV_NULL;
+        s = cx->conn ? fmt_without_blanks(c, conn_transport_failure(cx->conn)) : SV_NULL;
         break;
     case NAME_JA3:
         s = cx->facts ? cx->facts->ja3 : SV_NULL;

@@ -250,8 +250,7 @@ static void eval_code(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_val
     fmt_u64(v, c->si->response_code);
 }
 
-/* Blanks as '_', so that a line stays splittable. */
-static sv without_blanks(struct fmt_ctx *c, sv s) {
+sv fmt_without_blanks(struct fmt_ctx *c, sv s) {
     bool has = false;
     for (size_t i = 0; i < s.n && !has; i++) {
         has = s.p[i] == ' ' || (s.p[i] >= '\t' && s.p[i] <= '\r');
@@ -271,12 +270,12 @@ static sv without_blanks(struct fmt_ctx *c, sv s) {
 
 static void eval_details(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
     sv s = c->si->response_code_details;
-    fmt_str_or_none(v, sv_is(op->text, "ALLOW_WHITESPACES") ? s : without_blanks(c, s));
+    fmt_str_or_none(v, sv_is(op->text, "ALLOW_WHITESPACES") ? s : fmt_without_blanks(c, s));
 }
 
 static void eval_upstream_failure(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
     (void)op;
-    fmt_str_or_none(v, without_blanks(c, c->si->up.transport_failure));
+    fmt_str_or_none(v, fmt_without_blanks(c, c->si->up.transport_failure));
 }
 
 static void eval_flags(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {

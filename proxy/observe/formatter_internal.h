@@ -60,6 +60,8 @@ static inline void fmt_str_or_none(struct fmt_value *v, sv s) {
     v->kind = s.n ? FMT_STR : FMT_NONE;
     v->s = s;
 }
+/* Blanks as '_', so that a line stays splittable. The result may lie in the context's scratch. */
+sv fmt_without_blanks(struct fmt_ctx *c, sv s);
 static inline void fmt_u64(struct fmt_value *v, uint64_t u) {
     v->kind = FMT_U64;
     v->u = u;

@@ -76,8 +76,10 @@ static void on_chain_end(struct net_chain *c, enum conn_event e) {
     stats_inc(l->stats, LISTENER_downstream_cx_destroy);
     uint64_t age_us = loop_now_us(&l->worker->loop) - c->cx.start_us;
     stats_record(l->stats, LISTENER_downstream_cx_length_ms, age_us / 1000);
-    if (l->cfg->access_logs && c->si_) {
-        access_logs_run(l->cfg->access_logs, c->si_, &l->worker->loop);
+    if (l->cfg->access_logs) { /* also of who never came through the handshake */
+        struct stream_info *si = net_chain_info(c);
+        si->end_us = loop_now_us(&l->worker->loop);
+        access_logs_run(l->cfg->access_logs, si, &l->worker->loop);
     }
     listener_conn_done(&l->cfg->sock);
     free_when_unused(l);

@@ -125,6 +125,20 @@ def test_protocol_and_cipher_limits(proxy, authority):
         Client(proxy.port("old"), tls=modern, server_name="a.test")
 
 
+def test_listener_log_of_a_failed_handshake(sluice, authority, leaves, tmp_path):
+    """The listener's access log has every connection, and why one came to nothing."""
+    log = tmp_path / "listener.log"
+    site = listener(chains=[chain(hcm([direct("/", 200, "ok")]), transport_socket=terminate(leaves["a.test"], authority, True))],
+                    access_log=[file_log(log, "%DOWNSTREAM_PEER_SUBJECT% %DOWNSTREAM_TRANSPORT_FAILURE_REASON%\n")])
+    proxy = sluice(bootstrap([site]))
+    with pytest.raises((ssl.SSLError, EOFError, OSError)):
+        fetch(proxy.port(), tls=client_context(authority), server_name="a.test")
+    assert fetch(proxy.port(), tls=client_context(authority, leaves["client"]), server_name="a.test").status == 200
+    assert sorted(proxy.log_lines(log, 2)) == sorted([
+        "- TLS_error:|268435648:SSL_routines:OPENSSL_internal:PEER_DID_NOT_RETURN_A_CERTIFICATE:"
+        "peer_did_not_provide_required_client_certificate:TLS_error_end", "CN=client,O=Tests -"])
+
+
 def test_plain_bytes_to_a_tls_port(proxy):
     with Client(proxy.port("mtls")) as client:
         client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n")

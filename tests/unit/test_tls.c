@@ -144,7 +144,7 @@ static void test_refusals(void **state) {
               "'0000000000000000000000000000000000000000000000000000000000000000'"),
          false, VERIFY "cert hash and spki", SSL_STAT_fail_verify_cert_hash},
         {SERVER, WITH("trusted_ca { inline_string: ~root~ } crl { inline_string: ~crl~ }"), false,
-         "at depth 0: certificate revoked", SSL_STAT_fail_verify_error},
+         "provided CRLs failed: certificate revoked", SSL_STAT_fail_verify_error},
         {MTLS_SERVER, CLIENT, true,
          "TLS_error:|268435648:SSL "
          "routines:OPENSSL_internal:PEER_DID_NOT_RETURN_A_CERTIFICATE:peer did not provide "
