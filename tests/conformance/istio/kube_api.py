@@ -230,12 +230,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             api.remove(query)
             self.answer(200, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
             return
-        item = yaml.safe_load(body)
-        if self.command == "PATCH":
-            old = api.find(query)
-            if old is None:
-                self.refuse(404, "NotFound")
-                return
+        item, old = yaml.safe_load(body), api.find(query)
+        if old is None and (self.command == "PATCH" or query.part == "status"):
+            self.refuse(404, "NotFound")
+            return
+        if query.part == "status":
+            item = {**old, "status": merge(old.get("status"), item.get("status"))}
+        elif self.command == "PATCH":
             item = merge(old, item)
         item.setdefault("apiVersion", query.version)
         item.setdefault("kind", api.kind(query))

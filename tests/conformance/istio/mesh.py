@@ -151,7 +151,7 @@ class Workload:
     def as_pod(self):
         """What Kubernetes would know of it: istiod takes its labels from there."""
         return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.pod, "namespace": self.namespace, "labels": self.labels},
-                "spec": {"serviceAccountName": self.account, "nodeName": "node", "containers": [{"name": "istio-proxy"}]},
+                "spec": {"serviceAccountName": self.account, "containers": [{"name": "istio-proxy"}]},
                 "status": {"phase": "Running", "podIP": self.address, "podIPs": [{"ip": self.address}], "hostIP": "127.255.0.1",
                            "conditions": [{"type": "Ready", "status": "True"}]}}
 
