@@ -81,7 +81,7 @@ static enum filter_headers_status istio_stats_decode_headers(struct http_filter 
     return FILTER_HEADERS_CONTINUE;
 }
 
-/* While the upstream's connection is there: who it is. */
+/* Who the upstream is: its connection is there but when the response ends with its headers. */
 static enum filter_headers_status istio_stats_encode_headers(struct http_filter *f,
                                                              struct headers *h, bool end_stream) {
     (void)h;
@@ -90,7 +90,12 @@ static enum filter_headers_status istio_stats_encode_headers(struct http_filter 
     const struct conn *up = http_stream_info(f)->up.conn;
     const struct ssl_info *ssl = up ? conn_ssl(up) : NULL;
     struct istio_labels *l = labels_of(s);
-    if (l->reporter != ISTIO_CLIENT || !ssl) {
+    if (l->reporter != ISTIO_CLIENT) {
+        return FILTER_HEADERS_CONTINUE;
+    }
+    if (!ssl) {
+        l->upstream_peer = http_stream_info(f)->up.peer_uri;
+        l->upstream_local = http_stream_info(f)->up.local_uri;
         return FILTER_HEADERS_CONTINUE;
     }
     const sv *uris;

@@ -96,7 +96,8 @@ struct upstream_info {
     const struct filter_state *filter_state; /* of the upstream connection; NULL: none */
     const sv *alpn; /* offered in place of the cluster's, when alpn_n > 0 */
     unsigned alpn_n;
-    /* first URI SANs of a TLS connection's certificates, where they are kept beyond it (TCP) */
+    /* first URI SANs of a TLS connection's certificates, kept beyond it: of TCP, and of responses
+     * that end with their headers */
     sv peer_uri, local_uri;
     const char *local_close_reason; /* why we closed the connection; NULL */
 };
@@ -140,5 +141,9 @@ struct stream_info {
     uint64_t route_resolution_us; /* time of the last look-up, relative to start_us */
     sv custom_flags;              /* "a,b" */
 };
+
+struct ssl_info;
+/* Keep who is at both ends of the upstream connection (NULL: nobody known) for when it is gone. */
+void stream_info_note_identities(struct stream_info *si, const struct ssl_info *ssl);
 
 #endif

@@ -70,6 +70,7 @@ static void on_headers(struct codec_stream *s, struct headers *h, bool end_strea
     r->response = *h;
     note_first_byte(r);
     if (end_stream) {
+        stream_info_note_identities(info_of(r), r->up.conn ? conn_ssl(r->up.conn) : NULL);
         response_complete(r);
     }
     router_on_response_headers(r, end_stream);

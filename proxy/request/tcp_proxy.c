@@ -101,18 +101,7 @@ static void on_up_data(struct conn *c, void *user, struct buf *data, bool end_st
     (void)c;
     touch(p);
     net_stream_info(&p->base)->tx_bytes += buf_len(data);
-    conn_write(p->base.conn, data, end_stream);
-}
-
-/* Who is at both ends of the upstream connection, told also when it is gone. */
-static void note_identities(struct stream_info *si, const struct ssl_info *ssl) {
-    const sv *uris;
-    if (ssl && ssl_info_list(ssl, SSL_LIST_PEER_URI, &uris)) {
-        si->up.peer_uri = arena_sv(si->arena, uris[0]);
-    }
-    if (ssl && ssl_info_list(ssl, SSL_LIST_LOCAL_URI, &uris)) {
-        si->up.local_uri = arena_sv(si->arena, uris[0]);
-    }
+    net_write(&p->base, data, end_stream);
 }
 
 /* What filters found out about it outlives the connection. */
@@ -186,7 +175,7 @@ static void on_ready(void *user, struct conn *c, struct host *h) {
     si->up.connection_id = c->id;
     si->up.local = c->local;
     si->up.filter_state = c->filter_state;
-    note_identities(si, conn_ssl(c));
+    stream_info_note_identities(si, conn_ssl(c));
     c->half_close_enabled = true;
     conn_set_ops(c, &up_ops, user);
     if (net_is_alone(&p->base) && splice_possible(p->base.conn, c)) {

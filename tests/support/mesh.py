@@ -32,6 +32,12 @@ def stats(**fields):
     return typed("istio.stats", "stats.PluginConfig", **fields)
 
 
+def grpc_stats():
+    """Counts the messages that istio.stats tells of."""
+    return typed("envoy.filters.http.grpc_stats", "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+                 emit_filter_state=True, stats_for_all_methods=False)
+
+
 def alpn(*names, **others):
     """What HTTP/1.1 upstreams are offered; others by name: HTTP2=[…]."""
     return typed("istio.alpn", "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
@@ -94,7 +100,7 @@ class Sidecars:
                  for name in ("web.shop", "web6.shop", "h2.shop", "legacy.shop")]
         filters = self.istios(
             peer_metadata(upstream_discovery=[{"istio_headers": {}}], upstream_propagation=[{"istio_headers": {}}]),
-            alpn("istio-http/1.1", "istio", HTTP2=["istio-h2", "istio"]), stats())
+            alpn("istio-http/1.1", "istio", HTTP2=["istio-h2", "istio"]), grpc_stats(), stats())
         return hcm(vhosts=[*hosts, vhost([unknown], name="unknown")], filters=filters, stat_prefix="outbound",
                    access_log=self.logged("outbound"), use_remote_address=False)
 
@@ -154,7 +160,7 @@ class Sidecars:
              self.service(WEB_HTTP, "h2.shop", "10.77.0.2", at=WEB_H2),
              self.service(WEB_HTTP, "legacy.shop", "10.77.0.2", mutual=False), self.service(DB, "db.shop", "10.77.0.2"),
              self.service(DB, "other.shop", "10.77.0.2", at=OTHER, mutual=False), original_dst("PassthroughCluster"),
-             {"name": "BlackHoleCluster", "type": "STATIC", "connect_timeout": "5s"}], node=node)
+             {"name": "BlackHoleCluster", "type": "STATIC", "connect_timeout": "5s"}], node=node, stats_flush_interval="0.1s")
 
     # ---- inbound ----
 
@@ -168,7 +174,7 @@ class Sidecars:
     def inbound_http(self, to):
         filters = self.istios(
             peer_metadata(downstream_discovery=[{"istio_headers": {}}], downstream_propagation=[{"istio_headers": {}}]),
-            stats(disable_host_header_fallback=True))
+            grpc_stats(), stats(disable_host_header_fallback=True))
         return [*self.istios(tcp_exchange()),
                 hcm([route("/", to)], filters=filters, stat_prefix="inbound", access_log=self.logged("inbound"),
                     use_remote_address=False, forward_client_cert_details="APPEND_FORWARD",
@@ -212,4 +218,4 @@ class Sidecars:
             {"host": "web.shop", "name": "web", "namespace": "shop"}]}}}}
         return bootstrap([inbound], [original_dst(f"inbound|{port}||", **source, **metadata) for port in (WEB_HTTP, WEB_H2, DB)] + [
             original_dst("InboundPassthroughCluster", **source),
-            {"name": "BlackHoleCluster", "type": "STATIC", "connect_timeout": "5s"}], node=node)
+            {"name": "BlackHoleCluster", "type": "STATIC", "connect_timeout": "5s"}], node=node, stats_flush_interval="0.1s")

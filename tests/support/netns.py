@@ -149,3 +149,14 @@ class Sidecar(Sluice):
     def admin(self, *args, **fields):
         with self.space.inside():
             return super().admin(*args, **fields)
+
+
+@contextlib.contextmanager
+def unredirected(space):
+    """For the time of a block the namespace's outgoing connections are left alone."""
+    space.nft("flush chain inet sidecar outbound")
+    try:
+        yield
+    finally:
+        space.nft("flush ruleset")
+        space.nft(REDIRECT)
