@@ -7,7 +7,8 @@
  * in an error after CEL_STEPS_MAX loop steps.
  * Spec: the CEL language definition (standard functions and macros, heterogeneous equality);
  * Envoy's attributes (request, response, source, destination, connection, upstream, metadata,
- * filter_state, upstream_filter_state, xds). Not here: message construction, type(), the optional
+ * filter_state, upstream_filter_state, xds), and Istio's (node, downstream_peer, upstream_peer).
+ * Not here: message construction, type(), the optional
  * string extensions. */
 #ifndef SLUICE_API_CEL_H
 #define SLUICE_API_CEL_H

@@ -4,7 +4,8 @@
  * the caller's scratch arena. Implemented in proxy/route/match_tree.c and match_input.c.
  * Spec: xds.type.matcher.v3.Matcher: matcher_list, matcher_tree (exact, prefix, ip_range_matcher,
  * domain_matcher), on_no_match; value_match and the custom matchers ip, CEL, metadata,
- * runtime_fraction, consistent_hashing. Refused, as Envoy does for these users: keep_matching. */
+ * runtime_fraction, consistent_hashing. Refused: keep_matching, which Envoy refuses for RBAC and
+ * does not survive for filter chains. */
 #ifndef SLUICE_API_MATCH_TREE_H
 #define SLUICE_API_MATCH_TREE_H
 

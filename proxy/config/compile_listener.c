@@ -10,6 +10,7 @@
 #include "proxy/api/extension.h"
 #include "proxy/api/registry.h"
 #include "proxy/base/runtime.h"
+#include "proxy/config/chain_tree.h"
 #include "proxy/config/config.h"
 #include "proxy/config/socket_config.h"
 #include "proxy/net/listener_stats.h"
@@ -351,6 +352,10 @@ static void filter_chains(struct compile_ctx *ctx, const Listener__Listener *m,
     }
     c->chains = v;
     c->chains_n = (unsigned)n;
+    if (m->filter_chain_matcher) {
+        c->tree = chain_tree_compile(ctx, m);
+        return;
+    }
     c->match = chain_match_build(ctx->arena, rules, (unsigned)m->n_filter_chains,
                                  c->has_default_chain ? (uint32_t)n - 1 : CHAIN_NONE, ctx->diag);
 }
@@ -360,7 +365,6 @@ static void filter_chains(struct compile_ctx *ctx, const Listener__Listener *m,
 static void refuse_unsupported(struct compile_ctx *ctx, const Listener__Listener *m) {
     const struct compile_field refused[] = {
         {m->fcds_config != NULL, "fcds_config"},
-        {m->filter_chain_matcher != NULL, "filter_chain_matcher"},
         {m->udp_listener_config != NULL, "udp_listener_config"},
         {m->api_listener != NULL, "api_listener"},
         {m->listener_specifier_case == LISTENER__LISTENER__LISTENER_SPECIFIER_INTERNAL_LISTENER,

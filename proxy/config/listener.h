@@ -20,6 +20,7 @@ struct listener_address {
     struct sock_opts opts;
 };
 
+struct match_tree;
 struct listener_config {
     sv name;
     sv stat_name; /* of listener.<stat_name>. */
@@ -38,6 +39,7 @@ struct listener_config {
     unsigned chains_n;
     bool has_default_chain;
     const struct chain_match *match;
+    const struct match_tree *tree; /* filter_chain_matcher, in place of match; NULL: none */
     const struct access_logs *access_logs;
     struct stats_scope *stats;
     const struct kv_metadata *metadata;

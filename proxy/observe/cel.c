@@ -264,6 +264,7 @@ static struct cel_value run(const struct cel *c, const struct stream_info *si,
                             struct arena *scratch) {
     struct cel_run r;
     r.si = si;
+    r.proxy_node = c->proxy_node;
     r.arena = scratch;
     r.steps = 0;
     return eval(&r, c->root);

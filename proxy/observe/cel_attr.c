@@ -1,8 +1,9 @@
 /* Envoy's attributes for CEL: request, response, connection, upstream, source, destination,
- * metadata, filter_state, xds. Threads: any that may read the stream_info.
+ * metadata, filter_state, xds; Istio's node and peers. Threads: any that may read the stream_info.
  * An attribute that is not known (yet) is absent: "no such key". */
 #include "proxy/observe/cel_internal.h"
 
+#include "protos/gen/core.pb-c.h"
 #include "proxy/net/conn.h"
 #include "proxy/net/tls.h"
 #include "proxy/observe/formatter.h"
@@ -19,10 +20,17 @@ enum root {
     ROOT_METADATA,
     ROOT_FILTER_STATE,
     ROOT_UPSTREAM_FILTER_STATE,
+    ROOT_NODE,
+    ROOT_DOWNSTREAM_PEER,
+    ROOT_UPSTREAM_PEER,
 };
-static const char *const root_names[] = {
-    "request",  "response", "source",   "destination",  "connection",
-    "upstream", "xds",      "metadata", "filter_state", "upstream_filter_state"};
+static const char *const root_names[] = {"request",      "response",
+                                         "source",       "destination",
+                                         "connection",   "upstream",
+                                         "xds",          "metadata",
+                                         "filter_state", "upstream_filter_state",
+                                         "node",         "downstream_peer",
+                                         "upstream_peer"};
 
 bool cel_root_find(sv name, uint8_t *root) {
     for (uint8_t i = 0; i < ARRAY_LEN(root_names); i++) {
@@ -43,8 +51,58 @@ static struct cel_value metadata_map(const struct kv_metadata *m) {
     return (struct cel_value){.kind = CEL_MAP, .map = CEL_MAP_METADATA, .metadata = m};
 }
 
+/* --- the node --- */
+
+static void set_text(struct kv_value *fields, struct arena *a, const char *key, const char *text) {
+    struct kv_value v = kv_string(sv_cstr(text));
+    kv_set(fields, a, sv_cstr(key), &v);
+}
+
+/* config.core.v3.Node: what identifies this proxy. One for all expressions. */
+static void *make_node(struct compile_ctx *ctx, struct arena *a) {
+    const Core__Node *m = compile_node(ctx);
+    struct kv_value *node = arena_new(a, struct kv_value), part = kv_empty_struct();
+    *node = kv_empty_struct();
+    if (!m) {
+        return node;
+    }
+    set_text(node, a, "id", m->id);
+    set_text(node, a, "cluster", m->cluster);
+    if (m->locality) {
+        set_text(&part, a, "region", m->locality->region);
+        set_text(&part, a, "zone", m->locality->zone);
+        set_text(&part, a, "sub_zone", m->locality->sub_zone);
+    }
+    kv_set(node, a, SV("locality"), &part);
+    part = m->metadata ? kv_from_struct(m->metadata, a) : kv_empty_struct();
+    kv_set(node, a, SV("metadata"), &part);
+    return node;
+}
+
+const struct cel *cel_make(struct compile_ctx *ctx, const struct cel_node *root) {
+    struct cel *c = arena_new(ctx->arena, struct cel);
+    *c = (struct cel){root, compile_shared(ctx, "cel.node", make_node)};
+    return c;
+}
+
+/* What Istio's peer exchange found out about who is at the other end. */
+static struct cel_value peer(const struct cel_run *r, bool is_downstream) {
+    sv name = is_downstream ? SV("downstream_peer") : SV("upstream_peer");
+    const struct filter_state_object *o = filter_state_get(r->si->filter_state, name);
+    if (!o && !is_downstream) {
+        o = filter_state_get(r->si->up.filter_state, name);
+    }
+    return o && o->typed ? cel_from_kv(o->typed, r->arena) : absent();
+}
+
 struct cel_value cel_root_value(struct cel_run *r, uint8_t root) {
     struct cel_value v = {.kind = CEL_MAP, .map = CEL_MAP_ROOT, .root = root};
+    if (root == ROOT_NODE) {
+        return cel_from_kv(r->proxy_node, r->arena);
+    }
+    if (root == ROOT_DOWNSTREAM_PEER || root == ROOT_UPSTREAM_PEER) {
+        return peer(r, root == ROOT_DOWNSTREAM_PEER);
+    }
     if (root == ROOT_METADATA) {
         return metadata_map(r->si->metadata);
     }
@@ -296,6 +354,9 @@ static struct cel_value xds_get(struct cel_run *r, sv name) {
     if (sv_is(name, "listener_direction")) {
         return si->cx ? cel_int(si->cx->traffic_direction) : absent();
     }
+    if (sv_is(name, "node")) {
+        return cel_from_kv(r->proxy_node, r->arena);
+    }
     return sv_is(name, "upstream_host_metadata") ? host_metadata(&si->up) : absent();
 }
 
@@ -319,6 +380,9 @@ struct cel_value cel_root_get(struct cel_run *r, uint8_t root, sv name) {
     case ROOT_METADATA:
     case ROOT_FILTER_STATE:
     case ROOT_UPSTREAM_FILTER_STATE:
+    case ROOT_NODE:
+    case ROOT_DOWNSTREAM_PEER:
+    case ROOT_UPSTREAM_PEER:
         break;
     }
     return absent();

@@ -191,12 +191,7 @@ static struct cel_node *build(struct cel_compiler *c, const Expr *m) {
 const struct cel *cel_compile_expr(struct compile_ctx *ctx, const void *expr_msg) {
     struct cel_compiler compiler = {.ctx = ctx};
     struct cel_node *root = build(&compiler, expr_msg);
-    if (!root) {
-        return NULL;
-    }
-    struct cel *c = arena_new(ctx->arena, struct cel);
-    c->root = root;
-    return c;
+    return root ? cel_make(ctx, root) : NULL;
 }
 
 /* cel.expr.Expr by way of its bytes. */

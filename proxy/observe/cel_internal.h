@@ -114,6 +114,7 @@ struct cel_node {
 };
 struct cel {
     const struct cel_node *root;
+    const struct kv_value *proxy_node; /* of the bootstrap; a struct */
 };
 
 /* State of one compilation; the tree goes to ctx->arena. */
@@ -143,6 +144,7 @@ bool cel_scope_push(struct cel_compiler *c, sv name);
 
 struct cel_run {
     const struct stream_info *si;
+    const struct kv_value *proxy_node;
     struct arena *arena;
     unsigned steps;
     struct cel_value vars[CEL_VARS_MAX];
@@ -189,6 +191,8 @@ enum cel_time_part {
 struct cel_value cel_time_part(const struct cel_value *v, enum cel_time_part part, sv zone);
 
 /* cel_attr.c */
+/* The finished expression, in ctx->arena. */
+const struct cel *cel_make(struct compile_ctx *ctx, const struct cel_node *root);
 bool cel_root_find(sv name, uint8_t *root);
 struct cel_value cel_root_get(struct cel_run *r, uint8_t root, sv name);
 /* A root that is a map itself (metadata), or CEL_MAP_ROOT. */

@@ -608,10 +608,5 @@ const struct cel *cel_compile_text(struct compile_ctx *ctx, sv text) {
     if (root && p.rest.n) {
         root = syntax_error(&p, "the end");
     }
-    if (!root) {
-        return NULL;
-    }
-    struct cel *c = arena_new(ctx->arena, struct cel);
-    c->root = root;
-    return c;
+    return root ? cel_make(ctx, root) : NULL;
 }

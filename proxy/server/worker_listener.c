@@ -10,6 +10,7 @@
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
 #include "proxy/base/runtime.h"
+#include "proxy/config/chain_tree.h"
 #include "proxy/server/worker.h"
 
 static struct worker_listener *listener_of(struct listener_sock *l) {
@@ -146,9 +147,14 @@ discover_filters(struct worker_listener *l, const struct net_chain_config *c, st
     return v;
 }
 
+static uint32_t find_chain(const struct listener_config *c, const struct accept_info *info) {
+    uint32_t dflt = c->has_default_chain ? c->chains_n - 1 : CHAIN_NONE;
+    return c->tree ? chain_tree_find(c->tree, info, dflt) : chain_match_find(c->match, info);
+}
+
 static void serve(struct worker_listener *l, int fd, struct accept_info *info) {
     struct worker *w = l->worker;
-    uint32_t i = chain_match_find(l->cfg->match, info);
+    uint32_t i = find_chain(l->cfg, info);
     if (i == CHAIN_NONE) {
         log_no_chain(l, info);
         refuse(l, fd);

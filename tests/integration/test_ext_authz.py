@@ -10,6 +10,8 @@ from support.upstream import Reply, ScriptedUpstream
 
 NAME, EXT_AUTHZ = "envoy.filters.http.ext_authz", "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz"
 
+pytestmark = pytest.mark.smoke  # all of it under sanitizers
+
 
 def service(timeout="2s", **fields):
     return {"server_uri": {"uri": "http://authz", "cluster": "authz", "timeout": timeout}, **fields}
@@ -29,7 +31,6 @@ def guarded(sluice, upstream, upstreams):
     return start
 
 
-@pytest.mark.smoke
 def test_requests(guarded):
     open_route = {**route("/open"), "typed_per_filter_config": {NAME: {"@type": f"{TYPE}{EXT_AUTHZ}PerRoute", "disabled": True}}}
     proxy, authority, upstream = guarded(authz(), [open_route, route("/")])

@@ -8,12 +8,13 @@ from support.upstream import Reply
 
 NAME, MESSAGE = "envoy.filters.http.header_mutation", "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
 
+pytestmark = pytest.mark.smoke  # all of it under sanitizers
+
 
 def append(key, value):
     return {"append": {"header": {"key": key, "value": value}}}
 
 
-@pytest.mark.smoke
 def test_all_parts(sluice, upstream):
     upstream.script(Reply(chunks=[b"ab"], trailers=[("x-t", "1")], headers=[("x-gone", "1"), ("trailer", "x-t")]))
     only = typed(NAME, MESSAGE, mutations={

@@ -17,6 +17,8 @@ FILTER, JWT = "envoy.filters.http.jwt_authn", "envoy.extensions.filters.http.jwt
 CLAIMS = {"iss": "a", "sub": "me", "exp": int(time.time()) + 3600}
 STAT = "http.ingress.jwt_authn."
 
+pytestmark = pytest.mark.smoke  # all of it under sanitizers
+
 
 def authn(provider, **fields):
     return typed(FILTER, f"{JWT}JwtAuthentication", providers={"p": {"issuer": "a", **provider}},
@@ -44,7 +46,6 @@ def good_keys():
     return Reply(body=jwt.jwks(jwt.jwk("RS256", kid="k")).encode())
 
 
-@pytest.mark.smoke
 def test_local_keys(sluice, upstream):
     provider = {"local_jwks": {"inline_string": jwt.jwks(jwt.jwk("RS256"))}, "claim_to_headers": [{"header_name": "x-sub", "claim_name": "sub"}]}
     proxy = sluice(bootstrap([listener(hcm(filters=[authn(provider)]))], [cluster("up", upstream.port)]))
@@ -57,7 +58,6 @@ def test_local_keys(sluice, upstream):
     assert proxy.stat(STAT + "allowed") == 1 and proxy.stat(STAT + "denied") == 5
 
 
-@pytest.mark.smoke
 def test_one_fetch_serves_all_workers(sluice, upstreams, upstream):
     gate = threading.Event()
     slow = good_keys()

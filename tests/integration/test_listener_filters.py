@@ -1,11 +1,14 @@
 """tls_inspector, http_inspector, proxy_protocol and original_dst on real sockets."""
 
+import json
 import socket
 import ssl
+import subprocess
 
 import pytest
 
 from support.config import bootstrap, chain, direct, hcm, listener, typed, vhost
+from support.proxy import Sluice
 from support.rawhttp import Client, fetch
 
 LISTENER = "envoy.extensions.filters.listener"
@@ -48,6 +51,49 @@ def test_http_inspector_finds_versions(sluice):
 
 
 @pytest.mark.smoke
+def chain_tree(key, value="http"):
+    """A filter_chain_matcher by the protocols that were found."""
+    source = typed("protocols", "envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput")
+    action = {"name": "chain", "typed_config": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": value}}
+    return {"matcher_tree": {"input": source, "exact_match_map": {"map": {key: {"action": action}}}}}
+
+
+@pytest.mark.smoke
+def test_filter_chain_matcher(sluice):
+    """The tree decides; a chain that it names but that is not there is no chain, whatever the default."""
+    chains = [says("http") | {"name": "http"}, says("other") | {"name": "other"}]
+    listeners = [listener(name=name, chains=chains, filter_chain_matcher=chain_tree(*where), default_filter_chain=says("default"),
+                          listener_filters=[inspector("http_inspector", "HttpInspector")])
+                 for name, where in {"found": ["'http/1.1'"], "default": ["'h2c'"], "missing": ["'http/1.1'", "nope"]}.items()]
+    proxy = sluice(bootstrap(listeners))
+    ports = {name: port for name, (_, port) in proxy.listeners().items()}
+    assert [fetch(ports[name]).body for name in ("found", "default")] == [b"http", b"default"]
+    with pytest.raises((EOFError, ConnectionError)):
+        fetch(ports["missing"])
+
+
+BAD_TREES = {
+    "no name": ([says("a")], chain_tree("a"), 'filter_chains[0]: "name" field is required when using a listener matcher'),
+    "one name": ([says("a") | {"name": "a"}] * 2, chain_tree("a"), "\"name\" field is duplicated with value 'a'"),
+    "input": ([says("a") | {"name": "a"}], {"matcher_tree": {
+        "input": typed("i", "envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name="a"),
+        "exact_match_map": chain_tree("a")["matcher_tree"]["exact_match_map"]}}, "HttpRequestHeaderMatchInput"),
+    "action": ([says("a") | {"name": "a"}], {"on_no_match": {"action": typed("x", "google.protobuf.Empty")}},
+               "filter_chain_matcher.on_no_match.action.typed_config: Didn't find a registered implementation for 'x'"),
+    "keep": ([says("a") | {"name": "a"}], {"on_no_match": {**chain_tree("a")["matcher_tree"]["exact_match_map"]["map"]["a"],
+                                                           "keep_matching": True}}, "keep_matching is not supported"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TREES)
+def test_filter_chain_matcher_refused(tmp_path, name):
+    chains, tree, words = BAD_TREES[name]
+    path = tmp_path / "bootstrap.json"
+    path.write_text(json.dumps(bootstrap([listener(chains=chains, filter_chain_matcher=tree)])))
+    done = subprocess.run([Sluice.binary, "-c", path, "--mode", "validate"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and words in done.stderr
+
+
 def test_proxy_protocol(sluice):
     filters = [inspector("proxy_protocol", "ProxyProtocol")]
     log = [typed("envoy.access_loggers.file", "envoy.extensions.access_loggers.file.v3.FileAccessLog", path="/dev/null")]

@@ -53,6 +53,16 @@ static int setup(void **state) {
     kv_metadata_set(si.metadata, SV("ns"), SV("list"), &list);
     si.filter_state = filter_state_new(&a, NULL);
     filter_state_set(si.filter_state, SV("fs"), SV("object"), NULL, false, FILTER_STATE_LOCAL);
+    static struct kv_value peer;
+    struct kv_value workload = kv_string(SV("w1"));
+    peer = kv_empty_struct();
+    kv_set(&peer, &a, SV("workload"), &workload);
+    filter_state_set(si.filter_state, SV("downstream_peer"), SV("w"), &peer, false,
+                     FILTER_STATE_LOCAL);
+    fake.node =
+        fake_msg(&f, "envoy.config.core.v3.Node",
+                 "id: 'n1' cluster: 'c1' locality { zone: 'z' } metadata { fields { key: 'K' "
+                 "value { string_value: 'm' } } }");
     return 0;
 }
 static int teardown(void **state) {
@@ -189,6 +199,9 @@ static void test_attributes(void **state) {
         "filter_state['fs'] == b'object' && !('other' in filter_state)",
         "xds.route_name == 'r1' && !has(xds.cluster_name) && xds.listener_direction == 1",
         "upstream.request_attempt_count == 0 && !has(upstream.address)",
+        "xds.node.id == 'n1' && node.cluster == 'c1' && node.metadata.K == 'm'",
+        "node.locality.zone == 'z' && !has(node.metadata.none) && 'id' in node",
+        "downstream_peer.workload == 'w1' && !has(downstream_peer.none)",
     };
     check_rows(rows, ARRAY_LEN(rows), true);
 }
@@ -203,6 +216,9 @@ static void test_false(void **state) {
         "null",
         "[true]",
         "1 / 0 == 1",
+        "upstream_peer.workload == 'w1' || upstream_peer.workload != 'w1'",
+        "node.none == ''",
+        "xds.node.metadata.none == ''",
         "1 % 0 == 0",
         "1u / 0u == 1u",
         "9223372036854775807 + 1 > 0",
