@@ -108,6 +108,19 @@ static bool add_static(struct program *p, struct diag *d) {
     return diag_ok(d);
 }
 
+/* Zone-aware routing compares with the cluster of those like us, in the node's locality. */
+static void name_local_cluster(struct program *p, sv name) {
+    struct config *c = &p->store.config;
+    const Core__Locality *l = p->server.node->locality;
+    if (name.n) {
+        c->local_cluster = names_acquire(c->clusters, name);
+    }
+    if (l) {
+        c->local_locality =
+            (struct locality){sv_cstr(l->region), sv_cstr(l->zone), sv_cstr(l->sub_zone)};
+    }
+}
+
 static bool init_store(struct program *p, bool is_dry_run, struct diag *d) {
     struct server *s = &p->server;
     struct store_options o = {
@@ -135,11 +148,18 @@ static bool init_store(struct program *p, bool is_dry_run, struct diag *d) {
         return false;
     }
     store_init(&p->store, &o);
+    if (cm) {
+        name_local_cluster(p, sv_cstr(cm->local_cluster_name));
+    }
     if (s->shared.global_limit.max) {
         p->store.config.connections = &s->shared.global_limit;
     }
     if (!add_static(p, d)) {
         return false;
+    }
+    if (cm && *cm->local_cluster_name &&
+        !store_has_cluster(&p->store, sv_cstr(cm->local_cluster_name))) {
+        return diag_error(d, "local cluster '%s' must be defined", cm->local_cluster_name);
     }
     if (!store_set_dynamic(&p->store, s->bootstrap->dynamic_resources,
                            s->bootstrap->layered_runtime, d)) {

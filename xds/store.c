@@ -500,6 +500,7 @@ void store_init(struct store *s, const struct store_options *o) {
         .node_id = o->node_id,
         .node_cluster = o->node_cluster,
         .node = o->node_msg,
+        .local_cluster = SLOT_NONE,
         .has_cluster = has_cluster,
         .user = s,
     };

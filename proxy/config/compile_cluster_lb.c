@@ -10,7 +10,9 @@
 #include "protos/gen/lb_wrr_locality.pb-c.h"
 #include "proxy/api/registry.h"
 #include "proxy/config/cluster_compile.h"
+#include "proxy/config/config.h"
 #include "proxy/upstream/lb.h"
+#include "proxy/upstream/lb_zone.h"
 
 static void use_policy(struct compile_ctx *ctx, struct cluster_config *c, const char *name,
                        const void *typed) {
@@ -194,9 +196,6 @@ static void common_lb(struct compile_ctx *ctx, const Cluster__Cluster__CommonLbC
     } else if (m->locality_config_specifier_case ==
                CLUSTER__CLUSTER__COMMON_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_ZONE_AWARE_LB_CONFIG) {
         c->fail_traffic_on_panic = m->zone_aware_lb_config->fail_traffic_on_panic;
-        if (m->zone_aware_lb_config->routing_enabled) {
-            compile_unhonoured(ctx, "zone_aware_lb_config");
-        }
     }
     for (size_t i = 0; m->override_host_status && i < m->override_host_status->n_statuses; i++) {
         c->override_host_status =
@@ -209,6 +208,36 @@ static void common_lb(struct compile_ctx *ctx, const Cluster__Cluster__CommonLbC
     if (m->close_connections_on_host_set_change) {
         compile_unhonoured(ctx, "close_connections_on_host_set_change");
     }
+}
+
+/* Zones count for every cluster but the local one, once that is named, unless it says otherwise;
+ * behind weights of localities, where there are any. */
+static void zone_aware(struct compile_ctx *ctx, const Cluster__Cluster__CommonLbConfig *m,
+                       struct cluster_config *c) {
+    const struct config *cfg = ctx->build->config;
+    const struct lb_common *own = lb_common_of(c->lb_config);
+    if (cfg->local_cluster == SLOT_NONE || cfg->local_cluster == c->slot || !c->lb_type ||
+        c->lb_type->is_hashing || c->lb_type == &cluster_provided_lb_policy) {
+        return;
+    }
+    const Cluster__Cluster__CommonLbConfig__ZoneAwareLbConfig *z =
+        m && m->locality_config_specifier_case ==
+                    CLUSTER__CLUSTER__COMMON_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_ZONE_AWARE_LB_CONFIG
+            ? m->zone_aware_lb_config
+            : NULL;
+    struct lb_zone_config *out = arena_new(ctx->arena, struct lb_zone_config);
+    *out = (struct lb_zone_config){
+        .routing_pct = z && z->routing_enabled ? z->routing_enabled->value : LB_ZONE_ROUTING_PCT,
+        .min_cluster_size =
+            z && z->min_cluster_size ? z->min_cluster_size->value : LB_ZONE_MIN_CLUSTER_SIZE,
+        .local_cluster = cfg->local_cluster,
+        .local = &cfg->local_locality,
+    };
+    if (own && own->has_zone_aware) {
+        out->routing_pct = own->zone_routing_pct;
+        out->min_cluster_size = own->zone_min_cluster_size;
+    }
+    c->zone = out;
 }
 
 static bool brings_balancer(const struct cluster_config *c) {
@@ -247,6 +276,7 @@ void cluster_lb_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
     if (m->load_balancing_policy) {
         typed_policies(ctx, m->load_balancing_policy, c);
         check_provided(ctx, m, c);
+        zone_aware(ctx, NULL, c); /* common_lb_config has no say then */
         return;
     }
     if (m->lb_policy == CLUSTER__CLUSTER__LB_POLICY__LOAD_BALANCING_POLICY_CONFIG) {
@@ -255,4 +285,5 @@ void cluster_lb_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
     }
     legacy(ctx, m, c);
     check_provided(ctx, m, c);
+    zone_aware(ctx, m->common_lb_config, c);
 }

@@ -9,6 +9,7 @@
 #include "proxy/base/table.h"
 #include "proxy/config/names.h"
 #include "proxy/config/resource.h"
+#include "proxy/upstream/host.h"
 
 /* Tables of a snapshot; hosts share the clusters' slots, sockets the listeners'. */
 enum snapshot_table {
@@ -65,7 +66,9 @@ struct config {
     bool is_ads_delta;    /* ADS speaks delta */
     slot_t raw_transport; /* of every raw_buffer transport socket: nothing about it differs */
     sv node_cluster, node_id, node_zone;
-    const void *node; /* core.v3.Node, lives longer; NULL: none */
+    slot_t local_cluster;           /* cluster_manager.local_cluster_name; SLOT_NONE */
+    struct locality local_locality; /* the node's */
+    const void *node;               /* core.v3.Node, lives longer; NULL: none */
     /* what compile_shared() made */
     struct map shared;
     struct arena shared_arena;

@@ -39,8 +39,6 @@ bool bootstrap_check(const Bootstrap__Bootstrap *b, struct diag *d) {
     };
     const struct setting unhonoured[] = {
         {b->n_stats_sinks != 0, "stats_sinks", "scrape /stats/prometheus"},
-        {b->cluster_manager && *b->cluster_manager->local_cluster_name,
-         "cluster_manager.local_cluster_name", "there is no zone-aware routing yet"},
         {b->cluster_manager && b->cluster_manager->outlier_detection &&
              b->cluster_manager->outlier_detection->event_service,
          "cluster_manager.outlier_detection.event_service", "use event_log_path"},

@@ -75,6 +75,7 @@ struct dns_config;
 struct cla_config;
 struct outlier_config;
 struct health_check_config;
+struct lb_zone_config;
 struct subset_config;
 
 struct cluster_config {
@@ -89,6 +90,7 @@ struct cluster_config {
     const void *lb_config;
     const struct subset_config *subsets; /* upstream/lb_subset.h; NULL: none */
     uint32_t healthy_panic_pct;          /* 50 */
+    const struct lb_zone_config *zone;   /* upstream/lb_zone.h; NULL: zones do not count */
     bool locality_weighted, close_connections_on_host_health_failure,
         ignore_new_hosts_until_first_hc, fail_traffic_on_panic;
     /* bit set of core.v3.HealthStatus that override hosts may have */

@@ -7,10 +7,12 @@
 
 #include <limits.h>
 
+#include "proxy/api/worker.h"
 #include "proxy/http/codec_stats.h"
 #include "proxy/upstream/edf.h"
 #include "proxy/upstream/lb.h"
 #include "proxy/upstream/lb_subset.h"
+#include "proxy/upstream/lb_zone.h"
 #include "proxy/upstream/original_dst.h"
 #include "proxy/upstream/pool_table.h"
 
@@ -33,6 +35,8 @@ struct priority_state {
 struct lb_state {
     struct arena arena;
     const struct lb_policy_type *type;
+    struct lb_zone *zone;     /* of zone-aware routing; NULL: not made yet */
+    uint64_t zone_generation; /* of the clusters that it was made from */
     unsigned priorities_n;
     struct priority_state p[];
 };
@@ -65,6 +69,7 @@ static void state_free(struct lb_state *lb) {
         edf_fini(&p->healthy_turns);
         edf_fini(&p->degraded_turns);
     }
+    xfree(lb->zone);
     arena_fini(&lb->arena); /* and the localities' cursors with it */
     xfree(lb);
 }
@@ -118,15 +123,20 @@ static void turns_start(struct edf *turns, const struct host_priority *hp, bool 
     }
 }
 
+static void localities_make(struct lb_state *lb, struct priority_state *p,
+                            const struct host_priority *hp) {
+    p->localities = arena_new_array(&lb->arena, struct locality_state, hp->localities_n);
+    struct locality_states *end = arena_new(&lb->arena, struct locality_states);
+    *end = (struct locality_states){lb->type, p->localities, hp->localities_n};
+    arena_on_fini(&lb->arena, on_locality_states, end);
+}
+
 static void localities_start(struct lb_state *lb, struct priority_state *p,
                              const struct host_priority *hp) {
     p->has_turns = true;
     turns_start(&p->healthy_turns, hp, false);
     turns_start(&p->degraded_turns, hp, true);
-    p->localities = arena_new_array(&lb->arena, struct locality_state, hp->localities_n);
-    struct locality_states *end = arena_new(&lb->arena, struct locality_states);
-    *end = (struct locality_states){lb->type, p->localities, hp->localities_n};
-    arena_on_fini(&lb->arena, on_locality_states, end);
+    localities_make(lb, p, hp);
 }
 
 /* What is to be picked from. */
@@ -221,6 +231,33 @@ struct pool_of_hosts {
     struct lb_state *lb;
 };
 
+/* Zone-aware routing, of the first priority only. False: no host may be picked. */
+static bool choose_zone(struct cluster_view *v, const struct pool_of_hosts *from,
+                        const struct lb_context *ctx, struct choice *out, bool is_degraded) {
+    struct lb_state *lb = from->lb;
+    uint64_t generation = worker_clusters_generation(v->worker);
+    if (UNLIKELY(!lb->zone || lb->zone_generation != generation)) {
+        const struct cluster_view *local = worker_cluster(v->worker, v->cfg->zone->local_cluster);
+        xfree(lb->zone);
+        lb->zone = lb_zone_new(v->cfg->zone, from->set, local ? local->hosts : NULL,
+                               v->cfg->healthy_panic_pct, v->stats);
+        lb->zone_generation = generation;
+    }
+    uint32_t i = lb_zone_choose(lb->zone, ctx->rng, fails_in_panic(v->cfg), v->stats);
+    const struct host_priority *hp = &from->set->priorities[0];
+    if (i == LB_ZONE_FAIL || i == LB_ZONE_NONE || !hp->localities[i].lists) {
+        return i != LB_ZONE_FAIL;
+    }
+    struct priority_state *p = &lb->p[0];
+    if (!p->localities) {
+        localities_make(lb, p, hp);
+    }
+    const struct host_locality_lists *l = hp->localities[i].lists;
+    *out = is_degraded ? (struct choice){&l->degraded, &p->localities[i].degraded}
+                       : (struct choice){&l->healthy, &p->localities[i].healthy};
+    return true;
+}
+
 static bool choose_list(struct cluster_view *v, const struct pool_of_hosts *from,
                         struct lb_context *ctx, struct choice *out) {
     const struct host_set *s = from->set;
@@ -244,7 +281,7 @@ static bool choose_list(struct cluster_view *v, const struct pool_of_hosts *from
     }
     *out = is_degraded ? (struct choice){&hp->degraded, &p->degraded}
                        : (struct choice){&hp->healthy, &p->healthy};
-    return true;
+    return i != 0 || LIKELY(!v->cfg->zone) || choose_zone(v, from, ctx, out, is_degraded);
 }
 
 /* ---- picking ---- */

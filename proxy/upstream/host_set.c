@@ -460,7 +460,8 @@ static void make_priority_tables(struct making *m, struct host_priority *p) {
         make_table(m, p, &p->healthy);
         make_table(m, p, &p->degraded);
     }
-    if (p->has_locality_weights && !m->is_hashing) {
+    bool by_zone = m->cfg->zone && p == m->set->priorities && p->localities_n > 1;
+    if ((p->has_locality_weights || by_zone) && !m->is_hashing) {
         fill_localities(m, p);
     }
 }

@@ -9,6 +9,9 @@
 struct lb_common {
     bool locality_weighted; /* locality_weighted_lb_config was given in the policy itself */
     bool fail_traffic_on_panic;
+    bool has_zone_aware; /* zone_aware_lb_config was given in the policy itself */
+    double zone_routing_pct;
+    uint64_t zone_min_cluster_size;
     uint64_t slow_start_us;       /* 0: off */
     double slow_start_aggression; /* 1 */
     double slow_start_min_weight; /* 0.1 */

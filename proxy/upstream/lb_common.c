@@ -3,6 +3,8 @@
  * …cluster_provided.v3. */
 #include "proxy/upstream/lb_common.h"
 
+#include "proxy/upstream/lb_zone.h"
+
 static void slow_start_compile(struct compile_ctx *ctx, const LbCommon__SlowStartConfig *m,
                                struct lb_common *out) {
     DIAG_FIELD(ctx->diag, "slow_start_config");
@@ -37,10 +39,13 @@ static void zone_aware(struct compile_ctx *ctx,
                        const LbCommon__LocalityLbConfig__ZoneAwareLbConfig *z,
                        struct lb_common *out) {
     out->fail_traffic_on_panic = z->fail_traffic_on_panic;
-    /* Without a local cluster Envoy's zone-aware routing does nothing either: traffic goes to all
-     * zones. */
-    if (z->routing_enabled || z->force_local_zone || z->force_locality_direct_routing) {
-        compile_unhonoured(ctx, "locality_lb_config.zone_aware_lb_config");
+    out->has_zone_aware = true;
+    out->zone_routing_pct = z->routing_enabled ? z->routing_enabled->value : LB_ZONE_ROUTING_PCT;
+    out->zone_min_cluster_size =
+        z->min_cluster_size ? z->min_cluster_size->value : LB_ZONE_MIN_CLUSTER_SIZE;
+    if (z->force_local_zone || z->force_locality_direct_routing || z->locality_basis) {
+        compile_unhonoured(ctx, "locality_lb_config.zone_aware_lb_config: force_local_zone, "
+                                "force_locality_direct_routing and locality_basis");
     }
 }
 

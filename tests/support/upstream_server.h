@@ -58,6 +58,14 @@ struct transport_factory *worker_transport(struct worker *w, slot_t slot) {
     }
     return server_transport == TRANSPORT_STUCK ? &stuck_factory : transport_raw_factory();
 }
+struct cluster_view *worker_cluster(struct worker *w, slot_t slot) {
+    (void)w, (void)slot;
+    return NULL;
+}
+uint64_t worker_clusters_generation(const struct worker *w) {
+    (void)w;
+    return 1;
+}
 
 /* ---- servers ---- */
 

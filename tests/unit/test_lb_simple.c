@@ -15,6 +15,14 @@ struct transport_factory *worker_transport(struct worker *w, slot_t slot) {
     (void)w, (void)slot;
     return NULL;
 }
+struct cluster_view *worker_cluster(struct worker *w, slot_t slot) {
+    (void)w, (void)slot;
+    return NULL;
+}
+uint64_t worker_clusters_generation(const struct worker *w) {
+    (void)w;
+    return 1;
+}
 
 struct picker {
     struct fixture_cluster f;
