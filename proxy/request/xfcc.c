@@ -15,14 +15,10 @@ static void pair(struct buf *b, const char *key, sv value) {
     buf_append_sv(b, value);
 }
 
+/* A value that holds no bare quote: URL-encoded, or a subject, whose quotes RFC 2253 escapes. */
 static void quoted(struct buf *b, const char *key, sv value) {
     pair(b, key, SV("\""));
-    for (size_t i = 0; i < value.n; i++) {
-        if (value.p[i] == '"' || value.p[i] == '\\') {
-            buf_lit(b, "\\");
-        }
-        buf_append(b, &value.p[i], 1);
-    }
+    buf_append_sv(b, value);
     buf_lit(b, "\"");
 }
 
@@ -65,19 +61,35 @@ static sv element(struct stream *s, const struct ssl_info *ssl) {
     return arena_sv(&s->arena, buf_pullup(&b, buf_len(&b)));
 }
 
+/* The elements that came, in order and on one line: what is appended must stand behind all of
+ * them. */
+static sv came(struct stream *s) {
+    return headers_joined(&s->request, HDR_x_forwarded_client_cert, SV_NULL, &s->arena);
+}
+
+static void forward(struct stream *s) {
+    sv first = headers_get(&s->request, HDR_x_forwarded_client_cert), all = came(s);
+    if (all.n != first.n) {
+        headers_set(&s->request, HDR_x_forwarded_client_cert, all);
+    }
+}
+
 void xfcc_apply(struct stream *s) {
     const struct hcm_config *c = s->cfg;
     const struct ssl_info *ssl = conn_ssl(s->hcm->base.conn);
     bool is_mutual = ssl && ssl_info_has_peer_cert(ssl);
     if (c->xfcc == XFCC_ALWAYS_FORWARD_ONLY) {
+        forward(s);
         return;
     }
     if (c->xfcc == XFCC_SANITIZE || !is_mutual) {
         headers_remove(&s->request, HDR_x_forwarded_client_cert);
         return;
     }
-    if (c->xfcc == XFCC_APPEND_FORWARD) {
-        sv have = headers_get(&s->request, HDR_x_forwarded_client_cert);
+    if (c->xfcc == XFCC_FORWARD_ONLY) {
+        forward(s);
+    } else if (c->xfcc == XFCC_APPEND_FORWARD) {
+        sv have = came(s);
         sv mine = element(s, ssl);
         headers_set(&s->request, HDR_x_forwarded_client_cert,
                     have.n ? arena_printf(&s->arena, "%.*s,%.*s", SV_ARG(have), SV_ARG(mine))

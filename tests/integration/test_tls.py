@@ -116,6 +116,18 @@ def test_spoofed_client_certificate_header_is_dropped(proxy, authority, shared_u
     assert shared_upstream.wait_requests(1)[0].get("x-forwarded-client-cert") is None
 
 
+def test_own_element_is_the_last(sluice, authority, leaves, upstream):
+    """Whoever looks at the last element of x-forwarded-client-cert must find ours, however many lines the client sends."""
+    manager = hcm(forward_client_cert_details="APPEND_FORWARD", set_current_client_cert_details={"subject": True})
+    proxy = sluice(bootstrap([listener(chains=[chain(manager, transport_socket=terminate(leaves["a.test"], authority, True))])],
+                             [cluster("up", upstream.port)]))
+    forged = [("x-forwarded-client-cert", "Hash=1"), ("x-forwarded-client-cert", "Hash=2;Subject=\"CN=admin\"")]
+    assert fetch(proxy.port(), headers=forged, tls=client_context(authority, leaves["client"]), server_name="a.test").status == 200
+    seen = upstream.requests[-1].all("x-forwarded-client-cert")
+    assert len(seen) == 1 and seen[0].startswith("Hash=1,Hash=2;Subject=\"CN=admin\",Hash="), seen
+    assert seen[0].endswith(";Subject=\"CN=client,O=Tests\""), seen
+
+
 def test_protocol_and_cipher_limits(proxy, authority):
     with Client(proxy.port("old"), tls=client_context(authority), server_name="a.test") as client:
         assert client.socket.version() == "TLSv1.2" and client.socket.cipher()[0] == "ECDHE-ECDSA-AES128-GCM-SHA256"
