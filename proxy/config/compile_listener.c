@@ -224,7 +224,6 @@ static const sv *strings(struct compile_ctx *ctx, const char *const *v, size_t n
 static void match_rule(struct compile_ctx *ctx, const Listener__FilterChain *chain,
                        struct chain_match_rule *r) {
     const Listener__FilterChainMatch *m = chain->filter_chain_match;
-    r->name = sv_cstr(chain->name);
     if (!m) {
         return;
     }
@@ -344,6 +343,7 @@ static void filter_chains(struct compile_ctx *ctx, const Listener__Listener *m,
         DIAG_FIELD(ctx->diag, "filter_chains[%zu]", i);
         match_rule(ctx, m->filter_chains[i], &rules[i]);
         filter_chain(ctx, m->filter_chains[i], c, r, &v[i]);
+        rules[i].name = v[i].net.name;
     }
     if (m->default_filter_chain) {
         DIAG_FIELD(ctx->diag, "default_filter_chain");

@@ -37,6 +37,10 @@ bool addr_is_loopback(const struct addr *a);
 bool addr_is_internal(
     const struct addr *a); /* RFC 1918, RFC 4193, loopback: Envoy's default internal ranges */
 uint64_t addr_hash(const struct addr *a, bool with_port);
+/* Bytes of `a` that are those of another address exactly when addr_eq; of IP addresses. */
+static inline sv addr_key(const struct addr *a) {
+    return sv_from((const char *)a, offsetof(struct addr, path));
+}
 
 struct cidr {
     uint16_t family;

@@ -387,6 +387,7 @@ struct worker *worker_new(struct worker_shared *shared, unsigned index, unsigned
     w->shared = shared;
     w->index = index;
     list_init(&w->listeners);
+    map_init(&w->listeners_by_address);
     list_init(&w->draining);
     map_init(&w->on_demand.fetches);
     if (loop_init(&w->loop, thread_index) < 0) {
@@ -440,6 +441,8 @@ static void release(struct worker *w) {
         shared_unref(&w->snapshot->shared);
     }
     on_demand_fini(&w->on_demand);
+    vec_fini(&w->listeners_by_slot);
+    map_fini(&w->listeners_by_address);
     free_pages(w->cluster_pages, w->cluster_pages_n);
     free_pages(w->route_pages, w->route_pages_n);
     free_pages(w->extension_pages, w->extension_pages_n);

@@ -6,6 +6,7 @@
 #define SLUICE_SERVER_WORKER_H
 
 #include "proxy/api/worker.h"
+#include "proxy/base/map.h"
 #include "proxy/base/vec.h"
 #include "proxy/config/config.h"
 #include "proxy/config/listener.h"
@@ -39,6 +40,8 @@ struct worker {
     uint64_t clusters_generation; /* clusters and host sets that changed, ever */
     uint32_t cluster_pages_n, route_pages_n, extension_pages_n;
     struct list listeners; /* of struct worker_listener: active */
+    VEC(struct worker_listener *) listeners_by_slot;
+    struct map listeners_by_address; /* by addr_key; the newest, where several have the address */
     /* of struct worker_listener: no longer in the snapshot, connections under way */
     struct list draining;
     struct on_demand on_demand;

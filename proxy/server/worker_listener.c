@@ -187,23 +187,9 @@ static void serve(struct worker_listener *l, int fd, struct accept_info *info) {
 
 /* The listener for an original destination: its exact address, else the any-address of its port. */
 static struct worker_listener *find_by_address(struct worker *w, const struct addr *a) {
-    struct worker_listener *any = NULL;
-    LIST_FOREACH (it, &w->listeners) {
-        struct worker_listener *l = LIST_ENTRY(it, struct worker_listener, node);
-        for (unsigned i = 0; i < l->cfg->addresses_n; i++) {
-            const struct addr *have = &l->sockets->bound[i];
-            if (have->port != a->port || have->family == AF_UNIX) {
-                continue;
-            }
-            if (addr_ip_eq(have, a)) {
-                return l;
-            }
-            if (addr_is_any(have) && have->family == a->family) {
-                any = l;
-            }
-        }
-    }
-    return any;
+    struct worker_listener *l = map_get(&w->listeners_by_address, addr_key(a));
+    struct addr any = {.family = a->family, .port = a->port};
+    return l ? l : map_get(&w->listeners_by_address, addr_key(&any));
 }
 
 static void on_accepted(struct listener_sock *sock, int fd, struct accept_info *info) {
@@ -232,6 +218,42 @@ static struct extension_config *on_discovered(struct listener_sock *sock, slot_t
 static const struct listener_sock_ops sock_ops = {.on_accepted = on_accepted,
                                                   .discovered = on_discovered};
 
+/* ---- which listeners there are ---- */
+
+static void enter(struct worker_listener *l) {
+    struct worker *w = l->worker;
+    list_push_back(&w->listeners, &l->node);
+    while (w->listeners_by_slot.n <= l->cfg->slot) {
+        *vec_push(&w->listeners_by_slot) = NULL;
+    }
+    w->listeners_by_slot.p[l->cfg->slot] = l;
+    for (unsigned i = 0; i < l->cfg->addresses_n; i++) {
+        const struct addr *a = &l->sockets->bound[i];
+        if (a->family != AF_UNIX) {
+            map_put(&w->listeners_by_address, addr_key(a), l);
+        }
+    }
+}
+
+/* What took the place of this one, an update or another of its address, stays. */
+static void leave(struct worker_listener *l) {
+    struct worker *w = l->worker;
+    list_unlink(&l->node);
+    if (w->listeners_by_slot.p[l->cfg->slot] == l) {
+        w->listeners_by_slot.p[l->cfg->slot] = NULL;
+    }
+    for (unsigned i = 0; i < l->cfg->addresses_n; i++) {
+        sv key = addr_key(&l->sockets->bound[i]);
+        if (map_get(&w->listeners_by_address, key) == l) {
+            map_remove(&w->listeners_by_address, key);
+        }
+    }
+}
+
+struct worker_listener *worker_listener_find(struct worker *w, slot_t slot) {
+    return slot < w->listeners_by_slot.n ? w->listeners_by_slot.p[slot] : NULL;
+}
+
 /* ---- adding, updating, removing ---- */
 
 static void on_drain_end(struct timer *t) {
@@ -255,7 +277,7 @@ static struct worker_listener *listener_make(struct worker *w, struct resource *
     l->stats = stats_shard(l->cfg->stats, w->loop.thread_index);
     list_init(&l->chains);
     timer_init(&l->drain_end, &w->loop, on_drain_end);
-    list_push_back(&w->listeners, &l->node);
+    enter(l);
     return l;
 }
 
@@ -331,7 +353,7 @@ void worker_listener_start_drain(struct worker_listener *l, bool stop_accepting)
 }
 
 void worker_listener_remove(struct worker_listener *l) {
-    list_unlink(&l->node);
+    leave(l);
     list_push_back(&l->worker->draining, &l->node);
     l->is_removed = true;
     if (l->worker->leaving && has_pending(l)) {
@@ -344,21 +366,15 @@ void worker_listener_remove(struct worker_listener *l) {
 
 void worker_listener_free_now(struct worker_listener *l) {
     close_socks(l);
-    l->is_removed = true;
+    if (!l->is_removed) {
+        leave(l);
+        list_push_back(&l->worker->draining, &l->node);
+        l->is_removed = true;
+    }
     LIST_FOREACH_SAFE (it, &l->chains) {
         net_chain_close(LIST_ENTRY(it, struct net_chain, node), CONN_CLOSE_NO_FLUSH, "shutdown");
     }
     free_when_unused(l);
-}
-
-struct worker_listener *worker_listener_find(struct worker *w, slot_t slot) {
-    LIST_FOREACH (it, &w->listeners) {
-        struct worker_listener *l = LIST_ENTRY(it, struct worker_listener, node);
-        if (l->cfg->slot == slot) {
-            return l;
-        }
-    }
-    return NULL;
 }
 
 bool worker_listener_drains(struct worker_listener *l, struct rng *rng) {

@@ -92,6 +92,7 @@ class Churn:
             chain = config.chain(self.manager(name))
         if name == "secure":
             sds = [{"name": self.secret_of_listener, "sds_config": ADS}]
+        chain["name"] = "only"
             chain["transport_socket"] = config.tls_socket("Downstream", common_tls_context={
                 "tls_certificate_sds_secret_configs": sds, "alpn_protocols": ["h2", "http/1.1"]})
             fields["listener_filters"] = [config.typed("envoy.filters.listener.tls_inspector",
