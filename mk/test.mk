@@ -45,7 +45,7 @@ export UBSAN_OPTIONS ?= print_stacktrace=1
 export LSAN_OPTIONS ?= suppressions=$(CURDIR)/scripts/lsan.supp:print_suppressions=0
 export TSAN_OPTIONS ?= suppressions=$(CURDIR)/scripts/tsan.supp:ignore_noninstrumented_modules=1:second_deadlock_stack=1
 
-.PHONY: test test-unit test-integration test-subset asan tsan parity protocol churn soak rotation bench fuzz-smoke
+.PHONY: test test-unit test-integration test-subset asan tsan parity protocol churn scale soak rotation bench fuzz-smoke
 .PHONY: conformance conformance-istio conformance-gocp
 test: $(APT_TEST) $(VENV_STAMP) ## Unit, then integration tests; the last line sums both up
 	$(Q)rm -rf $(RESULTS)
@@ -83,6 +83,9 @@ protocol: $(B)/sluice $(DEV_VENV_STAMP) | $(APT_TEST) ## The xDS protocol cases:
 conformance: $(B)/sluice $(DEV_VENV_STAMP) | $(APT_TEST) ## HTTP/2, xDS and gateway conformance cases, with a real Envoy to compare
 	$(Q)$(PEERS) $(DEV_PYTHON) scripts/testrun.py --results $(RESULTS) pytest \
 	    --name conformance --ignore=tests/conformance/istio tests/conformance $(PYTEST_ARGS)
+
+scale: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## What one change costs among 100,000 resources (SLUICE_SCALE: services, two each)
+	$(Q)SLUICE_SCALE=$${SLUICE_SCALE:-50000} $(PYTEST) --name scale tests/integration/test_scale.py -k one_change --timeout=0 $(PYTEST_ARGS)
 
 churn: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## 1000 (SLUICE_CHURN) random updates below load: nothing fails, nothing grows
 	$(Q)$(PYTEST) --name churn tests/conformance/test_churn.py $(PYTEST_ARGS)

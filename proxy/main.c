@@ -17,6 +17,7 @@
 #include "proxy/net/tls.h"
 #include "proxy/net/transport.h"
 #include "proxy/server/bootstrap_check.h"
+#include "proxy/server/loop_stats.h"
 #include "proxy/server/observe_wiring.h"
 #include "proxy/server/server.h"
 #include "proxy/server/validate.h"
@@ -264,7 +265,22 @@ static int validate(struct program *p) {
     return 0;
 }
 
+/* Bootstrap.enable_dispatcher_stats. The config thread's is ours alone. */
+static void measure_loops(struct program *p) {
+    struct server *s = &p->server;
+    loop_stats_start(&s->main->loop, s->stats, "main_thread.dispatcher.");
+    loop_stats_start(&p->config_loop, s->stats, "config_thread.dispatcher.");
+    for (unsigned i = 0; i < s->workers_n; i++) {
+        char prefix[64];
+        snprintf(prefix, sizeof(prefix), "listener_manager.worker_%u.dispatcher.", i);
+        loop_stats_start(&s->workers[i]->loop, s->stats, prefix);
+    }
+}
+
 static int serve(struct program *p) {
+    if (p->server.bootstrap->enable_dispatcher_stats) {
+        measure_loops(p);
+    }
     p->view = store_view(&p->store);
     p->server.view = &p->view;
     p->server.shared.on_demand = store_demand_source(&p->store);

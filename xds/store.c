@@ -141,7 +141,9 @@ void store_touch(struct store *s) {
     if (s->next) {
         return;
     }
+    uint64_t began_us = loop_refresh_now(s->loop);
     s->next = snapshot_new(s->latest);
+    s->next_took_us = loop_refresh_now(s->loop) - began_us;
     loop_queue_task(s->loop, &s->flush);
 }
 
@@ -195,6 +197,13 @@ static void leave(struct store *s, struct snapshot *old) {
     }
 }
 
+static void count_sources(struct store *s) {
+    struct config_source_counts n = config_source_counts();
+    stats_gauge_set(s->stats, CONFIG_sources, n.remembered);
+    stats_add(s->stats, CONFIG_sources_refused, n.refused - s->sources_refused);
+    s->sources_refused = n.refused;
+}
+
 static void on_flush(struct loop_task *t) {
     struct store *s = CONTAINER_OF(t, struct store, flush);
     if (!s->next) {
@@ -215,8 +224,10 @@ static void on_flush(struct loop_task *t) {
     names_sweep(s->config.listeners, no_op, NULL);
     names_sweep(s->config.transports, no_op, NULL);
     names_sweep(s->config.extensions, store_extension_swept, s);
+    count_sources(s);
     stats_inc(s->snapshot_stats, SNAPSHOT_published);
-    stats_record(s->snapshot_stats, SNAPSHOT_publish_us, loop_refresh_now(s->loop) - began_us);
+    stats_record(s->snapshot_stats, SNAPSHOT_publish_us,
+                 s->next_took_us + loop_refresh_now(s->loop) - began_us);
     store_check_ready(s);
 }
 
@@ -509,6 +520,7 @@ void store_init(struct store *s, const struct store_options *o) {
     s->cluster_manager = shard(s, &cluster_manager_stats_group, "cluster_manager.");
     s->listener_manager = shard(s, &listener_manager_stats_group, "listener_manager.");
     s->snapshot_stats = shard(s, &snapshot_stats_group, "config.snapshot.");
+    s->stats = shard(s, &config_stats_group, "config.");
     s->cds_version = xstrdup("");
     s->lds_version = xstrdup("");
     s->config.server_stats = shard(s, &server_stats_group, "server.");

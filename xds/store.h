@@ -87,7 +87,9 @@ struct store {
     uint32_t clusters_timeout_ms;        /* initial_fetch_timeout of cds_config */
     struct source_client *listeners_due; /* LDS is asked for once CDS answered; NULL: it was */
     uint32_t listeners_timeout_ms;       /* initial_fetch_timeout of lds_config */
-    struct stats_shard *cluster_manager, *listener_manager, *snapshot_stats;
+    struct stats_shard *cluster_manager, *listener_manager, *snapshot_stats, *stats;
+    uint64_t sources_refused; /* counted so far */
+    uint64_t next_took_us;    /* to make `next` */
     struct stats_scope *cds_scope, *lds_scope;
     /* of the last response that changed anything, which is what Envoy shows; never NULL */
     char *cds_version, *lds_version;

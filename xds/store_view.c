@@ -66,13 +66,38 @@ static void add_scopes(struct item_vec *items, const struct entry *set) {
     i->resource->updated_us = x->updated_us;
 }
 
+/* What items are ordered by, beside where they are: the config thread waits for the sort. */
+struct item_key {
+    sv name;
+    uint32_t index;
+    uint8_t type, status;
+};
+
 static int by_type_and_name(const void *a, const void *b) {
-    const struct view_item *x = a, *y = b;
-    if (x->resource->type != y->resource->type) {
-        return (int)x->resource->type - (int)y->resource->type;
+    const struct item_key *x = a, *y = b;
+    if (x->type != y->type) {
+        return x->type - y->type;
     }
-    int c = sv_cmp(x->resource->name, y->resource->name);
-    return c ? c : (int)x->status - (int)y->status;
+    int c = sv_cmp(x->name, y->name);
+    return c ? c : x->status - y->status;
+}
+
+/* Frees v's own memory; the result is the caller's. */
+static struct view_item *sorted(struct item_vec *v) {
+    struct item_key *keys = xnew_array(struct item_key, v->n + 1);
+    for (size_t i = 0; i < v->n; i++) {
+        const struct resource *r = v->p[i].resource;
+        keys[i] =
+            (struct item_key){r->name, (uint32_t)i, (uint8_t)r->type, (uint8_t)v->p[i].status};
+    }
+    qsort(keys, v->n, sizeof(*keys), by_type_and_name);
+    struct view_item *items = xnew_array(struct view_item, v->n + 1);
+    for (size_t i = 0; i < v->n; i++) {
+        items[i] = v->p[keys[i].index];
+    }
+    xfree(keys);
+    vec_fini(v);
+    return items;
 }
 
 static void add_missing(struct buf *out, const struct entry_links *uses) {
@@ -118,6 +143,7 @@ static void gather(struct store *s, unsigned types, struct view *v) {
     struct absent_vec absent = {0};
     size_t it = 0;
     struct map_slot *slot;
+    vec_reserve(&items, map_count(&s->entries));
     while ((slot = map_next(&s->entries, &it))) {
         const struct entry *e = slot->value;
         if (e->warming) {
@@ -146,11 +172,8 @@ static void gather(struct store *s, unsigned types, struct view *v) {
     }
     v->absent = absent.p;
     v->absent_n = (unsigned)absent.n;
-    if (items.n) {
-        qsort(items.p, items.n, sizeof(*items.p), by_type_and_name);
-    }
-    v->items = items.p;
     v->items_n = (unsigned)items.n;
+    v->items = sorted(&items);
 }
 
 static void on_answer(struct loop *l, struct loop_msg *m) {

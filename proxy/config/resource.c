@@ -312,7 +312,8 @@ struct route_table *config_routes_with(struct config *c, const struct resource *
 
 /* ---- config sources ---- */
 
-static struct map sources = MAP_INIT; /* config thread; lives as long as the process */
+static struct map sources = MAP_INIT;      /* config thread; lives as long as the process */
+static struct config_source_counts counts; /* config thread */
 
 static struct config_source *source_of(const Core__ConfigSource *m, struct arena *a,
                                        struct diag *d) {
@@ -365,6 +366,18 @@ uint64_t config_source_key(const struct config_source *s) {
     return !s ? 0 : s->kind == SOURCE_ADS ? UINT64_MAX : s->id;
 }
 
+struct config_source_counts config_source_counts(void) {
+    return counts;
+}
+
+static bool has_room(struct diag *d) {
+    if (map_count(&sources) < CONFIG_SOURCES_MAX) {
+        return true;
+    }
+    counts.refused++;
+    return diag_error(d, "more than %u different config sources", CONFIG_SOURCES_MAX);
+}
+
 const struct config_source *config_source_intern(const void *msg, struct diag *d) {
     static const struct config_source static_source = {.kind = SOURCE_STATIC};
     const Core__ConfigSource *m = msg;
@@ -376,10 +389,11 @@ const struct config_source *config_source_intern(const void *msg, struct diag *d
     sv key = proto_pack(&m->base, &a);
     struct config_source *s = map_get(&sources, key);
     uint32_t timeout_ms;
-    if (!s && fetch_timeout_ms(m, &timeout_ms, d) && (s = source_of(m, &a, d))) {
+    if (!s && has_room(d) && fetch_timeout_ms(m, &timeout_ms, d) && (s = source_of(m, &a, d))) {
         s->initial_fetch_timeout_ms = timeout_ms;
         s->id = map_count(&sources) + 1;
         map_put(&sources, sv_from(xmemdup(key.p, key.n), key.n), s);
+        counts.remembered++;
     }
     arena_fini(&a);
     return s;

@@ -96,7 +96,13 @@ struct config_source {
 /* What resources of a source are filed under: sources that differ in a timeout only mean the one
  * ADS stream. */
 uint64_t config_source_key(const struct config_source *s);
-/* msg: core.v3.ConfigSource; NULL: static. NULL on error. */
+/* Sources are remembered for the process's life; past this many, new ones are refused. */
+#define CONFIG_SOURCES_MAX 4096u
+/* msg: core.v3.ConfigSource; NULL: static. NULL on error. The config thread. */
 const struct config_source *config_source_intern(const void *config_source_msg, struct diag *d);
+struct config_source_counts {
+    uint64_t remembered, refused;
+};
+struct config_source_counts config_source_counts(void); /* the config thread */
 
 #endif

@@ -334,6 +334,19 @@ static int moderate(struct loop *l, int timeout_ms) {
     return timeout_ms < 0 ? timeout_ms : timeout_ms - 1;
 }
 
+void loop_measure(struct loop *l, const struct loop_meter_ops *ops, void *arg) {
+    l->meter_ = ops;
+    l->meter_arg_ = arg;
+}
+
+/* Waiting for events is over, which `timeout_ms` (-1: none) should have ended. */
+static void note_woken(const struct loop *l, uint64_t asleep_us, int timeout_ms) {
+    uint64_t due_us = asleep_us + (uint64_t)timeout_ms * 1000;
+    if (timeout_ms >= 0 && l->now_us_ > due_us) {
+        l->meter_->on_late(l->meter_arg_, l->now_us_ - due_us);
+    }
+}
+
 static void turn(struct loop *l, bool may_sleep) {
     struct epoll_event events[EVENTS_MAX];
     /* libuv's timers, closed handles, and handles made since: it adds those to its backend only
@@ -342,9 +355,14 @@ static void turn(struct loop *l, bool may_sleep) {
         uv_run(&l->uv, UV_RUN_NOWAIT);
     }
     int timeout_ms = may_sleep ? moderate(l, sleep_ms(l)) : 0;
+    uint64_t asleep_us = UNLIKELY(l->meter_ != NULL) ? loop_refresh_now(l) : 0;
     int n = epoll_wait(l->epoll_fd_, events, EVENTS_MAX, timeout_ms);
     CHECK(n >= 0 || errno == EINTR);
-    wake_moderation_woke(&l->moderation_, loop_refresh_now(l));
+    uint64_t woken_us = loop_refresh_now(l);
+    wake_moderation_woke(&l->moderation_, woken_us);
+    if (UNLIKELY(l->meter_ != NULL)) {
+        note_woken(l, asleep_us, timeout_ms);
+    }
     bool is_uv_ready = false, has_mail = false;
     for (int i = 0; i < n; i++) {
         if (events[i].data.ptr == &mark_wake) {
@@ -366,6 +384,9 @@ static void turn(struct loop *l, bool may_sleep) {
     run_tasks(l);
     run_garbage(l);
     run_attention(l);
+    if (UNLIKELY(l->meter_ != NULL)) {
+        l->meter_->on_turn(l->meter_arg_, loop_refresh_now(l) - woken_us);
+    }
 }
 
 void loop_run(struct loop *l) {

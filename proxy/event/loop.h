@@ -58,7 +58,9 @@ struct loop {
     bool stop_; /* shared, atomic */
     bool is_moderated_;
     struct wake_moderation moderation_;
-    uint64_t moderation_read_us_; /* when its limit was read */
+    uint64_t moderation_read_us_;        /* when its limit was read */
+    const struct loop_meter_ops *meter_; /* NULL: not measured */
+    void *meter_arg_;
 };
 
 int loop_init(struct loop *l, unsigned thread_index) MUST_USE; /* 0 or UV_E… */
@@ -75,6 +77,12 @@ void loop_run_nowait(struct loop *l);
  * WAKE_PAUSE_US (the default), looked at once a second. Called on the loop's thread, before
  * loop_run: the thread's timers get finer. */
 void loop_moderate_wakes(struct loop *l);
+/* From now on each turn is measured. Called before loop_run. `arg` lives as long as the loop. */
+struct loop_meter_ops {
+    void (*on_turn)(void *arg, uint64_t busy_us); /* from its wake-up to its next wait */
+    void (*on_late)(void *arg, uint64_t late_us); /* a wait for a timer took longer, by so much */
+};
+void loop_measure(struct loop *l, const struct loop_meter_ops *ops, void *arg);
 /* A request began or ended on this loop. */
 static inline void loop_request_began(struct loop *l) {
     l->moderation_.requests++;

@@ -59,7 +59,6 @@ bool bootstrap_check(const Bootstrap__Bootstrap *b, struct diag *d) {
         {b->tracing != NULL, "tracing", "spans are not sent yet"},
         {b->n_bootstrap_extensions != 0, "bootstrap_extensions", "none of them is needed here"},
         {b->n_fatal_actions != 0, "fatal_actions", "a crash prints its own dump"},
-        {b->enable_dispatcher_stats, "enable_dispatcher_stats", "loops are not measured"},
         {b->enable_worker_cpu_affinity, "enable_worker_cpu_affinity", "use taskset"},
         {b->n_inline_headers != 0, "inline_headers", "headers need no registration"},
         {b->memory_allocator_manager != NULL, "memory_allocator_manager",

@@ -38,16 +38,23 @@ extern const struct stats_group compilation_stats_group;
 STATS_ENUM(WATCHDOG, WATCHDOG_STATS);
 extern const struct stats_group watchdog_stats_group;
 
-/* "main_thread.dispatcher.", "listener_manager.worker_<n>.dispatcher." */
+/* "main_thread.dispatcher.", "listener_manager.worker_<n>.dispatcher."; ours alone:
+ * "config_thread.dispatcher." */
 #define DISPATCHER_STATS(P, C, G, H, T) H(P, loop_duration_us, US) H(P, poll_delay_us, US)
 STATS_ENUM(DISPATCHER, DISPATCHER_STATS);
 extern const struct stats_group dispatcher_stats_group;
 
-/* "config.snapshot.": ours alone. publish_us: the config thread's time to hand a finished snapshot
- * out; adopt_us: a worker's to take it. */
+/* "config.snapshot.": ours alone. publish_us: the config thread's time to make the next snapshot of
+ * the last and to hand it out; adopt_us: a worker's to take it. */
 #define SNAPSHOT_STATS(P, C, G, H, T) C(P, published) H(P, publish_us, US) H(P, adopt_us, US)
 STATS_ENUM(SNAPSHOT, SNAPSHOT_STATS);
 extern const struct stats_group snapshot_stats_group;
+
+/* "config.": ours alone. Config sources that are remembered (config/resource.h), and refused
+ * ones. */
+#define CONFIG_STATS(P, C, G, H, T) G(P, sources) C(P, sources_refused)
+STATS_ENUM(CONFIG, CONFIG_STATS);
+extern const struct stats_group config_stats_group;
 
 /* "cluster_manager." */
 #define CLUSTER_MANAGER_STATS(P, C, G, H, T) \

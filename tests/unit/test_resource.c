@@ -1,6 +1,7 @@
 /* Whole resources as a control plane sends them, against the real compilers: what is refused, and
  * in which words. Rows of what a fuzz target found say so. */
 #include "protos/any.h"
+#include "protos/gen/core.pb-c.h"
 #include "protos/pb_text.h"
 #include "tests/support/test_config.h"
 #include "tests/support/unit.h"
@@ -108,11 +109,41 @@ static void test_durations_of_sources_are_positive_and_bounded(void **state) {
     check_rows(rows, sizeof(rows) / sizeof(rows[0]));
 }
 
+/* Last: the table of sources is the process's, and full afterwards. */
+static void test_sources_are_bounded(void **state) {
+    (void)state;
+    struct diag *d = xnew(struct diag);
+    diag_init(d);
+    Pb__Duration timeout = PB__DURATION__INIT;
+    Core__AggregatedConfigSource ads = CORE__AGGREGATED_CONFIG_SOURCE__INIT;
+    Core__ConfigSource source = CORE__CONFIG_SOURCE__INIT;
+    source.config_source_specifier_case = CORE__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_ADS;
+    source.ads = &ads;
+    source.initial_fetch_timeout = &timeout;
+    timeout.seconds = 1000;
+    const struct config_source *first = config_source_intern(&source, d);
+    assert_non_null(first);
+    while (config_source_counts().remembered < CONFIG_SOURCES_MAX) {
+        timeout.seconds++;
+        assert_non_null(config_source_intern(&source, d));
+    }
+    assert_int_equal(config_source_counts().refused, 0);
+    timeout.seconds++;
+    assert_null(config_source_intern(&source, d));
+    assert_sv_is(diag_text(d), "more than 4096 different config sources");
+    assert_int_equal(config_source_counts().refused, 1);
+    timeout.seconds = 1000;
+    assert_ptr_equal(config_source_intern(&source, d), first);
+    diag_fini(d);
+    xfree(d);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_transport_socket_without_config_is_refused),
         cmocka_unit_test(test_durations_of_outlier_detection_are_durations),
         cmocka_unit_test(test_durations_of_sources_are_positive_and_bounded),
+        cmocka_unit_test(test_sources_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,106 @@
+"""Many resources: what one change costs the config thread and a worker, and how long admin's largest pages keep a thread.
+
+SLUICE_SCALE is the number of services, a cluster and its endpoints each: 10,000 unless told (`make scale`: 50,000, the first test only).
+"""
+
+import os
+import re
+
+import pytest
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from support.ads_server import CLUSTER, ENDPOINTS, LISTENER, ROUTE, AdsServer
+from support.process import wait_until
+from support.rawhttp import fetch
+from support.xds_config import ads_bootstrap, rds_listener, routes
+
+SERVICES = int(os.environ.get("SLUICE_SCALE", 10000))
+CHANGES = 30
+# A thread that shares its core is now and then not running while the clock is: the typical change counts, not the worst.
+PUBLISH_US, ADOPT_US = 1000, 50
+TURN_US = 5000
+PIECE_BYTES = 512 * 1024
+
+
+def cluster(i):
+    message = cluster_pb2.Cluster(name=f"outbound|80||svc-{i}.ns.svc.cluster.local", type=cluster_pb2.Cluster.EDS)
+    message.eds_cluster_config.eds_config.ads.SetInParent()
+    message.eds_cluster_config.eds_config.resource_api_version = 2
+    return message
+
+
+def assignment(i, port, weight=1):
+    message = endpoint_pb2.ClusterLoadAssignment(cluster_name=cluster(i).name)
+    endpoint = message.endpoints.add().lb_endpoints.add()
+    endpoint.load_balancing_weight.value = weight
+    address = endpoint.endpoint.address.socket_address
+    address.address, address.port_value = "127.0.0.1", port
+    return message
+
+
+@pytest.fixture(scope="module")
+def loaded(shared_sluice, shared_upstream):
+    """A proxy that serves the last of SERVICES services, and its control plane."""
+    with AdsServer() as ads:
+        ads.set(CLUSTER, "c1", [cluster(i) for i in range(SERVICES)])
+        ads.set(ENDPOINTS, "e1", [assignment(i, shared_upstream.port) for i in range(SERVICES)])
+        ads.set(LISTENER, "l1", [rds_listener()])
+        ads.set(ROUTE, "r1", [routes(cluster=cluster(SERVICES - 1).name)])
+        bootstrap = ads_bootstrap(ads, "DELTA_GRPC")
+        bootstrap.update(enable_dispatcher_stats=True, stats_flush_interval="0.2s")
+        proxy = shared_sluice(bootstrap, concurrency=2)
+        proxy.wait_stat("cluster_manager.active_clusters", SERVICES + 1, 120)
+        assert fetch(proxy.port(), "/").status == 200
+        yield proxy, ads, shared_upstream.port
+
+
+class Histogram:
+    """How many values were recorded so far, and how many of them are at most a bucket's bound."""
+
+    def __init__(self, proxy, name):
+        found = proxy.admin(f"/stats?format=prometheus&filter=^{name}$").text
+        self.count = int(re.search(r"_count\S* (\d+)", found)[1])
+        self.at_most = {float(bound): int(n) for bound, n in re.findall(r'le="([\d.]+)"\S* (\d+)', found)}
+
+
+def merged(proxy, name):
+    """The histogram with all that was recorded before the call: shards are merged when stats are flushed."""
+    turns = "main_thread.dispatcher.loop_duration_us"
+    before = Histogram(proxy, turns).count
+    wait_until(lambda: Histogram(proxy, turns).count > before, "stats to be flushed")
+    return Histogram(proxy, name)
+
+
+def test_one_change_costs_little_however_many_there_are(loaded):
+    proxy, ads, port = loaded
+    publish, adopt = "config.snapshot.publish_us", "config.snapshot.adopt_us"
+    published, adopted = merged(proxy, publish), merged(proxy, adopt)
+    for i in range(CHANGES):
+        seen = len(ads.requests)
+        ads.update(ENDPOINTS, f"e1.{i}", [assignment(i, port, weight=i + 2)])
+        ads.wait_ack(ENDPOINTS, after=seen)
+    after = merged(proxy, publish)
+    assert after.count - published.count >= CHANGES
+    quick = after.at_most[PUBLISH_US] - published.at_most[PUBLISH_US]
+    assert quick >= (after.count - published.count) / 2, (quick, after.at_most)
+    after = merged(proxy, adopt)
+    assert after.count - adopted.count >= CHANGES
+    quick = after.at_most[ADOPT_US] - adopted.at_most[ADOPT_US]
+    assert quick >= (after.count - adopted.count) / 2, (quick, after.at_most)
+
+
+@pytest.mark.parametrize("page", ["config_dump", "clusters", "clusters?format=json", "stats", "stats?format=json",
+                                  "stats?format=prometheus"])
+def test_large_pages_are_made_in_pieces(loaded, page):
+    """Between others, so that nobody waits for a whole page: most turns are short, be the cores as busy as they are."""
+    proxy, _, _ = loaded
+    turns = "main_thread.dispatcher.loop_duration_us"
+    before = merged(proxy, turns)
+    answer = proxy.admin(f"/{page}")
+    assert answer.status == 200 and cluster(SERVICES - 1).name.encode() in answer.body
+    after = merged(proxy, turns)
+    made = after.count - before.count
+    assert made >= len(answer.body) / PIECE_BYTES, f"{len(answer.body)} bytes in {made} turns"
+    short = after.at_most[TURN_US] - before.at_most[TURN_US]
+    assert short >= made / 2, f"{short} of {made} turns within {TURN_US} us"
