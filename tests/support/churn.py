@@ -90,9 +90,9 @@ class Churn:
             chain = config.chain(config.tcp_proxy("main", idle_timeout=f"{self.rng.randint(60, 61)}s"))
         else:
             chain = config.chain(self.manager(name))
+        chain["name"] = "only"
         if name == "secure":
             sds = [{"name": self.secret_of_listener, "sds_config": ADS}]
-        chain["name"] = "only"
             chain["transport_socket"] = config.tls_socket("Downstream", common_tls_context={
                 "tls_certificate_sds_secret_configs": sds, "alpn_protocols": ["h2", "http/1.1"]})
             fields["listener_filters"] = [config.typed("envoy.filters.listener.tls_inspector",
