@@ -36,7 +36,8 @@ struct network_filter_type {
     size_t instance_size;
     void *(*compile)(struct compile_ctx *ctx, const void *msg);
     /* The connection is accepted (transport handshake may still run). NET_STOP: no later filter
-     * sees it until continued. */
+     * sees it until continued. A filter that was not told of the connection hears nothing of it,
+     * not even its end. */
     enum net_status (*on_new_connection)(struct network_filter *f);
     /* NET_STOP: later filters do not see `data`, it stays buffered; terminal filters drain it. */
     enum net_status (*on_data)(struct network_filter *f, struct buf *data, bool end_stream);

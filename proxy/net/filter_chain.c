@@ -92,11 +92,11 @@ void net_write(struct network_filter *f, struct buf *data, bool end_stream) {
     conn_write(c->conn, data, end_stream);
 }
 
-/* ---- events ---- */
+/* ---- events: a filter hears of them once it was told of the connection ---- */
 
 static void destroy(struct net_chain *c) {
     /* Last first: a filter may rely on those before it. */
-    for (unsigned i = c->n; i-- > 0;) {
+    for (unsigned i = c->started_; i-- > 0;) {
         struct network_filter *f = c->filters_[i];
         if (f->type->destroy) {
             f->type->destroy(f);
@@ -125,7 +125,7 @@ static void on_event(struct conn *conn, void *user, enum conn_event e) {
         c->is_closed_ = true;
         c->cx.termination_details = conn->close_reason;
     }
-    for (unsigned i = 0; i < c->n; i++) {
+    for (unsigned i = 0; i < c->started_; i++) {
         struct network_filter *f = c->filters_[i];
         if (f->type->on_conn_event) {
             f->type->on_conn_event(f, e);
@@ -147,7 +147,7 @@ static void on_event(struct conn *conn, void *user, enum conn_event e) {
 static void on_above_high(struct conn *conn, void *user) {
     (void)conn;
     struct net_chain *c = chain_of(user);
-    for (unsigned i = 0; i < c->n && !c->is_closed_; i++) {
+    for (unsigned i = 0; i < c->started_ && !c->is_closed_; i++) {
         if (c->filters_[i]->type->on_above_write_high) {
             c->filters_[i]->type->on_above_write_high(c->filters_[i]);
         }
@@ -157,7 +157,7 @@ static void on_above_high(struct conn *conn, void *user) {
 static void on_below_low(struct conn *conn, void *user) {
     (void)conn;
     struct net_chain *c = chain_of(user);
-    for (unsigned i = 0; i < c->n && !c->is_closed_; i++) {
+    for (unsigned i = 0; i < c->started_ && !c->is_closed_; i++) {
         if (c->filters_[i]->type->on_below_write_low) {
             c->filters_[i]->type->on_below_write_low(c->filters_[i]);
         }
@@ -182,7 +182,7 @@ void net_chain_drain(struct net_chain *c) {
         return;
     }
     c->is_draining = true;
-    for (unsigned i = 0; i < c->n && !c->is_closed_; i++) {
+    for (unsigned i = 0; i < c->started_ && !c->is_closed_; i++) {
         if (c->filters_[i]->type->on_drain) {
             c->filters_[i]->type->on_drain(c->filters_[i]);
         }

@@ -92,6 +92,28 @@ def test_matcher_trees(sluice, byte_upstream):
     assert proxy.stat("net.rbac.allowed") == 1 and proxy.stat("net.rbac.denied") == 1
 
 
+@pytest.mark.smoke
+def test_limited_connections(sluice, byte_upstream):
+    """Connections past the bucket are closed at once, unless the runtime says otherwise."""
+    limit = typed("envoy.filters.network.local_ratelimit", "envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit",
+                  stat_prefix="cx", token_bucket={"max_tokens": 2, "fill_interval": "1000s"},
+                  runtime_enabled={"default_value": True, "runtime_key": "limit.cx"})
+    layers = {"layered_runtime": {"layers": [{"name": "admin", "admin_layer": {}}]}}
+    proxy = sluice(bootstrap([listener(limit, tcp_proxy())], [cluster("up", byte_upstream.port)], **layers), concurrency=2)
+
+    def is_served():
+        with Client(proxy.port()) as client:
+            try:
+                client.send(b"ping\n").fill()
+            except (EOFError, ConnectionError):
+                return False
+            return True
+    assert [is_served() for _ in range(4)] == [True, True, False, False]
+    assert proxy.stat("local_rate_limit.cx.rate_limited") == 2
+    proxy.post("/runtime_modify?limit.cx=false")
+    assert is_served()
+
+
 def test_delayed_denial(sluice, byte_upstream):
     denied = network_rbac(rules=rules("DENY"), delay_deny="0.3s")
     proxy = sluice(bootstrap([listener(denied, tcp_proxy())], [cluster("up", byte_upstream.port)]))

@@ -4,6 +4,8 @@
 
 #include <pthread.h>
 
+#include "proxy/api/network_filter.h"
+#include "proxy/api/worker.h"
 #include "tests/support/test_compile.h"
 
 #define BUCKET(max, per_fill)                                                       \
@@ -159,6 +161,31 @@ static void test_workers(void **state) {
     assert_in_range(ours + (uintptr_t)theirs, 700, 1400);
 }
 
+/* envoy.filters.network.local_ratelimit */
+struct loop *worker_loop(struct worker *w) {
+    (void)w;
+    return NULL;
+}
+extern const struct network_filter_type network_local_ratelimit_network_filter;
+static void test_of_connections_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *want;
+    } rows[] = {
+        {"stat_prefix: 'p' share_key: 'k' " BUCKET(1, 1), "share_key: not supported"},
+        {"stat_prefix: 'p' token_bucket { max_tokens: 1 fill_interval { nanos: 49000000 } }",
+         "token_bucket.fill_interval: local rate limit token bucket fill timer must be >= 50ms"},
+    };
+    static const char type[] = "envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit";
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        const void *msg = fake_msg(&f, type, rows[i].text);
+        assert_null(network_local_ratelimit_network_filter.compile(&f.ctx, msg));
+        assert_true(sv_contains(fake_errors(&f), sv_cstr(rows[i].want)));
+    }
+    assert_non_null(network_local_ratelimit_network_filter.compile(
+        &f.ctx, fake_msg(&f, type, "stat_prefix: 'p' " BUCKET(1, 1))));
+}
+
 static void test_refused(void **state) {
     (void)state;
     static const struct {
@@ -197,6 +224,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_wildcards, start, end),
         cmocka_unit_test_setup_teardown(test_flood_of_values, start, end),
         cmocka_unit_test_setup_teardown(test_workers, start, end),
+        cmocka_unit_test_setup_teardown(test_of_connections_refused, start_with_stats, end),
         cmocka_unit_test_setup_teardown(test_refused, start, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
