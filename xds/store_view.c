@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "proxy/base/mem.h"
+#include "proxy/upstream/outlier.h"
 #include "xds/hosts.h"
 #include "xds/scopes.h"
 
@@ -19,6 +20,23 @@ struct view_request {
 
 VEC_TYPE(item_vec, struct view_item)
 
+static struct view_rates *rates_of(const struct cluster_hosts *h) {
+    const struct outlier_detector *d = h->detector;
+    if (!d) {
+        return NULL;
+    }
+    unsigned n = h->set->hosts_n;
+    struct view_rates *r = xcalloc(1, sizeof(*r) + n * sizeof(r->host[0]));
+    for (unsigned local = 0; local < 2; local++) {
+        r->average[local] = outlier_detector_average(d, local);
+        r->threshold[local] = outlier_detector_threshold(d, local);
+        for (unsigned k = 0; k < n; k++) {
+            r->host[k][local] = outlier_detector_success_rate(d, h->set->entries[k].host, local);
+        }
+    }
+    return r;
+}
+
 static void add(struct item_vec *items, const struct entry *e, struct resource *r,
                 enum view_status status) {
     struct view_item *i = vec_push(items);
@@ -32,6 +50,7 @@ static void add(struct item_vec *items, const struct entry *e, struct resource *
     }
     if (e->hosts && e->hosts->set) {
         i->hosts = shared_ref(e->hosts->set);
+        i->rates = rates_of(e->hosts);
     }
     if (e->extra->sockets && status == VIEW_ACTIVE) {
         i->sockets = shared_ref(e->extra->sockets);

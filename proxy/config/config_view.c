@@ -19,6 +19,7 @@ void view_free(struct view *v) {
             shared_unref(&it->members[k]->shared);
         }
         xfree(it->members);
+        xfree(it->rates);
         xfree(it->error);
     }
     for (unsigned i = 0; i < v->unready_n; i++) {

@@ -8,6 +8,13 @@
 #include "proxy/event/loop.h"
 
 enum view_status { VIEW_ACTIVE, VIEW_WARMING, VIEW_DRAINING, VIEW_ERROR };
+/* Success rates that outlier detection found in its last interval, in percent, of all errors and of
+ * local ones; -1: none. */
+struct view_rates {
+    double average[2], threshold[2];
+    double host[][2]; /* as the host set's entries */
+};
+
 /* One resource as admin shows it. Holds a ref on the resource and, for clusters, its hosts, for
  * listeners its sockets. */
 struct view_item {
@@ -16,6 +23,7 @@ struct view_item {
     /* active, warming; for VIEW_ERROR: what was refused (bytes only) */
     struct resource *resource;
     struct host_set *hosts;
+    struct view_rates *rates; /* NULL: no outlier detection */
     struct listener_sockets *sockets;
     /* RES_SCOPED_ROUTE: the item is a set of scopes, `resource` has its name and version only; a
      * ref on each */

@@ -119,7 +119,13 @@ static void host_stats(const struct host *h, struct host_stat out[HOST_STAT_COUN
     memcpy(out, v, sizeof(v));
 }
 
-static void host_text(struct buf *b, sv c, const struct host_entry *e, unsigned priority) {
+static double rate_of(const struct view_item *it, const struct host_entry *e, unsigned local) {
+    return it->rates ? it->rates->host[e - it->hosts->entries][local] : -1;
+}
+
+static void host_text(struct buf *b, const struct view_item *it, const struct host_entry *e,
+                      unsigned priority) {
+    sv c = it->resource->cluster->name;
     const struct host *h = e->host;
     struct host_stat st[HOST_STAT_COUNT];
     host_stats(h, st);
@@ -140,9 +146,11 @@ static void host_text(struct buf *b, sv c, const struct host_entry *e, unsigned 
     buf_printf(b, "%.*s::%.*s::canary::%s\n", SV_ARG(c), SV_ARG(h->address_text),
                h->is_canary ? "true" : "false");
     buf_printf(b, "%.*s::%.*s::priority::%u\n", SV_ARG(c), SV_ARG(h->address_text), priority);
-    buf_printf(b, "%.*s::%.*s::success_rate::-1\n", SV_ARG(c), SV_ARG(h->address_text));
-    buf_printf(b, "%.*s::%.*s::local_origin_success_rate::-1\n", SV_ARG(c),
-               SV_ARG(h->address_text));
+    static const char *const rates[] = {"success_rate", "local_origin_success_rate"};
+    for (unsigned i = 0; i < ARRAY_LEN(rates); i++) {
+        buf_printf(b, "%.*s::%.*s::%s::%g\n", SV_ARG(c), SV_ARG(h->address_text), rates[i],
+                   rate_of(it, e, i));
+    }
 }
 
 static void cluster_text(struct buf *b, const struct view_item *it) {
@@ -154,7 +162,11 @@ static void cluster_text(struct buf *b, const struct view_item *it) {
             "success_rate_average", "success_rate_ejection_threshold",
             "local_origin_success_rate_average", "local_origin_success_rate_ejection_threshold"};
         for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
-            buf_printf(b, "%.*s::outlier::%s::-1\n", SV_ARG(c->name), keys[i]);
+            const struct view_rates *r = it->rates;
+            buf_printf(b, "%.*s::outlier::%s::%g\n", SV_ARG(c->name), keys[i],
+                       !r      ? -1
+                       : i % 2 ? r->threshold[i / 2]
+                               : r->average[i / 2]);
         }
     }
     limits_text(b, c->name, "default_priority", &c->breakers[PRIORITY_DEFAULT]);
@@ -167,7 +179,7 @@ static void cluster_text(struct buf *b, const struct view_item *it) {
     }
     for (unsigned p = 0; it->hosts && p < it->hosts->priorities_n; p++) {
         for (unsigned i = 0; i < it->hosts->priorities[p].n; i++) {
-            host_text(b, c->name, &it->hosts->priorities[p].entries[i], p);
+            host_text(b, it, &it->hosts->priorities[p].entries[i], p);
         }
     }
 }
@@ -232,7 +244,20 @@ static void health_json(struct json_writer *w, uint32_t flags) {
     json_end(w);
 }
 
-static void host_json(struct json_writer *w, const struct host_entry *e, unsigned priority) {
+static void json_rate(struct json_writer *w, const char *key, double v) {
+    if (v >= 0) {
+        json_key(w, sv_cstr(key));
+        json_obj(w);
+        if (v > 0) { /* 0 is the default */
+            json_key(w, SV("value"));
+            json_double(w, v);
+        }
+        json_end(w);
+    }
+}
+
+static void host_json(struct json_writer *w, const struct view_item *it, const struct host_entry *e,
+                      unsigned priority) {
     const struct host *h = e->host;
     struct host_stat st[HOST_STAT_COUNT];
     host_stats(h, st);
@@ -255,6 +280,7 @@ static void host_json(struct json_writer *w, const struct host_entry *e, unsigne
     }
     json_end(w);
     health_json(w, host_flags(h));
+    json_rate(w, "success_rate", rate_of(it, e, 0));
     json_key(w, SV("weight"));
     json_u64(w, e->weight);
     json_pair(w, "hostname", h->hostname);
@@ -262,6 +288,7 @@ static void host_json(struct json_writer *w, const struct host_entry *e, unsigne
         json_key(w, SV("priority"));
         json_u64(w, priority);
     }
+    json_rate(w, "local_origin_success_rate", rate_of(it, e, 1));
     json_key(w, SV("locality"));
     json_obj(w);
     json_pair(w, "region", h->locality->region);
@@ -307,6 +334,9 @@ static void cluster_json(struct json_writer *w, const struct view_item *it) {
         json_key(w, SV("added_via_api"));
         json_bool(w, true);
     }
+    if (it->rates) {
+        json_rate(w, "success_rate_ejection_threshold", it->rates->threshold[0]);
+    }
     bool is_open = false;
     for (unsigned p = 0; it->hosts && p < it->hosts->priorities_n; p++) {
         for (unsigned i = 0; i < it->hosts->priorities[p].n; i++) {
@@ -315,11 +345,14 @@ static void cluster_json(struct json_writer *w, const struct view_item *it) {
                 json_arr(w);
                 is_open = true;
             }
-            host_json(w, &it->hosts->priorities[p].entries[i], p);
+            host_json(w, it, &it->hosts->priorities[p].entries[i], p);
         }
     }
     if (is_open) {
         json_end(w);
+    }
+    if (it->rates) {
+        json_rate(w, "local_origin_success_rate_ejection_threshold", it->rates->threshold[1]);
     }
     breakers_json(w, c);
     json_pair(w, "observability_name", c->observability_name);

@@ -404,7 +404,7 @@ static void judge_failures(struct outlier_detector *d, bool is_local, const rate
 
 static void judge(struct outlier_detector *d, bool is_local) {
     rated_vec by_rate = {0}, by_failures = {0};
-    d->threshold[is_local] = -1;
+    d->threshold[is_local] = d->average[is_local] = -1;
     collect(d, is_local, &by_rate, &by_failures);
     judge_rates(d, is_local, &by_rate);
     judge_failures(d, is_local, &by_failures);
@@ -432,6 +432,10 @@ double outlier_detector_success_rate(const struct outlier_detector *d, const str
                                      bool is_local_origin) {
     const struct watched *w = find(d, h);
     return w ? w->rate[is_local_origin] : -1;
+}
+
+double outlier_detector_average(const struct outlier_detector *d, bool is_local_origin) {
+    return d->average[is_local_origin];
 }
 
 double outlier_detector_threshold(const struct outlier_detector *d, bool is_local_origin) {
@@ -488,7 +492,7 @@ struct outlier_detector *outlier_detector_new(struct loop *l, const struct clust
     d->cluster = sv_from(sv_dup(cfg->name), cfg->name.n);
     d->on_change = on_change;
     d->arg = arg;
-    d->threshold[0] = d->threshold[1] = -1;
+    d->threshold[0] = d->threshold[1] = d->average[0] = d->average[1] = -1;
     map_init(&d->by_id);
     rng_init(&d->rng);
     if (l) {

@@ -74,6 +74,8 @@ void outlier_detector_evaluate(struct outlier_detector *d, uint64_t now_ms);
 /* Success rate in the last interval that had enough requests, in percent; -1: none. */
 double outlier_detector_success_rate(const struct outlier_detector *d, const struct host *h,
                                      bool is_local_origin);
+/* Average of the rates that the last interval judged; -1: there was no such judgement. */
+double outlier_detector_average(const struct outlier_detector *d, bool is_local_origin);
 /* Below this rate hosts were ejected in the last interval; -1: there was no such judgement. */
 double outlier_detector_threshold(const struct outlier_detector *d, bool is_local_origin);
 
