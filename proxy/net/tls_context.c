@@ -196,6 +196,7 @@ SSL_CTX *tls_factory_ctx(struct tls_factory *f) {
     if (!ctx) {
         ctx = f->config->is_client ? client_ctx(f) : server_ctx(f);
         set_expiries(f);
+        __atomic_store_n(&f->config->tells_expiry, true, __ATOMIC_RELAXED);
         __atomic_store_n(&f->ctx, ctx, __ATOMIC_RELEASE);
     }
     pthread_mutex_unlock(&f->mutex);
@@ -337,6 +338,9 @@ static struct transport_factory *make(const void *config, const struct secret_so
                   SSL_FACTORY_ssl_context_update_by_sds);
     }
     c->was_made = true;
+    if (f->is_ready && __atomic_load_n(&c->tells_expiry, __ATOMIC_RELAXED)) {
+        set_expiries(f); /* its SSL_CTX may be long in coming: there are connections already */
+    }
     return &f->factory;
 }
 

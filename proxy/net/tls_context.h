@@ -70,6 +70,7 @@ struct tls_config {
     enum tls_ocsp_policy ocsp_policy;
     /* NULL without a stats store */
     struct stats_scope *ssl_scope, *factory_scope;
+    bool tells_expiry; /* atomic: an SSL_CTX was made, and since then the expiry gauges are there */
     /* config thread */
     bool was_made;
 };
