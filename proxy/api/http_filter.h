@@ -126,6 +126,12 @@ bool http_route_upstream_protocol(struct http_filter *f, enum http_protocol *out
 /* ALPN list that the upstream's TLS connection offers in place of its configured one. Borrowed for
  * the stream. */
 void http_set_upstream_alpn(struct http_filter *f, const sv *protocols, unsigned n);
+/* The address ("1.2.3.4:80") of the host to send this request to at its first attempt, when its
+ * cluster has it and its health is one of override_host_status; else any or, is_strict, none (503
+ * UH). Any bytes: nobody is at what isn't written as addresses are told. */
+void http_set_upstream_override_host(struct http_filter *f, sv address, bool is_strict);
+/* The address of the host that the request was last sent to; empty: none yet. */
+sv http_upstream_host_address(struct http_filter *f);
 /* Count a response of `code` that a filter gave in the cluster's place, in its upstream_rq_*. */
 void http_charge_route_cluster(struct http_filter *f, unsigned code);
 /* Ask the control plane for what this request's route lacks: its virtual host (VHDS) or the routes

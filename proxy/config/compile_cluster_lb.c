@@ -197,9 +197,11 @@ static void common_lb(struct compile_ctx *ctx, const Cluster__Cluster__CommonLbC
                CLUSTER__CLUSTER__COMMON_LB_CONFIG__LOCALITY_CONFIG_SPECIFIER_ZONE_AWARE_LB_CONFIG) {
         c->fail_traffic_on_panic = m->zone_aware_lb_config->fail_traffic_on_panic;
     }
-    for (size_t i = 0; m->override_host_status && i < m->override_host_status->n_statuses; i++) {
-        c->override_host_status =
-            (i ? c->override_host_status : 0) | 1u << m->override_host_status->statuses[i];
+    if (m->override_host_status) {
+        c->override_host_status = 0;
+        for (size_t i = 0; i < m->override_host_status->n_statuses; i++) {
+            c->override_host_status |= 1u << m->override_host_status->statuses[i];
+        }
     }
     if (m->update_merge_window &&
         (m->update_merge_window->seconds || m->update_merge_window->nanos)) {

@@ -342,6 +342,10 @@ static struct host *pick(struct router *r, const struct host_entry **entry) {
         ctx.avoid_max = r->route->retry->host_selection_retry_max_attempts;
         avoid_priorities(r, &ctx);
     }
+    if (r->attempts == 1) { /* further ones go where the balancer says */
+        ctx.override_host = info_of(r)->up.override_host;
+        ctx.override_strict = info_of(r)->up.override_strict;
+    }
     struct cluster_view *v = choose_cluster(r, &ctx);
     struct host *h = v ? cluster_view_pick(v, &ctx, entry) : NULL;
     if (h && r->retry) {

@@ -204,6 +204,28 @@ void http_set_upstream_alpn(struct http_filter *f, const sv *protocols, unsigned
     f->stream->info.up.alpn_n = n;
 }
 
+void http_set_upstream_override_host(struct http_filter *f, sv address, bool is_strict) {
+    struct stream *s = f->stream;
+    struct addr *a = arena_new(&s->arena, struct addr); /* family 0: nobody's */
+    s->info.up.override_host = a;
+    s->info.up.override_strict = is_strict;
+    if (address.n && (address.p[0] == '/' || address.p[0] == '@')) {
+        addr_set_path(a, arena_cstr(&s->arena, address));
+        return;
+    }
+    struct addr parsed;
+    char text[ADDR_STR_MAX];
+    if (addr_parse_ip_port(address, &parsed) &&
+        sv_eq(sv_from(text, addr_str(&parsed, text)), address)) {
+        *a = parsed;
+    }
+}
+
+sv http_upstream_host_address(struct http_filter *f) {
+    const struct host *h = f->stream->info.up.host;
+    return h ? h->address_text : SV_NULL;
+}
+
 void http_charge_route_cluster(struct http_filter *f, unsigned code) {
     struct cluster_view *v = http_route(f) ? stream_route_cluster(f->stream) : NULL;
     if (v) {

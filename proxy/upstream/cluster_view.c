@@ -18,6 +18,15 @@
 
 #define LOCALITY_WEIGHT_MIN 1e-9
 
+enum health_status { /* core.v3.HealthStatus */
+                     STATUS_UNKNOWN,
+                     STATUS_HEALTHY,
+                     STATUS_UNHEALTHY,
+                     STATUS_DRAINING,
+                     STATUS_TIMEOUT,
+                     STATUS_DEGRADED
+};
+
 struct list_state {
     void *cursor; /* NULL: not picked from yet, or the policy has none */
     bool is_ready;
@@ -299,20 +308,27 @@ static const struct host_entry *pick_once(struct cluster_view *v, const struct p
     return from->lb->type->pick(c.state->cursor, config, c.list->table, c.list, ctx);
 }
 
-/* core.v3.HealthStatus of a host, as a bit. */
+/* core.v3.HealthStatus of a host, as a bit: what was found out by checks and failures comes before
+ * what was configured, unless that is worse. */
 static uint32_t status_bit(uint32_t flags) {
+    if (flags & (HOST_FLAG(FAILED_ACTIVE_HC) | HOST_FLAG(FAILED_OUTLIER_CHECK))) {
+        return 1u << STATUS_UNHEALTHY;
+    }
     if (flags & HOST_FLAG(EDS_STATUS_DRAINING)) {
-        return 1u << 3;
+        return 1u << STATUS_DRAINING;
+    }
+    if (flags & HOST_FLAG_EDS_TIMEOUT) {
+        return 1u << STATUS_TIMEOUT;
     }
     switch (host_health_of(flags)) {
-    case HOST_HEALTHY:
-        return 1u << 1 | 1u << 0; /* healthy; unknown counts as that */
-    case HOST_DEGRADED:
-        return 1u << 5;
     case HOST_UNHEALTHY:
+        return 1u << STATUS_UNHEALTHY;
+    case HOST_DEGRADED:
+        return 1u << STATUS_DEGRADED;
+    case HOST_HEALTHY:
         break;
     }
-    return 1u << 2;
+    return 1u << (flags & HOST_FLAG_EDS_HEALTHY ? STATUS_HEALTHY : STATUS_UNKNOWN);
 }
 
 static const struct host_entry *find_override(const struct cluster_view *v, const struct addr *a) {

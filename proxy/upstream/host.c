@@ -22,7 +22,7 @@ static const struct {
 };
 
 void host_flags_write(uint32_t flags, struct buf *out) {
-    if (!flags) {
+    if (!(flags & ~(HOST_FLAG_EDS_HEALTHY | HOST_FLAG_EDS_TIMEOUT))) {
         buf_append_static(out, SV("healthy"));
         return;
     }
@@ -35,9 +35,12 @@ void host_flags_write(uint32_t flags, struct buf *out) {
 
 uint32_t host_flags_of_eds(unsigned health_status) {
     switch (health_status) { /* an open enum */
-    case 2:                  /* UNHEALTHY */
-    case 4:                  /* TIMEOUT */
+    case 1:                  /* HEALTHY */
+        return HOST_FLAG_EDS_HEALTHY;
+    case 2: /* UNHEALTHY */
         return HOST_FLAG(FAILED_EDS_HEALTH);
+    case 4: /* TIMEOUT */
+        return HOST_FLAG(FAILED_EDS_HEALTH) | HOST_FLAG_EDS_TIMEOUT;
     case 3: /* DRAINING */
         return HOST_FLAG(FAILED_EDS_HEALTH) | HOST_FLAG(EDS_STATUS_DRAINING);
     case 5: /* DEGRADED */

@@ -96,8 +96,13 @@ static inline void host_flags_clear(struct host *h, uint32_t flags) {
 #define HOST_FLAGS_DEGRADED \
     (HOST_FLAG(DEGRADED_ACTIVE_HC) | HOST_FLAG(DEGRADED_EDS_HEALTH) | HOST_FLAG(DEGRADED_OUTLIER))
 #define HOST_FLAGS_EXCLUDED (HOST_FLAG(PENDING_ACTIVE_HC) | HOST_FLAG(EXCLUDED_IMMEDIATE_HC_FAIL))
-#define HOST_FLAGS_EDS \
-    (HOST_FLAG(FAILED_EDS_HEALTH) | HOST_FLAG(DEGRADED_EDS_HEALTH) | HOST_FLAG(EDS_STATUS_DRAINING))
+/* What the flags above do not tell of the status that was configured: it is HEALTHY, not UNKNOWN,
+ * or TIMEOUT, not UNHEALTHY. Not shown. */
+#define HOST_FLAG_EDS_HEALTHY (1u << 30)
+#define HOST_FLAG_EDS_TIMEOUT (1u << 31)
+#define HOST_FLAGS_EDS                                               \
+    (HOST_FLAG(FAILED_EDS_HEALTH) | HOST_FLAG(DEGRADED_EDS_HEALTH) | \
+     HOST_FLAG(EDS_STATUS_DRAINING) | HOST_FLAG_EDS_HEALTHY | HOST_FLAG_EDS_TIMEOUT)
 enum host_health { HOST_HEALTHY, HOST_DEGRADED, HOST_UNHEALTHY };
 static inline enum host_health host_health_of(uint32_t flags) {
     if (flags & HOST_FLAGS_UNHEALTHY) {

@@ -23,6 +23,7 @@ struct stream {
     bool has_route_to_cluster;
     sv cluster;
     enum http_protocol upstream_protocol;
+    sv upstream_host;
     const void *route_configs[FAKE_ROUTE_CONFIGS]; /* from the least to the most specific */
     unsigned route_configs_n;
     struct http_rate_limits rate_limits;
@@ -30,6 +31,8 @@ struct stream {
     unsigned local_status, continued_decoding, continued_encoding, route_clears;
     unsigned charged; /* code that was charged to the route's cluster */
     sv local_body, local_details;
+    sv override_host;
+    bool override_strict;
     uint64_t local_flags;
     bool has_response, response_ended, was_reset;
     struct buf decoding, encoding; /* kept by STOP_BUFFER and STOP_WATERMARK */
@@ -196,6 +199,11 @@ void http_read_disable(struct http_filter *f, bool disable) {
     (void)f;
     (void)disable;
 }
+void http_set_upstream_override_host(struct http_filter *f, sv address, bool is_strict) {
+    f->stream->override_host = address;
+    f->stream->override_strict = is_strict;
+}
+sv http_upstream_host_address(struct http_filter *f) { return f->stream->upstream_host; }
 struct headers *http_request_headers(struct http_filter *f) {
     return &f->stream->request;
 }

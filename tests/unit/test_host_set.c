@@ -228,14 +228,22 @@ static void test_flags_text(void **state) {
                 {HOST_FLAG(FAILED_ACTIVE_HC), "/failed_active_hc"},
                 {HOST_FLAG(FAILED_EDS_HEALTH) | HOST_FLAG(EDS_STATUS_DRAINING),
                  "/failed_eds_health/eds_status_draining"},
-                {HOST_FLAG(DEGRADED_OUTLIER), "/degraded_outlier_detection"}};
+                {HOST_FLAG(DEGRADED_OUTLIER), "/degraded_outlier_detection"},
+                {HOST_FLAG_EDS_HEALTHY, "healthy"}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         BUF_AUTO struct buf b;
         buf_init(&b);
         host_flags_write(rows[i].flags, &b);
         assert_sv_is(buf_pullup(&b, buf_len(&b)), rows[i].text);
     }
-    static const uint32_t eds[] = {0, 0, BAD, BAD | HOST_FLAG(EDS_STATUS_DRAINING), BAD, MEH, 0, 0};
+    static const uint32_t eds[] = {0,
+                                   HOST_FLAG_EDS_HEALTHY,
+                                   BAD,
+                                   BAD | HOST_FLAG(EDS_STATUS_DRAINING),
+                                   BAD | HOST_FLAG_EDS_TIMEOUT,
+                                   MEH,
+                                   0,
+                                   0};
     for (unsigned i = 0; i < ARRAY_LEN(eds); i++) {
         assert_int_equal(host_flags_of_eds(i), eds[i]);
     }
