@@ -96,12 +96,11 @@ struct upstream_info {
     const struct filter_state *filter_state; /* of the upstream connection; NULL: none */
     const sv *alpn; /* offered in place of the cluster's, when alpn_n > 0 */
     unsigned alpn_n;
-    /* first URI SANs of a TLS connection's certificates, kept beyond it: of TCP, and of responses
-     * that end with their headers */
     /* the host that a stateful session asks for; NULL: none. The stream's memory. */
     const struct addr *override_host;
     bool override_strict; /* it or none */
-    /* first URI SANs of a TLS connection's certificates, where they are kept beyond it (TCP) */
+    /* first URI SANs of a TLS connection's certificates, kept beyond it: of TCP, and of responses
+     * that end with their headers */
     sv peer_uri, local_uri;
     const char *local_close_reason; /* why we closed the connection; NULL */
 };
