@@ -10,6 +10,7 @@ import contextlib
 import json
 import pathlib
 import re
+import statistics
 import subprocess
 import sys
 import threading
@@ -213,10 +214,12 @@ def pss_kb(pid):
 
 
 def assert_flat(name, samples):
-    """The last quarter needs no more than the one before it, but for noise."""
-    quarter = len(samples) // 4
-    before, after = max(samples[2 * quarter:3 * quarter]), max(samples[3 * quarter:])
-    assert after <= before * 1.03 + 512, f"{name}'s memory grows: {samples}"
+    """Freed contexts leave and fill holes, so single samples differ by a megabyte: the middle of the last quarter is that of the one
+    before it, and the second half has no higher peak than the first. A kilobyte kept per rotation would show in an hour."""
+    half, quarter = len(samples) // 2, len(samples) // 4
+    before, after = statistics.median(samples[half:half + quarter]), statistics.median(samples[half + quarter:])
+    assert after <= before * 1.05 + 256, f"{name}'s memory grows: {samples}"
+    assert max(samples[half:]) <= max(samples[:half]) * 1.05 + 512, f"{name}'s memory grows: {samples}"
 
 
 class Load:
