@@ -27,8 +27,8 @@ bool ext_authz_list_compile(struct compile_ctx *ctx, const char *field, const vo
 static const struct header_mutations *compile_headers(struct compile_ctx *ctx, const char *field,
                                                       Core__HeaderValue *const *v, size_t n) {
     Core__HeaderValueOption *options =
-        arena_new_array(ctx->arena, Core__HeaderValueOption, n ? n : 1);
-    const void **list = arena_new_array(ctx->arena, const void *, n ? n : 1);
+        arena_new_array(ctx->scratch, Core__HeaderValueOption, n ? n : 1);
+    const void **list = arena_new_array(ctx->scratch, const void *, n ? n : 1);
     for (size_t i = 0; i < n; i++) {
         core__header_value_option__init(&options[i]);
         options[i].header = v[i];

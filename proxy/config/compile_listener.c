@@ -358,6 +358,9 @@ static void filter_chains(struct compile_ctx *ctx, const Listener__Listener *m,
     }
     c->match = chain_match_build(ctx->arena, rules, (unsigned)m->n_filter_chains,
                                  c->has_default_chain ? (uint32_t)n - 1 : CHAIN_NONE, ctx->diag);
+    for (size_t i = 0; i < m->n_filter_chains; i++) {
+        rules[i].name = SV_NULL; /* was for messages only, and goes with the listener's message */
+    }
 }
 
 /* ---- the rest ---- */

@@ -5,11 +5,13 @@ import json
 import ssl
 import threading
 
+from support.process import wait_until
 from support.rawhttp import Client, fetch
 from support.upstream import Reply, ScriptedUpstream
 
 CLIENTS = 2
 KEPT_FAILURES = 5
+LEFT_SAMPLE = 30
 
 
 class App(ScriptedUpstream):
@@ -109,6 +111,14 @@ class Traffic:
         """Counts start again; failures stay."""
         with self.lock:
             self.counts = {}
+
+    def wait_left(self, result):
+        """Until a whole sample is without a result: workers take an update over one after the other."""
+        def is_left():
+            self.forget()
+            wait_until(lambda: self.done() >= LEFT_SAMPLE, "a sample", 20)
+            return not self.seen(result)
+        wait_until(is_left, f"{result} to be left", 20)
 
     def __enter__(self):
         for thread in self.threads:

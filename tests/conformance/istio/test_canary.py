@@ -151,6 +151,7 @@ def test_endpoints_come_and_go(istio, plane, apps, load):
             for app in added:
                 istio.kube.remove_all([workload(app, "v1")])
                 wait_until(lambda gone=app: gone.port not in endpoints(plane, "v1"), "an endpoint to go", 20)
+                traffic.wait_left(app.label)
                 app.stop()
 
 

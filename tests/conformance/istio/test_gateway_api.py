@@ -241,6 +241,7 @@ def test_endpoints_change_under_load(istio, plane, backends, ports):
             with istio.applied(endpoints("one", app.port)):
                 wait_until(lambda: traffic.seen(f"more-{turn}"), "the new endpoint", 20)
             wait_until(lambda: f"127.0.0.1:{app.port}" not in plane.admin("/clusters").text, "the endpoint to go", 20)
+            traffic.wait_left(f"more-{turn}")
             app.stop()
     keeper.close()
 

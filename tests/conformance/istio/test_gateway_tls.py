@@ -194,6 +194,29 @@ def test_servers_change_under_load(istio, plane, identities, backends, ports):
         keeper.close()
 
 
+def test_workload_certificate_rotates_under_load(istio, plane, identities, ports):
+    """The agent sees the new files and tells by SDS: connections last, new ones get the new certificate."""
+    friend = identities.workload("default", "friend")
+    keeper = Keeper(ports["mesh"], SITE, tls=mesh_client(identities, friend), server_name=SITE)
+    name = spiffe("istio-system", "istio-ingressgateway")
+
+    def shown():
+        with Client(ports["mesh"], tls=mesh_client(identities, friend), server_name=SITE) as client:
+            return int(client.socket.getpeercert()["serialNumber"], 16)
+
+    def send(number):
+        if number == 0:
+            return keeper.server(0)
+        return told(get(ports["mesh"], SITE, tls=mesh_client(identities, friend), server_name=SITE))["server"]
+    with Traffic(send) as traffic:
+        for turn in range(3):
+            before, pair = shown(), identities.mesh.leaf(f"gateway-{turn}", f"URI:{name}")
+            plane.write_credentials(pair)
+            wait_until(lambda old=before: shown() != old, "the new certificate", 20)
+        wait_until(lambda: traffic.done() > 50, "traffic")
+    keeper.close()
+
+
 def test_nothing_was_refused(plane):
     assert not [v for v in plane.update_rejections().values() if v]
     assert plane.stat("server.envoy_bug_failures") in (0, None)
