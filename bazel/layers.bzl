@@ -23,7 +23,7 @@ ORDER = [
 
 # Layers whose types the interface headers name.
 API_NEEDS = ["proxy/base", "protos", "proxy/event", "proxy/stats", "proxy/net", "proxy/http", "proxy/observe"]
-FILTERS = ["filters/http", "filters/network", "filters/listener"]
+FILTERS = ["filters/http", "filters/network", "filters/listener", "filters/tracers"]
 EVERYTHING = [folder for group in ORDER for folder in group] + FILTERS + ["filters/common", "filters", "xds"]
 
 COPTS = [

@@ -16,6 +16,7 @@
 #define FILTER_ACCESS_LOGGER(symbol, name) \
     extern const struct access_logger_type symbol##_access_logger;
 #define FILTER_LB(symbol, name) extern const struct lb_policy_type symbol##_lb_policy;
+#define FILTER_TRACER(symbol, name) extern const struct tracer_type symbol##_tracer;
 #include "filters/filters.def"
 
 /* --- tables; each ends with NULL so that none is empty --- */
@@ -43,6 +44,10 @@ static const struct lb_policy_type *const lb_policies[] = {
 #define FILTER_LB(symbol, name) &symbol##_lb_policy,
 #include "filters/filters.def"
     NULL};
+static const struct tracer_type *const tracers[] = {
+#define FILTER_TRACER(symbol, name) &symbol##_tracer,
+#include "filters/filters.def"
+    NULL};
 static const struct registry_alias aliases[] = {
 #define FILTER_ALIAS(alias, name) {SV_INIT("envoy." alias), SV_INIT("envoy." name)},
 #include "filters/filters.def"
@@ -61,6 +66,8 @@ static const struct registry registry = {
     .access_loggers_n = ARRAY_LEN(access_loggers) - 1,
     .lb_policies = lb_policies,
     .lb_policies_n = ARRAY_LEN(lb_policies) - 1,
+    .tracers = tracers,
+    .tracers_n = ARRAY_LEN(tracers) - 1,
     .aliases = aliases,
     .aliases_n = ARRAY_LEN(aliases) - 1,
 };

@@ -81,3 +81,9 @@ const struct lb_policy_type *registry_lb_policy(const struct registry *r, sv nam
     name = current_name(r, name);
     FIND(r->lb_policies, r->lb_policies_n, is_type(t->type_url, type), true);
 }
+
+const struct tracer_type *registry_tracer(const struct registry *r, sv name, sv type_url) {
+    sv type = type_name(type_url);
+    name = current_name(r, name);
+    FIND(r->tracers, r->tracers_n, is_type(t->type_url, type), true);
+}

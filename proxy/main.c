@@ -133,6 +133,7 @@ static bool init_store(struct program *p, bool is_dry_run, struct diag *d) {
         .node_id = s->shared.node_id,
         .node_cluster = s->shared.node_cluster,
         .node_msg = s->node,
+        .default_tracer = s->bootstrap->tracing ? s->bootstrap->tracing->http : NULL,
         .reject_unknown_dynamic = s->opt.reject_unknown_dynamic_fields,
         .ignore_unknown_dynamic = s->opt.ignore_unknown_dynamic_fields,
         .allow_unknown_static = s->opt.allow_unknown_static_fields,

@@ -512,6 +512,7 @@ void store_init(struct store *s, const struct store_options *o) {
         .node_cluster = o->node_cluster,
         .node = o->node_msg,
         .local_cluster = SLOT_NONE,
+        .default_tracer = o->default_tracer,
         .has_cluster = has_cluster,
         .user = s,
     };

@@ -81,6 +81,8 @@ const void *compile_any(struct compile_ctx *ctx, sv name, const void *any_msg,
 
 /* The node of the bootstrap (core.v3.Node message), for ever. NULL: there is none. */
 const void *compile_node(struct compile_ctx *ctx);
+/* The bootstrap's tracing provider (config.trace.v3.Tracing.Http message), for ever. NULL: none. */
+const void *compile_default_tracer(struct compile_ctx *ctx);
 /* The one object of that key in the process, which filters of all resources share: `make` builds it
  * in `a` when it is first asked for; it lives as long as the configuration. key: static text. */
 void *compile_shared(struct compile_ctx *ctx, const char *key,

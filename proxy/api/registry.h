@@ -11,6 +11,7 @@
 #include "proxy/api/lb_policy.h"
 #include "proxy/api/listener_filter.h"
 #include "proxy/api/network_filter.h"
+#include "proxy/api/tracer.h"
 #include "proxy/api/transport_socket.h"
 
 /* An earlier name of an extension: "envoy.cors" for "envoy.filters.http.cors". */
@@ -30,6 +31,8 @@ struct registry {
     unsigned access_loggers_n;
     const struct lb_policy_type *const *lb_policies;
     unsigned lb_policies_n;
+    const struct tracer_type *const *tracers;
+    unsigned tracers_n;
     const struct registry_alias *aliases;
     unsigned aliases_n;
 };
@@ -47,5 +50,6 @@ const struct transport_socket_type *registry_transport_socket(const struct regis
 const struct access_logger_type *registry_access_logger(const struct registry *r, sv name,
                                                         sv type_url);
 const struct lb_policy_type *registry_lb_policy(const struct registry *r, sv name, sv type_url);
+const struct tracer_type *registry_tracer(const struct registry *r, sv name, sv type_url);
 
 #endif

@@ -29,6 +29,15 @@ struct extension_view {
     bool is_current;
 };
 
+/* What is to be given up when the worker's thread ends, while its loop and clusters are still
+ * there. */
+struct worker_ending {
+    struct list node_;
+    void (*run)(struct worker_ending *e);
+};
+void worker_at_end(struct worker *w, struct worker_ending *e); /* idempotent while listed */
+static inline void worker_ending_cancel(struct worker_ending *e) { list_unlink(&e->node_); }
+
 struct loop *worker_loop(struct worker *w);
 unsigned worker_index(const struct worker *w); /* 0… */
 /* The view of the cluster in this slot, made on first use; NULL when the cluster is not in the

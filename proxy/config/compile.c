@@ -25,6 +25,9 @@
 /* ---- what all resources share ---- */
 
 const void *compile_node(struct compile_ctx *ctx) { return ctx->build->config->node; }
+const void *compile_default_tracer(struct compile_ctx *ctx) {
+    return ctx->build->config->default_tracer;
+}
 
 void *compile_shared(struct compile_ctx *ctx, const char *key,
                      void *(*make)(struct compile_ctx *ctx, struct arena *a)) {

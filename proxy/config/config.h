@@ -69,6 +69,8 @@ struct config {
     slot_t local_cluster;           /* cluster_manager.local_cluster_name; SLOT_NONE */
     struct locality local_locality; /* the node's */
     const void *node;               /* core.v3.Node, lives longer; NULL: none */
+    /* config.trace.v3.Tracing.Http of the bootstrap, lives longer; NULL: none */
+    const void *default_tracer;
     /* what compile_shared() made */
     struct map shared;
     struct arena shared_arena;

@@ -48,6 +48,7 @@ struct hcm_upgrade {
     const struct hcm_filters *filters; /* NULL: the connection manager's */
 };
 struct local_reply_config;
+struct tracing_config; /* request/tracing.h */
 
 struct hcm_config {
     enum codec_kind codec_kind;
@@ -79,7 +80,9 @@ struct hcm_config {
     bool use_remote_address, skip_xff_append, add_user_agent;
     uint32_t xff_trusted_hops;
     bool generate_request_id, preserve_external_request_id, always_set_request_id;
-    bool pack_trace_reason;
+    bool pack_trace_reason, samples_by_request_id;
+    const struct tracing_config *tracing; /* NULL: none */
+    struct stats_scope *tracing_stats;    /* http.<p>.tracing. */
     enum xfcc_mode xfcc;
     struct {
         bool subject, cert, chain, dns, uri;

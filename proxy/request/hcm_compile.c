@@ -3,6 +3,7 @@
  * filters.network.http_connection_manager.v3.HttpConnectionManager. */
 #include "protos/any.h"
 #include "protos/gen/hcm.pb-c.h"
+#include "protos/gen/request_id_uuid.pb-c.h"
 #include "proxy/base/mem.h"
 #include "proxy/base/runtime.h"
 #include "proxy/http/codec_options.h"
@@ -10,6 +11,7 @@
 #include "proxy/request/hcm_filters.h"
 #include "proxy/request/hcm_scopes.h"
 #include "proxy/request/stream.h"
+#include "proxy/request/tracing.h"
 
 #define STREAM_IDLE_TIMEOUT_MS 300000u
 #define IDLE_TIMEOUT_MS 3600000u
@@ -99,6 +101,8 @@ static void stats(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
     c->stats = scope(ctx, &hcm_stats_group, c->stat_prefix);
     c->codec_h1_stats = scope(ctx, &h1_stats_group, SV("http1."));
     c->codec_h2_stats = scope(ctx, &h2_stats_group, SV("http2."));
+    c->tracing_stats = scope(ctx, &tracing_stats_group,
+                             arena_printf(ctx->arena, "%.*stracing.", SV_ARG(c->stat_prefix)));
     c->rq_codes = stats_codes_new(c->stats, "downstream_rq_");
     arena_on_fini(ctx->arena, (void (*)(void *))stats_codes_free, c->rq_codes);
 }
@@ -189,10 +193,14 @@ static void request_id(struct compile_ctx *ctx, const Hcm__HttpConnectionManager
     c->generate_request_id = is_true(m->generate_request_id, true);
     c->preserve_external_request_id = m->preserve_external_request_id;
     c->always_set_request_id = m->always_set_request_id_in_response;
+    c->pack_trace_reason = c->samples_by_request_id = true;
     if (m->request_id_extension && m->request_id_extension->typed_config) {
         DIAG_FIELD(ctx->diag, "request_id_extension.typed_config");
-        compile_any(ctx, SV("envoy.request_id.uuid"), m->request_id_extension->typed_config,
-                    "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig", NULL);
+        const RequestIdUuid__UuidRequestIdConfig *u =
+            compile_any(ctx, SV("envoy.request_id.uuid"), m->request_id_extension->typed_config,
+                        "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig", NULL);
+        c->pack_trace_reason = u && is_true(u->pack_trace_reason, true);
+        c->samples_by_request_id = u && is_true(u->use_request_id_for_trace_sampling, true);
     }
 }
 
@@ -263,7 +271,6 @@ static void header_rules(struct compile_ctx *ctx, const Hcm__HttpConnectionManag
 
 static void unhonoured(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m) {
     const struct compile_field f[] = {
-        {m->tracing != NULL, "tracing"},
         {m->proxy_status_config != NULL, "proxy_status_config"},
         {m->typed_header_validation_config != NULL, "typed_header_validation_config"},
         {m->drain_timeout_jitter != NULL, "drain_timeout_jitter"},
@@ -306,6 +313,9 @@ void *hcm_compile(struct compile_ctx *ctx, const void *msg) {
     hcm_filters_compile(&inner, m->http_filters, m->n_http_filters, "http_filters", &c->filters);
     hcm_upgrades_compile(&inner, m, c);
     access_logging(&inner, m, c);
+    if (m->tracing) {
+        c->tracing = tracing_compile(&inner, m->tracing);
+    }
     if (m->local_reply_config) {
         DIAG_FIELD(ctx->diag, "local_reply_config");
         c->local_reply = local_reply_compile(&inner, m->local_reply_config);

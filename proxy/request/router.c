@@ -340,7 +340,7 @@ static void take_body(struct router *r, struct buf *data) {
     }
     bool end = r->body_ended && !r->trailers;
     r->up.sent_any = true;
-    r->up.request_done |= end;
+    router_note_sent(r, end);
     r->up.stream->codec->vt->send_data(r->up.stream, data, end);
 }
 
@@ -382,7 +382,7 @@ static enum filter_trailers_status decode_trailers(struct http_filter *f, struct
     r->trailers = t;
     request_complete(r);
     if (r->up.stream) {
-        r->up.request_done = true;
+        router_note_sent(r, true);
         r->up.stream->codec->vt->send_trailers(r->up.stream, t);
     }
     return FILTER_TRAILERS_STOP;
@@ -410,6 +410,12 @@ void router_count_code(struct router *r, unsigned status) {
     }
 }
 
+/* The attempt's span ends; not by a reset that came from the other side. */
+static void end_attempt(struct router *r, uint64_t flags, bool is_cancelled) {
+    tracing_attempt_end(
+        r, &(struct trace_attempt_end){.flags = flags, .is_cancelled = is_cancelled});
+}
+
 static bool try_again(struct router *r, enum retry_verdict v, const struct headers *response) {
     struct stream_info *si = info_of(r);
     if (v == RETRY_NO_OVERFLOW) {
@@ -420,6 +426,7 @@ static bool try_again(struct router *r, enum retry_verdict v, const struct heade
     if (v != RETRY_YES) {
         return false;
     }
+    end_attempt(r, 0, r->up.stream || r->up.pending);
     router_attempt_cancel(r, true);
     struct loop *l = http_loop(&r->base);
     uint64_t ms = retry_backoff_ms(r->retry, r->cluster, response, &l->rng,
@@ -480,7 +487,7 @@ void router_on_response_headers(struct router *r, bool end_stream) {
     struct headers *h = &r->response;
     unsigned status = headers_status(h);
     report_host(r, h, status);
-    r->had_response_headers = true;
+    r->had_response_headers = r->had_attempt_headers = true;
     if (r->retry) {
         enum retry_verdict v =
             retry_on_headers(r->retry, r->cluster, h, r->is_grpc, http_arena(&r->base));
@@ -506,6 +513,7 @@ void router_on_response_headers(struct router *r, bool end_stream) {
 void router_on_response_end(struct router *r) {
     uint64_t ms = (loop_now_us(http_loop(&r->base)) - r->response_start_us) / 1000;
     stats_record(r->cluster->stats, CLUSTER_upstream_rq_time, ms);
+    end_attempt(r, 0, false);
     finish(r);
 }
 
@@ -535,6 +543,8 @@ static const struct reset_words reset_table[] = {
     [RESET_PROTOCOL_ERROR] = {RESPONSE_FLAG(UPE), "protocol error", "protocol_error"},
     [RESET_OVERLOAD] = {RESPONSE_FLAG(OM), "overload manager reset", "overload_manager_reset"},
 };
+
+const char *router_reset_words(enum reset_reason why) { return reset_table[why].words; }
 
 static sv underscored(struct arena *a, sv s) {
     char *p = arena_cstr(a, s);
@@ -591,6 +601,8 @@ void router_on_upstream_failure(struct router *r, enum reset_reason why, sv tran
         transport = si->up.transport_failure;
     }
     bool sent_any = r->up.sent_any;
+    tracing_attempt_end(r, &(struct trace_attempt_end){.flags = reset_table[why].flag,
+                                                       .reset_reason = reset_table[why].words});
     router_attempt_cancel(r, false);
     if (r->is_response_started) {
         si->flags |= reset_table[why].flag;
@@ -614,6 +626,7 @@ static void timed_out(struct router *r, sv details, uint64_t flag) {
         HOST_STAT_ADD(r->up.host, rq_timeout, 1);
         host_report(r->up.cluster->cfg, r->up.host, HOST_RESULT_TIMEOUT, 504);
     }
+    end_attempt(r, 0, true);
     router_attempt_cancel(r, true);
     if (r->is_response_started) {
         si->flags |= flag;
@@ -687,6 +700,7 @@ static void init(struct http_filter *f) {
 
 static void destroy(struct http_filter *f) {
     struct router *r = router_of(f);
+    end_attempt(r, 0, true);
     finish(r);
     mirrors_end(r->mirrors);
     if (r->up.is_active && r->cluster) {

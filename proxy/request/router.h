@@ -51,6 +51,7 @@ struct router {
     struct mirrors *mirrors;      /* NULL: none */
     struct retry_state *retry;    /* NULL: no retries for this request */
     struct upstream_attempt up;
+    struct trace_span *span; /* of the attempt; NULL: none */
     struct headers *headers; /* downstream request headers, rewritten for upstream */
     struct headers *trailers;
     struct buf body;      /* kept while connecting or while a retry is possible */
@@ -58,6 +59,7 @@ struct router {
     bool is_headers_only; /* the request ended with its headers */
     bool body_ended, is_buffering, is_done, is_response_started, has_breaker, timed_out, is_grpc,
         skip_retry_buffer;
+    bool had_attempt_headers, has_attempt_stream; /* of the present attempt */
     bool had_response_headers, is_head, alt_response, has_replayed;
     uint8_t priority;
     uint16_t attempts;
@@ -80,12 +82,16 @@ static inline bool router_keeps_body(const struct router *r) { return r->retry |
 /* router_upstream.c */
 /* pick a host, ask its pool; may answer by itself */
 void router_attempt_start(struct router *r);
+/* "remote reset", "connection termination", …: static. */
+const char *router_reset_words(enum reset_reason why);
 /* For http_local_reply(): arg is the router. */
 void router_modify_reply(struct headers *h, void *arg);
 /* drop the attempt without callbacks */
 void router_attempt_cancel(struct router *r, bool is_reset);
 /* send what is in r->body if the stream is open */
 void router_attempt_body(struct router *r);
+/* A part of the request goes out; end: the last of it. */
+void router_note_sent(struct router *r, bool end);
 /* router.c, called by the attempt */
 void router_count_code(struct router *r, unsigned status); /* of an answer, also of our own */
 void router_compute_hash(struct router *r); /* r->hash, as the route's hash policies say */

@@ -129,6 +129,9 @@ static bool replay(struct router *r, const struct codec_stream *s, enum reset_re
     }
     r->has_replayed = true;
     attempt_ended(r);
+    tracing_attempt_end(
+        r, &(struct trace_attempt_end){.flags = RESPONSE_FLAG(UC),
+                                       .reset_reason = router_reset_words(why)});
     r->attempts--;
     router_attempt_start(r);
     return true;
@@ -200,7 +203,7 @@ static void on_ready(void *user, struct codec_stream *s, struct conn *c, struct 
     r->up.stream = s;
     r->up.conn = c;
     r->up.host = h;
-    r->up.is_active = true;
+    r->up.is_active = r->has_attempt_stream = true;
     HOST_STAT_ADD(h, rq_total, 1);
     HOST_STAT_ADD(h, rq_active, 1);
     stats_inc(r->up.cluster->stats, CLUSTER_upstream_rq_total);
@@ -208,16 +211,24 @@ static void on_ready(void *user, struct codec_stream *s, struct conn *c, struct 
     http_pool_stream_arena(s, http_arena(&r->base));
     fill_upstream_info(r);
     set_upstream_host(r);
+    tracing_inject(r);
     start_try_timer(r);
     bool end = r->is_headers_only;
-    r->up.request_done = end;
     r->up.headers_sent = true;
+    router_note_sent(r, end);
     s->codec->vt->send_headers(s, r->headers, end);
     for (uint16_t i = 0; i < r->up.response_high && r->up.stream; i++) {
         s->codec->vt->read_disable(s, true);
     }
     if (!end && r->up.stream) {
         router_attempt_body(r);
+    }
+}
+
+void router_note_sent(struct router *r, bool end) {
+    r->up.request_done |= end;
+    if (end) {
+        info_of(r)->up.last_tx_us = loop_now_us(http_loop(&r->base));
     }
 }
 
@@ -237,11 +248,11 @@ void router_attempt_body(struct router *r) {
             buf_move(&out, &r->body);
         }
         r->up.sent_any = true;
-        r->up.request_done = end;
+        router_note_sent(r, end);
         s->codec->vt->send_data(s, &out, end);
     }
     if (r->trailers && r->up.stream) {
-        r->up.request_done = true;
+        router_note_sent(r, true);
         s->codec->vt->send_trailers(s, r->trailers);
     }
 }
@@ -366,6 +377,7 @@ void router_attempt_start(struct router *r) {
                     arena_printf(http_arena(&r->base), "%u", r->attempts));
     }
     r->up.sent_any = r->up.headers_sent = r->up.request_done = false;
+    r->had_attempt_headers = r->has_attempt_stream = false;
     const struct host_entry *entry = NULL;
     struct host *h = pick(r, &entry);
     if (!h) {
@@ -379,6 +391,7 @@ void router_attempt_start(struct router *r) {
     r->up.host = h;
     si->up.host = h;
     remember_host(r, h);
+    tracing_attempt_begin(r);
     struct cluster_view *v = r->up.cluster;
     if (!breaker_try(&v->cfg->use[r->priority].requests,
                      v->cfg->breakers[r->priority].max_requests)) {

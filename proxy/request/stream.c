@@ -227,6 +227,7 @@ void stream_finish(struct stream *s) {
         stats_gauge_dec(s->hcm->stats, HCM_downstream_cx_upgrades_active);
     }
     count_response(s);
+    tracing_end(s);
     run_logs(s);
     stream_filters_destroy(s);
     s->codec_stream = NULL;
@@ -411,6 +412,7 @@ void stream_begin(struct stream *s, bool end_stream) {
     }
     stream_resolve_route(s);
     apply_route_timeouts(s);
+    tracing_begin(s);
     bool allowed = choose_chain(s);
     if (!stream_filters_create(s)) {
         return;
@@ -581,6 +583,7 @@ void stream_send_headers(struct stream *s, struct headers *h, bool end_stream) {
         s->close_after = true;
     }
     conn_headers_mutate_response(s, h);
+    tracing_on_response(s, h);
     stream_touch(s);
     s->response_started = true;
     s->info.response_code = (uint16_t)headers_status(h);

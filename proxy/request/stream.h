@@ -8,6 +8,7 @@
 #define SLUICE_REQUEST_STREAM_H
 
 #include "proxy/request/hcm.h"
+#include "proxy/request/tracing.h"
 
 #define STREAM_MAGIC 0x57BEA111u
 
@@ -78,6 +79,7 @@ struct stream {
     const struct redirect_hop *hops; /* the newest first (request/internal_redirect.h) */
     bool needs_tls;                  /* the virtual host wants https: redirect */
     sv upgrade_type;
+    struct stream_tracing *tracing; /* request/tracing.h; NULL: none */
     uint32_t buffer_limit;
     uint64_t last_activity_us;
     uint32_t idle_timeout_ms;

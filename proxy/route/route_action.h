@@ -102,8 +102,7 @@ struct internal_redirect {
 struct route_tracing {
     struct fraction client, random, overall;                /* 100 % when not set */
     const struct formatter *operation, *upstream_operation; /* NULL: not set */
-    const void *const *custom_tags;                         /* type.tracing.v3.CustomTag messages */
-    unsigned custom_tags_n;
+    const struct custom_tags *tags;                         /* observe/trace.h; NULL: none */
 };
 struct rate_limits;  /* api/rate_limit.h */
 struct uri_template; /* route/uri_template.h */

@@ -6,6 +6,7 @@
 #include "protos/gen/internal_redirect_allow_listed_routes.pb-c.h"
 #include "protos/gen/route.pb-c.h"
 #include "proxy/observe/formatter.h"
+#include "proxy/observe/trace.h"
 #include "proxy/route/route_metadata.h"
 #include "proxy/route/route_private.h"
 
@@ -218,13 +219,9 @@ static bool compile_tracing(struct route_compile *c, const Route__Tracing *m,
     ok &= compile_operation(ctx, "operation", m->operation, &t->operation);
     ok &=
         compile_operation(ctx, "upstream_operation", m->upstream_operation, &t->upstream_operation);
-    const void **tags = arena_new_array(ctx->arena, const void *, m->n_custom_tags);
-    for (size_t i = 0; i < m->n_custom_tags; i++) {
-        tags[i] = route_keep_message(c, m->custom_tags[i]);
-        ok &= tags[i] != NULL;
-    }
-    t->custom_tags = tags;
-    t->custom_tags_n = (unsigned)m->n_custom_tags;
+    t->tags =
+        custom_tags_compile(ctx, (const void *const *)m->custom_tags, m->n_custom_tags);
+    ok &= t->tags || !m->n_custom_tags;
     route_own_extra(c, r)->tracing = t;
     return ok;
 }

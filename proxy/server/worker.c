@@ -389,6 +389,7 @@ struct worker *worker_new(struct worker_shared *shared, unsigned index, unsigned
     list_init(&w->listeners);
     map_init(&w->listeners_by_address);
     list_init(&w->draining);
+    list_init(&w->endings);
     map_init(&w->on_demand.fetches);
     if (loop_init(&w->loop, thread_index) < 0) {
         xfree(w);
@@ -403,6 +404,19 @@ struct worker *worker_new(struct worker_shared *shared, unsigned index, unsigned
     return w;
 }
 
+void worker_at_end(struct worker *w, struct worker_ending *e) {
+    if (!list_linked(&e->node_)) {
+        list_push_back(&w->endings, &e->node_);
+    }
+}
+
+static void run_endings(struct worker *w) {
+    for (struct list *n; (n = list_pop_front(&w->endings));) {
+        struct worker_ending *e = CONTAINER_OF(n, struct worker_ending, node_);
+        e->run(e);
+    }
+}
+
 static void close_all(struct worker *w) {
     struct list *lists[] = {&w->listeners, &w->draining};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
@@ -410,6 +424,7 @@ static void close_all(struct worker *w) {
             worker_listener_free_now(LIST_ENTRY(it, struct worker_listener, node));
         }
     }
+    run_endings(w);
     for (uint32_t p = 0; p < w->cluster_pages_n; p++) {
         for (uint32_t i = 0; w->cluster_pages[p] && i < VIEW_PAGE_SLOTS; i++) {
             if (w->cluster_pages[p]->v[i]) {
@@ -436,6 +451,7 @@ static void release(struct worker *w) {
     for (int i = 0; i < 3; i++) { /* let close callbacks and deferred frees run */
         loop_run_nowait(&w->loop);
     }
+    run_endings(w);
     stream_cache_trim();
     if (w->snapshot) {
         shared_unref(&w->snapshot->shared);

@@ -45,6 +45,7 @@ struct worker {
     /* of struct worker_listener: no longer in the snapshot, connections under way */
     struct list draining;
     struct on_demand on_demand;
+    struct list endings; /* of struct worker_ending */
     uint64_t id_next, id_end;
     uint64_t date_s;
     char date[32];

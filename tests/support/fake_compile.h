@@ -31,6 +31,7 @@ static struct {
     unsigned slots_n;
     struct map shared; /* what compile_shared() made, in the fixture's arena */
     const void *node;  /* core.v3.Node */
+    const void *default_tracer; /* config.trace.v3.Tracing.Http */
     const char *unhonoured[FAKE_UNHONOURED_MAX];
     unsigned unhonoured_n;
 } fake;
@@ -53,6 +54,7 @@ static inline void fake_compile_fini(struct fake_compile *f) {
     map_fini(&fake.shared);
     map_init(&fake.shared);
     fake.node = NULL;
+    fake.default_tracer = NULL;
     arena_fini(&f->arena);
     arena_fini(&f->msgs);
     diag_fini(&f->diag);
@@ -87,6 +89,10 @@ static inline sv fake_errors(struct fake_compile *f) {
 const void *compile_node(struct compile_ctx *ctx) {
     (void)ctx;
     return fake.node;
+}
+const void *compile_default_tracer(struct compile_ctx *ctx) {
+    (void)ctx;
+    return fake.default_tracer;
 }
 
 void *compile_shared(struct compile_ctx *ctx, const char *key,
