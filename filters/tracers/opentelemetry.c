@@ -76,16 +76,8 @@ static void inject(const struct trace_span *s, struct headers *h) {
 
 /* ---- reports ---- */
 
-static void dropped(const void *config, struct worker *w, unsigned spans) {
-    stats_add(stats_of(config, w), OTEL_spans_dropped, spans);
-}
-
 static void report(const struct trace_span *s, const struct trace_report *r, struct worker *w) {
     const struct otel *o = s->tracer->config;
-    if (!o->collector.cluster.n) {
-        dropped(o, w, 1);
-        return;
-    }
     struct buf BUF_AUTO span;
     buf_init(&span);
     otel_write_span(s, r, &span);
@@ -148,6 +140,10 @@ static void sent(const void *config, struct worker *w, unsigned spans, bool by_t
     stats_add(st, OTEL_timer_flushed, by_timer);
 }
 
+static void dropped(const void *config, struct worker *w, unsigned spans) {
+    stats_add(stats_of(config, w), OTEL_spans_dropped, spans);
+}
+
 /* ---- compiling ---- */
 
 static void compile_grpc(struct compile_ctx *ctx, const Core__GrpcService *m, struct otel *o) {
@@ -178,16 +174,14 @@ static void compile_grpc(struct compile_ctx *ctx, const Core__GrpcService *m, st
 
 static void compile_service(struct compile_ctx *ctx, const Trace__OpenTelemetryConfig *m,
                             struct otel *o) {
-    if (m->grpc_service && m->http_service) {
-        diag_error(ctx->diag, "OpenTelemetry Tracer cannot have both gRPC and HTTP exporters "
-                              "configured. OpenTelemetry tracer will be disabled.");
+    if (!m->grpc_service == !m->http_service) {
+        diag_error(ctx->diag, "OpenTelemetry Tracer must have exactly one of gRPC, HTTP, or custom "
+                              "exporter configured.");
     } else if (m->grpc_service) {
         compile_grpc(ctx, m->grpc_service, o);
-    } else if (m->http_service) {
+    } else {
         DIAG_FIELD(ctx->diag, "http_service");
         collector_compile(ctx, m->http_service, &o->collector);
-    } else {
-        compile_unhonoured(ctx, "a collector: neither grpc_service nor http_service is set");
     }
 }
 
@@ -217,13 +211,10 @@ static void *compile(struct compile_ctx *ctx, const void *msg) {
     return diag_errors(ctx->diag) == before ? o : NULL;
 }
 
-static sv cluster(const void *config) { return ((const struct otel *)config)->collector.cluster; }
-
 const struct tracer_type opentelemetry_tracer = {
     .name = "envoy.tracers.opentelemetry",
     .type_url = "envoy.config.trace.v3.OpenTelemetryConfig",
     .compile = compile,
-    .cluster = cluster,
     .start = start,
     .inject = inject,
     .report = report,

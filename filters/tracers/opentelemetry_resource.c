@@ -12,7 +12,7 @@
 #include "protos/gen/tracers_opentelemetry_resource_detectors.pb-c.h"
 #include "protos/gen/tracers_opentelemetry_samplers.pb-c.h"
 #include "proxy/api/matcher.h"
-#include "proxy/base/map.h"
+#include "proxy/base/log.h"
 #include "proxy/base/version.h"
 
 #define DETECTORS "envoy.extensions.tracers.opentelemetry.resource_detectors.v3."
@@ -27,11 +27,11 @@ struct attributes {
     unsigned n;
 };
 
-/* A value that is there is replaced unless the new one is empty. */
+/* The later holds. */
 static bool put(struct compile_ctx *ctx, struct attributes *at, sv key, sv value) {
     for (unsigned i = 0; i < at->n; i++) {
         if (sv_eq(at->keys[i], key)) {
-            at->values[i] = value.n ? value : at->values[i];
+            at->values[i] = value;
             return true;
         }
     }
@@ -43,19 +43,14 @@ static bool put(struct compile_ctx *ctx, struct attributes *at, sv key, sv value
     return true;
 }
 
+/* OTEL_RESOURCE_ATTRIBUTES is "k=v,k=v"; other pairs in it are passed over, as Envoy does. */
 static bool detect_environment(struct compile_ctx *ctx, struct attributes *at) {
     sv rest = sv_cstr(getenv("OTEL_RESOURCE_ATTRIBUTES"));
-    if (!rest.n) {
-        return diag_error(ctx->diag, "the OpenTelemetry environment resource detector is "
-                                     "configured but the 'OTEL_RESOURCE_ATTRIBUTES' environment "
-                                     "variable is empty");
-    }
     while (rest.n) {
-        sv pair = sv_cut(&rest, ','), key = sv_cut(&pair, '=');
-        if (!key.n || sv_find(pair, '=') != SIZE_MAX) {
-            return diag_error(ctx->diag, "invalid pair in OTEL_RESOURCE_ATTRIBUTES");
-        }
-        if (!put(ctx, at, key, pair)) {
+        sv pair = sv_cut(&rest, ','), value = pair, key = sv_cut(&value, '=');
+        if (!key.n || !value.n || sv_find(value, '=') != SIZE_MAX) {
+            log_warn(LOG_tracing, "OTEL_RESOURCE_ATTRIBUTES: '%.*s' is no pair", SV_ARG(pair));
+        } else if (!put(ctx, at, key, value)) {
             return false;
         }
     }

@@ -236,7 +236,9 @@ static void *compile(struct compile_ctx *ctx, const void *msg) {
     return diag_errors(ctx->diag) == before ? z : NULL;
 }
 
-static sv cluster(const void *config) { return ((const struct zipkin *)config)->collector.cluster; }
+static sv required_cluster(const void *config) {
+    return ((const struct zipkin *)config)->collector.cluster;
+}
 
 const struct tracer_type zipkin_tracer = {
     .name = "envoy.tracers.zipkin",
@@ -244,7 +246,7 @@ const struct tracer_type zipkin_tracer = {
     .has_short_ids = true,
     .hides_span_id = true, /* as Envoy's does */
     .compile = compile,
-    .cluster = cluster,
+    .required_cluster = required_cluster,
     .start = start,
     .inject = inject,
     .report = report,

@@ -70,7 +70,7 @@ struct tracer_type {
     bool hides_span_id;   /* from logs (SPAN_ID) */
     /* in ctx->arena, the tracer's own; NULL: errors are in diag */
     void *(*compile)(struct compile_ctx *ctx, const void *msg);
-    sv (*cluster)(const void *config); /* the collector's, which must exist */
+    sv (*required_cluster)(const void *config); /* must exist; NULL: none need to */
     /* Fill in ids, decision, kind and name by the context in h. False: there is one but it cannot
      * be read; the request has no span and its headers stay as they are. */
     bool (*start)(const void *config, const struct trace_start *how, const struct headers *h,

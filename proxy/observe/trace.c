@@ -39,7 +39,8 @@ sv trace_id_text(const struct trace_span *s, struct arena *a) {
 /* ---- custom tags ---- */
 
 enum tag_kind { TAG_TEXT, TAG_HEADER, TAG_METADATA, TAG_FORMAT };
-enum tag_metadata { TAG_REQUEST, TAG_ROUTE, TAG_CLUSTER, TAG_HOST };
+/* NOWHERE: no kind was given, and nothing is ever found. */
+enum tag_metadata { TAG_NOWHERE, TAG_REQUEST, TAG_ROUTE, TAG_CLUSTER, TAG_HOST };
 
 struct custom_tag {
     sv name;
@@ -71,33 +72,29 @@ static void compile_header(struct compile_ctx *ctx, const TypeTracing__CustomTag
     t->text = keep(ctx, m->default_value);
 }
 
-static bool compile_metadata_kind(struct compile_ctx *ctx, const TypeMetadata__MetadataKind *m,
-                                  struct custom_tag *t) {
+static enum tag_metadata metadata_kind(const TypeMetadata__MetadataKind *m) {
     switch (m ? m->kind_case : TYPE_METADATA__METADATA_KIND__KIND__NOT_SET) {
     case TYPE_METADATA__METADATA_KIND__KIND_REQUEST:
-        t->metadata = TAG_REQUEST;
-        return true;
+        return TAG_REQUEST;
     case TYPE_METADATA__METADATA_KIND__KIND_ROUTE:
-        t->metadata = TAG_ROUTE;
-        return true;
+        return TAG_ROUTE;
     case TYPE_METADATA__METADATA_KIND__KIND_CLUSTER:
-        t->metadata = TAG_CLUSTER;
-        return true;
+        return TAG_CLUSTER;
     case TYPE_METADATA__METADATA_KIND__KIND_HOST:
-        t->metadata = TAG_HOST;
-        return true;
+        return TAG_HOST;
     default:
-        return diag_error(ctx->diag, "metadata.kind: value is required");
+        return TAG_NOWHERE;
     }
 }
 
-static bool compile_metadata(struct compile_ctx *ctx, const TypeTracing__CustomTag__Metadata *m,
+static void compile_metadata(struct compile_ctx *ctx, const TypeTracing__CustomTag__Metadata *m,
                              struct custom_tag *t) {
     t->kind = TAG_METADATA;
     t->text = keep(ctx, m->default_value);
     if (!m->metadata_key) {
-        return diag_error(ctx->diag, "metadata.metadata_key: value is required");
+        return;
     }
+    t->metadata = metadata_kind(m->kind);
     t->ns = keep(ctx, m->metadata_key->key);
     sv *path = arena_new_array(ctx->arena, sv, m->metadata_key->n_path);
     for (size_t i = 0; i < m->metadata_key->n_path; i++) {
@@ -105,7 +102,6 @@ static bool compile_metadata(struct compile_ctx *ctx, const TypeTracing__CustomT
     }
     t->path = path;
     t->path_n = (unsigned)m->metadata_key->n_path;
-    return compile_metadata_kind(ctx, m->kind, t);
 }
 
 /* Set by the environment of the process as it is now, which does not change. */
@@ -130,7 +126,8 @@ static bool compile_tag(struct compile_ctx *ctx, const TypeTracing__CustomTag *m
         compile_header(ctx, m->request_header, t);
         return true;
     case TYPE_TRACING__CUSTOM_TAG__TYPE_METADATA:
-        return compile_metadata(ctx, m->metadata, t);
+        compile_metadata(ctx, m->metadata, t);
+        return true;
     case TYPE_TRACING__CUSTOM_TAG__TYPE_VALUE:
         t->kind = TAG_FORMAT;
         t->format = formatter_compile(ctx, sv_cstr(m->value), true);
@@ -165,6 +162,8 @@ const struct custom_tags *custom_tags_compile(struct compile_ctx *ctx, const voi
 static const struct kv_metadata *metadata_of(const struct custom_tag *t,
                                              const struct stream_info *si) {
     switch (t->metadata) {
+    case TAG_NOWHERE:
+        return NULL;
     case TAG_REQUEST:
         return si->metadata;
     case TAG_ROUTE:

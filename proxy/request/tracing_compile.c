@@ -100,8 +100,9 @@ static struct tracer *make_tracer(struct compile_ctx *ctx, const Trace__Tracing_
 }
 
 static bool has_collector(struct compile_ctx *ctx, const struct tracer *t) {
-    sv cluster = t->type->cluster(t->config);
-    return !cluster.n || compile_cluster_ref(ctx, cluster, true) != SLOT_NONE;
+    const struct tracer_type *type = t->type;
+    return !type->required_cluster ||
+           compile_cluster_ref(ctx, type->required_cluster(t->config), true) != SLOT_NONE;
 }
 
 static void compile_provider(struct compile_ctx *ctx, const Trace__Tracing__Http *m,
