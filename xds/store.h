@@ -38,7 +38,7 @@ struct store_options {
     unsigned workers;
     sv node; /* serialised core.v3.Node, lives as long as the store */
     sv node_id, node_cluster;
-    const void *node_msg; /* the same as core.v3.Node */
+    const void *node_msg;       /* the same as core.v3.Node */
     const void *default_tracer; /* config.trace.v3.Tracing.Http of the bootstrap; NULL: none */
     bool reject_unknown_dynamic, ignore_unknown_dynamic, allow_unknown_static;
     /* --mode validate: no sockets, no streams, no names resolved */

@@ -29,9 +29,8 @@ bool collector_compile(struct compile_ctx *ctx, const void *msg, struct collecto
     unsigned before = diag_errors(ctx->diag);
     compile_uri(ctx, m->http_uri, out);
     DIAG_FIELD(ctx->diag, "request_headers_to_add");
-    out->headers =
-        header_mutations_compile(ctx, (const void *const *)m->request_headers_to_add,
-                                 m->n_request_headers_to_add, NULL, 0);
+    out->headers = header_mutations_compile(ctx, (const void *const *)m->request_headers_to_add,
+                                            m->n_request_headers_to_add, NULL, 0);
     return diag_errors(ctx->diag) == before;
 }
 

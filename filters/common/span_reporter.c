@@ -1,4 +1,5 @@
-/* See the header. A part holds a ref on the tracer while a timer or a call of its could come back. */
+/* See the header. A part holds a ref on the tracer while a timer or a call of its could come
+ * back. */
 #include "filters/common/span_reporter.h"
 
 #include "proxy/api/http_filter.h"
@@ -142,7 +143,9 @@ void span_report_done(struct span_report *rep) {
 }
 
 const void *span_report_config(const struct span_report *r) { return r->part->reporter->config; }
-struct worker *span_report_worker(const struct span_report *r) { return r->part->worker; }
+struct worker *span_report_worker(const struct span_report *r) {
+    return r->part->worker;
+}
 
 /* The worker's thread ends: nothing is sent any more. */
 static void on_ending(struct worker_ending *e) {

@@ -21,7 +21,7 @@ struct span_reporter_ops {
     void (*dropped)(const void *config, struct worker *w, unsigned spans);
 };
 struct span_reporter_limits {
-    sv min_flush_key, interval_key; /* of the runtime; static */
+    sv min_flush_key, interval_key;  /* of the runtime; static */
     uint32_t min_flush, interval_ms; /* when they are not set */
     uint32_t spans_max;
 };

@@ -1,11 +1,11 @@
 /* envoy.tracers.opentelemetry: W3C context, spans in OTLP by gRPC or HTTP.
  * Threads: compiled on the config thread, immutable; spans and reports on workers.
  * Spec: config.trace.v3.OpenTelemetryConfig; OTLP 1.x; W3C Trace Context. Not here: the span's form
- * (opentelemetry_span.c), resource and samplers (opentelemetry_resource.c), batching
+ * (common/otlp.c), resource and samplers (common/otel_resource.c), batching
  * (common/span_reporter.c). */
-#include "filters/tracers/opentelemetry.h"
-
 #include "filters/common/collector.h"
+#include "filters/common/otel_resource.h"
+#include "filters/common/otlp.h"
 #include "filters/common/span_reporter.h"
 #include "protos/gen/trace.pb-c.h"
 #include "proxy/api/telemetry.h"
@@ -60,8 +60,8 @@ static bool start(const void *config, const struct trace_start *how, const struc
     s->id = rng_u64(how->rng);
     s->has_parent = has_parent;
     s->parent_id = c.span;
-    s->state = has_parent ? headers_joined(h, HDR_tracestate, SV("tracestate"), how->arena)
-                          : SV_NULL;
+    s->state =
+        has_parent ? headers_joined(h, HDR_tracestate, SV("tracestate"), how->arena) : SV_NULL;
     s->name = how->operation;
     s->is_client = how->is_egress && !how->spawns_upstream_span;
     s->is_sampled = is_sampled(o, how, s, has_parent ? &c : NULL);
@@ -80,7 +80,7 @@ static void report(const struct trace_span *s, const struct trace_report *r, str
     const struct otel *o = s->tracer->config;
     struct buf BUF_AUTO span;
     buf_init(&span);
-    otel_write_span(s, r, &span);
+    otlp_write_span(s, r, &span);
     span_reporter_add(o->reporter, w, &span);
 }
 
@@ -122,11 +122,11 @@ static struct upstream_call *call_grpc(const struct otel *o, struct worker *w, s
 }
 
 static struct upstream_call *send_report(const void *config, struct worker *w, struct buf *spans,
-                                  struct span_report *rep) {
+                                         struct span_report *rep) {
     const struct otel *o = config;
     struct buf BUF_AUTO body;
     buf_init(&body);
-    otel_write_request(o->resource, o->scope, spans, &body);
+    otlp_write_request(o->resource, o->scope, spans, &body);
     if (o->is_grpc) {
         return call_grpc(o, w, &body, rep);
     }
@@ -167,8 +167,7 @@ static void compile_grpc(struct compile_ctx *ctx, const Core__GrpcService *m, st
         options[i] = one;
     }
     DIAG_FIELD(ctx->diag, "initial_metadata");
-    o->collector.headers =
-        header_mutations_compile(ctx, options, m->n_initial_metadata, NULL, 0);
+    o->collector.headers = header_mutations_compile(ctx, options, m->n_initial_metadata, NULL, 0);
     compile_duration_ms(ctx, m->timeout, 0, &o->collector.timeout_ms);
 }
 
@@ -186,7 +185,8 @@ static void compile_service(struct compile_ctx *ctx, const Trace__OpenTelemetryC
 }
 
 static void *compile(struct compile_ctx *ctx, const void *msg) {
-    static const struct span_reporter_ops ops = {.send = send_report, .sent = sent, .dropped = dropped};
+    static const struct span_reporter_ops ops = {
+        .send = send_report, .sent = sent, .dropped = dropped};
     const Trace__OpenTelemetryConfig *m = msg;
     unsigned before = diag_errors(ctx->diag);
     struct otel *o = arena_new(ctx->arena, struct otel);

@@ -1,12 +1,11 @@
 /* envoy.tracers.zipkin: B3 context, spans in Zipkin's version 2 by POST to a collector.
  * Threads: compiled on the config thread, immutable; spans and reports on workers.
  * Spec: config.trace.v3.ZipkinConfig; Envoy's Zipkin tracer (which ids a span gets, and what is
- * shared). Not here: the span's form (zipkin_span.c), batching (common/span_reporter.c). */
-#include "filters/tracers/zipkin.h"
-
+ * shared). Not here: the span's form (common/zipkin_span.c), batching (common/span_reporter.c). */
 #include "filters/common/collector.h"
 #include "filters/common/span_reporter.h"
 #include "filters/common/trace_context.h"
+#include "filters/common/zipkin_span.h"
 #include "protos/gen/trace.pb-c.h"
 #include "proxy/base/runtime.h"
 
@@ -15,10 +14,10 @@
 #define REQUEST_TIMEOUT_MS 5000u
 #define SPANS_MAX 1024u /* waiting, per worker */
 
-#define ZIPKIN_STATS(P, C, G, H, T)                                                             \
-    C(P, reports_dropped)                                                                       \
-    C(P, reports_failed) C(P, reports_sent) C(P, reports_skipped_no_cluster) C(P, spans_sent)   \
-        C(P, timer_flushed)
+#define ZIPKIN_STATS(P, C, G, H, T) \
+    C(P, reports_dropped)           \
+    C(P, reports_failed)            \
+    C(P, reports_sent) C(P, reports_skipped_no_cluster) C(P, spans_sent) C(P, timer_flushed)
 STATS_ENUM(ZIPKIN, ZIPKIN_STATS);
 STATS_GROUP(zipkin, ZIPKIN, ZIPKIN_STATS);
 
@@ -138,7 +137,7 @@ static void on_done(void *user, const struct upstream_call_result *res) {
 }
 
 static struct upstream_call *send_report(const void *config, struct worker *w, struct buf *spans,
-                                  struct span_report *rep) {
+                                         struct span_report *rep) {
     const struct zipkin *z = config;
     struct buf BUF_AUTO body;
     buf_init(&body);
@@ -202,14 +201,16 @@ static void compile_version(struct compile_ctx *ctx, const Trace__ZipkinConfig *
     case TRACE__ZIPKIN_CONFIG__COLLECTOR_ENDPOINT_VERSION__HTTP_PROTO:
         z->is_proto = true;
         return;
-    default:
-        diag_error(ctx->diag, "collector_endpoint_version: only HTTP_JSON and HTTP_PROTO are "
-                              "supported");
+    default: {
+        DIAG_FIELD(ctx->diag, "collector_endpoint_version");
+        diag_error(ctx->diag, "only HTTP_JSON and HTTP_PROTO are supported");
+    }
     }
 }
 
 static void *compile(struct compile_ctx *ctx, const void *msg) {
-    static const struct span_reporter_ops ops = {.send = send_report, .sent = sent, .dropped = dropped};
+    static const struct span_reporter_ops ops = {
+        .send = send_report, .sent = sent, .dropped = dropped};
     static const struct span_reporter_limits limits = {
         .min_flush_key = SV_INIT("tracing.zipkin.min_flush_spans"),
         .interval_key = SV_INIT("tracing.zipkin.flush_interval_ms"),

@@ -184,8 +184,7 @@ static void add_extension(struct extension_list *l, const char *name, const char
 
 static void extensions(Core__Node *node, const struct registry *r, struct arena *a) {
     size_t n = r->http_filters_n + r->network_filters_n + r->listener_filters_n +
-               r->transport_sockets_n + r->access_loggers_n + r->lb_policies_n +
-               r->tracers_n;
+               r->transport_sockets_n + r->access_loggers_n + r->lb_policies_n + r->tracers_n;
     struct extension_list l = {arena_zalloc_array(a, n, sizeof(Core__Extension *)), 0, a};
     for (unsigned i = 0; i < r->http_filters_n; i++) {
         add_extension(&l, r->http_filters[i]->name, "envoy.filters.http",

@@ -182,8 +182,7 @@ static sv buf_text(struct buf *b, struct arena *a) {
     return buf_empty(b) ? SV_NULL : arena_sv(a, buf_pullup(b, buf_len(b)));
 }
 
-static sv metadata_text(const struct custom_tag *t, const struct stream_info *si,
-                        struct arena *a) {
+static sv metadata_text(const struct custom_tag *t, const struct stream_info *si, struct arena *a) {
     const struct kv_value *v = kv_metadata_get(metadata_of(t, si), t->ns, t->path, t->path_n);
     if (!v || v->kind == KV_NULL) {
         return SV_NULL;

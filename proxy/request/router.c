@@ -412,8 +412,8 @@ void router_count_code(struct router *r, unsigned status) {
 
 /* The attempt's span ends; not by a reset that came from the other side. */
 static void end_attempt(struct router *r, uint64_t flags, bool is_cancelled) {
-    tracing_attempt_end(
-        r, &(struct trace_attempt_end){.flags = flags, .is_cancelled = is_cancelled});
+    tracing_attempt_end(r,
+                        &(struct trace_attempt_end){.flags = flags, .is_cancelled = is_cancelled});
 }
 
 static bool try_again(struct router *r, enum retry_verdict v, const struct headers *response) {

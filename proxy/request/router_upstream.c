@@ -129,9 +129,8 @@ static bool replay(struct router *r, const struct codec_stream *s, enum reset_re
     }
     r->has_replayed = true;
     attempt_ended(r);
-    tracing_attempt_end(
-        r, &(struct trace_attempt_end){.flags = RESPONSE_FLAG(UC),
-                                       .reset_reason = router_reset_words(why)});
+    tracing_attempt_end(r, &(struct trace_attempt_end){.flags = RESPONSE_FLAG(UC),
+                                                       .reset_reason = router_reset_words(why)});
     r->attempts--;
     router_attempt_start(r);
     return true;

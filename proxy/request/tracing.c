@@ -74,8 +74,7 @@ static enum trace_reason choose(struct stream *s, const struct tracing_config *c
     if (headers_has(&s->request, HDR_x_envoy_force_trace)) {
         return TRACE_SERVICE_FORCED;
     }
-    return holds(&c->random, rt ? &rt->random : NULL, random) ? TRACE_SAMPLED
-                                                              : TRACE_NOT_TRACEABLE;
+    return holds(&c->random, rt ? &rt->random : NULL, random) ? TRACE_SAMPLED : TRACE_NOT_TRACEABLE;
 }
 
 static const struct route_tracing *route_tracing(const struct stream *s) {
@@ -124,8 +123,8 @@ static void start_span(struct stream *s, struct stream_tracing *t) {
     const struct tracer *tracer = t->cfg->tracer;
     sv host = headers_get(&s->request, HDR_authority);
     struct trace_start how = {
-        .operation = t->is_egress ? arena_printf(&s->arena, "egress %.*s", SV_ARG(host))
-                                  : SV("ingress"),
+        .operation =
+            t->is_egress ? arena_printf(&s->arena, "egress %.*s", SV_ARG(host)) : SV("ingress"),
         .host = host,
         .is_traced = t->reason != TRACE_NOT_TRACEABLE,
         .is_egress = t->is_egress,

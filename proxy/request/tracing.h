@@ -10,14 +10,14 @@
 #include "proxy/observe/trace.h"
 #include "proxy/stats/stats.h"
 
-#define TRACING_STATS(P, C, G, H, T)                                       \
-    C(P, client_enabled)                                                   \
+#define TRACING_STATS(P, C, G, H, T) \
+    C(P, client_enabled)             \
     C(P, health_check) C(P, not_traceable) C(P, random_sampling) C(P, service_forced)
 STATS_ENUM(TRACING, TRACING_STATS);
 extern const struct stats_group tracing_stats_group;
 
 struct tracing_config {
-    struct tracer *tracer;                  /* a ref; NULL: spans go nowhere */
+    struct tracer *tracer;                   /* a ref; NULL: spans go nowhere */
     struct fraction client, random, overall; /* of all requests */
     uint32_t max_path_length;
     bool is_verbose, spawns_upstream_span, omits_propagation;

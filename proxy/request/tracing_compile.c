@@ -130,9 +130,8 @@ static void compile_provider(struct compile_ctx *ctx, const Trace__Tracing__Http
 static void compile_percent(const Type__Percent *m, const char *key, uint32_t denominator,
                             struct fraction *out) {
     double parts = m ? round(m->value / 100.0 * denominator) : denominator;
-    *out = (struct fraction){.runtime_key = sv_cstr(key),
-                             .numerator = (uint32_t)parts,
-                             .denominator = denominator};
+    *out = (struct fraction){
+        .runtime_key = sv_cstr(key), .numerator = (uint32_t)parts, .denominator = denominator};
 }
 
 static void compile_operation(struct compile_ctx *ctx, const char *field, const char *text,
@@ -162,8 +161,7 @@ const struct tracing_config *tracing_compile(struct compile_ctx *ctx, const void
         m->max_path_tag_length ? m->max_path_tag_length->value : MAX_PATH_TAG_LENGTH;
     c->spawns_upstream_span = m->spawn_upstream_span && m->spawn_upstream_span->value;
     c->omits_propagation = m->no_context_propagation;
-    c->tags =
-        custom_tags_compile(ctx, (const void *const *)m->custom_tags, m->n_custom_tags);
+    c->tags = custom_tags_compile(ctx, (const void *const *)m->custom_tags, m->n_custom_tags);
     compile_operation(ctx, "operation", m->operation, &c->operation);
     compile_operation(ctx, "upstream_operation", m->upstream_operation, &c->upstream_operation);
     compile_node_facts(ctx, c);

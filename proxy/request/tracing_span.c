@@ -60,8 +60,8 @@ static void add_request(struct tags *t, const struct stream *s) {
         or_dash(headers_get(h, HDR_x_envoy_downstream_service_cluster)));
     add(t, SV("user_agent"), or_dash(headers_get(h, HDR_user_agent)));
     add(t, SV("http.protocol"), protocol_text(s->info.has_protocol, s->info.protocol));
-    add_peer(t, s->info.cx->direct_remote.family ? &s->info.cx->direct_remote
-                                                 : &s->info.cx->remote);
+    add_peer(t,
+             s->info.cx->direct_remote.family ? &s->info.cx->direct_remote : &s->info.cx->remote);
     add_if_there(t, SV("guid:x-client-trace-id"), h, HDR_x_client_trace_id);
     if (s->is_grpc) {
         add(t, SV("grpc.path"), headers_get(h, HDR_path));
@@ -75,8 +75,8 @@ static void add_request(struct tags *t, const struct stream *s) {
 static bool is_grpc_error(sv status) {
     enum { UNKNOWN = 2, DEADLINE = 4, UNIMPLEMENTED = 12, INTERNAL, UNAVAILABLE, DATA_LOSS };
     uint64_t code;
-    return sv_to_u64(status, &code) && (code == UNKNOWN || code == DEADLINE ||
-                                        (code >= UNIMPLEMENTED && code <= DATA_LOSS));
+    return sv_to_u64(status, &code) &&
+           (code == UNKNOWN || code == DEADLINE || (code >= UNIMPLEMENTED && code <= DATA_LOSS));
 }
 
 static void add_grpc_status(struct tags *t, const struct headers *h) {
@@ -209,8 +209,7 @@ void tracing_report_upstream(const struct router *r, const struct trace_attempt_
         add(t, SV("error"), SV("true"));
         add(t, SV("error.reason"), sv_cstr(how->reset_reason));
     }
-    add(t, SV("http.protocol"),
-        protocol_text(r->has_attempt_stream, (uint8_t)s->info.up.protocol));
+    add(t, SV("http.protocol"), protocol_text(r->has_attempt_stream, (uint8_t)s->info.up.protocol));
     if (r->up.host) {
         add(t, SV("upstream_address"), r->up.host->address_text);
         add(t, SV("peer.address"), r->up.host->address_text);

@@ -34,9 +34,8 @@ struct hash_policy {
 struct mirror_policy {
     slot_t cluster;
     sv cluster_name, cluster_header;
-    sv host_rewrite;                       /* instead of the "-shadow" suffix; empty: none */
-    struct fraction fraction;              /* default 100 % */
-    bool has_trace_sampled, trace_sampled; /* not set: as the request's */
+    sv host_rewrite;          /* instead of the "-shadow" suffix; empty: none */
+    struct fraction fraction; /* default 100 % */
     bool disable_shadow_host_suffix;
     const struct header_mutations *mutations;
 };

@@ -254,8 +254,9 @@ static bool compile_mirror(struct route_compile *c,
         DIAG_FIELD(ctx->diag, "runtime_fraction");
         fraction_compile(ctx, m->runtime_fraction, &p->fraction);
     }
-    p->has_trace_sampled = m->trace_sampled != NULL;
-    p->trace_sampled = m->trace_sampled && m->trace_sampled->value;
+    if (m->trace_sampled) {
+        compile_unhonoured(ctx, "trace_sampled");
+    }
     p->disable_shadow_host_suffix = m->disable_shadow_host_suffix_append;
     p->host_rewrite = arena_sv(ctx->arena, sv_cstr(m->host_rewrite_literal));
     DIAG_FIELD(ctx->diag, "request_headers_mutations");

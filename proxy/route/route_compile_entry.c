@@ -219,8 +219,7 @@ static bool compile_tracing(struct route_compile *c, const Route__Tracing *m,
     ok &= compile_operation(ctx, "operation", m->operation, &t->operation);
     ok &=
         compile_operation(ctx, "upstream_operation", m->upstream_operation, &t->upstream_operation);
-    t->tags =
-        custom_tags_compile(ctx, (const void *const *)m->custom_tags, m->n_custom_tags);
+    t->tags = custom_tags_compile(ctx, (const void *const *)m->custom_tags, m->n_custom_tags);
     ok &= t->tags || !m->n_custom_tags;
     route_own_extra(c, r)->tracing = t;
     return ok;

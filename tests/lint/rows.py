@@ -41,7 +41,7 @@ def check_tests():
     present = set(names())
     integration = "".join((ROOT / n).read_text() for n in present
                           if re.match(r"tests/integration/.*\.py$", n))
-    for path in sorted(n for n in present if re.match(r"filters/(http|network|listener)/\w+\.c$", n)):
+    for path in sorted(n for n in present if re.match(r"filters/(http|network|listener|tracers)/\w+\.c$", n)):
         base = path.rsplit("/", 1)[-1][:-2]
         if f"tests/unit/test_{base}.c" not in present:
             yield Finding(path, 1, f"no tests/unit/test_{base}.c")

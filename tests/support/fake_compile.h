@@ -29,8 +29,8 @@ static struct {
     struct map slots;
     sv names[FAKE_SLOTS_MAX]; /* by slot */
     unsigned slots_n;
-    struct map shared; /* what compile_shared() made, in the fixture's arena */
-    const void *node;  /* core.v3.Node */
+    struct map shared;          /* what compile_shared() made, in the fixture's arena */
+    const void *node;           /* core.v3.Node */
     const void *default_tracer; /* config.trace.v3.Tracing.Http */
     const char *unhonoured[FAKE_UNHONOURED_MAX];
     unsigned unhonoured_n;

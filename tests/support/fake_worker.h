@@ -20,8 +20,7 @@ const struct addr *worker_local_address(const struct worker *w) {
 void worker_at_end(struct worker *w, struct worker_ending *e) { (void)w, (void)e; }
 struct upstream_call *upstream_call_start(struct worker *w, const struct upstream_call_options *o,
                                           const struct headers *h, struct buf *body,
-                                          bool end_stream, upstream_call_done_fn done,
-                                          void *user) {
+                                          bool end_stream, upstream_call_done_fn done, void *user) {
     (void)w, (void)o, (void)h, (void)body, (void)end_stream, (void)done, (void)user;
     return NULL;
 }

@@ -1,5 +1,6 @@
 /* envoy.tracers.opentelemetry: what is refused, decisions and samplers, resources, and bytes. */
-#include "filters/tracers/opentelemetry.h"
+#include "filters/common/otel_resource.h"
+#include "filters/common/otlp.h"
 
 #include "protos/any.h"
 #include "protos/gen/otel_collector_trace.pb-c.h"
@@ -12,7 +13,7 @@ extern const struct tracer_type opentelemetry_tracer;
 #define CONFIG "envoy.config.trace.v3.OpenTelemetryConfig"
 #define GRPC "grpc_service { envoy_grpc { cluster_name: 'c' } } "
 #define HTTP "http_service { http_uri { uri: 'http://h/p' cluster: 'c' timeout { seconds: 1 } } } "
-#define ANY(type, body) \
+#define ANY(type, body)                                                                            \
     "{ name: 'x' typed_config { [type.googleapis.com/envoy.extensions.tracers.opentelemetry." type \
     "] {" body "} } } "
 #define ALWAYS ANY("samplers.v3.AlwaysOnSamplerConfig", "")
@@ -69,8 +70,9 @@ static void refused(void **state) {
          "sampler.wrapped_sampler"},
         {GRPC "sampler " PARENT(ANY("samplers.v3.DynatraceSamplerConfig", "")),
          "sampler.wrapped_sampler"},
-        {GRPC "sampler " PARENT(PARENT(PARENT(PARENT(PARENT(PARENT(PARENT(PARENT(PARENT(
-             ALWAYS))))))))), "nested too deep"},
+        {GRPC
+         "sampler " PARENT(PARENT(PARENT(PARENT(PARENT(PARENT(PARENT(PARENT(PARENT(ALWAYS))))))))),
+         "nested too deep"},
         {GRPC "resource_detectors { name: 'x' }", "resource_detectors[0]"},
         {GRPC ENVIRONMENT
          "resource_detectors " ANY("resource_detectors.v3.DynatraceResourceDetectorConfig", ""),
@@ -159,8 +161,9 @@ static void contexts(void **state) {
 }
 
 /* An export of one span with these resources. */
-static const OtelCollectorTrace__ExportTraceServiceRequest *
-export(const char *config, const struct trace_span *s, const struct trace_report *r) {
+static const OtelCollectorTrace__ExportTraceServiceRequest *export(const char *config,
+                                                                   const struct trace_span *s,
+                                                                   const struct trace_report *r) {
     char text[1024];
     snprintf(text, sizeof(text), GRPC "%s", config);
     sv resource = SV_NULL, scope = SV_NULL;
@@ -170,9 +173,9 @@ export(const char *config, const struct trace_span *s, const struct trace_report
     struct buf spans, out;
     buf_init(&spans);
     buf_init(&out);
-    otel_write_span(s, r, &spans);
-    otel_write_span(s, r, &spans);
-    otel_write_request(resource, scope, &spans, &out);
+    otlp_write_span(s, r, &spans);
+    otlp_write_span(s, r, &spans);
+    otlp_write_request(resource, scope, &spans, &out);
     const OtelCollectorTrace__ExportTraceServiceRequest *m =
         PROTO_UNPACK(OtelCollectorTrace__ExportTraceServiceRequest,
                      otel_collector_trace__export_trace_service_request__descriptor,

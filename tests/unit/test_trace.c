@@ -116,8 +116,8 @@ static void routes_replace(void **state) {
     const struct stream_info si = {.arena = &f.arena};
     struct trace_tag got[CUSTOM_TAGS_MAX];
     /* also when the route's has no value */
-    assert_int_equal(
-        custom_tags_values(compile(own, 2), compile(routes, 1), &si, &f.arena, got), 1);
+    assert_int_equal(custom_tags_values(compile(own, 2), compile(routes, 1), &si, &f.arena, got),
+                     1);
     assert_sv_is(got[0].key, "b");
     assert_int_equal(custom_tags_values(NULL, compile(own, 2), &si, &f.arena, got), 0);
 }

@@ -99,8 +99,7 @@ static const struct row w3c[] = {
     {"traceparent: 00-" L "-0000000000000000-01", BROKEN, 0, 0, 0, 0, 0},
 };
 
-typedef enum trace_context_result (*extract_fn)(const struct headers *h,
-                                                struct trace_context *out);
+typedef enum trace_context_result (*extract_fn)(const struct headers *h, struct trace_context *out);
 
 static void check(const struct row *rows, size_t n, extract_fn extract) {
     for (size_t i = 0; i < n; i++) {
@@ -153,8 +152,7 @@ static void is_written(void **state) {
     assert_sv_is(headers_get(&h, HDR_x_b3_spanid), S);
     assert_sv_is(headers_get(&h, HDR_x_b3_sampled), "1");
     assert_false(headers_has(&h, HDR_x_b3_parentspanid));
-    assert_sv_is(headers_joined(&h, HDR_traceparent, SV("traceparent"), &a),
-                 "00-" L "-" S "-01");
+    assert_sv_is(headers_joined(&h, HDR_traceparent, SV("traceparent"), &a), "00-" L "-" S "-01");
     s = (struct trace_span){.trace_low = 1,
                             .id = 2,
                             .parent_id = 3,

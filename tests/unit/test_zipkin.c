@@ -1,5 +1,5 @@
 /* envoy.tracers.zipkin: what is refused, which ids a span gets, and its bytes. */
-#include "filters/tracers/zipkin.h"
+#include "filters/common/zipkin_span.h"
 
 #include <jansson.h>
 
@@ -12,7 +12,8 @@
 extern const struct tracer_type zipkin_tracer;
 
 #define CONFIG "envoy.config.trace.v3.ZipkinConfig"
-#define GOOD "collector_cluster: 'c' collector_endpoint: '/x' collector_endpoint_version: HTTP_JSON "
+#define GOOD \
+    "collector_cluster: 'c' collector_endpoint: '/x' collector_endpoint_version: HTTP_JSON "
 #define MANY "x-b3-traceid: 463ac35c9f6413ad\nx-b3-spanid: b7ad6b7169203331"
 
 static struct tracer tracer;
@@ -145,9 +146,12 @@ static void long_ids(void **state) {
 }
 
 static const struct trace_tag tags[] = {
-    {SV_INIT("a"), SV_INIT("1")},        {SV_INIT("empty"), SV_INIT("")},
-    {SV_INIT(""), SV_INIT("v")},         {SV_INIT("quote"), SV_INIT("\"\\\n")},
-    {SV_INIT("bytes"), SV_INIT("\xff\0x")}, {SV_INIT("a"), SV_INIT("2")},
+    {SV_INIT("a"), SV_INIT("1")},
+    {SV_INIT("empty"), SV_INIT("")},
+    {SV_INIT(""), SV_INIT("v")},
+    {SV_INIT("quote"), SV_INIT("\"\\\n")},
+    {SV_INIT("bytes"), SV_INIT("\xff\0x")},
+    {SV_INIT("a"), SV_INIT("2")},
 };
 static const struct trace_event events[] = {{SV_INIT("e"), 5}};
 
@@ -206,17 +210,20 @@ static void proto(void **state) {
     struct addr at;
     addr_parse_ip(SV("::1"), 9, &at);
     const struct zipkin_endpoint e = {SV("svc"), &at};
-    const struct trace_span s = {
-        .trace_high = 1, .trace_low = 2, .id = 0x0102030405060708, .is_client = true,
-        .start_us = 50, .name = SV("\xff")};
+    const struct trace_span s = {.trace_high = 1,
+                                 .trace_low = 2,
+                                 .id = 0x0102030405060708,
+                                 .is_client = true,
+                                 .start_us = 50,
+                                 .name = SV("\xff")};
     struct trace_report r = report(); /* it ends before it began */
     struct buf b;
     buf_init(&b);
     zipkin_write_proto(&s, &r, &e, &b);
     zipkin_write_proto(&s, &r, &e, &b); /* one behind the other is a list */
-    const Zipkin__ListOfSpans *list = PROTO_UNPACK(
-        Zipkin__ListOfSpans, zipkin__list_of_spans__descriptor, buf_pullup(&b, buf_len(&b)),
-        &f.msgs, &f.diag);
+    const Zipkin__ListOfSpans *list =
+        PROTO_UNPACK(Zipkin__ListOfSpans, zipkin__list_of_spans__descriptor,
+                     buf_pullup(&b, buf_len(&b)), &f.msgs, &f.diag);
     assert_non_null(list);
     assert_int_equal(list->n_spans, 2);
     const Zipkin__Span *m = list->spans[1];

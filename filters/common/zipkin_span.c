@@ -1,8 +1,7 @@
-/* Zipkin's span, version 2, as JSON and as protobuf.
- * Threads: pure functions. Spec: zipkin2-api.yaml, zipkin.proto; Envoy's members of it.
- * Not here: when and where spans are sent (zipkin.c). */
+/* See the header. */
+#include "filters/common/zipkin_span.h"
+
 #include "filters/common/collector.h"
-#include "filters/tracers/zipkin.h"
 #include "protos/any.h"
 #include "protos/gen/zipkin.pb-c.h"
 #include "proxy/base/json.h"

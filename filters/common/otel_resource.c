@@ -1,11 +1,9 @@
-/* What an OpenTelemetry tracer is configured with beside its collector: the resource's attributes
- * and detectors, samplers.
- * Threads: config thread; sampling on workers. Spec:
- * extensions.tracers.opentelemetry.{resource_detectors,samplers}.v3. Refused: dynatrace, cel. */
+/* See the header. Refused: dynatrace, cel. */
+#include "filters/common/otel_resource.h"
+
 #include <stdlib.h>
 
 #include "filters/common/collector.h"
-#include "filters/tracers/opentelemetry.h"
 #include "protos/any.h"
 #include "protos/gen/otel_trace.pb-c.h"
 #include "protos/gen/trace.pb-c.h"
@@ -57,10 +55,10 @@ static bool detect_environment(struct compile_ctx *ctx, struct attributes *at) {
     return true;
 }
 
-static bool detect_static(
-    struct compile_ctx *ctx,
-    const TracersOpentelemetryResourceDetectors__StaticConfigResourceDetectorConfig *m,
-    struct attributes *at) {
+static bool
+detect_static(struct compile_ctx *ctx,
+              const TracersOpentelemetryResourceDetectors__StaticConfigResourceDetectorConfig *m,
+              struct attributes *at) {
     for (size_t i = 0; i < m->n_attributes; i++) {
         sv key = sv_cstr(m->attributes[i]->key), value = sv_cstr(m->attributes[i]->value);
         if (key.n && value.n && !put(ctx, at, key, value)) {
@@ -159,9 +157,8 @@ struct otel_sampler {
     struct fraction fraction;           /* of RATIO */
 };
 
-static const struct otel_sampler *compile_sampler(struct compile_ctx *ctx,
-                                                  const Core__TypedExtensionConfig *e,
-                                                  unsigned depth) {
+static const struct otel_sampler *
+compile_sampler(struct compile_ctx *ctx, const Core__TypedExtensionConfig *e, unsigned depth) {
     const char *type = "";
     const void *msg = compile_any(ctx, sv_cstr(e->name), e->typed_config, NULL, &type);
     if (!msg) {

@@ -1,9 +1,8 @@
-/* OTLP: spans and what is around them.
- * Threads: pure functions. Spec: opentelemetry/proto/trace/v1, collector/trace/v1 (scope_spans was
- * called instrumentation_library_spans when our descriptors were made: the same bytes); semantic
- * conventions of a span's status. Not here: sending (opentelemetry.c). */
+/* See the header. scope_spans was called instrumentation_library_spans when our descriptors were
+ * made: the same bytes. A span's status follows the semantic conventions for HTTP and gRPC. */
+#include "filters/common/otlp.h"
+
 #include "filters/common/collector.h"
-#include "filters/tracers/opentelemetry.h"
 #include "protos/any.h"
 #include "protos/gen/otel_trace.pb-c.h"
 
@@ -37,7 +36,7 @@ static size_t member_bytes(size_t bytes) {
 }
 
 /* ExportTraceServiceRequest{resource_spans(1){resource(1), …_spans(2){…_library(1), spans(2)…}}} */
-void otel_write_request(sv resource, sv scope, struct buf *spans, struct buf *out) {
+void otlp_write_request(sv resource, sv scope, struct buf *spans, struct buf *out) {
     size_t library_spans = scope.n + buf_len(spans);
     begin_member(MEMBER(1), resource.n + member_bytes(library_spans), out);
     buf_append_sv(out, resource);
@@ -131,7 +130,7 @@ static void set_status(OtelTrace__Span *m, bool is_client, const struct trace_re
     }
 }
 
-void otel_write_span(const struct trace_span *s, const struct trace_report *r, struct buf *out) {
+void otlp_write_span(const struct trace_span *s, const struct trace_report *r, struct buf *out) {
     OtelTrace__Span m = OTEL_TRACE__SPAN__INIT;
     m.trace_id = id_bytes(s->trace_high, s->trace_low, true, r->arena);
     m.span_id = id_bytes(0, s->id, false, r->arena);

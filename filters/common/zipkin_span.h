@@ -1,6 +1,7 @@
-/* What the Zipkin tracer's files share. Private to filters/tracers. */
-#ifndef SLUICE_FILTERS_ZIPKIN_H
-#define SLUICE_FILTERS_ZIPKIN_H
+/* Zipkin's span, version 2, as JSON and as protobuf.
+ * Threads: pure functions. Spec: zipkin2-api.yaml, zipkin.proto; Envoy's members of it. */
+#ifndef SLUICE_FILTERS_ZIPKIN_SPAN_H
+#define SLUICE_FILTERS_ZIPKIN_SPAN_H
 
 #include "proxy/api/telemetry.h"
 #include "proxy/api/tracer.h"
