@@ -122,6 +122,29 @@ static void name_local_cluster(struct program *p, sv name) {
     }
 }
 
+static bool open_event_log(const Bootstrap__ClusterManager *cm, struct diag *d) {
+    const char *path = cm && cm->outlier_detection ? cm->outlier_detection->event_log_path : "";
+    return !*path || outlier_event_log_open(sv_cstr(path), d);
+}
+
+/* What the bootstrap itself has, then what it asks control planes for. */
+static bool fill_store(struct program *p, struct diag *d) {
+    const Bootstrap__Bootstrap *b = p->server.bootstrap;
+    const char *local = b->cluster_manager ? b->cluster_manager->local_cluster_name : "";
+    if (b->cluster_manager) {
+        name_local_cluster(p, sv_cstr(local));
+    }
+    if (!add_static(p, d)) {
+        return false;
+    }
+    if (*local && !store_has_cluster(&p->store, sv_cstr(local))) {
+        return diag_error(d, "local cluster '%s' must be defined", local);
+    }
+    return store_set_dynamic(&p->store, b->dynamic_resources, b->layered_runtime, d) &&
+           lrs_start(&p->store, b, d) && hds_start(&p->store, b, d) &&
+           store_static_done(&p->store, d);
+}
+
 static bool init_store(struct program *p, bool is_dry_run, struct diag *d) {
     struct server *s = &p->server;
     struct store_options o = {
@@ -144,31 +167,14 @@ static bool init_store(struct program *p, bool is_dry_run, struct diag *d) {
         .on_runtime = on_runtime,
         .user = p,
     };
-    const Bootstrap__ClusterManager *cm = s->bootstrap->cluster_manager;
-    if (cm && cm->outlier_detection && *cm->outlier_detection->event_log_path && !is_dry_run &&
-        !outlier_event_log_open(sv_cstr(cm->outlier_detection->event_log_path), d)) {
+    if (!is_dry_run && !open_event_log(s->bootstrap->cluster_manager, d)) {
         return false;
     }
     store_init(&p->store, &o);
-    if (cm) {
-        name_local_cluster(p, sv_cstr(cm->local_cluster_name));
-    }
     if (s->shared.global_limit.max) {
         p->store.config.connections = &s->shared.global_limit;
     }
-    if (!add_static(p, d)) {
-        return false;
-    }
-    if (cm && *cm->local_cluster_name &&
-        !store_has_cluster(&p->store, sv_cstr(cm->local_cluster_name))) {
-        return diag_error(d, "local cluster '%s' must be defined", cm->local_cluster_name);
-    }
-    if (!store_set_dynamic(&p->store, s->bootstrap->dynamic_resources,
-                           s->bootstrap->layered_runtime, d)) {
-        return false;
-    }
-    return lrs_start(&p->store, s->bootstrap, d) && hds_start(&p->store, s->bootstrap, d) &&
-           store_static_done(&p->store, d);
+    return fill_store(p, d);
 }
 
 /* application_log_config.log_format; the flag wins. */
