@@ -7,6 +7,7 @@
 #include "filters/common/grpc_counters.h"
 #include "proxy/api/http_filter.h"
 #include "proxy/base/base64.h"
+#include "proxy/base/grpc_status.h"
 
 #define MESSAGE_BYTES_MAX 16384u /* of a response that is no gRPC, for grpc-message */
 #define FRAME_HEADER_BYTES 5u
@@ -191,33 +192,12 @@ static enum filter_headers_status grpc_web_encode_headers(struct http_filter *f,
     return g->is_transformed ? FILTER_HEADERS_STOP : FILTER_HEADERS_CONTINUE;
 }
 
-/* HTTP status → gRPC status, as gRPC's mapping has it. */
-static const char *grpc_status_of(unsigned http) {
-    switch (http) {
-    case 400:
-        return "13";
-    case 401:
-        return "16";
-    case 403:
-        return "7";
-    case 404:
-        return "12";
-    case 429:
-    case 502:
-    case 503:
-    case 504:
-        return "14";
-    default:
-        return "2";
-    }
-}
-
 static void finish_transformed(struct grpc_web *g) {
     struct headers *h = http_response_headers(&g->base);
     sv body = arena_sv(http_arena(&g->base), buf_pullup(&g->message, buf_len(&g->message)));
     g->is_transformed = false;
     headers_set(h, HDR_grpc_message, percent_encode(body, "%", http_arena(&g->base)));
-    headers_set(h, HDR_grpc_status, sv_cstr(grpc_status_of(headers_status(h))));
+    headers_set(h, HDR_grpc_status, grpc_status_text_of_http(headers_status(h)));
     headers_set(h, HDR_content_length, SV("0"));
     buf_clear(&g->message);
 }

@@ -5,6 +5,7 @@
 #include "filters/common/istio_metrics.h"
 #include "proxy/api/http_filter.h"
 #include "proxy/api/tls_info.h"
+#include "proxy/base/grpc_status.h"
 
 #define GRPC_STATE "envoy.filters.http.grpc_stats"
 
@@ -108,27 +109,6 @@ static enum filter_headers_status istio_stats_encode_headers(struct http_filter 
     return FILTER_HEADERS_CONTINUE;
 }
 
-/* What a gRPC client makes of a response without a status. */
-static sv status_of_code(unsigned code) {
-    switch (code) {
-    case 400:
-        return SV("13");
-    case 401:
-        return SV("16");
-    case 403:
-        return SV("7");
-    case 404:
-        return SV("12");
-    case 429:
-    case 502:
-    case 503:
-    case 504:
-        return SV("14");
-    default:
-        return SV("2");
-    }
-}
-
 static sv grpc_status(const struct stream_info *si) {
     sv status = si->trailers ? headers_get(si->trailers, HDR_grpc_status) : SV_NULL;
     if (!status.n && si->response) {
@@ -138,7 +118,7 @@ static sv grpc_status(const struct stream_info *si) {
     if (status.n) {
         return sv_to_u64(status, &number) ? status : SV("");
     }
-    return si->response_code ? status_of_code(si->response_code) : SV("");
+    return si->response_code ? grpc_status_text_of_http(si->response_code) : SV("");
 }
 
 static void istio_stats_on_log(struct http_filter *f) {

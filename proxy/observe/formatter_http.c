@@ -1,5 +1,6 @@
 /* Operators about the HTTP exchange: headers, path, codes, sizes.
  * Threads: evaluated on workers. Spec: Envoy's access-log operators. */
+#include "proxy/base/grpc_status.h"
 #include "proxy/http/path.h"
 #include "proxy/observe/formatter_internal.h"
 
@@ -320,26 +321,6 @@ static bool is_grpc(const struct headers *request) {
     return sv_starts(t, SV("application/grpc")) && (t.n == 16 || t.p[16] == '+' || t.p[16] == ';');
 }
 
-static int grpc_of_http(unsigned code) {
-    switch (code) {
-    case 400:
-        return 13;
-    case 401:
-        return 16;
-    case 403:
-        return 7;
-    case 404:
-        return 12;
-    case 429:
-    case 502:
-    case 503:
-    case 504:
-        return 14;
-    default:
-        return 2;
-    }
-}
-
 bool stream_grpc_status(const struct stream_info *si, uint64_t *status) {
     sv s = lookup(si->trailers, SV("grpc-status"), HDR_grpc_status);
     if (!s.p) {
@@ -354,7 +335,7 @@ bool stream_grpc_status(const struct stream_info *si, uint64_t *status) {
     if (!si->response_code) {
         return false;
     }
-    *status = (uint64_t)grpc_of_http(si->response_code);
+    *status = grpc_status_of_http(si->response_code);
     return true;
 }
 

@@ -5,6 +5,7 @@
 #include "protos/gen/hcm.pb-c.h"
 #include "proxy/api/access_logger.h"
 #include "proxy/api/header_mutation.h"
+#include "proxy/base/grpc_status.h"
 #include "proxy/observe/access_log_filter.h"
 #include "proxy/observe/formatter.h"
 #include "proxy/request/stream.h"
@@ -112,34 +113,12 @@ static void apply_mappers(struct stream *s, struct headers *h, struct reply *r) 
     r->content_type = format->content_type;
 }
 
-/* HTTP status → gRPC status, as gRPC's mapping has it. */
-static const char *grpc_status_of(unsigned http, uint64_t flags) {
-    if (flags & RESPONSE_FLAG(UT)) {
-        return "14";
-    }
-    switch (http) {
-    case 400:
-        return "13";
-    case 401:
-        return "16";
-    case 403:
-        return "7";
-    case 404:
-        return "12";
-    case 429:
-    case 502:
-    case 503:
-    case 504:
-        return "14";
-    default:
-        return "2";
-    }
-}
-
 static void to_grpc(struct stream *s, struct headers *h, struct reply *r) {
     headers_set(h, HDR_content_type, SV("application/grpc"));
     if (!headers_has(h, HDR_grpc_status)) { /* the filter may know better */
-        headers_set(h, HDR_grpc_status, sv_cstr(grpc_status_of(r->status, s->info.flags)));
+        headers_set(h, HDR_grpc_status,
+                    s->info.flags & RESPONSE_FLAG(UT) ? SV("14")
+                                                      : grpc_status_text_of_http(r->status));
     }
     if (r->body.n) {
         headers_set(h, HDR_grpc_message, percent_encode(r->body, "%", &s->arena));

@@ -1,6 +1,7 @@
 /* Unary gRPC calls: one framed message out, one in, the status read from wherever it is.
  * Threads: worker-local. Spec: gRPC over HTTP/2 (PROTOCOL-HTTP2.md), http-grpc-status-mapping.md.
  * Not here: the exchange itself (upstream_call.c). */
+#include "proxy/base/grpc_status.h"
 #include "proxy/upstream/upstream_call.h"
 
 #define FRAME_HEADER_BYTES 5
@@ -40,26 +41,6 @@ static unsigned status_of_call(enum upstream_call_status s) {
         return GRPC_RESOURCE_EXHAUSTED;
     }
     return GRPC_UNKNOWN;
-}
-
-static unsigned status_of_http(unsigned code) {
-    switch (code) {
-    case 400:
-        return GRPC_INTERNAL;
-    case 401:
-        return GRPC_UNAUTHENTICATED;
-    case 403:
-        return GRPC_PERMISSION_DENIED;
-    case 404:
-        return GRPC_UNIMPLEMENTED;
-    case 429:
-    case 502:
-    case 503:
-    case 504:
-        return GRPC_UNAVAILABLE;
-    default:
-        return GRPC_UNKNOWN;
-    }
 }
 
 /* Percent-encoding undone; a stray '%' stands for itself. */
@@ -111,7 +92,7 @@ static void read_answer(const struct upstream_call_result *r, struct arena *a,
         return;
     }
     if (!read_status(r->trailers, a, out) && !read_status(r->headers, a, out)) {
-        out->status = r->code == 200 ? GRPC_UNKNOWN : status_of_http(r->code);
+        out->status = r->code == 200 ? GRPC_UNKNOWN : grpc_status_of_http(r->code);
         out->details = SV("no grpc-status");
     }
     if (out->status == GRPC_OK && !read_message(r->body, &out->message)) {

@@ -6,11 +6,10 @@
 #include "protos/gen/otel_collector_trace.pb-c.h"
 #include "tests/support/fake_worker.h"
 #include "tests/support/route.h"
-#include "tests/support/test_compile.h"
-
-extern const struct tracer_type opentelemetry_tracer;
-
 #define CONFIG "envoy.config.trace.v3.OpenTelemetryConfig"
+#define TRACER opentelemetry_tracer
+#include "tests/support/test_tracer.h"
+
 #define GRPC "grpc_service { envoy_grpc { cluster_name: 'c' } } "
 #define HTTP "http_service { http_uri { uri: 'http://h/p' cluster: 'c' timeout { seconds: 1 } } } "
 #define ANY(type, body)                                                                            \
@@ -26,27 +25,6 @@ extern const struct tracer_type opentelemetry_tracer;
     "resource_detectors " ANY("resource_detectors.v3.StaticConfigResourceDetectorConfig", \
                               attributes)
 #define ATTRIBUTE(k, v) "attributes { key: '" k "' value: '" v "' } "
-
-static struct tracer tracer;
-
-static int begin(void **state) {
-    start_with_stats(state);
-    tracer = (struct tracer){.type = &opentelemetry_tracer};
-    arena_init(&tracer.arena, 0);
-    return 0;
-}
-
-static int finish(void **state) {
-    arena_fini(&tracer.arena);
-    return end(state);
-}
-
-static const void *compile(const char *text) {
-    struct compile_ctx ctx = f.ctx;
-    ctx.arena = &tracer.arena;
-    tracer.config = opentelemetry_tracer.compile(&ctx, fake_msg(&f, CONFIG, text));
-    return tracer.config;
-}
 
 static void refused(void **state) {
     (void)state;

@@ -7,35 +7,13 @@
 #include "protos/gen/zipkin.pb-c.h"
 #include "tests/support/fake_worker.h"
 #include "tests/support/route.h"
-#include "tests/support/test_compile.h"
-
-extern const struct tracer_type zipkin_tracer;
-
 #define CONFIG "envoy.config.trace.v3.ZipkinConfig"
+#define TRACER zipkin_tracer
+#include "tests/support/test_tracer.h"
+
 #define GOOD \
     "collector_cluster: 'c' collector_endpoint: '/x' collector_endpoint_version: HTTP_JSON "
 #define MANY "x-b3-traceid: 463ac35c9f6413ad\nx-b3-spanid: b7ad6b7169203331"
-
-static struct tracer tracer;
-
-static int begin(void **state) {
-    start_with_stats(state);
-    tracer = (struct tracer){.type = &zipkin_tracer};
-    arena_init(&tracer.arena, 0);
-    return 0;
-}
-
-static int finish(void **state) {
-    arena_fini(&tracer.arena);
-    return end(state);
-}
-
-static const void *compile(const char *text) {
-    struct compile_ctx ctx = f.ctx;
-    ctx.arena = &tracer.arena;
-    tracer.config = zipkin_tracer.compile(&ctx, fake_msg(&f, CONFIG, text));
-    return tracer.config;
-}
 
 static void refused(void **state) {
     (void)state;
