@@ -193,7 +193,7 @@ def test_reconnect(sluice, ads, upstream, kind):
     assert get(proxy) == 200
     ads.start()
     ads.wait(lambda r: r.type_url == ROUTE, before)
-    again = ads.requests[before:before + 4]
+    again = [r for r in ads.requests[before:] if not r.response_nonce][:4]   # answers may be acknowledged in between
     assert [r.type_url for r in again] == [CLUSTER, ENDPOINTS, LISTENER, ROUTE]
     assert [r.names for r in again] == [[], ["up"], [], ["r"]]
     assert not any(r.response_nonce for r in again)
