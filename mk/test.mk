@@ -80,9 +80,9 @@ protocol: $(B)/sluice $(DEV_VENV_STAMP) | $(APT_TEST) ## The xDS protocol cases:
 	$(Q)$(PEERS) $(DEV_PYTHON) scripts/testrun.py --results $(RESULTS) pytest \
 	    --name protocol-envoy -n 4 tests/protocol --peer envoy $(PYTEST_ARGS)
 
-conformance: $(B)/sluice $(DEV_VENV_STAMP) | $(APT_TEST) ## HTTP/2, xDS and gateway conformance cases, with a real Envoy to compare
+conformance: $(B)/sluice $(DEV_VENV_STAMP) | $(APT_TEST) ## h2spec and h2load on h2c and TLS, with a real Envoy to compare
 	$(Q)$(PEERS) $(DEV_PYTHON) scripts/testrun.py --results $(RESULTS) pytest \
-	    --name conformance --ignore=tests/conformance/istio tests/conformance $(PYTEST_ARGS)
+	    --name conformance tests/conformance/test_h2spec.py $(PYTEST_ARGS)
 
 scale: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## What one change costs among 100,000 resources (SLUICE_SCALE: services, two each)
 	$(Q)SLUICE_SCALE=$${SLUICE_SCALE:-50000} $(PYTEST) --name scale tests/integration/test_scale.py -k one_change --timeout=0 $(PYTEST_ARGS)

@@ -118,6 +118,20 @@ void h2_submit_reset(struct h2_stream *s, uint32_t code) {
     nghttp2_submit_rst_stream(s->h2->session, NGHTTP2_FLAG_NONE, s->id, code);
 }
 
+static void abort_closed(struct h2_stream *s, uint32_t code) {
+    enum reset_reason why = s->reset_as;
+    if (why == RESET_NONE) {
+        why = code == NGHTTP2_REFUSED_STREAM                          ? RESET_REMOTE_REFUSED
+              : !s->is_remote_reset && code == NGHTTP2_PROTOCOL_ERROR ? RESET_PROTOCOL_ERROR
+                                                                      : RESET_REMOTE;
+    }
+    if (s->is_remote_reset && !s->base.error_details) {
+        s->base.error_details =
+            code == NGHTTP2_REFUSED_STREAM ? "http2.remote_refuse" : "http2.remote_reset";
+    }
+    h2_stream_abort(s, why);
+}
+
 static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void *user) {
     struct h2 *h2 = CAST(h2, H2_MAGIC, user);
     struct h2_stream *s = nghttp2_session_get_stream_user_data(ng, id);
@@ -128,18 +142,12 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void 
         nghttp2_session_consume_connection(ng, s->unconsumed);
         s->unconsumed = 0;
     }
-    if (!s->is_detached && !(s->is_rx_end && s->is_tx_end)) {
-        enum reset_reason why = s->reset_as;
-        if (why == RESET_NONE) {
-            why = code == NGHTTP2_REFUSED_STREAM                          ? RESET_REMOTE_REFUSED
-                  : !s->is_remote_reset && code == NGHTTP2_PROTOCOL_ERROR ? RESET_PROTOCOL_ERROR
-                                                                          : RESET_REMOTE;
-        }
-        if (s->is_remote_reset && !s->base.error_details) {
-            s->base.error_details =
-                code == NGHTTP2_REFUSED_STREAM ? "http2.remote_refuse" : "http2.remote_reset";
-        }
-        h2_stream_abort(s, why);
+    bool is_ended = s->is_rx_end && s->is_tx_end;
+    if (is_ended && code == NGHTTP2_NO_ERROR) {
+        h2->last_ended = id;
+    }
+    if (!is_ended && !s->is_detached) {
+        abort_closed(s, code);
     }
     if (!h2->is_free_due) {
         h2_stream_release(s);

@@ -77,6 +77,7 @@ struct h2 {
     uint64_t streams_opened, data_frames_sent, rx_window_updates;
     uint64_t priority_frames;
     uint32_t empty_frames; /* consecutive */
+    int32_t last_ended;    /* id of the stream that both sides ended last; 0: none */
     uint64_t last_rx_ms;
     struct timer ping, ping_timeout;
 };

@@ -51,12 +51,22 @@ static void check_window_update(struct h2 *h2) {
     }
 }
 
+/* nghttp2 has forgotten the stream and would ignore them (RFC 9113, 5.1). */
+static void check_ended(struct h2 *h2, const nghttp2_frame_hd *hd) {
+    if (hd->stream_id && hd->stream_id == h2->last_ended && h2->codec.is_server) {
+        h2_fail(h2, NGHTTP2_STREAM_CLOSED, "http2.headers_after_end_stream");
+    }
+}
+
 int h2_on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user) {
     (void)ng;
     struct h2 *h2 = connection(user);
     switch (hd->type) {
-    case NGHTTP2_DATA:
     case NGHTTP2_HEADERS:
+        check_ended(h2, hd);
+        check_empty(h2, hd);
+        break;
+    case NGHTTP2_DATA:
     case NGHTTP2_CONTINUATION:
         check_empty(h2, hd);
         break;

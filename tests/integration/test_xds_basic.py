@@ -196,7 +196,6 @@ def test_reconnect(sluice, ads, upstream, kind):
     again = [r for r in ads.requests[before:] if not r.response_nonce][:4]   # answers may be acknowledged in between
     assert [r.type_url for r in again] == [CLUSTER, ENDPOINTS, LISTENER, ROUTE]
     assert [r.names for r in again] == [[], ["up"], [], ["r"]]
-    assert not any(r.response_nonce for r in again)
     if kind == "DELTA_GRPC":
         assert [dict(r.initial_resource_versions) for r in again] == [{"up": "c1"}, {"up": "e1"}, {"main": "l1"}, {"r": "r1"}]
     else:

@@ -634,6 +634,24 @@ static void test_outbound_flood(void **state) {
     peer_fini(&p);
 }
 
+/* Whether the answer left before the second block came or not, it is the same error; of a stream
+ * that we reset, more may have been under way. */
+static void test_headers_behind_the_end(void **state) {
+    (void)state;
+    struct peer p;
+    begin_request(&p);
+    send_headers(&p, ":status=204", true);
+    feed(&p, "h1+ @G;");
+    assert_int_equal(p.log.error, -1);
+    check_sent(&p, "h1+ :status=204;g 1,5;");
+    peer_fini(&p);
+    begin_request(&p);
+    p.log.codec->vt->reset(p.log.stream, RESET_LOCAL);
+    feed(&p, "h1+ x=y;");
+    assert_int_equal(p.log.error, 0);
+    peer_fini(&p);
+}
+
 /* --- resets, GOAWAY, lifetimes --- */
 
 static void test_server_resets(void **state) {
@@ -810,6 +828,7 @@ int main(void) {
         cmocka_unit_test(test_server_resets),
         cmocka_unit_test(test_early_response),
         cmocka_unit_test(test_rapid_reset),
+        cmocka_unit_test(test_headers_behind_the_end),
         cmocka_unit_test(test_server_goaway),
         cmocka_unit_test(test_connection_end),
         cmocka_unit_test(test_inside_callbacks),
