@@ -2,6 +2,7 @@
  * file that sees everything.
  * Threads: main; starts the config thread, which owns the store from then on. */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -342,6 +343,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "error: --validate-resources needs --mode validate\n");
         return 1;
     }
+    signal(SIGPIPE, SIG_IGN); /* splice(2) and a log's pipe can't be told not to raise it */
     crash_install();
     if (!init_logging(&p->server.opt)) {
         return 1;

@@ -1,7 +1,10 @@
 """tcp_proxy: relaying, half-close, large transfers, back-pressure, failures, logs."""
 
+import re
+import signal
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -153,6 +156,27 @@ def test_client_reset_reaches_the_upstream(sluice, upstreams):
     except Exception:  # reset() ends by raising
         pass
     assert ended.wait(5)
+
+
+@pytest.mark.smoke
+def test_client_gone_in_a_large_transfer(sluice, upstreams):
+    """Most of it is spliced, and a splice to a closed connection raises SIGPIPE."""
+    def flood(sock, server):
+        try:
+            while not server.is_stopping.is_set():
+                sock.sendall(MEGA)
+        except OSError:
+            pass
+
+    proxy = start(sluice, upstreams(ByteUpstream, flood))
+    clients = [Client(proxy.port()) for _ in range(16)]
+    for client in clients:
+        assert len(client.exactly(8 * len(MEGA))) == 8 * len(MEGA)
+    for client in clients:
+        client.close()
+    proxy.wait_stat("listener.127.0.0.1_0.downstream_cx_active", 0)
+    ignored = re.search(r"SigIgn:\t(\w+)", Path(f"/proc/{proxy.pid}/status").read_text())[1]
+    assert int(ignored, 16) >> (signal.SIGPIPE - 1) & 1
 
 
 @pytest.mark.smoke
