@@ -13,15 +13,20 @@ sys.path[:0] = [str(ROOT / "tests")]
 
 from envoy.config.cluster.v3 import cluster_pb2  # noqa: E402
 from envoy.config.core.v3 import extension_pb2  # noqa: E402
-from envoy.config.endpoint.v3 import endpoint_pb2  # noqa: E402
+from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2  # noqa: E402
 from envoy.config.listener.v3 import listener_pb2  # noqa: E402
 from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_pb2  # noqa: E402
 from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2  # noqa: E402, F401
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2  # noqa: E402
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2  # noqa: E402, F401
+from envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb2  # noqa: E402, F401
+from envoy.extensions.matching.common_inputs.ssl.v3 import ssl_inputs_pb2  # noqa: E402, F401
 from envoy.service.runtime.v3 import rtds_pb2  # noqa: E402
+from envoy.type.matcher.v3 import http_inputs_pb2  # noqa: E402, F401
 from google.protobuf import descriptor  # noqa: E402
-from google.protobuf import json_format  # noqa: E402
+from google.protobuf import json_format, wrappers_pb2  # noqa: E402, F401
+from xds.type.matcher.v3 import cel_pb2 as cel_matcher_pb2, domain_pb2, ip_pb2, matcher_pb2  # noqa: E402, F401
+from xds.type.v3 import cel_pb2  # noqa: E402
 
 from support import config  # noqa: E402
 from support.ads_server import message_of  # noqa: E402, F401
@@ -29,7 +34,7 @@ from support.ads_server import message_of  # noqa: E402, F401
 MESSAGES = {m.DESCRIPTOR.full_name: m for m in (
     cluster_pb2.Cluster, endpoint_pb2.ClusterLoadAssignment, secret_pb2.Secret, listener_pb2.Listener,
     scoped_route_pb2.ScopedRouteConfiguration, route_pb2.RouteConfiguration, route_components_pb2.VirtualHost,
-    extension_pb2.TypedExtensionConfig, rtds_pb2.Runtime)}
+    extension_pb2.TypedExtensionConfig, rtds_pb2.Runtime, endpoint_components_pb2.LbEndpoint)}
 TOKENS = ["", "a", "b", "main", "*", "*.a.test", "/", "/a", "x-h", "127.0.0.1", "::1", "^a.*$", "443", "%REQ(x)%", "h2"]
 NUMBERS = [0, 1, 2, 80, 100, 1000, 65535, 1 << 31, (1 << 32) - 1]
 RANDOM_EACH = 40
@@ -99,6 +104,7 @@ def served():
         "envoy.config.endpoint.v3.ClusterLoadAssignment": [
             {"cluster_name": "c", "endpoints": [{"locality": {"zone": "z"}, "priority": 0, "load_balancing_weight": 1,
                                                  "lb_endpoints": [config.endpoint(80), config.endpoint(81)]}]}],
+        "envoy.config.endpoint.v3.LbEndpoint": [config.endpoint(80), config.endpoint(81, load_balancing_weight=2)],
         "envoy.extensions.transport_sockets.tls.v3.Secret": [
             {"name": "s", "validation_context": {"trusted_ca": {"inline_string": "x"}}}, {"name": "t", "session_ticket_keys": {
                 "keys": [{"inline_bytes": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM="}]}}],
@@ -114,6 +120,36 @@ def served():
     }
 
 
+def typed(type_name, **fields):
+    return {"name": "n", "typed_config": {"@type": f"type.googleapis.com/{type_name}", **fields}}
+
+
+def match_trees():
+    """One of each kind of predicate and map, alone and all together."""
+    leads = {"action": typed("google.protobuf.StringValue", value="a")}
+    header = typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name="x-h")
+    server_name = typed("envoy.extensions.matching.common_inputs.network.v3.ServerNameInput")
+    source = typed("envoy.extensions.matching.common_inputs.network.v3.SourceIPInput")
+    uri = typed("envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput")
+    ranges = [{"ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 8}], "on_match": leads}]
+    domains = [{"domains": ["*.a.test", "a.test"], "on_match": leads}]
+    predicates = [{"single_predicate": {"input": i, "value_match": {how: "a"}}}
+                  for i, how in [(header, "exact"), (server_name, "prefix"), (uri, "suffix"), (header, "contains")]]
+    predicates += [{"single_predicate": {"input": header, "value_match": {"safe_regex": {"regex": "^a.*b$"}}}},
+                   {"single_predicate": {"input": source, "custom_match": typed(
+                       "xds.type.matcher.v3.IPMatcher", range_matchers=ranges)}}]
+    predicates += [{"not_matcher": predicates[0]}, {"and_matcher": {"predicate": predicates[:2]}},
+                   {"or_matcher": {"predicate": predicates[2:]}}]
+    maps = [{"input": header, "exact_match_map": {"map": {"a": leads, "b": leads}}},
+            {"input": header, "prefix_match_map": {"map": {"a": leads, "ab": leads}}},
+            {"input": source, "custom_match": typed("xds.type.matcher.v3.IPMatcher", range_matchers=ranges)},
+            {"input": server_name, "custom_match": typed("xds.type.matcher.v3.ServerNameMatcher", domain_matchers=domains)}]
+    trees = [{"matcher_list": {"matchers": [{"predicate": p, "on_match": leads}]}} for p in predicates]
+    trees += [{"matcher_tree": m, "on_no_match": leads} for m in maps]
+    nested = [{"predicate": predicates[0], "on_match": {"matcher": t}} for t in trees]
+    return [*trees, {"matcher_list": {"matchers": nested}, "on_no_match": leads}]
+
+
 def write(directory, data):
     directory.mkdir(parents=True, exist_ok=True)
     (directory / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
@@ -126,6 +162,9 @@ def main(corpus):
         messages += [fill(rng, MESSAGES[name]()) for _ in range(RANDOM_EACH)]
         for message in messages:
             write(corpus / "fuzz_compile", bytes([number, 8]) + message.SerializeToString())
+    for tree in match_trees():
+        wire = json_format.ParseDict(tree, matcher_pb2.Matcher()).SerializeToString()
+        write(corpus / "fuzz_match_tree", b"\3a.b" + wire)
 
 
 if __name__ == "__main__":
