@@ -140,20 +140,20 @@ static void open_relay(struct xds_dial *c) {
 }
 
 static void on_closed(struct xds_dial *c, struct conn *side) {
-    sv why = conn_transport_failure(side);
-    snprintf(c->error, sizeof(c->error), "connection to %s failed%s%.*s%s%s", c->addr,
-             why.n ? ": " : "", SV_ARG(why), side->connect_error_ ? ": " : "",
-             side->connect_error_ ? sock_strerror(side->connect_error_) : "");
     if (side == c->net) {
         c->net = NULL;
     } else {
         c->local = NULL;
     }
-    if (c->state == DIAL_CONNECTING) {
-        fail(c, c->error);
-        return;
-    }
     if (c->state == DIAL_OVER) {
+        return; /* our own doing: what is to be told stands in c->error already */
+    }
+    if (c->state == DIAL_CONNECTING) {
+        sv why = conn_transport_failure(side);
+        snprintf(c->error, sizeof(c->error), "connection to %s failed%s%.*s%s%s", c->addr,
+                 why.n ? ": " : "", SV_ARG(why), side->connect_error_ ? ": " : "",
+                 side->connect_error_ ? sock_strerror(side->connect_error_) : "");
+        fail(c, c->error);
         return;
     }
     struct conn *rest = c->net ? c->net : c->local;

@@ -22,7 +22,12 @@ static bool protocol_of(const Core__ApiConfigSource *m, enum api_source_protocol
     }
 }
 
+#define NANOS_PER_S 1000000000
+
 static bool is_zero(const Pb__Duration *d) { return d->seconds <= 0 && d->nanos <= 0; }
+static bool is_duration(const Pb__Duration *d) {
+    return d->seconds >= 0 && d->nanos >= 0 && d->nanos < NANOS_PER_S;
+}
 
 static bool check_rest(const Core__ApiConfigSource *m, struct diag *d) {
     if (m->n_grpc_services) {
@@ -33,6 +38,9 @@ static bool check_rest(const Core__ApiConfigSource *m, struct diag *d) {
     }
     if (!m->refresh_delay || is_zero(m->refresh_delay)) {
         return diag_error(d, "refresh_delay is required for REST API configuration sources");
+    }
+    if (!is_duration(m->refresh_delay)) {
+        return diag_error(d, "refresh_delay: Invalid duration: expected positive duration");
     }
     return true;
 }

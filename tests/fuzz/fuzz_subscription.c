@@ -1,6 +1,8 @@
 /* Random lives of one subscription, SotW or delta, held against a model of the server behind it:
- * after each step what is due and what is told must be what the model says.
- * Input: one byte for the protocol, then steps: an op and its operands, a byte each. */
+ * after each step what is due and what is told must be what the model says. In delta, of virtual
+ * hosts and of endpoints of collections too, whose names stand for others.
+ * Input: one byte for the protocol and the type, then steps: an op and its operands, a byte
+ * each. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -30,7 +32,7 @@ static uint8_t eat(struct run *x) {
     return b;
 }
 
-static sv name_of(unsigned i) { return sv_cstr(model_names[i]); }
+static sv name_of(const struct run *x, unsigned i) { return sv_cstr(x->m.of->names[i]); }
 
 static sv text_of(struct run *x, const char *prefix, unsigned n) {
     char text[MODEL_TEXT];
@@ -41,13 +43,16 @@ static sv text_of(struct run *x, const char *prefix, unsigned n) {
 /* ---- the client's side ---- */
 
 static void watch(struct run *x, unsigned i) {
-    x->ops->watch(x->s, name_of(i));
+    if (i == 0 && !x->m.of->has_wildcard) {
+        return;
+    }
+    x->ops->watch(x->s, name_of(x, i));
     model_watch(&x->m, i);
 }
 
 static void unwatch(struct run *x, unsigned i) {
     if (x->m.refs[i]) {
-        x->ops->unwatch(x->s, name_of(i));
+        x->ops->unwatch(x->s, name_of(x, i));
         model_unwatch(&x->m, i);
     }
 }
@@ -58,7 +63,7 @@ static void stream(struct run *x, bool is_up) {
 }
 
 static void expire(struct run *x, unsigned i) {
-    x->ops->on_expired(x->s, name_of(i));
+    x->ops->on_expired(x->s, name_of(x, i));
     x->m.versions[i][0] = 0;
 }
 
@@ -90,7 +95,8 @@ static void respond(struct run *x) {
     struct xds_resource resources[RESOURCES_MAX];
     bool accepted[RESOURCES_MAX];
     sv removed[RESOURCES_MAX];
-    struct discovery_response r = {.type = RES_CLUSTER, .resources = resources, .removed = removed};
+    struct discovery_response r = {
+        .type = x->m.of->type, .resources = resources, .removed = removed};
     r.nonce = text_of(x, "n", ++x->nonces);
     r.version = text_of(x, "v", eat(x));
     uint8_t shape = eat(x), verdict = eat(x);
@@ -98,7 +104,7 @@ static void respond(struct run *x) {
     r.error = verdict & 0x40 ? SV("none of it") : SV_NULL;
     for (unsigned i = 0; i < (shape & 3u); i++) {
         uint8_t which = eat(x);
-        resources[i] = (struct xds_resource){.name = name_of(1 + which % (MODEL_NAMES - 1)),
+        resources[i] = (struct xds_resource){.name = name_of(x, 1 + which % (MODEL_NAMES - 1)),
                                              .version = text_of(x, "r", which >> 4),
                                              .wire = which & 8 ? SV_NULL : SV("x")};
         accepted[i] = !r.error.n && (verdict >> i & 1);
@@ -106,7 +112,7 @@ static void respond(struct run *x) {
         r.resources_n++;
     }
     for (unsigned i = 0; x->m.is_delta && i < (shape >> 2 & 3u); i++) {
-        removed[r.removed_n++] = name_of(1 + eat(x) % (MODEL_NAMES - 1));
+        removed[r.removed_n++] = name_of(x, 1 + eat(x) % (MODEL_NAMES - 1));
     }
     is_refused |= r.error.n > 0;
     bool is_taken = x->ops->on_response(x->s, &r);
@@ -158,9 +164,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     log_set_all(LOG_OFF);
     struct run *x = xnew(struct run);
     x->in = sv_from(data, n);
-    x->m.is_delta = eat(x) & 1;
+    uint8_t kind = eat(x);
+    x->m.is_delta = kind & 1;
+    x->m.of = &model_types[x->m.is_delta ? (kind >> 1) % ARRAY_LEN(model_types) : 0];
     x->ops = x->m.is_delta ? &delta_ops : &sotw_ops;
-    x->s = x->ops->make(RES_CLUSTER);
+    x->s = x->ops->make(x->m.of->type);
     arena_init(&x->a, 0);
     diag_init(&x->d);
     for (unsigned i = 0; i < STEPS_MAX && x->in.n; i++) {

@@ -3,7 +3,9 @@
 
 For each type of resource: what a control plane of the tests serves, and random messages, whose fields are set by chance."""
 import hashlib
+import importlib
 import pathlib
+import pkgutil
 import random
 import re
 import sys
@@ -16,7 +18,7 @@ from envoy.config.core.v3 import extension_pb2  # noqa: E402
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2  # noqa: E402
 from envoy.config.listener.v3 import listener_pb2  # noqa: E402
 from envoy.config.route.v3 import route_components_pb2, route_pb2, scoped_route_pb2  # noqa: E402
-from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2  # noqa: E402, F401
+from envoy.extensions import filters  # noqa: E402
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2  # noqa: E402
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2  # noqa: E402, F401
 from envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb2  # noqa: E402, F401
@@ -24,7 +26,7 @@ from envoy.extensions.matching.common_inputs.ssl.v3 import ssl_inputs_pb2  # noq
 from envoy.service.runtime.v3 import rtds_pb2  # noqa: E402
 from envoy.type.matcher.v3 import http_inputs_pb2  # noqa: E402, F401
 from google.protobuf import descriptor  # noqa: E402
-from google.protobuf import json_format, wrappers_pb2  # noqa: E402, F401
+from google.protobuf import json_format, symbol_database, wrappers_pb2  # noqa: E402, F401
 from xds.type.matcher.v3 import cel_pb2 as cel_matcher_pb2, domain_pb2, ip_pb2, matcher_pb2  # noqa: E402, F401
 from xds.type.v3 import cel_pb2  # noqa: E402
 
@@ -38,7 +40,9 @@ MESSAGES = {m.DESCRIPTOR.full_name: m for m in (
 TOKENS = ["", "a", "b", "main", "*", "*.a.test", "/", "/a", "x-h", "127.0.0.1", "::1", "^a.*$", "443", "%REQ(x)%", "h2"]
 NUMBERS = [0, 1, 2, 80, 100, 1000, 65535, 1 << 31, (1 << 32) - 1]
 RANDOM_EACH = 40
+RANDOM_EACH_FILTER = 8
 DEPTH = 5
+EXTENSION = "envoy.config.core.v3.TypedExtensionConfig"
 ADS = {"ads": {}, "resource_api_version": "V3"}
 
 
@@ -84,6 +88,30 @@ def fill(rng, message, depth=DEPTH):
     return message
 
 
+def filter_types():
+    """Messages that configure a filter of ours, by full name: of each kind, as its source names it."""
+    for module in pkgutil.walk_packages(filters.__path__, "envoy.extensions.filters."):
+        if module.name.endswith("_pb2"):
+            importlib.import_module(module.name)
+    named = [re.findall(r'\.type_url = "(envoy[\w.]+)"', f.read_text())
+             for folder in ("filters/http", "filters/network", "filters/listener", "proxy/request", "proxy/net")
+             for f in sorted((ROOT / folder).glob("*.c"))]
+    for name in sorted({n for names in named for n in names if ".filters." in n}):
+        try:
+            yield symbol_database.Default().GetSymbol(name)
+        except KeyError:  # a message of another project: pb2 has none
+            continue
+
+
+def discovered_filters(rng):
+    """TypedExtensionConfig: of each filter what it is without settings, and with random ones."""
+    for made in filter_types():
+        for settings in [made()] + [fill(rng, made()) for _ in range(RANDOM_EACH_FILTER)]:
+            message = extension_pb2.TypedExtensionConfig(name="f")
+            message.typed_config.Pack(settings)
+            yield message
+
+
 def served():
     """What the tests' control planes serve, as {full name: resources}."""
     manager = config.hcm(vhosts=[config.vhost([config.route(), config.direct("/d", 200, "x")])])
@@ -95,6 +123,15 @@ def served():
     weights = {"clusters": [{"name": "a", "weight": 1}, {"name": "b", "weight": 2}]}
     hosts = [config.vhost([{"match": {"safe_regex": {"regex": "/a.*"}}, "route": {"weighted_clusters": weights}},
                            {"match": {"prefix": "/"}, "redirect": {"host_redirect": "a.test"}}], domains=["a.test", "*.b"])]
+    found = config.hcm()
+    found["typed_config"]["http_filters"].insert(0, {"name": "f", "config_discovery": {
+        "config_source": ADS, "type_urls": [config.TYPE + "envoy.extensions.filters.http.cors.v3.Cors"]}})
+    scoped = config.hcm()
+    del scoped["typed_config"]["route_config"]
+    scoped["typed_config"]["scoped_routes"] = {
+        "name": "s", "scope_key_builder": {"fragments": [{"header_value_extractor": {"name": "x-h", "index": 0}}]},
+        "rds_config_source": ADS, "scoped_rds": {"scoped_rds_config_source": ADS}}
+    members = {"leds_config": ADS, "leds_collection_name": "xdstp://p/envoy.config.endpoint.v3.LbEndpoint/c/*"}
     return {
         "envoy.config.cluster.v3.Cluster": [
             config.cluster("a", 80), config.cluster("b", 80, lb_policy="RING_HASH", typed_extension_protocol_options=config.http2()),
@@ -103,17 +140,20 @@ def served():
              "load_assignment": {"cluster_name": "d", "endpoints": [{"lb_endpoints": [config.endpoint(80, "d.test")]}]}}],
         "envoy.config.endpoint.v3.ClusterLoadAssignment": [
             {"cluster_name": "c", "endpoints": [{"locality": {"zone": "z"}, "priority": 0, "load_balancing_weight": 1,
-                                                 "lb_endpoints": [config.endpoint(80), config.endpoint(81)]}]}],
-        "envoy.config.endpoint.v3.LbEndpoint": [config.endpoint(80), config.endpoint(81, load_balancing_weight=2)],
+                                                 "lb_endpoints": [config.endpoint(80), config.endpoint(81)]}]},
+            {"cluster_name": "l", "endpoints": [{"locality": {"zone": "z"}, "leds_cluster_locality_config": members}]}],
+        "envoy.config.endpoint.v3.LbEndpoint": [
+            config.endpoint(80), config.endpoint(81, health_status="UNHEALTHY", load_balancing_weight=3)],
         "envoy.extensions.transport_sockets.tls.v3.Secret": [
             {"name": "s", "validation_context": {"trusted_ca": {"inline_string": "x"}}}, {"name": "t", "session_ticket_keys": {
                 "keys": [{"inline_bytes": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM="}]}}],
         "envoy.config.listener.v3.Listener": [
-            config.listener(manager), config.listener(config.tcp_proxy()),
+            config.listener(manager), config.listener(config.tcp_proxy()), config.listener(found), config.listener(scoped),
             config.listener(chains=[{**config.chain(rds), "transport_socket": tls}])],
         "envoy.config.route.v3.RouteConfiguration": [{"name": "r", "virtual_hosts": hosts}],
         "envoy.config.route.v3.VirtualHost": hosts,
-        "envoy.config.core.v3.TypedExtensionConfig": [config.router()],
+        EXTENSION: [config.router(), {"name": "f", "typed_config": rds["typed_config"]},
+                    {"name": "f", "typed_config": config.tcp_proxy()["typed_config"]}],
         "envoy.service.runtime.v3.Runtime": [{"name": "l", "layer": {"a": 1, "b": {"numerator": 1}}}],
         "envoy.config.route.v3.ScopedRouteConfiguration": [
             {"name": "s", "route_configuration_name": "r", "key": {"fragments": [{"string_key": "a"}]}}],
@@ -160,6 +200,7 @@ def main(corpus):
     for number, name in enumerate(types()):
         messages = [json_format.ParseDict(r, MESSAGES[name]()) for r in good[name]]
         messages += [fill(rng, MESSAGES[name]()) for _ in range(RANDOM_EACH)]
+        messages += discovered_filters(rng) if name == EXTENSION else []
         for message in messages:
             write(corpus / "fuzz_compile", bytes([number, 8]) + message.SerializeToString())
     for tree in match_trees():

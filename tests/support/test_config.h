@@ -22,8 +22,10 @@ static inline void test_config_init(struct test_config *t, bool has_clusters) {
     t->has_clusters = has_clusters;
     t->config = (struct config){.listeners = names_new(),
                                 .routes = names_new(),
+                                .scopes = names_new(),
                                 .clusters = names_new(),
                                 .transports = names_new(),
+                                .extensions = names_new(),
                                 .stats = stats_store_new(1),
                                 .registry = filters_registry(),
                                 .node_id = SV("id"),
@@ -43,8 +45,10 @@ static inline void test_config_free_names(struct names *n) {
 static inline void test_config_fini(struct test_config *t) {
     test_config_free_names(t->config.listeners);
     test_config_free_names(t->config.routes);
+    test_config_free_names(t->config.scopes);
     test_config_free_names(t->config.clusters);
     test_config_free_names(t->config.transports);
+    test_config_free_names(t->config.extensions);
     size_t it = 0;
     struct map_slot *slot;
     while ((slot = map_next(&t->config.told, &it))) {

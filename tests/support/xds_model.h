@@ -15,10 +15,31 @@
 #define MODEL_NAMES 8 /* the first is the wildcard */
 #define MODEL_REPLIES_MAX 64
 #define MODEL_TEXT 8 /* bytes of a version or nonce, with NUL */
-static const char *const model_names[MODEL_NAMES] = {"*", "a", "b", "c", "d", "e", "f", "g"};
+
+/* What a subscription is of: its names, and which of them stand for others (VHDS: a route
+ * configuration for its hosts; LEDS: a collection for its members). */
+struct model_type {
+    enum resource_type type;
+    bool has_wildcard;
+    const char *names[MODEL_NAMES];
+    unsigned space[MODEL_NAMES]; /* of a name: the one that stands for it; 0: none does */
+};
+static const struct model_type model_types[] = {
+    {RES_CLUSTER, true, {"*", "a", "b", "c", "d", "e", "f", "g"}, {0}},
+    {RES_VIRTUAL_HOST,
+     false,
+     {"*", "r", "r/a", "r/b", "s", "s/a", "t/a", "r/b/c"},
+     {[2] = 1, [3] = 1, [5] = 4, [7] = 3}},
+    {RES_LB_ENDPOINT,
+     false,
+     {"*", "xdstp://p/t/c/*", "xdstp://p/t/c/1", "xdstp://p/t/c/2", "xdstp://p/t/c/d/*",
+      "xdstp://p/t/c/d/1", "xdstp://p/t/e/1", "c/1"},
+     {[2] = 1, [3] = 1, [5] = 4}},
+};
 
 struct model {
     bool is_delta;
+    const struct model_type *of;
     /* what the client wants and has */
     unsigned refs[MODEL_NAMES];
     char versions[MODEL_NAMES][MODEL_TEXT]; /* delta: of what is in use; empty: none */
@@ -38,9 +59,9 @@ struct model {
     char nonce[MODEL_TEXT]; /* SotW: of the last response */
 };
 
-static inline unsigned model_index(const char *name) {
+static inline unsigned model_index(const struct model *m, const char *name) {
     for (unsigned i = 0; i < MODEL_NAMES; i++) {
-        if (strcmp(name, model_names[i]) == 0) {
+        if (strcmp(name, m->of->names[i]) == 0) {
             return i;
         }
     }
@@ -64,10 +85,16 @@ static inline void model_watch(struct model *m, unsigned i) {
     }
 }
 
-/* What nobody wants any more is not in use: its version is forgotten. */
-static inline void model_forget(struct model *m) {
+/* By its own name, by one that stands for it, or as one of all. */
+static inline bool model_is_in_use(const struct model *m, unsigned i) {
+    return m->refs[i] || m->refs[0] || m->refs[m->of->space[i]];
+}
+
+/* What nobody wants any more is not in use: its version is forgotten; so is that of what was given
+ * up by its own name, which the server then thinks we have not. */
+static inline void model_forget(struct model *m, unsigned given_up) {
     for (unsigned i = 1; i < MODEL_NAMES; i++) {
-        if (!m->refs[i] && !m->refs[0]) {
+        if (!model_is_in_use(m, i) || (i == given_up && !m->refs[0])) {
             m->versions[i][0] = 0;
         }
     }
@@ -77,7 +104,7 @@ static inline void model_unwatch(struct model *m, unsigned i) {
     if (--m->refs[i] == 0) {
         m->is_new[i] = false;
         m->may_ask = true;
-        model_forget(m);
+        model_forget(m, i);
     }
 }
 
@@ -113,14 +140,14 @@ static inline void model_response(struct model *m, const struct discovery_respon
         return;
     }
     for (unsigned i = 0; i < r->resources_n; i++) {
-        unsigned k = model_index(r->resources[i].name.p);
-        if (accepted[i] && r->resources[i].wire.p && (m->refs[k] || m->refs[0])) {
+        unsigned k = model_index(m, r->resources[i].name.p);
+        if (accepted[i] && r->resources[i].wire.p && model_is_in_use(m, k)) {
             memset(m->versions[k], 0, MODEL_TEXT);
             memcpy(m->versions[k], r->resources[i].version.p, r->resources[i].version.n);
         }
     }
     for (unsigned i = 0; i < r->removed_n && !r->error.n; i++) {
-        m->versions[model_index(r->removed[i].p)][0] = 0;
+        m->versions[model_index(m, r->removed[i].p)][0] = 0;
     }
 }
 
@@ -136,7 +163,7 @@ static inline void model_sotw_names(struct model *m, const ServiceDiscovery__Dis
     bool named[MODEL_NAMES] = {false};
     m->has_named |= r->n_resource_names > 0;
     for (size_t i = 0; i < r->n_resource_names; i++) {
-        unsigned k = model_index(r->resource_names[i]);
+        unsigned k = model_index(m, r->resource_names[i]);
         CHECK(!named[k]); /* no name twice */
         named[k] = true;
         CHECK(m->refs[k] > 0);
@@ -176,7 +203,7 @@ static inline void model_read_versions(const struct model *m,
     }
     CHECK(r->n_initial_resource_versions == (m->was_asked ? 0 : had));
     for (size_t i = 0; i < r->n_initial_resource_versions; i++) {
-        unsigned k = model_index(r->initial_resource_versions[i]->key);
+        unsigned k = model_index(m, r->initial_resource_versions[i]->key);
         CHECK(strcmp(r->initial_resource_versions[i]->value, m->versions[k]) == 0);
     }
 }
@@ -190,12 +217,12 @@ static inline void model_read_delta(struct model *m,
     CHECK(!*r->response_nonce && !r->error_detail);
     model_read_versions(m, r);
     for (size_t i = 0; i < r->n_resource_names_unsubscribe; i++) {
-        unsigned k = model_index(r->resource_names_unsubscribe[i]);
+        unsigned k = model_index(m, r->resource_names_unsubscribe[i]);
         CHECK(m->is_known[k]);
         m->is_known[k] = false;
     }
     for (size_t i = 0; i < r->n_resource_names_subscribe; i++) {
-        unsigned k = model_index(r->resource_names_subscribe[i]);
+        unsigned k = model_index(m, r->resource_names_subscribe[i]);
         CHECK(m->refs[k] > 0);
         model_know(m, k, true);
     }
