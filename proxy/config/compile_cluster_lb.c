@@ -32,7 +32,7 @@ static LbCommon__SlowStartConfig *slow_start(struct compile_ctx *ctx,
     if (!m) {
         return NULL;
     }
-    LbCommon__SlowStartConfig *s = arena_new(ctx->arena, LbCommon__SlowStartConfig);
+    LbCommon__SlowStartConfig *s = arena_new(ctx->scratch, LbCommon__SlowStartConfig);
     lb_common__slow_start_config__init(s);
     s->slow_start_window = m->slow_start_window;
     s->aggression = m->aggression;
@@ -68,7 +68,7 @@ static LbCommon__ConsistentHashingLbConfig *consistent(struct compile_ctx *ctx,
         return NULL;
     }
     LbCommon__ConsistentHashingLbConfig *h =
-        arena_new(ctx->arena, LbCommon__ConsistentHashingLbConfig);
+        arena_new(ctx->scratch, LbCommon__ConsistentHashingLbConfig);
     lb_common__consistent_hashing_lb_config__init(h);
     h->use_hostname_for_hashing =
         m->common_lb_config->consistent_hashing_lb_config->use_hostname_for_hashing;
