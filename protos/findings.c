@@ -1,4 +1,4 @@
-/* Walks an unpacked message for unknown and deprecated fields.
+/* Walks an unpacked message for unknown and deprecated fields, and for those that nothing looks at.
  * Threads: as the message.
  * Spec: Envoy's strict and warning validation visitors; annotations deprecated,
  * disallowed_by_default.
@@ -8,6 +8,9 @@
 
 #include "protos/proto_path.h"
 #include "protos/reflect.h"
+
+#define MARKS \
+    (PROTO_FIELD_DEPRECATED | PROTO_FIELD_DISALLOWED | PROTO_FIELD_UNHONOURED | PROTO_FIELD_REFUSED)
 
 struct walk {
     struct diag *d;
@@ -35,11 +38,17 @@ static void unknown_fields(const struct walk *w, const struct proto_path *path,
 static void marked_field(const struct walk *w, const struct proto_path *path,
                          const struct proto_type *t, unsigned i, const ProtobufCMessage *m) {
     unsigned flags = t->fields[i].flags;
-    if (flags & (PROTO_FIELD_DEPRECATED | PROTO_FIELD_DISALLOWED) &&
-        reflect_has(m, &t->desc->fields[i])) {
-        enum finding_kind kind =
-            flags & PROTO_FIELD_DISALLOWED ? FINDING_DISALLOWED : FINDING_DEPRECATED;
-        tell(w, path, &(struct finding){.kind = kind, .type = t, .field = t->desc->fields[i].name});
+    struct finding f = {.type = t, .field = t->desc->fields[i].name};
+    if (!(flags & MARKS) || !reflect_has(m, &t->desc->fields[i])) {
+        return;
+    }
+    if (flags & (PROTO_FIELD_DEPRECATED | PROTO_FIELD_DISALLOWED)) {
+        f.kind = flags & PROTO_FIELD_DISALLOWED ? FINDING_DISALLOWED : FINDING_DEPRECATED;
+        tell(w, path, &f);
+    }
+    if (flags & (PROTO_FIELD_UNHONOURED | PROTO_FIELD_REFUSED)) {
+        f.kind = flags & PROTO_FIELD_REFUSED ? FINDING_REFUSED : FINDING_UNHONOURED;
+        tell(w, path, &f);
     }
 }
 
@@ -94,9 +103,8 @@ static bool is_of_interest(const struct proto_type *t, unsigned i, const Protobu
     if ((flags & PROTO_FIELD_MARKED_ENUM) && !reflect_in_oneof(f) && !reflect_is_repeated(f)) {
         return true;
     }
-    const unsigned marks =
-        PROTO_FIELD_DEPRECATED | PROTO_FIELD_DISALLOWED | PROTO_FIELD_MARKED_ENUM;
-    return (t->fields[i].type >= 0 || (flags & marks)) && reflect_has(m, f);
+    return (t->fields[i].type >= 0 || (flags & (MARKS | PROTO_FIELD_MARKED_ENUM))) &&
+           reflect_has(m, f);
 }
 
 static void walk_message(const struct walk *w, const struct proto_path *path,
@@ -116,31 +124,57 @@ void findings_walk(const ProtobufCMessage *m, struct diag *d,
     walk_message(&(struct walk){d, on, arg}, NULL, proto_type_of(m->descriptor), m);
 }
 
-struct unknown_count {
+struct check {
     struct diag *d;
-    bool as_errors;
-    size_t n;
+    enum pb_json_unknown unknown;
+    size_t unknown_n;
 };
 
-static void on_finding(void *arg, const struct finding *f) {
-    struct unknown_count *c = (struct unknown_count *)arg;
-    if (f->kind != FINDING_UNKNOWN_FIELDS) {
-        return;
+static void unknown_finding(struct check *c, const struct finding *f) {
+    static const char text[] =
+        "Protobuf message (type %s with unknown field set {%.*s}) has unknown fields";
+    c->unknown_n++;
+    if (c->unknown == PB_JSON_UNKNOWN_ERROR) {
+        diag_error(c->d, text, f->type->name, SV_ARG(f->numbers));
+    } else if (c->unknown == PB_JSON_UNKNOWN_WARN) {
+        diag_warn(c->d, text, f->type->name, SV_ARG(f->numbers));
     }
-    c->n++;
-    if (c->as_errors) {
-        diag_error(c->d,
-                   "Protobuf message (type %s with unknown field set {%.*s}) has unknown fields",
-                   f->type->name, SV_ARG(f->numbers));
-    } else {
-        diag_warn(c->d,
-                  "Protobuf message (type %s with unknown field set {%.*s}) has unknown fields",
-                  f->type->name, SV_ARG(f->numbers));
+}
+
+static void on_unknown(void *arg, const struct finding *f) {
+    if (f->kind == FINDING_UNKNOWN_FIELDS) {
+        unknown_finding((struct check *)arg, f);
     }
 }
 
 size_t findings_unknown_fields(const ProtobufCMessage *m, bool as_errors, struct diag *d) {
-    struct unknown_count c = {d, as_errors, 0};
-    findings_walk(m, d, on_finding, &c);
-    return c.n;
+    struct check c = {d, as_errors ? PB_JSON_UNKNOWN_ERROR : PB_JSON_UNKNOWN_WARN, 0};
+    findings_walk(m, d, on_unknown, &c);
+    return c.unknown_n;
+}
+
+static void on_finding(void *arg, const struct finding *f) {
+    struct check *c = (struct check *)arg;
+    switch (f->kind) {
+    case FINDING_UNKNOWN_FIELDS:
+        unknown_finding(c, f);
+        break;
+    case FINDING_REFUSED:
+        diag_error(c->d, "not supported");
+        break;
+    case FINDING_UNHONOURED:
+        diag_warn(c->d, "has no effect here");
+        break;
+    case FINDING_DEPRECATED:
+    case FINDING_DISALLOWED:
+    case FINDING_DEPRECATED_VALUE:
+    case FINDING_DISALLOWED_VALUE:
+        break;
+    }
+}
+
+bool findings_check(const ProtobufCMessage *m, enum pb_json_unknown unknown, struct diag *d) {
+    unsigned before = diag_errors(d);
+    findings_walk(m, d, on_finding, &(struct check){d, unknown, 0});
+    return diag_errors(d) == before;
 }

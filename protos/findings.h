@@ -1,5 +1,5 @@
 /* What an unpacked message holds that its reader should be told of: fields we do not know,
- * deprecated fields and values.
+ * deprecated fields and values, fields that nothing looks at.
  * Threads: as the message. */
 #ifndef SLUICE_PROTOS_FINDINGS_H
 #define SLUICE_PROTOS_FINDINGS_H
@@ -14,6 +14,8 @@ enum finding_kind {
     FINDING_DISALLOWED,
     FINDING_DEPRECATED_VALUE,
     FINDING_DISALLOWED_VALUE,
+    FINDING_UNHONOURED, /* `field` of `type` is set and nothing looks at it (support.txt) */
+    FINDING_REFUSED,    /* the same of a field that may not be passed over */
 };
 struct finding {
     enum finding_kind kind;
@@ -31,5 +33,10 @@ void findings_walk(const ProtobufCMessage *m, struct diag *d,
 /* Unknown fields as errors (static config, --reject-unknown-dynamic-fields) or as warnings, in
  * Envoy's words. Returns how many messages had some. */
 size_t findings_unknown_fields(const ProtobufCMessage *m, bool as_errors, struct diag *d);
+
+/* A message of configuration: unknown fields as `unknown` says, fields that support.txt names
+ * "refused" as errors and those that it names "unhonoured" as warnings. False: errors were
+ * added. */
+bool findings_check(const ProtobufCMessage *m, enum pb_json_unknown unknown, struct diag *d);
 
 #endif

@@ -5,7 +5,8 @@
 
 Takes the official descriptors out of the xds-protos modules, adds extra.txt, keeps what roots.txt
 reaches, regroups it into one file per proto package and has protoc-c write OUT/protos/gen/NAME.pb-c.{c,h}. Beside them
-come registry.c (every message by name, with what protobuf-c drops: maps, json names, sensitivity, deprecation),
+come registry.c (every message by name, with what protobuf-c drops: maps, json names, sensitivity,
+deprecation, and what support.txt says of fields that nothing looks at),
 rules.c (the validate.rules of every field) and OUT/proto/descriptors.pb (the same set, for tests and tools).
 How the C names are made: protos/README.md. The output depends on the inputs only, byte for byte.
 """
@@ -400,7 +401,8 @@ def main():
     run_protoc(files, args.out)
     messages = tables.collect(types, kept)
     tables.write_rules(generated, messages)
-    tables.write_registry(generated, messages, files, types.top)
+    support = tables.read_support(HERE / "support.txt", messages)
+    tables.write_registry(generated, messages, files, types.top, support)
     names = "".join(f"{package} {shorts[package]}\n" for package in sorted(shorts))
     (args.out / "proto" / "names.txt").write_text(names)
     print(f"gen.py: {len(files)} packages, {len(messages)} messages, "

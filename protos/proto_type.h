@@ -18,6 +18,9 @@ enum proto_field_flag {
     PROTO_FIELD_DISALLOWED = 1 << 3, /* deprecated and refused unless runtime allows it */
     PROTO_FIELD_OPTIONAL = 1 << 4, /* `optional` scalar: a oneof of its own, so presence is known */
     PROTO_FIELD_MARKED_ENUM = 1 << 5, /* of an enum some of whose values are in proto_enum_values */
+    /* nothing looks at it: a warning when it is set (support.txt) */
+    PROTO_FIELD_UNHONOURED = 1 << 6,
+    PROTO_FIELD_REFUSED = 1 << 7, /* nothing looks at it: an error when it is set */
 };
 
 /* Beside ProtobufCMessageDescriptor.fields[i]. */

@@ -87,7 +87,27 @@ def is_optional(message, f):
     return f.HasField("oneof_index") and message.oneof_decl[f.oneof_index].name == "_" + f.name
 
 
-def field_flags(m, f, map_entries, marked_enums):
+FLAGGED = {"refused": "REFUSED", "unhonoured": "UNHONOURED"}
+SUPPORT = {*FLAGGED, "inert", "told"}
+
+
+def read_support(path, messages):
+    """{(message, field): word} of support.txt; a line without fields stands for all of the message."""
+    fields, out = {m.name: [f.name for f in m.fields] for m in messages}, {}
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        words = line.split("#")[0].split()
+        if not words:
+            continue
+        word, message, named = words[0], words[1], words[2:] or fields.get(words[1], [])
+        if word not in SUPPORT or not set(named) <= set(fields.get(message, [])) or not named:
+            raise SystemExit(f"{path}:{number}: no such word, message or field")
+        for field in named:
+            if out.setdefault((message, field), word) != word:
+                raise SystemExit(f"{path}:{number}: {field} is named twice")
+    return out
+
+
+def field_flags(m, f, map_entries, marked_enums, support):
     flags = []
     if f.type == Field.TYPE_MESSAGE and f.type_name[1:] in map_entries:
         flags.append("MAP")
@@ -101,6 +121,9 @@ def field_flags(m, f, map_entries, marked_enums):
         flags.append("OPTIONAL")
     if f.type == Field.TYPE_ENUM and f.type_name[1:] in marked_enums:
         flags.append("MARKED_ENUM")
+    word = support.get((m.name, f.name))
+    if word in FLAGGED:
+        flags.append(FLAGGED[word])
     return flags
 
 
@@ -143,7 +166,7 @@ def all_enums(messages, files, types_top):
             yield f"{m.name}.{e.name}", e, m.package
 
 
-def write_registry(folder, messages, files, types_top):
+def write_registry(folder, messages, files, types_top, support):
     lower = c_lower(files)
     index = {m.name: i for i, m in enumerate(messages)}
     map_entries = {m.name for m in messages if m.proto.options.map_entry}
@@ -158,7 +181,7 @@ def write_registry(folder, messages, files, types_top):
         if m.fields:
             lines.append(f"static const struct proto_field f{i}[] = {{")
             for f in m.fields:
-                flags = " | ".join(f"PROTO_FIELD_{x}" for x in field_flags(m, f, map_entries, marked)) or "0"
+                flags = " | ".join(f"PROTO_FIELD_{x}" for x in field_flags(m, f, map_entries, marked, support)) or "0"
                 sub = index[f.type_name[1:]] if f.type == Field.TYPE_MESSAGE else -1
                 name = "NULL" if json_name_is_reversible(f.name) else c_string(json_name(f.name))
                 lines.append(f"    {{{name}, {sub}, {flags}}}, /* {f.name} */")

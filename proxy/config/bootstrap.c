@@ -53,7 +53,7 @@ static Bootstrap__Bootstrap *checked(ProtobufCMessage *m, bool allow_unknown, st
     if (!m) {
         return NULL;
     }
-    findings_unknown_fields(m, !allow_unknown, d);
+    findings_check(m, allow_unknown ? PB_JSON_UNKNOWN_WARN : PB_JSON_UNKNOWN_ERROR, d);
     pb_rules_check(m, d);
     return diag_ok(d) ? (Bootstrap__Bootstrap *)(void *)m : NULL;
 }
@@ -151,10 +151,7 @@ Bootstrap__Bootstrap *bootstrap_load(const char *path, const char *inline_yaml, 
     ProtobufCMessage *m = pb_json_parse(
         bootstrap_type(), tree, allow_unknown ? PB_JSON_UNKNOWN_WARN : PB_JSON_UNKNOWN_ERROR, a, d);
     json_decref(tree);
-    if (!m || !diag_ok(d) || !pb_rules_check(m, d)) {
-        return NULL;
-    }
-    return (Bootstrap__Bootstrap *)(void *)m;
+    return m && diag_ok(d) ? checked(m, allow_unknown, d) : NULL;
 }
 
 /* ---- node ---- */

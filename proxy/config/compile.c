@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "protos/any.h"
+#include "protos/findings.h"
 #include "protos/gen/core.pb-c.h"
 #include "protos/pb_rules.h"
 #include "proxy/api/registry.h"
@@ -273,7 +274,7 @@ const void *compile_any(struct compile_ctx *ctx, sv name, const void *any_msg,
                    SV_ARG(name), want_type, m->descriptor->name);
         return NULL;
     }
-    if (!pb_rules_check(m, ctx->diag)) {
+    if (!pb_rules_check(m, ctx->diag) || !findings_check(m, PB_JSON_UNKNOWN_SKIP, ctx->diag)) {
         return NULL;
     }
     if (type_out) {

@@ -158,6 +158,28 @@ static void discovery(struct compile_ctx *ctx, const Cluster__Cluster *m,
 
 /* ---- sockets ---- */
 
+/* additional_source_addresses is the older name of the same list. */
+static void extra_sources(struct compile_ctx *ctx, const Core__BindConfig *b,
+                          struct cluster_config *c) {
+    size_t newer = b->n_extra_source_addresses, older = b->n_additional_source_addresses;
+    if (newer && older) {
+        diag_error(ctx->diag,
+                   "extra_source_addresses and additional_source_addresses are both set");
+        return;
+    }
+    struct addr *extra = arena_new_array(ctx->arena, struct addr, newer + older);
+    for (size_t i = 0; i < newer; i++) {
+        DIAG_FIELD(ctx->diag, "extra_source_addresses[%zu].address", i);
+        compile_socket_address(ctx, b->extra_source_addresses[i]->address, &extra[i]);
+    }
+    for (size_t i = 0; i < older; i++) {
+        DIAG_FIELD(ctx->diag, "additional_source_addresses[%zu]", i);
+        compile_socket_address(ctx, b->additional_source_addresses[i], &extra[i]);
+    }
+    c->extra_sources = extra;
+    c->extra_sources_n = (unsigned)(newer + older);
+}
+
 static void bind_config(struct compile_ctx *ctx, const Core__BindConfig *b,
                         struct cluster_config *c) {
     if (!b) {
@@ -170,13 +192,7 @@ static void bind_config(struct compile_ctx *ctx, const Core__BindConfig *b,
         compile_socket_address(ctx, b->source_address, a);
         c->source = a;
     }
-    struct addr *extra = arena_new_array(ctx->arena, struct addr, b->n_extra_source_addresses);
-    for (size_t i = 0; i < b->n_extra_source_addresses; i++) {
-        DIAG_FIELD(ctx->diag, "extra_source_addresses[%zu].address", i);
-        compile_socket_address(ctx, b->extra_source_addresses[i]->address, &extra[i]);
-    }
-    c->extra_sources = extra;
-    c->extra_sources_n = (unsigned)b->n_extra_source_addresses;
+    extra_sources(ctx, b, c);
     c->sock_opts.freebind = b->freebind && b->freebind->value;
     socket_options_compile(ctx, (void *const *)b->socket_options, b->n_socket_options,
                            &c->sock_opts);

@@ -141,14 +141,6 @@ static const ProtobufCMessageDescriptor *descriptor_of(enum resource_type t) {
     return p ? p->desc : NULL;
 }
 
-/* Unknown fields: errors in static config unless allowed; in dynamic config as the flags say. */
-static void check_unknown_fields(const struct compile_ctx *ctx, const ProtobufCMessage *m) {
-    enum pb_json_unknown policy = compile_unknown_policy(ctx);
-    if (policy != PB_JSON_UNKNOWN_SKIP) {
-        findings_unknown_fields(m, policy == PB_JSON_UNKNOWN_ERROR, ctx->diag);
-    }
-}
-
 /* The message is transient: unpacked into the scratch arena. What is kept of it is copied by
  * compile_*. */
 static bool compile_message(struct compile_ctx *ctx, struct resource *r) {
@@ -159,7 +151,7 @@ static bool compile_message(struct compile_ctx *ctx, struct resource *r) {
     }
     const ProtobufCMessage *m = proto_unpack(desc, r->wire, ctx->scratch, ctx->diag);
     if (m && pb_rules_check(m, ctx->diag)) {
-        check_unknown_fields(ctx, m);
+        findings_check(m, compile_unknown_policy(ctx), ctx->diag);
         switch (r->type) {
         case RES_CLUSTER:
             compile_cluster(ctx, r, m);

@@ -8,6 +8,7 @@
 #include <xxhash.h>
 
 #include "protos/any.h"
+#include "protos/findings.h"
 #include "protos/gen/route.pb-c.h"
 #include "protos/pb_rules.h"
 #include "protos/wire.h"
@@ -280,7 +281,8 @@ static struct vhost *compile_vhost(struct table_compile *tc, sv wire, XXH128_has
     arena_reset(&tc->scratch);
     const Route__VirtualHost *m = PROTO_UNPACK(Route__VirtualHost, route__virtual_host__descriptor,
                                                wire, &tc->scratch, ctx.diag);
-    if (m && pb_rules_check(&m->base, ctx.diag)) {
+    if (m && pb_rules_check(&m->base, ctx.diag) &&
+        findings_check(&m->base, PB_JSON_UNKNOWN_SKIP, ctx.diag)) {
         struct route_compile c = {.ctx = &ctx,
                                   .scratch = &tc->scratch,
                                   .vhost = v,
@@ -479,7 +481,8 @@ static bool compile_pieces(struct table_compile *tc, struct pieces *p) {
     tc->msg = PROTO_UNPACK(Route__RouteConfiguration, route__route_configuration__descriptor,
                            buf_pullup(&p->rest, buf_len(&p->rest)), &rest, d);
     unsigned before = diag_errors(d);
-    if (tc->msg && pb_rules_check(&tc->msg->base, d)) {
+    if (tc->msg && pb_rules_check(&tc->msg->base, d) &&
+        findings_check(&tc->msg->base, PB_JSON_UNKNOWN_SKIP, d)) {
         fill_table(tc);
         tc->env = hash_environment(tc);
         tc->t->priv_->vhosts =

@@ -24,6 +24,16 @@ static void tell(const struct setting *v, size_t n) {
     }
 }
 
+/* What was found while it was read; the warnings of its resources follow as they are compiled. */
+static void tell_warnings(struct diag *d) {
+    for (const struct diag_warning *w = diag_warnings(d); w; w = w->next) {
+        log_warn(LOG_config, "bootstrap: %.*s", SV_ARG(w->text));
+    }
+    if (diag_ok(d)) {
+        diag_reset(d);
+    }
+}
+
 bool bootstrap_check(const Bootstrap__Bootstrap *b, struct diag *d) {
     const struct setting refused[] = {
         {b->n_config_sources != 0, "config_sources", "xdstp config sources are not there yet"},
@@ -72,5 +82,7 @@ bool bootstrap_check(const Bootstrap__Bootstrap *b, struct diag *d) {
     };
     refuse(d, refused, ARRAY_LEN(refused));
     tell(unhonoured, ARRAY_LEN(unhonoured));
-    return diag_ok(d);
+    bool ok = diag_ok(d);
+    tell_warnings(d);
+    return ok;
 }

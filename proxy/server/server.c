@@ -255,9 +255,10 @@ static void init_stats(struct server *s) {
     s->server_stats = shard(s, &server_stats_group, "server.");
     s->listener_manager = shard(s, &listener_manager_stats_group, "listener_manager.");
     stats_gauge_set(s->server_stats, SERVER_concurrency, s->workers_n);
-    stats_gauge_set(
-        s->server_stats, SERVER_version,
-        strtoul(arena_cstr(&s->arena, sv_sub(sv_cstr(version_git_sha()), 0, 6)), NULL, 16));
+    const Pb__UInt64Value *version = s->bootstrap->stats_server_version_override;
+    sv sha = sv_sub(sv_cstr(version_git_sha()), 0, 6);
+    stats_gauge_set(s->server_stats, SERVER_version,
+                    version ? version->value : strtoul(arena_cstr(&s->arena, sha), NULL, 16));
     stats_gauge_set(s->listener_manager, LISTENER_MANAGER_workers_started, 0);
     set_state(s, SERVER_STATE_PRE_INITIALIZING);
 }
