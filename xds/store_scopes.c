@@ -8,6 +8,7 @@
 #include "proxy/route/route_table.h"
 #include "proxy/route/scope.h"
 #include "xds/scopes.h"
+#include "xds/store_view.h"
 
 /* ---- life of a set ---- */
 
@@ -48,6 +49,15 @@ static void forget_demands(struct scope_set *x) {
     map_fini(&x->demanded);
 }
 
+static void forget_conflict(struct scope_set *x) {
+    xfree(x->conflict);
+    x->conflict = NULL;
+    if (x->refused) {
+        shared_unref(&x->refused->shared);
+        x->refused = NULL;
+    }
+}
+
 void store_scopes_free(struct entry *set) {
     struct scope_set *x = set->extra->scopes;
     if (!x) {
@@ -57,6 +67,7 @@ void store_scopes_free(struct entry *set) {
     stats_scope_unref(x->stats);
     stats_scope_unref(x->reload);
     entry_links_fini(&x->routes);
+    forget_conflict(x);
     xfree(x->version);
     xfree(x);
     entry_extra(set)->scopes = NULL;
@@ -264,6 +275,37 @@ static bool keys_differ(struct source_client *c, const struct xds_update *u,
     return true;
 }
 
+static void note_conflict(struct source_client *c, sv version, sv error) {
+    struct store *s = c->store;
+    for (size_t i = 0; i < s->scope_sets.n; i++) {
+        struct scope_set *x = s->scope_sets.p[i]->extra->scopes;
+        if (!store_same_source(s->scope_sets.p[i]->source, c->source)) {
+            continue;
+        }
+        forget_conflict(x);
+        if (error.n) {
+            x->conflict = sv_dup(error);
+            x->refused = resource_uncompiled(RES_SCOPED_ROUTE, SV_NULL, version, SV_NULL);
+            x->refused_us = loop_wall_us(s->loop, loop_now_us(s->loop));
+        }
+    }
+}
+
+void store_scopes_refused(const struct entry *set, const struct entry_vec *bad,
+                          struct refused *out) {
+    const struct scope_set *x = set->extra->scopes;
+    for (size_t i = 0; i < bad->n; i++) {
+        const struct entry *e = bad->p[i];
+        if (store_same_source(e->source, set->source)) {
+            refused_add(out, entry_name(e), sv_cstr(e->extra->error), e->extra->failed,
+                        e->extra->error_us);
+        }
+    }
+    if (x->conflict) {
+        refused_add(out, SV_NULL, sv_cstr(x->conflict), x->refused, x->refused_us);
+    }
+}
+
 bool store_scopes_conflict(struct source_client *c, const struct xds_update *u, struct buf *error) {
     struct conflict_check k = {.error = error};
     arena_init(&k.a, 0);
@@ -273,6 +315,7 @@ bool store_scopes_conflict(struct source_client *c, const struct xds_update *u, 
     map_fini(&k.by_key);
     map_fini(&k.by_name);
     arena_fini(&k.a);
+    note_conflict(c, u->version, buf_pullup(error, buf_len(error)));
     return !ok;
 }
 

@@ -9,6 +9,7 @@
 #include "proxy/base/mem.h"
 #include "proxy/route/route_vhds.h"
 #include "xds/store_demand.h"
+#include "xds/store_view.h"
 
 #define FIELD_ALIASES 4
 
@@ -17,7 +18,11 @@ struct vhost_item {
     char *name;
     struct resource *active, *staged; /* bytes only */
     bool is_gone;                     /* the update removes it */
-    const char *error;                /* of the staged one, heap */
+    char *error;                      /* of the staged one */
+    /* the last version that was refused, NULL: it was not; why and when */
+    struct resource *refused;
+    char *refused_why;
+    uint64_t refused_us;
 };
 
 /* ---- life ---- */
@@ -36,7 +41,38 @@ static void unref_bytes(struct resource **r) {
     }
 }
 
-static void item_free(struct vhost_item *i) {
+static void forget_refused(struct entry *set, struct vhost_item *i) {
+    if (i->refused) {
+        set->extra->vhosts->refused_n--;
+        set->store->failed_bytes -= i->refused->wire.n;
+        unref_bytes(&i->refused);
+        xfree(i->refused_why);
+        i->refused_why = NULL;
+    }
+}
+
+/* Takes i->error. */
+static void note_refused(struct entry *set, struct vhost_item *i) {
+    struct store *s = set->store;
+    forget_refused(set, i);
+    if (set->extra->vhosts->refused_n >= VHDS_REFUSED_MAX) {
+        xfree(i->error);
+        i->error = NULL;
+        return;
+    }
+    sv wire = i->staged->wire;
+    bool fits = wire.n <= STORE_FAILED_BYTES_MAX - s->failed_bytes;
+    i->refused = resource_uncompiled(RES_VIRTUAL_HOST, i->staged->name, i->staged->version,
+                                     fits ? wire : SV_NULL);
+    s->failed_bytes += i->refused->wire.n;
+    i->refused_why = i->error;
+    i->refused_us = loop_wall_us(s->loop, loop_now_us(s->loop));
+    i->error = NULL;
+    set->extra->vhosts->refused_n++;
+}
+
+static void item_free(struct entry *set, struct vhost_item *i) {
+    forget_refused(set, i);
     unref_bytes(&i->active);
     unref_bytes(&i->staged);
     xfree(i->name);
@@ -51,7 +87,7 @@ void store_vhds_free(struct entry *set) {
     size_t it = 0;
     struct map_slot *slot;
     while ((slot = map_next(&x->by_name, &it))) {
-        item_free(slot->value);
+        item_free(set, slot->value);
     }
     map_fini(&x->by_name);
     vec_fini(&x->asked);
@@ -227,7 +263,9 @@ static struct entry *stage(struct source_client *c, const struct xds_resource *x
     struct vhost_item *i = item_get(set->extra->vhosts, x->name);
     unref_bytes(&i->staged);
     i->is_gone = false;
-    if (!is_same(i->active, x->wire)) {
+    if (is_same(i->active, x->wire)) {
+        forget_refused(set, i);
+    } else {
         i->staged = resource_uncompiled(RES_VIRTUAL_HOST, x->name, x->version, x->wire);
     }
     return set;
@@ -256,33 +294,34 @@ static void note(struct entry_vec *sets, struct entry *set) {
 }
 
 /* Take errors out of what is staged, told to the server. */
-static void drop_wrong(struct vhost_set *x, struct xds_verdict *v) {
+static void drop_wrong(struct entry *set, struct xds_verdict *v) {
     size_t it = 0;
     struct map_slot *slot;
-    while ((slot = map_next(&x->by_name, &it))) {
+    while ((slot = map_next(&set->extra->vhosts->by_name, &it))) {
         struct vhost_item *i = slot->value;
         if (i->error) {
             store_add_error(v, RES_VIRTUAL_HOST, sv_cstr(i->name), sv_cstr(i->error));
+            note_refused(set, i);
             unref_bytes(&i->staged);
-            xfree((char *)(uintptr_t)i->error);
-            i->error = NULL;
         }
     }
 }
 
-static void commit(struct vhost_set *x) {
+static void commit(struct entry *set) {
+    struct vhost_set *x = set->extra->vhosts;
     size_t it = 0;
     struct map_slot *slot;
     while ((slot = map_next(&x->by_name, &it))) {
         struct vhost_item *i = slot->value;
         if (i->staged) {
+            forget_refused(set, i);
             unref_bytes(&i->active);
             i->active = i->staged;
             i->staged = NULL;
         }
-        if (i->is_gone || !i->active) {
+        if (i->is_gone || (!i->active && !i->refused)) {
             map_remove_at(&x->by_name, &it);
-            item_free(i);
+            item_free(set, i);
         }
     }
 }
@@ -301,9 +340,9 @@ static void settle(struct entry *set, struct xds_verdict *v) {
         if (t) {
             shared_unref(&t->shared);
         }
-        drop_wrong(set->extra->vhosts, v);
+        drop_wrong(set, v);
     }
-    commit(set->extra->vhosts);
+    commit(set);
     set->extra->vhosts->is_answered = true;
     store_stop_wait(set);
     if (route && route->active) {
@@ -347,6 +386,21 @@ void store_vhds_update(struct source_client *c, const struct xds_update *u, stru
     vec_fini(&sets);
     for (unsigned i = 0; i < u->resources_n; i++) {
         v->accepted[i] = is_accepted(c, &u->resources[i]);
+    }
+}
+
+void store_vhds_refused(const struct entry *route, struct refused *out) {
+    const struct entry *set = set_among(&route->uses);
+    if (!set || !set->extra->vhosts->refused_n) {
+        return;
+    }
+    size_t it = 0;
+    struct map_slot *slot;
+    while ((slot = map_next(&set->extra->vhosts->by_name, &it))) {
+        const struct vhost_item *i = slot->value;
+        if (i->refused) {
+            refused_add(out, sv_cstr(i->name), sv_cstr(i->refused_why), i->refused, i->refused_us);
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 #include "proxy/upstream/outlier.h"
 #include "xds/hosts.h"
 #include "xds/scopes.h"
+#include "xds/vhds.h"
 
 struct view_request {
     struct loop_msg msg;
@@ -57,8 +58,44 @@ static void add(struct item_vec *items, const struct entry *e, struct resource *
     }
 }
 
+void refused_add(struct refused *r, sv name, sv error, const struct resource *failed, uint64_t us) {
+    const sv parts[] = {buf_empty(&r->text) ? SV_NULL : SV("\n"), name, name.n ? SV(": ") : SV_NULL,
+                        error};
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+        buf_append_sv(&r->text, sv_sub(parts[i], 0, REFUSED_TEXT_MAX - buf_len(&r->text)));
+    }
+    if (!r->newest || us >= r->newest_us) {
+        r->newest = failed;
+        r->newest_us = us;
+    }
+}
+
+/* Behind the item of the set with this name; `r` is used up. */
+static void add_refused(struct item_vec *items, enum resource_type t, sv name, struct refused *r) {
+    if (r->newest) {
+        struct view_item *i = vec_push(items);
+        *i = (struct view_item){
+            .status = VIEW_ERROR,
+            .resource = resource_uncompiled(t, name, r->newest->version, SV_NULL),
+            .refused = shared_ref((struct resource *)(uintptr_t)r->newest),
+            .error = buf_dup_str(&r->text),
+            .error_us = r->newest_us,
+        };
+    }
+    buf_fini(&r->text);
+}
+
+/* Virtual hosts that came one by one are told with their route configuration. */
+static void add_refused_hosts(struct item_vec *items, const struct entry *route) {
+    struct refused r = {0};
+    buf_init(&r.text);
+    store_vhds_refused(route, &r);
+    add_refused(items, RES_ROUTE, entry_name(route), &r);
+}
+
 /* A set of scopes as one item; its name is the connection manager's scoped_routes.name. */
-static void add_scopes(struct item_vec *items, const struct entry *set) {
+static void add_scopes(struct item_vec *items, const struct entry *set,
+                       const struct entry_vec *bad) {
     struct store *s = set->store;
     const struct scope_set *x = set->extra->scopes;
     sv name = stats_scope_prefix(x->stats);
@@ -72,8 +109,12 @@ static void add_scopes(struct item_vec *items, const struct entry *set) {
             members[n++] = shared_ref(s->scope_entries.p[i]->active);
         }
     }
-    if (!n) { /* left out, as Envoy does */
+    struct refused refused = {0};
+    buf_init(&refused.text);
+    store_scopes_refused(set, bad, &refused);
+    if (!n && !refused.newest) { /* left out, as Envoy does */
         xfree(members);
+        buf_fini(&refused.text);
         return;
     }
     struct view_item *i = vec_push(items);
@@ -83,6 +124,7 @@ static void add_scopes(struct item_vec *items, const struct entry *set) {
         .members = members,
         .members_n = n};
     i->resource->updated_us = x->updated_us;
+    add_refused(items, RES_SCOPED_ROUTE, name, &refused);
 }
 
 /* What items are ordered by, beside where they are: the config thread waits for the sort. */
@@ -160,6 +202,7 @@ static void add_absent(struct absent_vec *absent, const struct entry *e) {
 static void gather(struct store *s, unsigned types, struct view *v) {
     struct item_vec items = {0};
     struct absent_vec absent = {0};
+    struct entry_vec scope_sets = {0}, bad_scopes = {0};
     size_t it = 0;
     struct map_slot *slot;
     vec_reserve(&items, map_count(&s->entries));
@@ -173,7 +216,9 @@ static void gather(struct store *s, unsigned types, struct view *v) {
         }
         if (e->type == RES_SCOPED_ROUTE) {
             if (e->extra->scopes) {
-                add_scopes(&items, e);
+                *vec_push(&scope_sets) = slot->value;
+            } else if (e->extra->error) {
+                *vec_push(&bad_scopes) = slot->value;
             }
             continue;
         }
@@ -185,10 +230,17 @@ static void gather(struct store *s, unsigned types, struct view *v) {
         }
         if (e->extra->error && e->extra->failed) {
             add(&items, e, e->extra->failed, VIEW_ERROR);
+        } else if (e->type == RES_ROUTE && e->active) {
+            add_refused_hosts(&items, e);
         } else if (!e->active && !e->warming && e->watchers) {
             add_absent(&absent, e);
         }
     }
+    for (size_t i = 0; i < scope_sets.n; i++) {
+        add_scopes(&items, scope_sets.p[i], &bad_scopes);
+    }
+    vec_fini(&scope_sets);
+    vec_fini(&bad_scopes);
     v->absent = absent.p;
     v->absent_n = (unsigned)absent.n;
     v->items_n = (unsigned)items.n;

@@ -4,13 +4,19 @@
 
 #include "xds/store.h"
 
+/* Refused hosts of one set that are remembered for error_state; more are told to the server
+ * only. */
+#define VHDS_REFUSED_MAX 1000u
+
 struct vhost_item;
+struct refused;
 /* The virtual hosts that a server has for one route configuration; its entry has the
  * configuration's name, which is what is subscribed to. */
 struct vhost_set {
     struct map by_name;        /* → struct vhost_item */
     struct entry_vec asked;    /* hosts subscribed to on demand */
     struct route_table *table; /* what was published last, one ref; NULL: nothing yet */
+    unsigned refused_n;        /* hosts whose last version was refused */
     bool is_answered;          /* the first response came */
 };
 
@@ -26,5 +32,7 @@ struct entry *store_vhds_demand(struct store *s, slot_t slot, sv host);
 /* Does the table in this slot have the host by now? */
 bool store_vhds_has(struct store *s, slot_t slot, sv host);
 void store_vhds_forget(struct entry *host); /* it is asked for no more */
+/* What is refused at present of the hosts beside the active version of a route configuration. */
+void store_vhds_refused(const struct entry *route, struct refused *out);
 
 #endif

@@ -9,6 +9,9 @@ void view_free(struct view *v) {
     for (unsigned i = 0; i < v->items_n; i++) {
         struct view_item *it = &v->items[i];
         shared_unref(&it->resource->shared);
+        if (it->refused) {
+            shared_unref(&it->refused->shared);
+        }
         if (it->hosts) {
             shared_unref(&it->hosts->shared);
         }

@@ -29,6 +29,9 @@ struct view_item {
      * ref on each */
     struct resource **members;
     unsigned members_n;
+    /* VIEW_ERROR of a set, whose name and version `resource` has: one of its members that were
+     * refused; NULL: `resource` itself was */
+    struct resource *refused;
     char *error;       /* VIEW_ERROR */
     uint64_t error_us; /* wall clock */
 };

@@ -161,9 +161,12 @@ void admin_json_config(struct json_writer *w, const char *key, enum resource_typ
 }
 
 static void error_state(struct json_writer *w, const struct view_item *it) {
+    const struct resource *refused = it->refused ? it->refused : it->resource;
     json_key(w, SV("error_state"));
     json_obj(w);
-    config(w, "failed_configuration", it->resource->type, it->resource->wire);
+    if (refused->wire.n) { /* else there is none, or it was too large to keep */
+        config(w, "failed_configuration", refused->type, refused->wire);
+    }
     timestamp(w, "last_update_attempt", it->error_us);
     pair(w, "details", sv_cstr(it->error));
     pair(w, "version_info", it->resource->version);

@@ -2,9 +2,12 @@
 so what is expected of it is told by differences.yaml."""
 import pytest
 
+from envoy.service.discovery.v3 import discovery_pb2
 from support import config
-from support.ads_server import (CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTE, SECRET, AdsServer)
+from support.ads_server import (CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTE, RUNTIME, SCOPED_ROUTE, SECRET, VIRTUAL_HOST,
+                                AdsServer, message_of)
 from support.process import wait_until
+from support.rawhttp import fetch
 from support.xds_config import ADS, ads_bootstrap, assignment, eds_cluster, rds_listener, routes
 
 SDS = {"common_tls_context": {"validation_context_sds_secret_config": {"name": "s", "sds_config": ADS}}}
@@ -80,3 +83,217 @@ def test_of(start_proxy, authority, kind, case):
         ads.wait_ack(type_url, "3", seen)
         wait_until(lambda: "error_state" not in row(), "the good version")
         proxy.expect_running()
+
+
+# ---- what is refused of a set: members come one by one ----
+
+HEADER = {"fragments": [{"header_value_extractor": {"name": "x-scope", "index": 0}}]}
+
+
+@pytest.fixture
+def ads():
+    with AdsServer() as server:
+        server.set(CLUSTER, "1", [])
+        yield server
+
+
+def only(proxy, field):
+    """The one element of a list of /config_dump; None: it is empty."""
+    rows = proxy.admin(f"/config_dump?resource={field}").json.get("configs", [])
+    assert len(rows) < 2
+    return rows[0] if rows else None
+
+
+def status(proxy, **fields):
+    return fetch(proxy.port(), **fields).status
+
+
+def scope(name, key, **fields):
+    return {"name": name, "key": {"fragments": [{"string_key": key}]}, "route_configuration_name": "r", **fields}
+
+
+def push(ads, type_url, version, resources):
+    seen = len(ads.requests)
+    ads.set(type_url, version, resources)
+    return ads.wait(lambda r: r.type_url == type_url and r.response_nonce, seen)
+
+
+@pytest.fixture
+def scoped(start_proxy, ads):
+    def start(kind, *scopes):
+        manager = config.hcm(stat_prefix="main")
+        del manager["typed_config"]["route_config"]
+        manager["typed_config"]["scoped_routes"] = {
+            "name": "s", "scope_key_builder": HEADER, "rds_config_source": ADS, "scoped_rds": {"scoped_rds_config_source": ADS}}
+        ads.set(LISTENER, "1", [config.listener(manager, name="main")])
+        ads.set(ROUTE, "1", [{"name": "r", "virtual_hosts": [config.vhost([config.direct("/", 201)])]}])
+        ads.set(SCOPED_ROUTE, "1", scopes)
+        proxy = start_proxy(ads_bootstrap(ads, kind))
+        wait_until(lambda: proxy.listeners(), "the listener")
+        return proxy
+    return start
+
+
+def scopes_row(proxy):
+    return only(proxy, "dynamic_scoped_route_configs")
+
+
+def names_of(row):
+    return sorted(s["name"] for s in row["scoped_route_configs"])
+
+
+both = pytest.mark.parametrize("kind", ["GRPC", "DELTA_GRPC"])
+
+
+@both
+def test_of_scopes(scoped, ads, kind):
+    proxy = scoped(kind, scope("a", "1"), scope("b", "2"))
+    assert "error_state" not in scopes_row(proxy)
+    reply = push(ads, SCOPED_ROUTE, "2", [scope("a", "1"), scope("b", "2", route_configuration_name=""),
+                                          scope("c", "3", route_configuration_name=""), scope("d", "4")])
+    assert reply.is_nack
+    row = scopes_row(proxy)
+    state = row["error_state"]
+    for name in ("b", "c"):
+        assert f"{name}: route_configuration_name is empty" in state["details"]
+    assert state["version_info"] == "2" and state["last_update_attempt"]
+    assert state["failed_configuration"]["@type"] == SCOPED_ROUTE and state["failed_configuration"]["name"] in ("b", "c")
+    assert names_of(row) == ["a", "b", "d"]  # b as it was, its good siblings as they are
+    wait_until(lambda: status(proxy, headers=[("x-scope", "4")]) == 201, "the good sibling")
+    assert status(proxy, headers=[("x-scope", "2")]) == 201 and status(proxy, headers=[("x-scope", "3")]) == 404
+    assert not push(ads, SCOPED_ROUTE, "3", [scope("a", "1"), scope("b", "5"), scope("c", "3")]).is_nack
+    wait_until(lambda: "error_state" not in scopes_row(proxy), "the good versions")
+    assert names_of(scopes_row(proxy)) == ["a", "b", "c"]
+
+
+@both
+def test_of_one_scope_of_two_that_stay_bad(scoped, ads, kind):
+    proxy = scoped(kind, scope("a", "1"))
+    bad = [scope(n, k, route_configuration_name="") for n, k in (("b", "2"), ("c", "3"))]
+    assert push(ads, SCOPED_ROUTE, "2", [scope("a", "1"), *bad]).is_nack
+    push(ads, SCOPED_ROUTE, "3", [scope("a", "1"), bad[0]])  # c is gone, b is as bad as it was
+    wait_until(lambda: "c: " not in scopes_row(proxy)["error_state"]["details"], "c to be forgotten")
+    assert "b: route_configuration_name is empty" in scopes_row(proxy)["error_state"]["details"]
+    push(ads, SCOPED_ROUTE, "4", [scope("a", "1")])
+    wait_until(lambda: "error_state" not in scopes_row(proxy), "b to be forgotten")
+
+
+@both
+def test_of_scopes_with_one_key(scoped, ads, kind):
+    """Nothing of the update is taken."""
+    proxy = scoped(kind, scope("a", "1"))
+    assert push(ads, SCOPED_ROUTE, "2", [scope("a", "1"), scope("b", "2"), scope("z", "1")]).is_nack
+    row = scopes_row(proxy)
+    assert "first scope is 'a', second scope is 'z'" in row["error_state"]["details"]
+    assert row["error_state"]["version_info"] == "2" and names_of(row) == ["a"] and row["version_info"] == "1"
+    assert not push(ads, SCOPED_ROUTE, "3", [scope("a", "1")]).is_nack
+    wait_until(lambda: "error_state" not in scopes_row(proxy), "the good version")
+
+
+@both
+def test_of_a_scope_where_there_is_no_good_one(scoped, ads, kind):
+    proxy = scoped(kind, scope("a", "1", route_configuration_name=""))
+    row = scopes_row(proxy)
+    assert "a: route_configuration_name is empty" in row["error_state"]["details"]
+    assert row.get("scoped_route_configs", []) == []
+    assert status(proxy, headers=[("x-scope", "1")]) == 404
+
+
+def host(name, code=200, domains=None):
+    return {"name": name, "domains": [name] if domains is None else domains, "routes": [config.direct("/", code)]}
+
+
+def send_hosts(ads, nonce, *hosts, removed=()):
+    response = discovery_pb2.DeltaDiscoveryResponse(type_url=VIRTUAL_HOST, nonce=nonce, removed_resources=removed)
+    for made in hosts:
+        response.resources.add(name=f"r/{made['name']}", version=nonce).resource.Pack(message_of(VIRTUAL_HOST, made))
+    ads.send(response)
+    return ads.wait(lambda r: r.type_url == VIRTUAL_HOST and r.response_nonce == nonce)
+
+
+@pytest.fixture
+def with_hosts(start_proxy, ads):
+    """A proxy with a route configuration that has one virtual host by VHDS: a."""
+    ads.set(LISTENER, "1", [rds_listener()])
+    ads.set(ROUTE, "1", [{"name": "r", "virtual_hosts": [host("base")], "vhds": {"config_source": ADS}}])
+    proxy = start_proxy(ads_bootstrap(ads, "DELTA_GRPC"), ready=False)
+    ads.wait(lambda r: r.type_url == VIRTUAL_HOST)
+    assert not send_hosts(ads, "v1", host("a", 201)).is_nack
+    wait_until(lambda: proxy.listeners(), "the listener")
+    return proxy
+
+
+def route_row(proxy):
+    return only(proxy, "dynamic_route_configs")
+
+
+def test_of_virtual_hosts(with_hosts, ads):
+    proxy = with_hosts
+    assert "error_state" not in route_row(proxy)
+    assert send_hosts(ads, "v2", host("a", 202, []), host("b", 203, ["base"]), host("c", 204)).is_nack
+    row = route_row(proxy)
+    state = row["error_state"]
+    lines = sorted(state["details"].splitlines())
+    assert lines[0].startswith("r/a: ") and lines[0].endswith("domains: value must contain at least 1 item(s)")
+    assert lines[1] == "r/b: Only unique values for domains are permitted. Duplicate entry of domain base in route r"
+    assert len(lines) == 2
+    assert state["version_info"] == "v2" and state["last_update_attempt"]
+    assert state["failed_configuration"]["@type"] == VIRTUAL_HOST and state["failed_configuration"]["name"] in ("a", "b")
+    assert row["version_info"] == "1"
+    wait_until(lambda: status(proxy, host="c") == 204, "the good sibling")
+    assert status(proxy, host="a") == 201  # the last good one
+    assert not send_hosts(ads, "v3", host("a", 205)).is_nack
+    wait_until(lambda: "r/a: " not in route_row(proxy)["error_state"]["details"], "the good version")
+    assert "r/b: " in route_row(proxy)["error_state"]["details"]
+    assert not send_hosts(ads, "v4", removed=["r/b"]).is_nack
+    wait_until(lambda: "error_state" not in route_row(proxy), "the removal")
+    assert (status(proxy, host="a"), status(proxy, host="c"), status(proxy, host="base")) == (205, 204, 200)
+
+
+def test_of_a_virtual_host_that_is_good_again_as_it_was(with_hosts, ads):
+    proxy = with_hosts
+    assert send_hosts(ads, "v2", host("a", 202, [])).is_nack
+    assert "error_state" in route_row(proxy)
+    assert not send_hosts(ads, "v3", host("a", 201)).is_nack
+    wait_until(lambda: "error_state" not in route_row(proxy), "the good version")
+
+
+def test_of_many_virtual_hosts_is_bounded(with_hosts, ads):
+    """What is remembered of them, and what is told."""
+    proxy = with_hosts
+    for n in range(3):
+        assert send_hosts(ads, f"v2.{n}", *(host(f"x{n}-{i}-{'n' * 100}", 200, []) for i in range(500))).is_nack
+    state = route_row(proxy)["error_state"]
+    assert 0 < len(state["details"]) <= 64 * 1024
+    assert not send_hosts(ads, "v3", host("late", 207)).is_nack
+    wait_until(lambda: status(proxy, host="late") == 207, "a good one")
+
+
+@both
+def test_of_runtime(start_proxy, ads, kind):
+    """/config_dump has no section of it, as in Envoy: the client's status tells."""
+    ads.set(LISTENER, "1", [])
+    ads.set(RUNTIME, "1", [{"name": "one", "layer": {"a": 2}}])
+    bootstrap = ads_bootstrap(ads, kind)
+    bootstrap["layered_runtime"] = {"layers": [{"name": "l", "rtds_layer": {"name": "one", "rtds_config": ADS}}]}
+    proxy = start_proxy(bootstrap)
+
+    def row():
+        configs = proxy.admin("/v3/discovery:client_status").json["config"][0]["generic_xds_configs"]
+        [found] = [c for c in configs if c["type_url"] == RUNTIME]
+        return found
+
+    def value():
+        return proxy.admin("/runtime").json["entries"].get("a", {}).get("final_value")
+
+    wait_until(lambda: value() == "2", "the layer")
+    assert row()["client_status"] == "ACKED" and "error_state" not in row()
+    assert push(ads, RUNTIME, "2", [{"name": "one", "layer": {"a": {"l": [1]}}}]).is_nack
+    state = row()["error_state"]
+    assert row()["client_status"] == "NACKED" and row()["version_info"] == "1"
+    assert "Invalid runtime entry value for a.l" in state["details"] and state["version_info"] == "2"
+    assert state["failed_configuration"]["@type"] == RUNTIME and state["failed_configuration"]["layer"] == {"a": {"l": [1]}}
+    assert value() == "2"
+    assert not push(ads, RUNTIME, "3", [{"name": "one", "layer": {"a": 3}}]).is_nack
+    wait_until(lambda: row()["client_status"] == "ACKED" and "error_state" not in row(), "the good version")
+    wait_until(lambda: value() == "3", "the new value")
