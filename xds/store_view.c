@@ -199,52 +199,64 @@ static void add_absent(struct absent_vec *absent, const struct entry *e) {
                                : ABSENT_REQUESTED;
 }
 
+/* What is found on the walk through all entries. */
+struct gathered {
+    struct item_vec items;
+    struct absent_vec absent;
+    struct entry_vec scope_sets, bad_scopes; /* become items together */
+};
+
+static void gather_scope(struct gathered *g, struct entry *e) {
+    if (e->extra->scopes) {
+        *vec_push(&g->scope_sets) = e;
+    } else if (e->extra->error) {
+        *vec_push(&g->bad_scopes) = e;
+    }
+}
+
+static void gather_entry(struct gathered *g, const struct entry *e) {
+    if (e->active) {
+        add(&g->items, e, e->active, VIEW_ACTIVE);
+    }
+    if (e->warming) {
+        add(&g->items, e, e->warming, VIEW_WARMING);
+    }
+    if (e->extra->error && e->extra->failed) {
+        add(&g->items, e, e->extra->failed, VIEW_ERROR);
+    } else if (e->type == RES_ROUTE && e->active) {
+        add_refused_hosts(&g->items, e);
+    } else if (!e->active && !e->warming && e->watchers) {
+        add_absent(&g->absent, e);
+    }
+}
+
 static void gather(struct store *s, unsigned types, struct view *v) {
-    struct item_vec items = {0};
-    struct absent_vec absent = {0};
-    struct entry_vec scope_sets = {0}, bad_scopes = {0};
+    struct gathered g = {0};
     size_t it = 0;
     struct map_slot *slot;
-    vec_reserve(&items, map_count(&s->entries));
+    vec_reserve(&g.items, map_count(&s->entries));
     while ((slot = map_next(&s->entries, &it))) {
-        const struct entry *e = slot->value;
+        struct entry *e = slot->value;
         if (e->warming) {
             add_unready(v, e);
         }
-        if (!(types >> e->type & 1)) {
-            continue;
-        }
-        if (e->type == RES_SCOPED_ROUTE) {
-            if (e->extra->scopes) {
-                *vec_push(&scope_sets) = slot->value;
-            } else if (e->extra->error) {
-                *vec_push(&bad_scopes) = slot->value;
+        if (types >> e->type & 1) {
+            if (e->type == RES_SCOPED_ROUTE) {
+                gather_scope(&g, e);
+            } else {
+                gather_entry(&g, e);
             }
-            continue;
-        }
-        if (e->active) {
-            add(&items, e, e->active, VIEW_ACTIVE);
-        }
-        if (e->warming) {
-            add(&items, e, e->warming, VIEW_WARMING);
-        }
-        if (e->extra->error && e->extra->failed) {
-            add(&items, e, e->extra->failed, VIEW_ERROR);
-        } else if (e->type == RES_ROUTE && e->active) {
-            add_refused_hosts(&items, e);
-        } else if (!e->active && !e->warming && e->watchers) {
-            add_absent(&absent, e);
         }
     }
-    for (size_t i = 0; i < scope_sets.n; i++) {
-        add_scopes(&items, scope_sets.p[i], &bad_scopes);
+    for (size_t i = 0; i < g.scope_sets.n; i++) {
+        add_scopes(&g.items, g.scope_sets.p[i], &g.bad_scopes);
     }
-    vec_fini(&scope_sets);
-    vec_fini(&bad_scopes);
-    v->absent = absent.p;
-    v->absent_n = (unsigned)absent.n;
-    v->items_n = (unsigned)items.n;
-    v->items = sorted(&items);
+    vec_fini(&g.scope_sets);
+    vec_fini(&g.bad_scopes);
+    v->absent = g.absent.p;
+    v->absent_n = (unsigned)g.absent.n;
+    v->items_n = (unsigned)g.items.n;
+    v->items = sorted(&g.items);
 }
 
 static void on_answer(struct loop *l, struct loop_msg *m) {

@@ -1,4 +1,4 @@
-"""/config_dump tells of each type what was refused and why, until a good update comes. Envoy fills error_state of listeners only,
+"""/config_dump (of runtime layers: the client's status) tells what was refused and why, until a good update comes. Envoy fills error_state of listeners only,
 so what is expected of it is told by differences.yaml."""
 import pytest
 
