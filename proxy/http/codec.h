@@ -167,9 +167,13 @@ struct codec {
     bool is_server;
     uint32_t streams_active;
 };
+enum codec_failure {
+    CODEC_BROKEN = -1,  /* the peer broke the protocol */
+    CODEC_FLOODED = -2, /* it kept to it, beyond a limit */
+};
 struct codec_vtable {
-    /* Consume from `in`. A negative result is a connection error: its detail is codec_error(); the
-     * user closes after flush. */
+    /* Consume from `in`. A negative result (enum codec_failure) is a connection error: its detail
+     * is codec_error(); the user closes after flush. */
     int (*dispatch)(struct codec *c, struct buf *in);
     /* The peer half-closed or the connection closed: finish bodies delimited by close, reset the
      * rest with `why`. */

@@ -125,7 +125,8 @@ static void abort_closed(struct h2_stream *s, uint32_t code) {
               : !s->is_remote_reset && code == NGHTTP2_PROTOCOL_ERROR ? RESET_PROTOCOL_ERROR
                                                                       : RESET_REMOTE;
     }
-    if (s->is_remote_reset && !s->base.error_details) {
+    bool is_fault = why == RESET_PROTOCOL_ERROR && s->h2->codec.is_server;
+    if ((s->is_remote_reset || is_fault) && !s->base.error_details) {
         s->base.error_details =
             code == NGHTTP2_REFUSED_STREAM ? "http2.remote_refuse" : "http2.remote_reset";
     }
@@ -275,6 +276,7 @@ void h2_fail(struct h2 *h2, uint32_t code, const char *details) {
         return;
     }
     h2->error = details;
+    h2->is_flooded = code == NGHTTP2_ENHANCE_YOUR_CALM;
     nghttp2_session_terminate_session(h2->session, code);
 }
 
@@ -314,18 +316,27 @@ static const char *error_text(int code) {
     }
 }
 
+static void on_receive_error(struct h2 *h2, int code) {
+    if (code == NGHTTP2_ERR_FLOODED) {
+        h2_count(h2, H2_outbound_control_flood);
+        h2->is_flooded = true;
+    } else if (code == NGHTTP2_ERR_TOO_MANY_CONTINUATIONS) {
+        h2_count(h2, H2_header_overflow);
+        h2_fail(h2, NGHTTP2_ENHANCE_YOUR_CALM, "http2.too_many_headers");
+        h2->is_flooded = false; /* as in Envoy, which finds a header too many */
+    }
+    if (!h2->error) {
+        h2->error = error_text(code);
+    }
+}
+
 static void receive(struct h2 *h2, struct buf *in) {
     while (!buf_empty(in) && !h2->error && !h2->is_free_due) {
         struct slice sl = *buf_slice(in, 0);
         h2->rx_chunk = sl.chunk;
         ssize_t n = nghttp2_session_mem_recv(h2->session, (const uint8_t *)sl.p, sl.n);
         if (n < 0) {
-            if (n == NGHTTP2_ERR_FLOODED) {
-                h2_count(h2, H2_outbound_control_flood);
-            }
-            if (!h2->error) {
-                h2->error = error_text((int)n);
-            }
+            on_receive_error(h2, (int)n);
             break;
         }
         buf_drain(in, sl.n);
@@ -348,8 +359,8 @@ static int dispatch(struct codec *c, struct buf *in) {
     h2->is_inside = false;
     h2_pump(h2);
     h2->is_dispatching = false;
-    bool is_error = h2->error != NULL;
-    return h2_leave(h2) && is_error ? -1 : 0;
+    int rc = !h2->error ? 0 : h2->is_flooded ? CODEC_FLOODED : CODEC_BROKEN;
+    return h2_leave(h2) ? rc : 0;
 }
 
 static void on_conn_end(struct codec *c, enum reset_reason why) {

@@ -65,7 +65,8 @@ struct h2 {
     bool is_inside; /* nghttp2 is running: it must not be entered again */
     bool is_free_due, is_over_high, is_dispatching;
     bool is_goaway_received, is_goaway_sent, is_ping_pending;
-    bool is_ended; /* on_conn_end was called */
+    bool is_ended;   /* on_conn_end was called */
+    bool is_flooded; /* the error is a limit that was passed */
     nghttp2_session *session;
     struct loop_task pump; /* queued: what was submitted goes out at the end of the batch */
     const char *error;     /* set: connection error */

@@ -19,10 +19,10 @@ static int verdict(const struct h2 *h2) {
 
 /* --- floods --- */
 
-static void check_empty(struct h2 *h2, const nghttp2_frame_hd *hd) {
+static void check_empty(struct h2 *h2, const nghttp2_frame_hd *hd, size_t padding) {
     uint8_t last =
         hd->type == NGHTTP2_CONTINUATION ? NGHTTP2_FLAG_END_HEADERS : NGHTTP2_FLAG_END_STREAM;
-    if (hd->length || (hd->flags & last)) {
+    if (hd->length > padding || (hd->flags & last)) {
         h2->empty_frames = 0;
         return;
     }
@@ -58,17 +58,31 @@ static void check_ended(struct h2 *h2, const nghttp2_frame_hd *hd) {
     }
 }
 
+/* How much of a padded frame is padding is known when it was read. */
+static void check_unpadded(struct h2 *h2, const nghttp2_frame_hd *hd) {
+    if (!(hd->flags & NGHTTP2_FLAG_PADDED)) {
+        check_empty(h2, hd, 0);
+    }
+}
+static void check_padded(struct h2 *h2, const nghttp2_frame_hd *hd, size_t padding) {
+    if (hd->flags & NGHTTP2_FLAG_PADDED) {
+        check_empty(h2, hd, padding);
+    }
+}
+
 int h2_on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user) {
     (void)ng;
     struct h2 *h2 = connection(user);
     switch (hd->type) {
     case NGHTTP2_HEADERS:
         check_ended(h2, hd);
-        check_empty(h2, hd);
+        check_unpadded(h2, hd);
         break;
     case NGHTTP2_DATA:
+        check_unpadded(h2, hd);
+        break;
     case NGHTTP2_CONTINUATION:
-        check_empty(h2, hd);
+        check_empty(h2, hd, 0);
         break;
     case NGHTTP2_PRIORITY:
         check_priority(h2);
@@ -453,9 +467,11 @@ int h2_on_frame_recv(nghttp2_session *ng, const nghttp2_frame *f, void *user) {
     }
     switch (f->hd.type) {
     case NGHTTP2_HEADERS:
+        check_padded(h2, &f->hd, f->headers.padlen);
         on_headers_frame(h2, f);
         break;
     case NGHTTP2_DATA:
+        check_padded(h2, &f->hd, f->data.padlen);
         on_data_frame(h2, f);
         break;
     case NGHTTP2_RST_STREAM: {
@@ -483,13 +499,32 @@ int h2_on_frame_recv(nghttp2_session *ng, const nghttp2_frame *f, void *user) {
     return verdict(h2);
 }
 
+/* A stream's faults that nghttp2 would answer with a reset: as in Envoy they end the connection.
+ * Who provokes resets lets us begin a request and throw it away each time. */
+static int fail_stream(struct h2 *h2, int error) {
+    h2_fail(h2,
+            error == NGHTTP2_ERR_FLOW_CONTROL    ? NGHTTP2_FLOW_CONTROL_ERROR
+            : error == NGHTTP2_ERR_STREAM_CLOSED ? NGHTTP2_STREAM_CLOSED
+                                                 : NGHTTP2_PROTOCOL_ERROR,
+            "http2.unknown.nghttp2.error");
+    return verdict(h2);
+}
+
 int h2_on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *f, int error, void *user) {
     struct h2 *h2 = connection(user);
     struct h2_stream *s = nghttp2_session_get_stream_user_data(ng, f->hd.stream_id);
-    if (error != NGHTTP2_ERR_HTTP_HEADER && error != NGHTTP2_ERR_HTTP_MESSAGING) {
+    switch (error) {
+    case NGHTTP2_ERR_HTTP_HEADER:
+    case NGHTTP2_ERR_HTTP_MESSAGING: {
+        int rc = malformed(
+            h2, s, error == NGHTTP2_ERR_HTTP_HEADER ? MESSAGE_ERROR_HEADER : MESSAGE_ERROR_RULE);
+        return rc == NGHTTP2_ERR_CALLBACK_FAILURE ? rc : 0;
+    }
+    case NGHTTP2_ERR_FLOW_CONTROL:
+    case NGHTTP2_ERR_STREAM_CLOSED:
+    case NGHTTP2_ERR_PROTO:
+        return s ? fail_stream(h2, error) : verdict(h2);
+    default: /* refused streams; what ends the connection anyway */
         return verdict(h2);
     }
-    int rc = malformed(
-        h2, s, error == NGHTTP2_ERR_HTTP_HEADER ? MESSAGE_ERROR_HEADER : MESSAGE_ERROR_RULE);
-    return rc == NGHTTP2_ERR_CALLBACK_FAILURE ? rc : 0;
 }

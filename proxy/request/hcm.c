@@ -81,8 +81,13 @@ static void arm_idle(struct hcm *h) {
     }
 }
 
+/* dispatch() is about to tell that the connection has to go. */
+static bool is_broken(const struct hcm *h) {
+    return h->is_dispatching && h->codec->protocol == HTTP_2 && h->codec->vt->error(h->codec);
+}
+
 void hcm_stream_ended(struct hcm *h) {
-    if (h->drain == HCM_CLOSING || !list_empty(&h->streams) || !h->codec) {
+    if (h->drain == HCM_CLOSING || !list_empty(&h->streams) || !h->codec || is_broken(h)) {
         return;
     }
     bool is_drained =
@@ -227,13 +232,16 @@ static bool create_codec(struct hcm *h, struct buf *data) {
     return true;
 }
 
-static void on_protocol_error(struct hcm *h) {
-    stats_inc(h->stats, HCM_downstream_cx_protocol_error);
+static void fail_connection(struct hcm *h, int why) {
+    if (why != CODEC_FLOODED) {
+        stats_inc(h->stats, HCM_downstream_cx_protocol_error);
+    }
     log_debug(LOG_http, "[C%llu] dispatch error: %s", (unsigned long long)h->base.conn->id,
               h->codec->vt->error(h->codec));
     while (!list_empty(&h->streams)) {
         struct stream *s = LIST_ENTRY(list_first(&h->streams), struct stream, node);
         s->info.flags |= RESPONSE_FLAG(DPE);
+        stats_inc(h->stats, HCM_downstream_rq_rx_reset);
         if (!s->info.response_code_details.n) {
             s->info.response_code_details = sv_cstr(h->codec->vt->error(h->codec));
         }
@@ -271,12 +279,12 @@ static enum net_status on_data(struct network_filter *f, struct buf *data, bool 
         return NET_STOP;
     }
     if (rc < 0) {
-        on_protocol_error(h);
+        fail_connection(h, rc);
         return NET_STOP;
     }
     if (is_reset_flood(h)) {
         h->codec->vt->goaway(h->codec, true);
-        on_protocol_error(h);
+        fail_connection(h, CODEC_BROKEN);
         return NET_STOP;
     }
     /* the client is done sending: what is under way still gets its answer on HTTP/1 */

@@ -496,6 +496,13 @@ static void on_trailers(struct codec_stream *cs, struct headers *h) {
     stream_decode_trailers(s);
 }
 
+/* A request without an answer was thrown away. */
+static void note_reset(const struct stream *s) {
+    if (!s->info.response_code) {
+        hcm_note_reset(s->hcm, s->info.start_us);
+    }
+}
+
 static void on_reset(struct codec_stream *cs, enum reset_reason why) {
     struct stream *s = stream_of(cs);
     struct hcm *h = s->hcm;
@@ -511,9 +518,10 @@ static void on_reset(struct codec_stream *cs, enum reset_reason why) {
             s->info.response_code_details = SV("downstream_remote_disconnect");
         }
     } else if (why == RESET_PROTOCOL_ERROR || why == RESET_LOCAL) {
+        note_reset(s);
         s->info.flags |= RESPONSE_FLAG(DPE);
     } else {
-        hcm_note_reset(h, s->info.start_us);
+        note_reset(s);
         s->info.flags |= RESPONSE_FLAG(DR);
         if (!s->info.response_code_details.n) {
             s->info.response_code_details = SV("downstream_remote_reset");

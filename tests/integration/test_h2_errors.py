@@ -1,43 +1,14 @@
 """Connection errors of HTTP/2 with requests under way: one GOAWAY, one end for each stream, and the proxy lives on."""
 
 import socket
-import struct
 
 import pytest
 
 from support.config import bootstrap, cluster, file_log, hcm, listener, route
+from support.h2frames import (CONTINUATION, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, PREFACE, PRIORITY, code_of,
+                              frame, frames, read_all)
 from support.rawhttp import fetch
 from support.upstream import Reply
-
-HEADERS, PRIORITY, PING, GOAWAY, CONTINUATION = 1, 2, 6, 7, 9
-END_STREAM, END_HEADERS = 1, 4
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
-GET = b"\x82\x86\x84\x41\x01a"  # :method GET, :scheme http, :path /, :authority a
-
-
-def frame(kind, flags, stream, payload=b""):
-    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
-
-
-def frames(data):
-    """[(type, flags, stream, payload)]"""
-    found = []
-    while len(data) >= 9:
-        size, (kind, flags, stream) = int.from_bytes(data[:3], "big"), struct.unpack(">BBI", data[3:9])
-        found.append((kind, flags, stream, data[9:9 + size]))
-        data = data[9 + size:]
-    return found
-
-
-def read_all(sock):
-    data = b""
-    try:
-        while piece := sock.recv(65536):
-            data += piece
-    except ConnectionResetError:
-        pass
-    return data
-
 
 UNFINISHED = frame(HEADERS, END_STREAM, 1, GET)
 OPEN = frame(HEADERS, END_HEADERS, 1, GET)
@@ -63,7 +34,7 @@ def test_connection_error_under_way(sluice, upstream, tmp_path, sent):
     with socket.create_connection(("127.0.0.1", proxy.port()), timeout=10) as sock:
         sock.sendall(PREFACE + sent)
         last = [f for f in frames(read_all(sock)) if f[0] == GOAWAY][-1:]
-    assert last and struct.unpack(">I", last[0][3][4:8])[0] != 0, "no GOAWAY with an error"
+    assert last and code_of(last[0]) != 0, "no GOAWAY with an error"
     lines = proxy.log_lines(log, 1)
     assert lines and all(line.startswith("0 DPE http2.") for line in lines), lines
     proxy.wait_stat("http.ingress.downstream_cx_active", 0)
