@@ -25,6 +25,7 @@ enum ext_authz_change_kind {
     EXT_AUTHZ_IF_ABSENT, /* added where there is none */
     EXT_AUTHZ_IF_THERE,  /* set where there is one */
     EXT_AUTHZ_REMOVE,
+    EXT_AUTHZ_TOLD, /* about the answer itself: shown where answers are, never applied */
 };
 struct ext_authz_change {
     enum ext_authz_change_kind kind;
@@ -113,6 +114,11 @@ void ext_authz_grpc_start(const struct ext_authz_check *c, struct ext_authz_pend
 /* The request headers a service may see, lines of one name joined by ",", in the stream's arena.
  * With `has_raw_headers`, line by line. */
 unsigned ext_authz_headers(const struct ext_authz_check *c, const struct ext_authz_pair **out);
+/* Filter state: how long the service took, and what it would have done to the request (shadow_mode;
+ * headers: of a denial, NULL: none). False: the name is taken. */
+bool ext_authz_tell_latency(struct http_filter *f, uint64_t us);
+bool ext_authz_tell_shadow(struct http_filter *f, enum ext_authz_verdict verdict, unsigned status,
+                           const struct ext_authz_changes *headers);
 /* Text as protobuf wants it: each byte that is not UTF-8 becomes '!'. */
 sv ext_authz_utf8(struct arena *a, sv s);
 /* The bytes of a service.auth.v3.CheckRequest, in the stream's arena. */

@@ -40,17 +40,19 @@ static bool is_told_to_client(const struct ext_authz_service *s, const struct he
     if (!s->has_client) {
         return !sv_is(x->name, "host");
     }
-    return x->id == HDR_location || sv_is(x->name, "www-authenticate") ||
-           string_matchers_any(&s->client, x->name);
+    return x->id == HDR_status || x->id == HDR_content_length || x->id == HDR_location ||
+           sv_is(x->name, "www-authenticate") || string_matchers_any(&s->client, x->name);
 }
 
 /* The length is that of the body we send, and the status is told apart. */
 static void read_denial(const struct ext_authz_service *s, const struct upstream_call_result *r,
                         struct arena *a, struct ext_authz_answer *out) {
     HEADERS_FOREACH (x, r->headers) {
-        if (x->id != HDR_status && x->id != HDR_content_length && x->id != HDR_transfer_encoding &&
-            is_told_to_client(s, x)) {
-            ext_authz_change_add(&out->response, a, EXT_AUTHZ_SET, x->name, x->value);
+        bool is_of_answer =
+            x->id == HDR_status || x->id == HDR_content_length || x->id == HDR_transfer_encoding;
+        if (is_told_to_client(s, x)) {
+            ext_authz_change_add(&out->response, a, is_of_answer ? EXT_AUTHZ_TOLD : EXT_AUTHZ_SET,
+                                 x->name, x->value);
         }
     }
     out->body = arena_sv(a, buf_pullup(r->body, buf_len(r->body)));

@@ -53,6 +53,7 @@ struct ext_authz_config {
     struct body_config body;
     bool allows_failures, tells_failures, clears_route, validates, charges_cluster;
     bool has_certificate, has_tls_session, has_raw_headers, takes_metadata;
+    bool is_shadow, tells_latency;
     unsigned error_status;
     uint32_t denied_body_max; /* 0: no limit */
     bool has_enabled, has_allowed;
@@ -136,15 +137,11 @@ static void refuse_unsupported(struct compile_ctx *ctx, const HttpExtAuthz__ExtA
         {m->n_typed_metadata_context_namespaces, "typed_metadata_context_namespaces"},
         {m->n_route_typed_metadata_context_namespaces, "route_typed_metadata_context_namespaces"},
         {*m->bootstrap_metadata_labels_key, "bootstrap_metadata_labels_key"},
-        {m->shadow_mode, "shadow_mode"},
     };
     for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
         if (fields[i].is_set) {
             diag_error(ctx->diag, "%s: not supported", fields[i].field);
         }
-    }
-    if (m->emit_filter_state_stats) {
-        compile_unhonoured(ctx, "emit_filter_state_stats");
     }
     if (m->filter_metadata) {
         compile_unhonoured(ctx, "filter_metadata");
@@ -226,6 +223,8 @@ static void *compile(struct compile_ctx *ctx, const void *msg) {
     c->has_tls_session = m->include_tls_session;
     c->has_raw_headers = m->encode_raw_headers;
     c->takes_metadata = flag(m->enable_dynamic_metadata_ingestion, true);
+    c->is_shadow = m->shadow_mode;
+    c->tells_latency = m->emit_filter_state_stats;
     c->denied_body_max = m->max_denied_response_body_bytes;
     c->error_status = m->status_on_error && m->status_on_error->code > 0
                           ? (unsigned)m->status_on_error->code
@@ -355,6 +354,8 @@ static bool apply_change(const struct ext_authz_change *c, struct headers *h) {
     case EXT_AUTHZ_REMOVE:
         headers_remove_name(h, name);
         return true;
+    case EXT_AUTHZ_TOLD:
+        return true;
     }
     return true;
 }
@@ -465,6 +466,13 @@ static void reject(struct ext_authz *x) {
     refuse(x, 500, SV_NULL, SV("ext_authz_invalid"), NULL);
 }
 
+static void tell_shadow(struct ext_authz *x, enum ext_authz_verdict verdict, unsigned status,
+                        const struct ext_authz_changes *headers) {
+    if (!ext_authz_tell_shadow(&x->base, verdict, status, headers)) {
+        count(x, EXT_AUTHZ_filter_state_name_collision);
+    }
+}
+
 static bool is_status(unsigned code) { return code >= 200 && code <= 599; }
 
 static void on_ok(struct ext_authz *x, struct ext_authz_answer *a) {
@@ -485,6 +493,9 @@ static void on_ok(struct ext_authz *x, struct ext_authz_answer *a) {
     }
     x->response = a->response;
     count_with_cluster(x, EXT_AUTHZ_ok);
+    if (c->is_shadow) {
+        tell_shadow(x, EXT_AUTHZ_OK, 200, NULL);
+    }
     http_continue_decoding(&x->base);
 }
 
@@ -499,6 +510,12 @@ static void on_denied(struct ext_authz *x, struct ext_authz_answer *a) {
     if (c->charges_cluster) {
         http_charge_route_cluster(&x->base, status);
     }
+    if (c->is_shadow) {
+        count(x, EXT_AUTHZ_shadow_denied);
+        tell_shadow(x, EXT_AUTHZ_DENIED, status, &a->response);
+        http_continue_decoding(&x->base);
+        return;
+    }
     sv body = c->denied_body_max ? sv_sub(a->body, 0, c->denied_body_max) : a->body;
     refuse(x, status, body, SV("ext_authz_denied"), &a->response);
 }
@@ -506,10 +523,17 @@ static void on_denied(struct ext_authz *x, struct ext_authz_answer *a) {
 static void on_error(struct ext_authz *x, struct ext_authz_answer *a) {
     const struct ext_authz_config *c = config_of(x);
     struct headers *h = http_request_headers(&x->base);
+    unsigned status = is_status(a->status) ? a->status : c->error_status;
     count_with_cluster(x, EXT_AUTHZ_error);
+    if (c->is_shadow) {
+        count(x, EXT_AUTHZ_shadow_error);
+        tell_shadow(x, EXT_AUTHZ_ERROR, status, NULL);
+        http_continue_decoding(&x->base);
+        return;
+    }
     if (!c->allows_failures) {
-        refuse(x, is_status(a->status) ? a->status : c->error_status, a->body,
-               SV("ext_authz_error"), are_changes_valid(c, &a->response) ? &a->response : NULL);
+        refuse(x, status, a->body, SV("ext_authz_error"),
+               are_changes_valid(c, &a->response) ? &a->response : NULL);
         return;
     }
     count_with_cluster(x, EXT_AUTHZ_failure_mode_allowed);
@@ -544,6 +568,10 @@ static void on_answer(void *user, struct ext_authz_answer *a) {
     x->is_checking = false;
     x->buffers = false;
     keep_metadata(x, a);
+    if (config_of(x)->tells_latency &&
+        !ext_authz_tell_latency(&x->base, loop_now_us(http_loop(&x->base)) - x->start_us)) {
+        count(x, EXT_AUTHZ_filter_state_name_collision);
+    }
     switch (a->verdict) {
     case EXT_AUTHZ_OK:
         on_ok(x, a);
@@ -626,7 +654,12 @@ static enum filter_headers_status pass_disabled(struct ext_authz *x) {
     count(x, EXT_AUTHZ_disabled);
     bool denies = c->deny_key.n ? runtime_bool(c->deny_key, c->denies_when_disabled)
                                 : c->denies_when_disabled;
-    if (!denies) {
+    if (denies && c->is_shadow) {
+        http_stream_info(&x->base)->flags |= RESPONSE_FLAG(UAEX);
+        count(x, EXT_AUTHZ_shadow_denied);
+        tell_shadow(x, EXT_AUTHZ_DENIED, c->error_status, NULL);
+    }
+    if (!denies || c->is_shadow) {
         return FILTER_HEADERS_CONTINUE;
     }
     refuse(x, c->error_status, SV_NULL, SV("ext_authz_error"), NULL);

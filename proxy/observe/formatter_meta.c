@@ -152,7 +152,9 @@ static void eval_state(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_va
     }
     switch (a->form) {
     case STATE_PLAIN:
-        fmt_str(v, o->text);
+        if (o->text.n || !o->typed) { /* else it has no form as text */
+            fmt_str(v, o->text);
+        }
         break;
     case STATE_TYPED:
         v->kind = o->typed ? FMT_KV : FMT_QUOTED;

@@ -153,6 +153,8 @@ static void hold_source(struct stream *s, struct filter_iter *it, bool hold) {
 static void too_large(struct stream *s, struct filter_iter *it) {
     if (it->is_decode) {
         stats_inc(s->hcm->stats, HCM_downstream_rq_too_large);
+        /* though the whole of the body may have come */
+        s->close_after |= s->hcm->codec->protocol != HTTP_2;
         stream_local_reply(s, 413, SV("Payload Too Large"), 0, SV("request_payload_too_large"),
                            NULL, NULL);
         return;

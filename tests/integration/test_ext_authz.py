@@ -81,6 +81,27 @@ def test_grpc_service_that_does_not_speak_grpc(guarded):
     assert not upstream.requests
 
 
+def test_shadow(guarded):
+    proxy, authority, upstream = guarded(authz(shadow_mode=True))
+    authority.script(Reply(403, body=b"no"))
+    assert fetch(proxy.port(), "/").status == 200 and len(upstream.requests) == 1
+    authority.script(Reply(500))
+    assert fetch(proxy.port(), "/").status == 200
+    assert proxy.stat("http.ingress.ext_authz.shadow_denied") == 1 and proxy.stat("http.ingress.ext_authz.shadow_error") == 1
+
+
+def test_body_too_large(guarded):
+    """The connection is of no more use, wherever the body stopped."""
+    proxy, authority, upstream = guarded(authz(with_request_body={"max_request_bytes": 4}))
+    for more in (b"", b"2345"):
+        with Client(proxy.port()) as client:
+            client.send(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n012345" % (6 + len(more)))
+            reply = client.read()
+            assert (reply.status, reply.get("connection")) == (413, "close")
+            assert client.is_closed()
+    assert not upstream.requests and not authority.requests
+
+
 def test_client_gone(guarded):
     """A client that leaves takes its check with it."""
     proxy, authority, upstream = guarded(typed(NAME, EXT_AUTHZ, http_service=service("30s")))

@@ -15,9 +15,11 @@ from support.rawhttp import fetch
 from support.upstream import Reply, ScriptedUpstream
 
 EXT_AUTHZ = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz"
-VERDICT = "%RESPONSE_CODE%|%RESPONSE_CODE_DETAILS%|%RESPONSE_FLAGS%|%DYNAMIC_METADATA(envoy.filters.http.ext_authz:k)%"
+VERDICT = "%RESPONSE_CODE%|%RESPONSE_CODE_DETAILS%|%RESPONSE_FLAGS%|%DYNAMIC_METADATA(envoy.filters.http.ext_authz:k)%|" \
+    "%FILTER_STATE(envoy.filters.http.ext_authz.shadow:PLAIN)%|" \
+    "%FILTER_STATE(envoy.filters.http.ext_authz:PLAIN)%|%FILTER_STATE(envoy.filters.http.ext_authz:FIELD:nothing)%"
 # What differs by nature: clocks, ids, ports, and whether a connection stays open after 413.
-VOLATILE = {"date", "x-request-id", "x-envoy-upstream-service-time", "host", "connection"}
+VOLATILE = {"date", "x-request-id", "x-envoy-upstream-service-time", "host"}
 
 
 def patterns(*names):
@@ -57,6 +59,13 @@ SERVICES = {
     "cut-body": {**http_service(), "max_denied_response_body_bytes": 3},
     "uncharged": {**http_service(), "charge_cluster_response_stats": False},
     "prefixed": {**http_service(), "stat_prefix": "mine"},
+    "shadow": {**http_service(authorization_response=ANSWER), "shadow_mode": True, "status_on_error": {"code": 503}},
+    "shadow-open": {**http_service(authorization_response=ANSWER), "shadow_mode": True, "failure_mode_allow": True, "failure_mode_allow_header_add": True},
+    "shadow-off": {**http_service(), "shadow_mode": True, "filter_enabled": {"default_value": {"numerator": 0}},
+                   "deny_at_disable": {"default_value": True, "runtime_key": "x.deny"}, "status_on_error": {"code": 503}},
+    "shadow-rules": {**http_service(authorization_response=ANSWER), "shadow_mode": True, "validate_mutations": True,
+                     "decoder_header_mutation_rules": {"disallow_all": True, "disallow_is_error": True}},
+    "latency": {**http_service(), "emit_filter_state_stats": True},
 }
 ANSWERS = {
     "ok": Reply(200),
@@ -141,7 +150,7 @@ def test_http_service(http_sides, service, answer):
 
 def test_http_stats(http_sides):
     """After the cases above."""
-    for service in ("plain", "open", "prefixed", "uncharged"):
+    for service in ("plain", "open", "prefixed", "uncharged", "shadow", "shadow-off"):
         for answer in ("ok", "denied", "error"):
             agree(http_sides, service, ANSWERS[answer], REQUESTS[0])
     envoy, sluice = (side.stats() for side in http_sides)
@@ -189,6 +198,7 @@ GRPC_SERVICES = {
     "open": {"failure_mode_allow": True},
     "validate": {"validate_mutations": True},
     "clear": {"clear_route_cache": True},
+    "shadow": {"shadow_mode": True},
     "no-metadata": {"enable_dynamic_metadata_ingestion": False},
     "tls": {"include_tls_session": True, "include_peer_certificate": True, "route_metadata_context_namespaces": ["ns", "none"]},
 }

@@ -154,6 +154,59 @@ static void test_http_verdicts(void **state) {
     }
 }
 
+static sv state_text(struct stream *s, const char *name) {
+    return filter_state_text(s->info.filter_state, sv_cstr(name));
+}
+
+/* Whatever the service says, the request goes on; filter state tells what would have been. */
+static void test_shadow(void **state) {
+    (void)state;
+    static const struct {
+        const char *config, *headers;
+        unsigned answer;
+        const char *told; /* NULL: refused all the same */
+    } rows[] = {
+        {HTTP, "", 403, NULL},
+        {HTTP "shadow_mode: true", "x-up: u", 200, "{\"check_result\":\"OK\",\"status_code\":200}"},
+        {HTTP "shadow_mode: true", "x-why: w\nhost: h\ncontent-length: 3", 401,
+         "{\"check_result\":\"DENIED\",\"status_code\":401,\"response_headers\":["
+         "{\"key\":\":status\",\"value\":\"401\"},{\"key\":\"x-why\",\"value\":\"w\"},"
+         "{\"key\":\"content-length\",\"value\":\"3\"}]}"},
+        {HTTP "shadow_mode: true", "", 0, "{\"check_result\":\"ERROR\",\"status_code\":403}"},
+        {HTTP "shadow_mode: true status_on_error { code: ServiceUnavailable }", "", 500,
+         "{\"check_result\":\"ERROR\",\"status_code\":503}"},
+        {HTTP "shadow_mode: true validate_mutations: true", "x-up: a\x01", 200, NULL},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct stream s;
+        fake_stream_start(&s, &ext_authz_http_filter, make(rows[i].config), "h.com", "/p", NULL);
+        fake_stream_decode(&s, true);
+        answer(rows[i].answer, rows[i].headers);
+        sv told = state_text(&s, "envoy.filters.http.ext_authz.shadow");
+        assert_int_equal(s.continued_decoding, rows[i].told ? 1 : 0);
+        if (rows[i].told) {
+            assert_sv_is(told, rows[i].told);
+        } else {
+            assert_null(told.p);
+        }
+        fake_stream_end(&s);
+    }
+}
+
+static void test_latency(void **state) {
+    (void)state;
+    struct stream s;
+    fake_stream_start(&s, &ext_authz_http_filter, make(HTTP "emit_filter_state_stats: true"),
+                      "h.com", "/p", NULL);
+    fake_stream_decode(&s, true);
+    answer(200, "");
+    const struct filter_state_object *o =
+        filter_state_get(s.info.filter_state, SV("envoy.filters.http.ext_authz"));
+    assert_non_null(o);
+    assert_non_null(kv_get(o->typed, SV("latency_us")));
+    fake_stream_end(&s);
+}
+
 static void test_http_changes(void **state) {
     (void)state;
     struct stream s;
@@ -264,7 +317,6 @@ static void test_refused(void **state) {
     } rows[] = {
         {"", "must be set"},
         {"grpc_service { google_grpc { target_uri: 'x' stat_prefix: 'y' } }", "envoy_grpc"},
-        {GRPC "shadow_mode: true", "shadow_mode"},
         {GRPC "typed_metadata_context_namespaces: 'x'", "typed_metadata_context_namespaces"},
         {GRPC "route_typed_metadata_context_namespaces: 'x'", "route_typed_metadata"},
         {GRPC "bootstrap_metadata_labels_key: 'x'", "bootstrap_metadata_labels_key"},
@@ -345,6 +397,8 @@ static void test_mutation_rules(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_http_verdicts, begin, finish),
+        cmocka_unit_test_setup_teardown(test_shadow, begin, finish),
+        cmocka_unit_test_setup_teardown(test_latency, begin, finish),
         cmocka_unit_test_setup_teardown(test_http_changes, begin, finish),
         cmocka_unit_test_setup_teardown(test_grpc_verdicts, begin, finish),
         cmocka_unit_test_setup_teardown(test_malformed_answer, begin, finish),
