@@ -1,8 +1,9 @@
 /* A mux that polls over REST: POST /v3/discovery:<type> with a DiscoveryRequest as JSON, again
  * refresh_delay (and up to as much more, by chance) after the last answer.
  * Threads: the config thread. Spec: the REST variant of xDS; core.v3.ApiConfigSource.refresh_delay,
- * request_timeout. What a request says is sotw.c's business, without nonces; a refused answer is
- * told with the next request. 304: nothing is new. A request that names more than the last one that
+ * request_timeout. What a request says is sotw.c's business, each as the first of a stream: no poll
+ * refers to an earlier one, but for its version and what was refused of its answer. 304: nothing is
+ * new. A request that names more than the last one that
  * was answered tells no version: to a server, the version alone says whether anything is new. */
 #include <stdio.h>
 
@@ -17,6 +18,7 @@
 
 #define PATH_MAX_BYTES 64
 enum { HTTP_OK = 200, HTTP_NOT_MODIFIED = 304 };
+enum { ERROR_DETAIL_FIELD = 6 }; /* of a DiscoveryRequest */
 
 struct rest_mux {
     struct xds_mux mux;
@@ -24,6 +26,7 @@ struct rest_mux {
     struct arena arena;
     struct subscription *sub;
     struct rest_call *call; /* under way; NULL */
+    struct buf refusal;     /* of the last answer, not told yet; empty: it was taken */
     struct timer refresh;
     struct loop_task task; /* what is wanted changed */
     unsigned paused;
@@ -90,12 +93,12 @@ static bool parse_answer(struct rest_mux *m, sv body, struct arena *a,
 }
 
 static void deliver(struct rest_mux *m, const struct discovery_response *r) {
-    struct buf BUF_AUTO error;
-    buf_init(&error);
+    buf_clear(&m->refusal);
     bool *accepted = xnew_array(bool, r->resources_n + 1);
     if (sotw_ops.on_response(m->sub, r)) {
-        mux_deliver(&m->mux, r, true, accepted, &error);
-        sotw_ops.on_verdict(m->sub, r, accepted, buf_pullup(&error, buf_len(&error)));
+        mux_deliver(&m->mux, r, true, accepted, &m->refusal);
+        sv error = buf_pullup(&m->refusal, buf_len(&m->refusal));
+        sotw_ops.on_verdict(m->sub, r, accepted, error);
     }
     xfree(accepted);
 }
@@ -150,7 +153,12 @@ static void make_body(struct rest_mux *m, struct buf *out) {
     arena_init(&a, 0);
     diag_init(d);
     buf_init(&wire);
+    sotw_ops.stream_up(m->sub);
     sotw_ops.next_request(m->sub, m->opt.node, &wire);
+    if (!buf_empty(&m->refusal)) {
+        wire_put_error(&wire, ERROR_DETAIL_FIELD, buf_pullup(&m->refusal, buf_len(&m->refusal)));
+        buf_clear(&m->refusal);
+    }
     ServiceDiscovery__DiscoveryRequest *r = PROTO_UNPACK(
         ServiceDiscovery__DiscoveryRequest, service_discovery__discovery_request__descriptor,
         buf_pullup(&wire, buf_len(&wire)), &a, d);
@@ -232,6 +240,7 @@ static void rest_free(struct xds_mux *mux) {
     timer_cancel(&m->refresh);
     loop_cancel_task(&m->task);
     sotw_ops.free(m->sub);
+    buf_fini(&m->refusal);
     mux_fini(mux);
     arena_fini(&m->arena);
     xfree(m);
@@ -259,6 +268,6 @@ struct xds_mux *rest_mux_new(struct loop *l, const struct xds_mux_options *o,
     timer_init(&m->refresh, l, on_refresh);
     m->task.run = run;
     m->sub = sotw_ops.make(o->only);
-    sotw_ops.stream_up(m->sub);
+    buf_init(&m->refusal);
     return &m->mux;
 }
