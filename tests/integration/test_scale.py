@@ -56,12 +56,13 @@ def loaded(shared_sluice, shared_upstream):
 
 
 class Histogram:
-    """How many values were recorded so far, and how many of them are at most a bucket's bound."""
+    """How many values were recorded so far, and how many of them are at most a bucket's bound (the last is an hour)."""
 
     def __init__(self, proxy, name):
-        found = proxy.admin(f"/stats?format=prometheus&filter=^{name}$").text
-        self.count = int(re.search(r"_count\S* (\d+)", found)[1])
-        self.at_most = {float(bound): int(n) for bound, n in re.findall(r'le="([\d.]+)"\S* (\d+)', found)}
+        found = proxy.admin(f"/stats?format=json&histogram_buckets=cumulative&filter=^{re.escape(name)}$").json
+        [histogram] = found["stats"][0]["histograms"]
+        self.at_most = {bucket["upper_bound"]: bucket["cumulative"] for bucket in histogram["buckets"]}
+        self.count = max(self.at_most.values())
 
 
 def merged(proxy, name):
