@@ -1,5 +1,5 @@
-"""/config_dump (of runtime layers: the client's status) tells what was refused and why, until a good update comes. Envoy fills error_state of listeners only,
-so what is expected of it is told by differences.yaml."""
+"""/config_dump (of runtime layers: the client's status) tells what was refused and why, until a good update comes. Envoy fills
+error_state of listeners only, so what is expected of it is told by differences.yaml."""
 import pytest
 
 from envoy.service.discovery.v3 import discovery_pb2
