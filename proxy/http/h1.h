@@ -59,6 +59,7 @@ enum h1_scan_result h1_scan(struct h1_scan *scan, const struct buf *in);
 struct h1_framing {
     uint64_t content_length;
     bool has_length, is_chunked, has_te, has_connection;
+    bool is_te_unknown; /* of Transfer-Encoding: another coding than chunked, or several */
     bool is_close, is_keep_alive, is_upgrade_token; /* of Connection */
     bool has_upgrade, has_host;
 };
@@ -111,6 +112,8 @@ struct h1_fault h1_parse_status_line(struct h1 *h1, char **p, const char *end, s
  * are left out. */
 struct h1_fault h1_parse_fields(struct h1 *h1, char *p, const char *end, struct headers *h,
                                 struct h1_framing *f);
+/* What Transfer-Encoding says, once all fields are known. */
+struct h1_fault h1_check_codings(const struct h1 *h1, const struct h1_framing *f);
 /* Drop what Connection nominates as hop-by-hop; false: it nominates what it must not. */
 bool h1_sanitise_connection(struct headers *h);
 

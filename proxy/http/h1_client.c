@@ -42,10 +42,7 @@ static struct h1_fault check_response(const struct h1 *h1, unsigned status,
     if (no_body && f->has_length && f->content_length) {
         return (struct h1_fault){400, "http1.content_length_not_allowed"};
     }
-    if (f->has_te && f->has_length && !h1->codec.opt->h1.allow_chunked_length) {
-        return (struct h1_fault){400, "http1.content_length_and_chunked_not_allowed"};
-    }
-    return (struct h1_fault){0, NULL};
+    return h1_check_codings(h1, f);
 }
 
 static void send_held(struct h1 *h1) {

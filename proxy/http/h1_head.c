@@ -276,11 +276,19 @@ static struct h1_fault on_content_length(sv value, struct h1_framing *f) {
     return FINE;
 }
 
-static struct h1_fault on_transfer_encoding(sv value, struct h1_framing *f) {
-    if (f->has_te || !sv_eq_nocase(value, SV("chunked"))) {
+static void on_transfer_encoding(sv value, struct h1_framing *f) {
+    f->is_te_unknown |= f->has_te || !sv_eq_nocase(value, SV("chunked"));
+    f->has_te = f->is_chunked = true;
+}
+
+/* Both lengths first, whatever the coding is: so Envoy tells. */
+struct h1_fault h1_check_codings(const struct h1 *h1, const struct h1_framing *f) {
+    if (f->has_te && f->has_length && !h1->codec.opt->h1.allow_chunked_length) {
+        return (struct h1_fault){400, "http1.content_length_and_chunked_not_allowed"};
+    }
+    if (f->is_te_unknown) {
         return (struct h1_fault){501, "http1.invalid_transfer_encoding"};
     }
-    f->has_te = f->is_chunked = true;
     return FINE;
 }
 
@@ -334,7 +342,8 @@ static struct h1_fault note_field(const struct h1 *h1, enum header_id id, sv val
     case HDR_content_length:
         return on_content_length(value, f);
     case HDR_transfer_encoding:
-        return on_transfer_encoding(value, f);
+        on_transfer_encoding(value, f);
+        return FINE;
     case HDR_connection:
         on_connection(value, f);
         return FINE;

@@ -119,14 +119,12 @@ static struct h1_fault check_framing(struct h1 *h1, struct headers *h, struct h1
     if (f->has_te && h1->codec.protocol == HTTP_10) {
         return (struct h1_fault){400, "http1.codec_error"};
     }
-    if (f->has_te && f->has_length) {
-        if (!h1->codec.opt->h1.allow_chunked_length) {
-            return (struct h1_fault){400, "http1.content_length_and_chunked_not_allowed"};
-        }
+    struct h1_fault fault = h1_check_codings(h1, f);
+    if (!fault.status && f->has_te && f->has_length) {
         headers_remove(h, HDR_content_length);
         f->content_length = 0;
     }
-    return (struct h1_fault){0, NULL};
+    return fault;
 }
 
 static struct h1_fault check_request(struct h1 *h1, struct headers *h, struct h1_framing *f) {

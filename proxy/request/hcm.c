@@ -149,6 +149,7 @@ static void on_bad_request(struct codec *c, void *user, struct codec_stream *cs,
     struct hcm *h = CAST(hcm, HCM_MAGIC, user);
     struct stream *s = CAST(stream, STREAM_MAGIC, cs->user);
     stats_inc(h->stats, HCM_downstream_cx_protocol_error);
+    stats_inc(h->stats, HCM_downstream_rq_rx_reset);
     sv body = SV_NULL;
     for (unsigned i = 0; i < ARRAY_LEN(bad_request_texts); i++) {
         if (bad_request_texts[i].status == status) {

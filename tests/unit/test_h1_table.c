@@ -368,6 +368,10 @@ static const struct {
      SV_INIT(
          "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
      200, NULL},
+    {"body te cow and length",
+     SV_INIT("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: cow\r\nContent-Length: "
+             "5\r\n\r\nhello"),
+     400, "http1.content_length_and_chunked_not_allowed"},
     {"body te identity",
      SV_INIT("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
              "identity\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
