@@ -149,6 +149,53 @@ struct local_limiter *local_limiter_compile(struct compile_ctx *ctx,
     return diag_errors(ctx->diag) == before ? l : NULL;
 }
 
+static struct token_bucket *dup_bucket(const struct token_bucket *b, struct arena *a) {
+    struct token_bucket *out = arena_new(a, struct token_bucket);
+    *out = *b;
+    token_bucket_fill(out);
+    return out;
+}
+
+static void dup_fixed(const struct local_limiter *l, struct local_limiter *out, struct arena *a) {
+    size_t it = 0;
+    map_init(&out->fixed);
+    arena_on_fini(a, release_map, &out->fixed);
+    for (struct map_slot *s; (s = map_next(&l->fixed, &it));) {
+        struct fixed *fixed = arena_new(a, struct fixed);
+        *fixed = *(const struct fixed *)s->value;
+        token_bucket_fill(&fixed->bucket);
+        map_put(&out->fixed, arena_sv(a, s->key), fixed);
+    }
+}
+
+static void dup_wildcard(const struct wildcard *w, struct wildcard *out, struct arena *a) {
+    struct rate_limit_entry *v = arena_new_array(a, struct rate_limit_entry, w->n ? w->n : 1);
+    *out = *w;
+    for (unsigned i = 0; i < w->n; i++) {
+        v[i] = (struct rate_limit_entry){arena_sv(a, w->v[i].key), arena_sv(a, w->v[i].value)};
+    }
+    out->v = v;
+    out->slots = arena_new_array(a, struct slot, w->slots_n);
+    for (uint32_t i = 0; i < w->slots_n; i++) {
+        out->slots[i].bucket = w->slots[i].bucket;
+        token_bucket_fill(&out->slots[i].bucket);
+    }
+}
+
+struct local_limiter *local_limiter_dup(const struct local_limiter *l, struct arena *a) {
+    struct local_limiter *out = arena_new(a, struct local_limiter);
+    struct wildcard *wildcards =
+        arena_new_array(a, struct wildcard, l->wildcards_n ? l->wildcards_n : 1);
+    *out = *l;
+    out->dflt = l->dflt ? dup_bucket(l->dflt, a) : NULL;
+    dup_fixed(l, out, a);
+    for (unsigned i = 0; i < l->wildcards_n; i++) {
+        dup_wildcard(&l->wildcards[i], &wildcards[i], a);
+    }
+    out->wildcards = wildcards;
+    return out;
+}
+
 bool local_limiter_has_descriptors(const struct local_limiter *l) {
     return l->wildcards_n || map_count(&l->fixed);
 }

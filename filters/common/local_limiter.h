@@ -26,6 +26,8 @@ struct local_limiter_config {
 /* NULL: errors added. */
 struct local_limiter *local_limiter_compile(struct compile_ctx *ctx,
                                             const struct local_limiter_config *config);
+/* Another one of the same settings, all buckets full, in `a`, which alone it needs to live. */
+struct local_limiter *local_limiter_dup(const struct local_limiter *l, struct arena *a);
 bool local_limiter_has_descriptors(const struct local_limiter *l);
 
 struct local_limiter_verdict {

@@ -1,9 +1,8 @@
 /* Local rate limit: token buckets of the process for the filter or for a route, one for all
  * requests and others by descriptors.
  * Threads: config immutable but for its buckets, which all workers share without a lock; streams
- * worker-local.
- * Spec: extensions.filters.http.local_ratelimit.v3. Refused: limits by connection and by share of
- * the cluster. */
+ * worker-local, and so are a connection's own buckets.
+ * Spec: extensions.filters.http.local_ratelimit.v3. Refused: limits by share of the cluster. */
 #include "filters/common/local_limiter.h"
 #include "protos/gen/http_local_ratelimit.pb-c.h"
 #include "proxy/api/header_mutation.h"
@@ -30,7 +29,7 @@ struct ratelimit_config {
     bool has_enabled, has_enforced; /* else: never */
     struct fraction enabled, enforced;
     const struct header_mutations *unenforced_request, *limited_response; /* NULL: none */
-    bool tells_limits, tells_retry_after, is_resource_exhausted;
+    bool tells_limits, tells_retry_after, is_resource_exhausted, is_per_connection;
 };
 struct ratelimit {
     struct http_filter base;               /* must be first */
@@ -50,8 +49,6 @@ static bool refuse_unsupported(struct compile_ctx *ctx,
         const char *field;
     } fields[] = {
         {m->local_cluster_rate_limit, "local_cluster_rate_limit"},
-        {m->local_rate_limit_per_downstream_connection,
-         "local_rate_limit_per_downstream_connection"},
     };
     bool ok = true;
     for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
@@ -90,6 +87,7 @@ static struct ratelimit_config *compile(struct compile_ctx *ctx,
     c->tells_limits =
         m->enable_x_ratelimit_headers != COMMON_RATELIMIT__XRATE_LIMIT_HEADERS_RFCVERSION__OFF;
     c->tells_retry_after = m->enable_retry_after_header;
+    c->is_per_connection = m->local_rate_limit_per_downstream_connection;
     c->is_resource_exhausted = m->rate_limited_as_resource_exhausted;
     c->limiter = local_limiter_compile(
         ctx, &(struct local_limiter_config){
@@ -177,14 +175,25 @@ static bool counts_vhost(const struct ratelimit_config *c, const struct http_rat
     }
 }
 
+static void *make_limiter(struct arena *a, const void *config) {
+    return local_limiter_dup(((const struct ratelimit_config *)config)->limiter, a);
+}
+
+/* A connection has one of its own at most: the first configuration that asks for it decides. */
+static struct local_limiter *limiter_of(struct http_filter *f, const struct ratelimit_config *c) {
+    static const char key;
+    return c->is_per_connection ? http_conn_object(f, &key, make_limiter, c) : c->limiter;
+}
+
 static struct local_limiter_verdict ask(struct http_filter *f, const struct ratelimit_config *c,
                                         const struct headers *h) {
     struct arena *a = http_arena(f);
     uint64_t now_us = loop_now_us(http_loop(f));
     struct http_rate_limits l = {.route = c->rate_limits};
-    if (!local_limiter_has_descriptors(c->limiter) ||
+    struct local_limiter *limiter = limiter_of(f, c);
+    if (!local_limiter_has_descriptors(limiter) ||
         (!c->rate_limits && !http_route_rate_limits(f, &l))) {
-        return local_limiter_ask(c->limiter, NULL, 0, now_us, a);
+        return local_limiter_ask(limiter, NULL, 0, now_us, a);
     }
     const struct rate_limit_facts facts = {
         .si = http_stream_info(f),
@@ -201,7 +210,7 @@ static struct local_limiter_verdict ask(struct http_filter *f, const struct rate
     if (l.vhost && counts_vhost(c, &l)) {
         n += rate_limits_fill(l.vhost, stage, &facts, v + n);
     }
-    return local_limiter_ask(c->limiter, v, n, now_us, a);
+    return local_limiter_ask(limiter, v, n, now_us, a);
 }
 
 static enum filter_headers_status decode_headers(struct http_filter *f, struct headers *h,

@@ -111,6 +111,10 @@ struct arena *http_arena(struct http_filter *f);
 struct loop *http_loop(struct http_filter *f);
 struct worker *http_worker(struct http_filter *f);
 const struct conn_info *http_conn_info(struct http_filter *f);
+/* What filters keep for the client's connection under `key` (the address of something of theirs):
+ * made in the connection's arena when it is first asked for, gone with it. */
+void *http_conn_object(struct http_filter *f, const void *key,
+                       void *(*make)(struct arena *a, const void *arg), const void *arg);
 /* The selected route, resolved on first use and cached; NULL: no route. */
 const struct route_entry *http_route(struct http_filter *f);
 void http_clear_route_cache(struct http_filter *f);

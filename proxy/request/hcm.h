@@ -102,6 +102,12 @@ struct hcm_config {
 void *hcm_compile(struct compile_ctx *ctx, const void *msg); /* request/hcm_compile.c */
 extern const struct network_filter_type hcm_network_filter;
 
+struct hcm_object {
+    struct hcm_object *next;
+    const void *key;
+    void *object;
+};
+
 #define HCM_MAGIC 0x0C0FFEE1u
 struct hcm {
     struct network_filter base; /* must be first */
@@ -114,6 +120,7 @@ struct hcm {
     struct list streams; /* of struct stream */
     uint32_t requests;   /* begun on this connection */
     uint32_t premature_resets, closed_streams;
+    struct hcm_object *objects; /* http_conn_object(); in the connection's arena */
     enum { HCM_OPEN, HCM_DRAINING, HCM_CLOSING } drain;
     bool is_dispatching;
     struct timer idle, duration, drain_timer;

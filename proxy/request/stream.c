@@ -678,6 +678,20 @@ struct worker *http_worker(struct http_filter *f) {
     return f->stream->hcm->worker;
 }
 const struct conn_info *http_conn_info(struct http_filter *f) { return f->stream->info.cx; }
+void *http_conn_object(struct http_filter *f, const void *key,
+                       void *(*make)(struct arena *a, const void *arg), const void *arg) {
+    struct hcm *h = f->stream->hcm;
+    for (struct hcm_object *o = h->objects; o; o = o->next) {
+        if (o->key == key) {
+            return o->object;
+        }
+    }
+    struct arena *a = net_arena(&h->base);
+    struct hcm_object *o = arena_new(a, struct hcm_object);
+    *o = (struct hcm_object){h->objects, key, make(a, arg)};
+    h->objects = o;
+    return o->object;
+}
 uint32_t http_buffer_limit(struct http_filter *f) { return f->stream->buffer_limit; }
 void http_set_buffer_limit(struct http_filter *f, uint32_t bytes) {
     f->stream->buffer_limit = bytes;

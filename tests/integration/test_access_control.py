@@ -92,6 +92,42 @@ def test_matcher_trees(sluice, byte_upstream):
     assert proxy.stat("net.rbac.allowed") == 1 and proxy.stat("net.rbac.denied") == 1
 
 
+def test_limited_sockets(sluice):
+    """The listener's own local_ratelimit closes them before a filter chain is chosen (listener_local_ratelimit)."""
+    limit = typed("envoy.filters.listener.local_ratelimit", "envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit",
+                  stat_prefix="sockets", token_bucket={"max_tokens": 2, "fill_interval": "1000s"})
+    proxy = sluice(bootstrap([listener(hcm([direct("/", 200)]), listener_filters=[limit])]), concurrency=2)
+
+    def is_served():
+        try:
+            return fetch(proxy.port(), "/").status == 200
+        except (EOFError, ConnectionError):
+            return False
+    assert [is_served() for _ in range(4)] == [True, True, False, False]
+    assert proxy.stat("listener_local_ratelimit.sockets.rate_limited") == 2
+    assert proxy.stat("http.ingress.downstream_cx_total") == 2
+
+
+def test_shared_buckets(sluice, byte_upstream):
+    """Filters with one share_key and equal buckets take from one; another key, or other settings, have their own."""
+    def limited(name, key, tokens=2):
+        return listener(typed("envoy.filters.network.local_ratelimit",
+                              "envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit", stat_prefix=name, share_key=key,
+                              token_bucket={"max_tokens": tokens, "fill_interval": "1000s"}), tcp_proxy(), name=name)
+    made = [limited("a", "k"), limited("b", "k"), limited("c", "other"), limited("d", "k", 3)]
+    proxy = sluice(bootstrap(made, [cluster("up", byte_upstream.port)]))
+
+    def is_served(name):
+        with Client(proxy.port(name)) as client:
+            try:
+                client.send(b"ping\n").fill()
+            except (EOFError, ConnectionError):
+                return False
+            return True
+    assert [is_served(n) for n in "abab"] == [True, True, False, False]
+    assert [is_served(n) for n in "cdcddd"] == [True] * 5 + [False]
+
+
 @pytest.mark.smoke
 def test_limited_connections(sluice, byte_upstream):
     """Connections past the bucket are closed at once, unless the runtime says otherwise."""

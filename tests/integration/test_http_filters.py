@@ -7,7 +7,7 @@ from envoy.extensions.access_loggers.file.v3 import file_pb2  # noqa: F401 (the 
 from envoy.extensions.filters.http.fault.v3 import fault_pb2  # noqa: F401
 
 from support.ads_server import CLUSTER, LISTENER, AdsServer
-from support.config import bootstrap, cluster, file_log, hcm, http_options, listener, route, typed, vhost
+from support.config import bootstrap, cluster, direct, file_log, hcm, http_options, listener, route, typed, vhost
 from support.rawhttp import Client, encode, fetch
 from support.upstream import Reply
 from support.xds_config import ads_bootstrap
@@ -136,6 +136,17 @@ def test_local_ratelimit_by_descriptors(sluice, nginx):
 
 
 @pytest.mark.smoke
+def test_local_ratelimit_of_a_connection(sluice):
+    limit = typed(LOCAL_RATELIMIT, LIMIT_TYPE, stat_prefix="l", token_bucket={"max_tokens": 2, "fill_interval": "1000s"},
+                  filter_enabled={"default_value": {"numerator": 100}}, filter_enforced={"default_value": {"numerator": 100}},
+                  local_rate_limit_per_downstream_connection=True)
+    proxy = sluice(bootstrap([listener(hcm([direct("/", 200)], filters=[limit]))]))
+    for _ in range(2):
+        with Client(proxy.port()) as client:
+            assert [client.request("GET", "/").status for _ in range(3)] == [200, 200, 429]
+    assert proxy.stat("l.http_local_rate_limit.rate_limited") == 2
+
+
 def test_local_ratelimit(sluice):
     """One bucket for all workers; a route has its own."""
     always = {"default_value": percent(100)}

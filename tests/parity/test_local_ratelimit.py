@@ -2,8 +2,8 @@
 
 import pytest
 
-from support.config import TYPE, bootstrap, cluster, hcm, listener, typed, vhost
-from support.rawhttp import fetch
+from support.config import TYPE, bootstrap, cluster, direct, hcm, listener, typed, vhost
+from support.rawhttp import Client, fetch
 
 FILTER = "envoy.filters.http.local_ratelimit"
 LIMIT = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
@@ -198,3 +198,55 @@ def test_sequences(sides, name):
     differing = [f"{request}: envoy {a}, sluice {b}" for request, a, b in zip(REQUESTS, envoy[0], sluice[0]) if a != b]
     assert not differing, "\n".join(differing)
     assert envoy[1] == sluice[1]
+
+
+# ---- connections ----
+
+CX = "envoy.filters.network.local_ratelimit"
+CX_LIMIT = "envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit"
+ACCEPT_LIMIT = "envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit"
+
+
+def cx(prefix, tokens=2, **fields):
+    return typed(CX, CX_LIMIT, stat_prefix=prefix, token_bucket=bucket(tokens), **fields)
+
+
+@pytest.fixture(scope="module")
+def cx_sides(shared_envoy, shared_sluice):
+    def manager(**fields):
+        return hcm([direct("/", 200)], **fields)
+    own_buckets = limit(tokens=2, stat_prefix="own", local_rate_limit_per_downstream_connection=True)
+    wildcards = limit(ANY_A, stat_prefix="wild", rate_limits=[actions(of_header())], local_rate_limit_per_downstream_connection=True)
+    made = [listener(cx("a", share_key="k"), manager(), name="a"), listener(cx("b", share_key="k"), manager(), name="b"),
+            listener(cx("c", share_key="other"), manager(), name="c"), listener(cx("d", 3, share_key="k"), manager(), name="d"),
+            listener(manager(), name="e", listener_filters=[
+                typed("envoy.filters.listener.local_ratelimit", ACCEPT_LIMIT, stat_prefix="e", token_bucket=bucket(2))]),
+            listener(manager(filters=[typed(FILTER, LIMIT, **own_buckets)]), name="own"),
+            listener(manager(filters=[typed(FILTER, LIMIT, **wildcards)]), name="wild")]
+    return [start(bootstrap(made)) for start in (shared_envoy, shared_sluice)]
+
+
+def served(proxy, name):
+    try:
+        return fetch(proxy.port(name), "/").status
+    except (EOFError, ConnectionError):
+        return None
+
+
+@pytest.mark.parametrize("names", ["abab", "cdcddd", "eee"])
+def test_connections(cx_sides, names):
+    envoy, sluice = ([served(proxy, n) for n in names] for proxy in cx_sides)
+    assert sluice == envoy and None in sluice
+    envoy, sluice = (proxy.stats("local_rate_?limit.*rate_limited") for proxy in cx_sides)
+    assert sluice == envoy and sum(sluice.values())
+
+
+@pytest.mark.parametrize("name", ["own", "wild"])
+def test_buckets_of_connections(cx_sides, name):
+    def told(proxy):
+        with Client(proxy.port(name)) as one, Client(proxy.port(name)) as other:
+            return [(a.status, [a.get(h) for h in TOLD]) for a in (
+                client.request("GET", "/", headers=[("x-a", value)]) for client in (one, other, one, one, other) for value in "12")]
+    envoy, sluice = (told(proxy) for proxy in cx_sides)
+    assert sluice == envoy
+    assert {status for status, _ in sluice} == {200, 429}

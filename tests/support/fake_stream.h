@@ -17,6 +17,7 @@ struct stream {
     struct loop loop;
     struct headers request, response;
     struct stream_info info;
+    void *conn_object;
     struct conn_info cx;
     struct http_filter *filter;
     /* what the route says */
@@ -228,6 +229,14 @@ struct worker *http_worker(struct http_filter *f) {
     return NULL;
 }
 const struct conn_info *http_conn_info(struct http_filter *f) { return &f->stream->cx; }
+void *http_conn_object(struct http_filter *f, const void *key,
+                       void *(*make)(struct arena *a, const void *arg), const void *arg) {
+    (void)key; /* one stream is one connection here */
+    if (!f->stream->conn_object) {
+        f->stream->conn_object = make(&f->stream->arena, arg);
+    }
+    return f->stream->conn_object;
+}
 const struct route_entry *http_route(struct http_filter *f) {
     return f->stream->has_route_to_cluster ? (const struct route_entry *)(const void *)f : NULL;
 }

@@ -70,6 +70,26 @@ static void test_default(void **state) {
     assert_true(v.is_allowed && !v.bucket && !local_limiter_has_descriptors(l));
 }
 
+/* What one takes the other keeps; it needs nothing of the first. */
+static void test_dup(void **state) {
+    (void)state;
+    struct arena a;
+    arena_init(&a, 0);
+    struct local_limiter *l =
+        make((const char *const[]){ENTRY("a", "1") BUCKET(1, 1), ENTRY("w", "") BUCKET(1, 1), NULL},
+             4, 20);
+    assert_true(ask(l, "a", "1", NOW_US) && !ask(l, "a", "1", NOW_US));
+    assert_true(ask(l, "w", "x", NOW_US) && !ask(l, "w", "x", NOW_US));
+    assert_true(ask(l, "z", "", NOW_US) && ask(l, "z", "", NOW_US) && !ask(l, "z", "", NOW_US));
+    struct local_limiter *copy = local_limiter_dup(l, &a);
+    assert_true(local_limiter_has_descriptors(copy));
+    assert_true(ask(copy, "a", "1", NOW_US) && !ask(copy, "a", "1", NOW_US));
+    assert_true(ask(copy, "w", "x", NOW_US) && !ask(copy, "w", "x", NOW_US));
+    assert_true(ask(copy, "w", "y", NOW_US) && ask(copy, "z", "", NOW_US));
+    assert_false(ask(copy, "z", "", NOW_US) || ask(l, "z", "", NOW_US));
+    arena_fini(&a);
+}
+
 /* The strictest is asked first, and what it refuses takes nothing from the others. */
 static void test_order(void **state) {
     (void)state;
@@ -172,7 +192,6 @@ static void test_of_connections_refused(void **state) {
     static const struct {
         const char *text, *want;
     } rows[] = {
-        {"stat_prefix: 'p' share_key: 'k' " BUCKET(1, 1), "share_key: not supported"},
         {"stat_prefix: 'p' token_bucket { max_tokens: 1 fill_interval { nanos: 49000000 } }",
          "token_bucket.fill_interval: local rate limit token bucket fill timer must be >= 50ms"},
     };
@@ -219,6 +238,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_descriptors, start, end),
         cmocka_unit_test_setup_teardown(test_default, start, end),
+        cmocka_unit_test_setup_teardown(test_dup, start, end),
         cmocka_unit_test_setup_teardown(test_order, start, end),
         cmocka_unit_test_setup_teardown(test_shadow, start, end),
         cmocka_unit_test_setup_teardown(test_wildcards, start, end),

@@ -207,7 +207,6 @@ static void test_refused(void **state) {
         {ON "rate_limits { actions { } }", "rate_limits[0].actions[0]: action_specifier"},
         {ON "max_dynamic_descriptors { }", "max_dynamic_descriptors: expected 1 to 65536"},
         {ON "local_cluster_rate_limit { }", "local_cluster_rate_limit"},
-        {ON "local_rate_limit_per_downstream_connection: true", "per_downstream_connection"},
         {ON "response_headers_to_add { header { key: 'a' value: '%NOPE%' } }",
          "response_headers_to_add"},
     };
