@@ -58,6 +58,7 @@ static void add_host(struct host_set_builder *b, const struct cluster_config *c,
         .health_check_disabled = e->health_check_disabled,
         .is_canary = is_canary(e->metadata),
         .hash_key = string_at(e->metadata, SV("envoy.lb"), SV("hash_key")),
+        .proxy_tlvs = x->proxy_tlvs,
         .metadata = e->metadata,
     };
     if (x->health_check_port && !spec.health_check_addr.family) {

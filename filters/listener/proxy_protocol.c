@@ -7,16 +7,15 @@
  * decide who is let in. */
 #include <stdlib.h>
 
-#include "protos/gen/core.pb-c.h"
 #include "protos/gen/listener_proxy_protocol.pb-c.h"
 #include "proxy/api/listener_filter.h"
+#include "proxy/api/proxy_tlv.h"
 
 #define V1_MAX 107u /* with its line end */
 #define V2_HEAD 16u
 #define V2_MAX LISTENER_PEEK_MAX
 #define V2_COMMAND_LOCAL 0
 #define V2_COMMAND_PROXY 1
-#define TLV_TYPES 256u
 
 enum proxy_proto_stat {
     STAT_NOT_FOUND_ALLOWED,
@@ -51,27 +50,12 @@ struct config {
     struct stats_scope *stats, *legacy_stats;
     bool allow_without;
     bool is_v1_allowed, is_v2_allowed;
-    uint64_t passed_tlvs[TLV_TYPES / 64]; /* a bit per type that goes on upstream */
+    struct proxy_tlv_set passed_tlvs; /* those that go on upstream */
 };
 
 /* ---- compile ---- */
 
 static void unref_stats(void *scope) { stats_scope_unref(scope); }
-
-static void compile_tlvs(struct config *c, const Core__ProxyProtocolPassThroughTLVs *m) {
-    if (!m) {
-        return;
-    }
-    bool is_all =
-        m->match_type == CORE__PROXY_PROTOCOL_PASS_THROUGH_TLVS__PASS_TLVS_MATCH_TYPE__INCLUDE_ALL;
-    for (unsigned i = 0; i < ARRAY_LEN(c->passed_tlvs) && is_all; i++) {
-        c->passed_tlvs[i] = UINT64_MAX;
-    }
-    for (size_t i = 0; i < m->n_tlv_type; i++) {
-        unsigned type = m->tlv_type[i] & (TLV_TYPES - 1);
-        c->passed_tlvs[type / 64] |= 1ull << (type % 64);
-    }
-}
 
 static bool compile_versions(struct config *c, const ListenerProxyProtocol__ProxyProtocol *m,
                              struct diag *d) {
@@ -109,7 +93,7 @@ static void *compile(struct compile_ctx *ctx, const void *msg) {
         return NULL;
     }
     c->allow_without = m->allow_requests_without_proxy_protocol;
-    compile_tlvs(c, m->pass_through_tlvs);
+    compile_passed_tlvs(m->pass_through_tlvs, &c->passed_tlvs);
     sv prefix = m->stat_prefix[0] ? arena_printf(ctx->arena, "proxy_proto.%s.", m->stat_prefix)
                                   : SV("proxy_proto.");
     c->stats = stats_scope_get(ctx->stats, &proxy_proto_group, prefix);
@@ -199,13 +183,8 @@ static bool read_v2_addresses(sv *body, uint16_t family, size_t n, struct header
 }
 
 static bool is_well_formed(sv tlvs) {
-    while (tlvs.n) {
-        if (tlvs.n < 3 || tlvs.n - 3 < be16(tlvs.p + 1)) {
-            return false;
-        }
-        tlvs = sv_skip(tlvs, 3u + be16(tlvs.p + 1));
-    }
-    return true;
+    while (proxy_tlv_cut(&tlvs).n) {}
+    return tlvs.n == 0;
 }
 
 static bool read_v2_body(unsigned command, unsigned family, sv body, struct header *h) {
@@ -269,20 +248,18 @@ static enum listener_filter_status reject(const struct config *c, struct accept_
 static void pass_tlvs(const struct config *c, struct accept_info *info, sv tlvs) {
     char *kept = tlvs.n ? arena_alloc(info->arena, tlvs.n) : NULL;
     size_t n = 0;
-    while (tlvs.n) {
-        size_t len = 3u + be16(tlvs.p + 1);
-        unsigned type = (unsigned char)tlvs.p[0];
-        if (c->passed_tlvs[type / 64] >> (type % 64) & 1) {
-            memcpy(kept + n, tlvs.p, len);
-            n += len;
+    for (sv tlv; (tlv = proxy_tlv_cut(&tlvs)).n;) {
+        if (proxy_tlv_set_has(&c->passed_tlvs, proxy_tlv_type(tlv))) {
+            memcpy(kept + n, tlv.p, tlv.n);
+            n += tlv.n;
         }
-        tlvs = sv_skip(tlvs, len);
     }
     info->proxy_tlvs = sv_from(kept, n);
 }
 
 static void apply(const struct config *c, struct accept_info *info, const struct header *h) {
     info->consume_bytes = h->bytes;
+    info->has_proxy_header = true;
     if (h->has_addresses) {
         info->remote = h->source;
         if (!addr_eq(&info->local, &h->destination)) {

@@ -64,6 +64,11 @@ unsigned compile_secret_ref(struct compile_ctx *ctx, sv name, const void *config
 /* A compiled transport socket (core.v3.TransportSocket message, NULL: raw_buffer) gets a slot in
  * the snapshot's factory table. SLOT_NONE on error. */
 slot_t compile_transport_socket(struct compile_ctx *ctx, const void *transport_socket_msg);
+/* The transport socket inside another one (core.v3.TransportSocket message): its type, and its
+ * config for that type's make. Secrets it refers to are those of the outer one. */
+struct transport_socket_type;
+bool compile_inner_transport_socket(struct compile_ctx *ctx, const void *transport_socket_msg,
+                                    const struct transport_socket_type **type, const void **config);
 
 /* Secrets handed to transport_socket_type.make. */
 struct tls_secret;

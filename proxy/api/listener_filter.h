@@ -26,6 +26,7 @@ struct accept_info {
     struct addr remote, local; /* may be restored by original_dst, proxy_protocol */
     struct addr direct_remote, direct_local;
     bool is_local_restored;
+    bool has_proxy_header;
     sv server_name;        /* SNI, lower case */
     sv transport_protocol; /* "tls", "raw_buffer" (default), … */
     const sv *alpn;        /* application protocols offered or detected */

@@ -47,6 +47,17 @@ struct transport_ops {
     bool (*can_splice)(const struct transport *t);
 };
 
+/* Whose connection an upstream one is made for. */
+struct addr;
+struct arena;
+struct transport_addresses {
+    const struct addr *source, *destination; /* NULL: nobody's */
+    sv tlvs;                                 /* of its PROXY header, as on the wire */
+};
+/* A deep copy in the arena. Implemented by net/transport.c. */
+void transport_addresses_dup(const struct transport_addresses *a, struct arena *to,
+                             struct transport_addresses *out);
+
 /* Per-connection overrides for upstream sockets (auto_sni, ALPN override); views are borrowed for
  * the call. */
 struct transport_options {
@@ -58,6 +69,8 @@ struct transport_options {
     unsigned alpn_override_n;
     const sv *alpn_fallback; /* used when the config names none */
     unsigned alpn_fallback_n;
+    struct transport_addresses addresses; /* where the transport tells them */
+    sv host_tlvs;                         /* the host's own TLVs for its PROXY headers */
 };
 
 /* Makes transports; immutable, lives in snapshots. */
@@ -86,6 +99,7 @@ struct transport_socket_type {
     const char *name;     /* "envoy.transport_sockets.tls" */
     const char *type_url; /* full proto name of the config message, without host */
     bool is_downstream, is_upstream;
+    bool tells_addresses; /* looks at transport_options.addresses */
     void *(*compile)(struct compile_ctx *ctx, const void *msg); /* NULL: errors are in ctx->diag */
     struct transport_factory *(*make)(const void *config, const struct secret_source *secrets,
                                       struct diag *d);

@@ -246,6 +246,26 @@ slot_t compile_transport_socket(struct compile_ctx *ctx, const void *msg) {
     return slot;
 }
 
+bool compile_inner_transport_socket(struct compile_ctx *ctx, const void *msg,
+                                    const struct transport_socket_type **type,
+                                    const void **config) {
+    const Core__TransportSocket *m = msg;
+    DIAG_FIELD(ctx->diag, "transport_socket");
+    unsigned errors = diag_errors(ctx->diag);
+    const struct transport_socket_type *t = find_transport(ctx, m);
+    if (!t) {
+        return false;
+    }
+    DIAG_FIELD(ctx->diag, "typed_config");
+    if (t->tells_addresses) {
+        return diag_error(ctx->diag, "'%s' inside another one is not supported", t->name);
+    }
+    const void *typed = compile_any(ctx, sv_cstr(m->name), m->typed_config, t->type_url, NULL);
+    *type = t;
+    *config = typed ? t->compile(ctx, typed) : NULL;
+    return diag_errors(ctx->diag) == errors;
+}
+
 /* ---- typed configs ---- */
 
 enum pb_json_unknown compile_unknown_policy(const struct compile_ctx *ctx) {

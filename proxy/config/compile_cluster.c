@@ -3,6 +3,7 @@
  * Threads: the config thread. Spec: config.cluster.v3.Cluster. Not here: endpoints' discovery
  * (xds/, upstream/dns.c). */
 #include "protos/gen/cluster.pb-c.h"
+#include "proxy/config/build_lists.h"
 #include "proxy/config/cluster_compile.h"
 #include "proxy/config/config.h"
 #include "proxy/config/endpoints.h"
@@ -217,6 +218,10 @@ static void transport_sockets(struct compile_ctx *ctx, const Cluster__Cluster *m
     }
     c->transport_matches = v;
     c->transport_matches_n = (unsigned)m->n_transport_socket_matches;
+    const struct transport_list *all = ctx->build->transports;
+    for (size_t i = 0; i < all->v.n; i++) {
+        c->tells_addresses |= all->v.p[i].type->tells_addresses;
+    }
     if (m->transport_socket_matcher) {
         diag_error(ctx->diag, "transport_socket_matcher is not supported");
     }

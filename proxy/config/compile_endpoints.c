@@ -1,6 +1,7 @@
 /* ClusterLoadAssignment → struct cla_config. Threads: the config thread.
  * Spec: config.endpoint.v3. Not here: resolving names (upstream/dns.c), host sets. */
 #include "protos/gen/endpoint.pb-c.h"
+#include "proxy/api/proxy_tlv.h"
 #include "proxy/config/collection.h"
 #include "proxy/config/config.h"
 #include "proxy/config/endpoints.h"
@@ -77,6 +78,24 @@ static void health_check_config(struct compile_ctx *ctx,
     }
 }
 
+/* The host's own TLVs for PROXY headers: typed metadata of that transport socket. */
+static void proxy_tlvs(struct compile_ctx *ctx, const Core__Metadata *m, struct cla_endpoint *out) {
+    static const sv socket = SV_INIT("envoy.transport_sockets.proxy_protocol");
+    for (size_t i = 0; m && i < m->n_typed_filter_metadata; i++) {
+        const Core__Metadata__TypedFilterMetadataEntry *e = m->typed_filter_metadata[i];
+        if (!sv_eq(sv_cstr(e->key), socket)) {
+            continue;
+        }
+        DIAG_FIELD(ctx->diag, "metadata.typed_filter_metadata[%s]", e->key);
+        const Core__PerHostConfig *h =
+            compile_any(ctx, socket, e->value, "envoy.config.core.v3.PerHostConfig", NULL);
+        if (h) {
+            compile_added_tlvs(ctx, "added_tlvs", (const void *const *)h->added_tlvs,
+                               h->n_added_tlvs, &own_extra(ctx, out)->proxy_tlvs);
+        }
+    }
+}
+
 static void unref_metadata(void *metadata) { kv_metadata_unref(metadata); }
 
 /* Most endpoints' metadata is that of many others. */
@@ -104,6 +123,7 @@ static bool endpoint(struct compile_ctx *ctx, const Endpoint__LbEndpoint *m, boo
         own_extra(ctx, out)->hostname = keep(ctx, e->hostname);
     }
     out->metadata = shared_metadata(ctx, m->metadata);
+    proxy_tlvs(ctx, m->metadata, out);
     additional_addresses(ctx, e, out);
     health_check_config(ctx, e->health_check_config, out);
     return endpoint_address(ctx, e->address, allow_names, out);

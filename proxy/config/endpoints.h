@@ -15,6 +15,7 @@ struct cla_endpoint_extra {
     const struct addr *additional;
     unsigned additional_n;
     uint16_t health_check_port;
+    sv proxy_tlvs; /* for PROXY headers to it, as on the wire */
     sv health_check_hostname;
     struct addr health_check_addr; /* family 0: none; port only set: same host */
 };

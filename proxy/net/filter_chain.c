@@ -243,13 +243,14 @@ static void copy_facts(struct net_chain *c, const struct accept_info *info) {
         *source = info->source;
         c->conn->source = source;
     }
-    if (info->ja3.n + info->ja4.n + info->proxy_tlvs.n == 0) {
+    if (info->ja3.n + info->ja4.n == 0 && !info->has_proxy_header) {
         return;
     }
     struct accept_facts *facts = arena_new(&c->arena_, struct accept_facts);
     facts->ja3 = arena_sv(&c->arena_, info->ja3);
     facts->ja4 = arena_sv(&c->arena_, info->ja4);
     facts->proxy_tlvs = arena_sv(&c->arena_, info->proxy_tlvs);
+    facts->has_proxy_header = info->has_proxy_header;
     c->cx.facts = facts;
 }
 

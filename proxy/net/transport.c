@@ -46,6 +46,18 @@ void transport_read_chunk_drop(void) {
     }
 }
 
+void transport_addresses_dup(const struct transport_addresses *a, struct arena *to,
+                             struct transport_addresses *out) {
+    *out = (struct transport_addresses){.tlvs = arena_sv(to, a->tlvs)};
+    if (a->source) {
+        struct addr *copy = arena_new_array(to, struct addr, 2);
+        copy[0] = *a->source;
+        copy[1] = *a->destination;
+        out->source = &copy[0];
+        out->destination = &copy[1];
+    }
+}
+
 static void raw_on_connected(struct transport *t) { conn_transport_ready(t->conn); }
 
 static struct transport_result raw_read(struct transport *t, struct buf *in, size_t max) {

@@ -52,6 +52,7 @@ enum response_flag_bit {
 struct accept_facts {
     sv ja3, ja4;
     sv proxy_tlvs; /* PROXY v2 TLVs to pass on upstream */
+    bool has_proxy_header;
 };
 /* Facts of the downstream connection, shared by its streams. Lives in the connection's filter
  * chain. */

@@ -404,11 +404,17 @@ void router_attempt_start(struct router *r) {
         r->transport.options.alpn_override_n = si->up.alpn_n;
         has_options = true;
     }
+    const struct conn *down = si->cx->conn;
+    const struct transport_addresses addresses = {.source = &down->remote,
+                                                  .destination = &down->local,
+                                                  .tlvs = si->cx->facts ? si->cx->facts->proxy_tlvs
+                                                                        : SV_NULL};
     struct pool_key key = {.host = h,
                            .entry = entry,
+                           .addresses = &addresses,
                            .priority = r->priority,
                            .downstream = si->protocol,
-                           .source = si->cx->conn->source,
+                           .source = down->source,
                            .transport = has_options ? &r->transport.options : NULL};
     http_pool_request(v, &key, &pool_ops, r, &upstream_ops, &r->up.pending);
 }

@@ -242,7 +242,13 @@ static void connect_upstream(struct tcp_proxy *p) {
         return;
     }
     p->up_cluster = v;
-    struct pool_key key = {.host = h, .entry = entry, .source = p->base.conn->source};
+    const struct transport_addresses addresses = {
+        .source = &p->base.conn->remote,
+        .destination = &p->base.conn->local,
+        .tlvs = v->cfg->tells_addresses ? tcp_tlvs_make(p->cfg->tlvs, net_stream_info(&p->base))
+                                        : SV_NULL};
+    struct pool_key key = {
+        .host = h, .entry = entry, .addresses = &addresses, .source = p->base.conn->source};
     tcp_pool_request(v, &key, &pool_ops, &p->base, &p->pending);
 }
 

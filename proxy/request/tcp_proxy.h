@@ -1,6 +1,6 @@
 /* tcp_proxy: the terminal network filter that relays a connection to an upstream cluster.
  * Threads: config immutable, the rest worker-local. Spec: filters.network.tcp_proxy.v3.TcpProxy.
- * Files: tcp_proxy.c (relaying), tcp_proxy_compile.c. */
+ * Files: tcp_proxy.c (relaying), tcp_proxy_compile.c, tcp_proxy_tlv.c (PROXY headers). */
 #ifndef SLUICE_REQUEST_TCP_PROXY_H
 #define SLUICE_REQUEST_TCP_PROXY_H
 
@@ -38,7 +38,15 @@ struct tcp_proxy_config {
     uint32_t idle_timeout_ms, max_duration_ms, max_connect_attempts;
     bool hash_source_ip;
     const struct access_logs *access_logs;
+    const struct tcp_tlvs *tlvs; /* NULL: none */
 };
+
+/* tcp_proxy_tlv.c. msg: TcpProxy. NULL: there are none, or errors were added. */
+struct tcp_tlvs *tcp_tlvs_compile(struct compile_ctx *ctx, const void *msg);
+/* The TLVs for PROXY headers to the upstream, the client's own among them; for as long as si's
+ * arena. t may be NULL. */
+sv tcp_tlvs_make(const struct tcp_tlvs *t, const struct stream_info *si);
+
 void *tcp_proxy_compile(struct compile_ctx *ctx, const void *msg);
 extern const struct network_filter_type tcp_proxy_network_filter;
 

@@ -56,7 +56,6 @@ static void refuse_unsupported(struct compile_ctx *ctx, const TcpProxy__TcpProxy
     const struct compile_field refused[] = {
         {m->tunneling_config != NULL, "tunneling_config"},
         {m->on_demand != NULL, "on_demand"},
-        {m->n_proxy_protocol_tlvs != 0, "proxy_protocol_tlvs"},
         {m->upstream_connect_mode != 0, "upstream_connect_mode"},
     };
     compile_refuse_fields(ctx, refused, ARRAY_LEN(refused));
@@ -93,6 +92,7 @@ void *tcp_proxy_compile(struct compile_ctx *ctx, const void *msg) {
     compile_duration_ms(ctx, m->idle_timeout, IDLE_TIMEOUT_MS, &c->idle_timeout_ms);
     compile_duration_ms(ctx, m->max_downstream_connection_duration, 0, &c->max_duration_ms);
     c->max_connect_attempts = m->max_connect_attempts ? m->max_connect_attempts->value : 1;
+    c->tlvs = tcp_tlvs_compile(ctx, m);
     c->access_logs = access_logs_compile(ctx, (const void *const *)m->access_log, m->n_access_log);
     return c;
 }

@@ -141,7 +141,7 @@ static struct addr own_addr(struct arena *a, const struct addr *addr) {
 
 static bool has_extra(const struct host_spec *spec) {
     return spec->additional_n || spec->health_check_hostname.n || spec->health_check_addr.family ||
-           spec->hash_key.n;
+           spec->hash_key.n || spec->proxy_tlvs.n;
 }
 
 static const struct host_extra *make_extra(const struct host_spec *spec) {
@@ -157,6 +157,7 @@ static const struct host_extra *make_extra(const struct host_spec *spec) {
     x->health_check_hostname = arena_sv(a, spec->health_check_hostname);
     x->health_check_addr = own_addr(a, &spec->health_check_addr);
     x->hash_key = arena_sv(a, spec->hash_key);
+    x->proxy_tlvs = arena_sv(a, spec->proxy_tlvs);
     arena_trim(a);
     return x;
 }
@@ -194,7 +195,7 @@ static bool same_extra(const struct host_extra *x, const struct host_spec *spec)
             return false;
         }
     }
-    return sv_eq(x->hash_key, spec->hash_key) &&
+    return sv_eq(x->hash_key, spec->hash_key) && sv_eq(x->proxy_tlvs, spec->proxy_tlvs) &&
            sv_eq(x->health_check_hostname, spec->health_check_hostname) &&
            addr_eq(&x->health_check_addr, &spec->health_check_addr);
 }

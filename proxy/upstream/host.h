@@ -58,6 +58,7 @@ struct host_extra {
     sv health_check_hostname;
     struct addr health_check_addr; /* family 0: the host's addr */
     sv hash_key;                   /* metadata envoy.lb: hash_key; empty: none */
+    sv proxy_tlvs;                 /* its own TLVs for PROXY headers, as on the wire */
     struct arena arena;            /* of all this */
 };
 /* One upstream address. The same object survives updates for as long as its address and metadata
@@ -125,7 +126,7 @@ struct host_spec {
     struct addr health_check_addr;
     bool health_check_disabled, is_canary;
     struct locality locality;
-    sv hash_key;
+    sv hash_key, proxy_tlvs;
     const struct kv_metadata *metadata; /* interned (observe/metadata.h), or NULL */
 };
 /* A host with one ref, healthy. `now_us` is its birth on the monotonic clock. Any thread. */

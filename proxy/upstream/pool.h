@@ -12,9 +12,10 @@ enum pool_failure { POOL_OVERFLOW, POOL_CONNECT_FAILED, POOL_CONNECT_TIMEOUT, PO
 struct pool_key {
     struct host *host;
     const struct host_entry *entry;
-    uint8_t priority;                          /* PRIORITY_* */
-    enum http_protocol downstream;             /* for UPSTREAM_DOWNSTREAM */
-    const struct transport_options *transport; /* NULL: none */
+    uint8_t priority;                            /* PRIORITY_* */
+    enum http_protocol downstream;               /* for UPSTREAM_DOWNSTREAM */
+    const struct transport_options *transport;   /* NULL: none */
+    const struct transport_addresses *addresses; /* of the downstream; NULL: there is none */
     const struct sock_source *source;  /* NULL: as the cluster says. Borrowed until the callback */
     const struct conn *per_downstream; /* connection_pool_per_downstream_connection; NULL */
 };

@@ -38,7 +38,7 @@ static void on_pool_task(struct loop_task *t) {
     struct http_pool *p = CONTAINER_OF(t, struct http_pool, task);
     open_for_pending(p);
     /* clients come and go: one that has its own pool takes it along */
-    bool is_over = p->is_draining || p->source;
+    bool is_over = p->is_draining || p->source || p->options->addresses.source;
     if (is_over && !p->pending_n && !has_conns(p) && list_empty(&p->draining)) {
         pool_free(p);
     }
@@ -56,11 +56,11 @@ static enum upstream_protocol protocol_of(const struct cluster_config *c,
 
 /* The transport's options of this pool: the request's, the host's name, and protocols to offer
  * where the config names none. */
-static void set_options(struct http_pool *p, const struct pool_key *key) {
+static void set_options(struct http_pool *p, const struct transport_options *asked) {
     static const sv both[] = {SV_INIT("h2"), SV_INIT("http/1.1")};
     struct transport_options o = {0};
-    if (key->transport) {
-        o = *key->transport;
+    if (asked) {
+        o = *asked;
     }
     o.host_name = p->hv->host->hostname;
     if (!o.alpn_fallback_n) {
@@ -73,6 +73,7 @@ static void set_options(struct http_pool *p, const struct pool_key *key) {
 struct wanted {
     enum upstream_protocol protocol;
     slot_t transport;
+    const struct transport_options *options; /* NULL: none */
     sv key;
     uint64_t downstream_id;
     uint8_t priority;
@@ -96,7 +97,7 @@ static struct http_pool *pool_new(struct host_view *hv, const struct pool_key *k
     list_init(&p->connecting);
     list_init(&p->draining);
     list_init(&p->pending);
-    set_options(p, key);
+    set_options(p, w->options);
     if (key->source) {
         struct sock_source *source = arena_new(&p->arena, struct sock_source);
         *source = *key->source;
@@ -119,12 +120,12 @@ static struct http_pool *pool_find(const struct host_view *hv, const struct want
 }
 
 /* What tells pools of one host apart beside their protocol: the transport's options, the source. */
-static sv pool_name(struct cluster_view *v, const struct pool_key *key, slot_t transport,
+static sv pool_name(struct cluster_view *v, const struct pool_key *key, const struct wanted *w,
                     struct buf *text) {
     const struct transport_factory *f =
-        key->transport ? worker_transport(v->worker, transport) : NULL;
+        w->options ? worker_transport(v->worker, w->transport) : NULL;
     if (f && f->ops->hash_key) {
-        f->ops->hash_key(f, key->transport, text);
+        f->ops->hash_key(f, w->options, text);
     }
     if (key->source) {
         char from[ADDR_STR_MAX];
@@ -143,10 +144,12 @@ static struct http_pool *pool_get(struct cluster_view *v, const struct pool_key 
                        .priority = key->priority};
     w.downstream_id =
         c->connection_pool_per_downstream && key->per_downstream ? key->per_downstream->id : 0;
+    struct transport_options own;
+    w.options = pool_transport_options(c, key, &own);
     BUF_AUTO struct buf text;
     buf_init(&text);
-    if (key->transport || key->source) {
-        w.key = pool_name(v, key, w.transport, &text);
+    if (w.options || key->source) {
+        w.key = pool_name(v, key, &w, &text);
     }
     struct http_pool *p = pool_find(hv, &w);
     if (LIKELY(p)) {

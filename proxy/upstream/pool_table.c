@@ -147,6 +147,20 @@ void pool_table_follow(struct cluster_view *v, bool membership_changed) {
     }
 }
 
+const struct transport_options *pool_transport_options(const struct cluster_config *c,
+                                                       const struct pool_key *key,
+                                                       struct transport_options *own) {
+    if (LIKELY(!c->tells_addresses)) {
+        return key->transport;
+    }
+    *own = key->transport ? *key->transport : (struct transport_options){0};
+    own->host_tlvs = key->host->extra->proxy_tlvs;
+    if (key->addresses) {
+        own->addresses = *key->addresses;
+    }
+    return own;
+}
+
 struct transport_options *transport_options_dup(const struct transport_options *o,
                                                 struct arena *a) {
     if (!o) {
@@ -156,6 +170,8 @@ struct transport_options *transport_options_dup(const struct transport_options *
     *d = *o;
     d->server_name = arena_sv(a, o->server_name);
     d->host_name = arena_sv(a, o->host_name);
+    d->host_tlvs = arena_sv(a, o->host_tlvs);
+    transport_addresses_dup(&o->addresses, a, &d->addresses);
     const sv **lists[] = {&d->san_override, &d->alpn_override, &d->alpn_fallback};
     const unsigned counts[] = {o->san_override_n, o->alpn_override_n, o->alpn_fallback_n};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++) {

@@ -37,6 +37,11 @@ void tcp_conns_close(struct host_view *hv, const char *reason);
 bool http_pools_in_use(const struct host_view *hv);
 void http_pools_dump(const struct host_view *hv, struct buf *out);
 
+/* The transport's options of a request: `own` is room for those that have addresses, too. NULL:
+ * none. */
+const struct transport_options *pool_transport_options(const struct cluster_config *c,
+                                                       const struct pool_key *key,
+                                                       struct transport_options *own);
 /* A deep copy in the arena; NULL gives NULL. */
 struct transport_options *transport_options_dup(const struct transport_options *o, struct arena *a);
 

@@ -116,9 +116,10 @@ static struct tcp_conn *tcp_conn_new(struct cluster_view *v, const struct pool_k
     tc->opened_us = loop_now_us(v->loop);
     tc->request.conn = tc;
     arena_init(&tc->arena, 256);
-    struct transport_options o = {0};
-    if (key->transport) {
-        o = *key->transport;
+    struct transport_options own, o = {0};
+    const struct transport_options *asked = pool_transport_options(v->cfg, key, &own);
+    if (asked) {
+        o = *asked;
     }
     o.host_name = hv->host->hostname;
     tc->connect =
