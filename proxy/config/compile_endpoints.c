@@ -83,10 +83,11 @@ static void proxy_tlvs(struct compile_ctx *ctx, const Core__Metadata *m, struct 
     static const sv socket = SV_INIT("envoy.transport_sockets.proxy_protocol");
     for (size_t i = 0; m && i < m->n_typed_filter_metadata; i++) {
         const Core__Metadata__TypedFilterMetadataEntry *e = m->typed_filter_metadata[i];
+        DIAG_FIELD(ctx->diag, "metadata.typed_filter_metadata");
         if (!sv_eq(sv_cstr(e->key), socket)) {
+            compile_unhonoured(ctx, e->key);
             continue;
         }
-        DIAG_FIELD(ctx->diag, "metadata.typed_filter_metadata[%s]", e->key);
         const Core__PerHostConfig *h =
             compile_any(ctx, socket, e->value, "envoy.config.core.v3.PerHostConfig", NULL);
         if (h) {
