@@ -2,39 +2,27 @@
  * Threads: the writer's owner.
  * Spec: proto3 JSON mapping with original field names; udpa.annotations.sensitive for what is
  * redacted.
- * Not here: indentation and escaping (base/json.c). */
+ * Not here: indentation and escaping (base/json.c), what is too long for one go
+ * (pb_json_slices.c). */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "protos/any.h"
-#include "protos/pb_json.h"
+#include "protos/pb_json_write.h"
 #include "protos/pb_time.h"
 #include "protos/reflect.h"
 #include "proxy/base/base64.h"
 
-#define REDACTED SV("[redacted]")
-#define DEPTH_MAX \
-    200u /* messages, Any payloads included; JSON shows JSON_DEPTH_MAX levels anyway */
-
-struct out {
-    struct json_writer *w;
-    unsigned flags;
-    unsigned depth; /* of messages open */
-};
-
-static void write_message(struct out *o, const struct proto_type *t, const ProtobufCMessage *m,
-                          bool is_hidden);
-
-static void write_base64(struct out *o, sv bytes) {
+void pb_json_write_base64(struct json_writer *w, sv bytes) {
     struct buf text BUF_AUTO;
     buf_init(&text);
     base64_encode(&text, bytes, BASE64_STANDARD);
-    json_str(o->w, buf_pullup(&text, buf_len(&text)));
+    json_str(w, buf_pullup(&text, buf_len(&text)));
 }
 
 /* The fewest digits that read back as the same float. */
-static void write_float(struct out *o, float v) {
+static void write_float(struct pb_json_out *o, float v) {
     if (!isfinite(v)) {
         json_double(o->w, (double)v);
         return;
@@ -50,7 +38,7 @@ static void write_float(struct out *o, float v) {
     json_raw(o->w, sv_from(text, (size_t)n));
 }
 
-static void write_enum(struct out *o, const ProtobufCFieldDescriptor *f, int value) {
+static void write_enum(struct pb_json_out *o, const ProtobufCFieldDescriptor *f, int value) {
     const ProtobufCEnumDescriptor *e = reflect_enum_of(f);
     if (sv_is(sv_cstr(e->name), "google.protobuf.NullValue")) {
         json_put_null(o->w);
@@ -66,8 +54,8 @@ static void write_enum(struct out *o, const ProtobufCFieldDescriptor *f, int val
 
 /* One value of field i of t. Hidden ones: strings and bytes redacted; the caller has left numbers
  * out. */
-static void write_value(struct out *o, const struct proto_type *t, unsigned i, const void *v,
-                        bool is_hidden) {
+static void write_value(struct pb_json_out *o, const struct proto_type *t, unsigned i,
+                        const void *v, bool is_hidden) {
     const ProtobufCFieldDescriptor *f = &t->desc->fields[i];
     switch (reflect_class_of(f->type)) {
     case REFLECT_SIGNED:
@@ -90,24 +78,24 @@ static void write_value(struct out *o, const struct proto_type *t, unsigned i, c
         write_enum(o, f, *(const int *)v);
         return;
     case REFLECT_STRING:
-        json_str(o->w, is_hidden ? REDACTED : reflect_string(v));
+        json_str(o->w, is_hidden ? PB_JSON_REDACTED : reflect_string(v));
         return;
     case REFLECT_BYTES:
-        write_base64(o, is_hidden ? REDACTED : reflect_bytes(v));
+        pb_json_write_base64(o->w, is_hidden ? PB_JSON_REDACTED : reflect_bytes(v));
         return;
     case REFLECT_MESSAGE:
-        write_message(o, proto_field_type(t, i), reflect_message(v), is_hidden);
+        pb_json_write_message(o, proto_field_type(t, i), reflect_message(v), is_hidden);
         return;
     }
 }
 
-static bool can_be_shown_hidden(ProtobufCType type) {
+bool pb_json_shows_hidden(ProtobufCType type) {
     return type == PROTOBUF_C_TYPE_STRING || type == PROTOBUF_C_TYPE_BYTES ||
            type == PROTOBUF_C_TYPE_MESSAGE;
 }
 
 /* A map key as text; JSON has no other. */
-static void write_key(struct out *o, const ProtobufCFieldDescriptor *f, const void *v) {
+static void write_key(struct pb_json_out *o, const ProtobufCFieldDescriptor *f, const void *v) {
     char text[32];
     int n = 0;
     switch (reflect_class_of(f->type)) {
@@ -127,23 +115,27 @@ static void write_key(struct out *o, const ProtobufCFieldDescriptor *f, const vo
     json_key(o->w, sv_from(text, (size_t)n));
 }
 
-static void write_map(struct out *o, const struct proto_type *t, unsigned i,
-                      const ProtobufCMessage *m, bool is_hidden) {
+void pb_json_write_entry(struct pb_json_out *o, const struct proto_type *entry,
+                         const ProtobufCMessage *e, bool is_hidden) {
     static const uint64_t zero[2];
-    const ProtobufCFieldDescriptor *f = &t->desc->fields[i];
-    const struct proto_type *entry = proto_field_type(t, i);
     const ProtobufCFieldDescriptor *key = &entry->desc->fields[0], *value = &entry->desc->fields[1];
-    bool is_cleared = is_hidden && !can_be_shown_hidden(value->type);
+    bool is_cleared = is_hidden && !pb_json_shows_hidden(value->type);
+    write_key(o, key, reflect_member(e, key));
+    write_value(o, entry, 1, is_cleared ? zero : reflect_member(e, value), is_hidden);
+}
+
+static void write_map(struct pb_json_out *o, const struct proto_type *t, unsigned i,
+                      const ProtobufCMessage *m, bool is_hidden) {
+    const ProtobufCFieldDescriptor *f = &t->desc->fields[i];
     json_obj(o->w);
     for (size_t k = 0; k < reflect_count(m, f); k++) {
-        const ProtobufCMessage *e = reflect_message(reflect_item(m, f, k));
-        write_key(o, key, reflect_member(e, key));
-        write_value(o, entry, 1, is_cleared ? zero : reflect_member(e, value), is_hidden);
+        pb_json_write_entry(o, proto_field_type(t, i), reflect_message(reflect_item(m, f, k)),
+                            is_hidden);
     }
     json_end(o->w);
 }
 
-static void write_list(struct out *o, const struct proto_type *t, unsigned i,
+static void write_list(struct pb_json_out *o, const struct proto_type *t, unsigned i,
                        const ProtobufCMessage *m, bool is_hidden) {
     const ProtobufCFieldDescriptor *f = &t->desc->fields[i];
     json_arr(o->w);
@@ -153,19 +145,19 @@ static void write_list(struct out *o, const struct proto_type *t, unsigned i,
     json_end(o->w);
 }
 
-static bool is_default_written(const struct out *o, const ProtobufCFieldDescriptor *f) {
+static bool is_default_written(const struct pb_json_out *o, const ProtobufCFieldDescriptor *f) {
     bool has_presence = f->type == PROTOBUF_C_TYPE_MESSAGE || reflect_in_oneof(f);
     return (o->flags & PB_JSON_DEFAULTS) && (reflect_is_repeated(f) || !has_presence);
 }
 
-static void write_field(struct out *o, const struct proto_type *t, unsigned i,
-                        const ProtobufCMessage *m, bool is_hidden) {
+void pb_json_write_field(struct pb_json_out *o, const struct proto_type *t, unsigned i,
+                         const ProtobufCMessage *m, bool is_hidden) {
     const ProtobufCFieldDescriptor *f = &t->desc->fields[i];
     if (!reflect_has(m, f) && !is_default_written(o, f)) {
         return;
     }
     is_hidden |= (o->flags & PB_JSON_REDACT) && (t->fields[i].flags & PROTO_FIELD_SENSITIVE);
-    if (is_hidden && !can_be_shown_hidden(f->type)) {
+    if (is_hidden && !pb_json_shows_hidden(f->type)) {
         return;
     }
     json_key(o->w, sv_cstr(f->name));
@@ -178,14 +170,14 @@ static void write_field(struct out *o, const struct proto_type *t, unsigned i,
     }
 }
 
-static void write_fields(struct out *o, const struct proto_type *t, const ProtobufCMessage *m,
-                         bool is_hidden) {
+static void write_fields(struct pb_json_out *o, const struct proto_type *t,
+                         const ProtobufCMessage *m, bool is_hidden) {
     for (unsigned i = 0; m && i < t->desc->n_fields; i++) {
-        write_field(o, t, i, m, is_hidden);
+        pb_json_write_field(o, t, i, m, is_hidden);
     }
 }
 
-static void write_time(struct out *o, const struct proto_type *t, const ProtobufCMessage *m,
+static void write_time(struct pb_json_out *o, const struct proto_type *t, const ProtobufCMessage *m,
                        bool is_hidden) {
     struct pb_time time = {0, 0};
     if (m && !is_hidden) {
@@ -199,7 +191,7 @@ static void write_time(struct out *o, const struct proto_type *t, const Protobuf
     json_str(o->w, sv_from(text, n));
 }
 
-static void write_field_mask(struct out *o, const Pb__FieldMask *mask) {
+static void write_field_mask(struct pb_json_out *o, const Pb__FieldMask *mask) {
     struct buf text BUF_AUTO;
     buf_init(&text);
     for (size_t i = 0; mask && i < mask->n_paths; i++) {
@@ -213,8 +205,8 @@ static void write_field_mask(struct out *o, const Pb__FieldMask *mask) {
     json_str(o->w, buf_pullup(&text, buf_len(&text)));
 }
 
-static void write_struct(struct out *o, const struct proto_type *t, const ProtobufCMessage *m,
-                         bool is_hidden) {
+static void write_struct(struct pb_json_out *o, const struct proto_type *t,
+                         const ProtobufCMessage *m, bool is_hidden) {
     if (m) {
         (t->kind == PROTO_KIND_STRUCT ? write_map : write_list)(o, t, 0, m, is_hidden);
         return;
@@ -223,11 +215,11 @@ static void write_struct(struct out *o, const struct proto_type *t, const Protob
     json_end(o->w);
 }
 
-static void write_struct_value(struct out *o, const struct proto_type *t, const Pb__Value *v,
-                               bool is_hidden) {
+static void write_struct_value(struct pb_json_out *o, const struct proto_type *t,
+                               const Pb__Value *v, bool is_hidden) {
     for (unsigned i = 0; v && i < t->desc->n_fields; i++) {
         const ProtobufCFieldDescriptor *f = &t->desc->fields[i];
-        if (f->id == (uint32_t)v->kind_case && (!is_hidden || can_be_shown_hidden(f->type))) {
+        if (f->id == (uint32_t)v->kind_case && (!is_hidden || pb_json_shows_hidden(f->type))) {
             write_value(o, t, i, reflect_member(&v->base, f), is_hidden);
             return;
         }
@@ -235,19 +227,20 @@ static void write_struct_value(struct out *o, const struct proto_type *t, const 
     json_put_null(o->w);
 }
 
-static void write_closed_any(struct out *o, const Pb__Any *any, bool is_hidden) {
+static void write_closed_any(struct pb_json_out *o, const Pb__Any *any, bool is_hidden) {
     json_obj(o->w);
     if (any && *any->type_url) {
         json_key(o->w, SV("@type"));
         json_str(o->w, sv_cstr(any->type_url));
         json_key(o->w, SV("value"));
-        write_base64(o, is_hidden ? REDACTED : sv_from(any->value.data, any->value.len));
+        pb_json_write_base64(o->w, is_hidden ? PB_JSON_REDACTED
+                                             : sv_from(any->value.data, any->value.len));
     }
     json_end(o->w);
 }
 
 /* What a TypedStruct carries may be sensitive: that is known of the message it stands for only. */
-static void write_typed_struct_fields(struct out *o, const struct proto_type *t,
+static void write_typed_struct_fields(struct pb_json_out *o, const struct proto_type *t,
                                       const ProtobufCMessage *m, bool is_hidden) {
     const ProtobufCFieldDescriptor *url = &t->desc->fields[0], *value = &t->desc->fields[1];
     const Pb__Struct *s =
@@ -261,9 +254,9 @@ static void write_typed_struct_fields(struct out *o, const struct proto_type *t,
     ProtobufCMessage *inner =
         is_opened ? pb_json_from_struct(stood_for, s, PB_JSON_UNKNOWN_SKIP, &a, &d) : NULL;
     if (inner) {
-        write_field(o, t, 0, m, false);
+        pb_json_write_field(o, t, 0, m, false);
         json_key(o->w, sv_cstr(value->name));
-        write_message(o, stood_for, inner, is_hidden);
+        pb_json_write_message(o, stood_for, inner, is_hidden);
     } else {
         write_fields(o, t, m, is_hidden);
     }
@@ -271,7 +264,7 @@ static void write_typed_struct_fields(struct out *o, const struct proto_type *t,
     arena_fini(&a);
 }
 
-static void write_open_any(struct out *o, sv url, const struct proto_type *t,
+static void write_open_any(struct pb_json_out *o, sv url, const struct proto_type *t,
                            const ProtobufCMessage *m, bool is_hidden) {
     json_obj(o->w);
     json_key(o->w, SV("@type"));
@@ -282,12 +275,12 @@ static void write_open_any(struct out *o, sv url, const struct proto_type *t,
         write_typed_struct_fields(o, t, m, is_hidden);
     } else {
         json_key(o->w, SV("value"));
-        write_message(o, t, m, is_hidden);
+        pb_json_write_message(o, t, m, is_hidden);
     }
     json_end(o->w);
 }
 
-static void write_any(struct out *o, const Pb__Any *any, bool is_hidden) {
+static void write_any(struct pb_json_out *o, const Pb__Any *any, bool is_hidden) {
     const struct proto_type *t = any ? any_type(sv_cstr(any->type_url)) : NULL;
     struct arena a;
     struct diag d;
@@ -304,8 +297,8 @@ static void write_any(struct out *o, const Pb__Any *any, bool is_hidden) {
     arena_fini(&a);
 }
 
-static void write_known(struct out *o, const struct proto_type *t, const ProtobufCMessage *m,
-                        bool is_hidden) {
+static void write_known(struct pb_json_out *o, const struct proto_type *t,
+                        const ProtobufCMessage *m, bool is_hidden) {
     static const uint64_t zero[2];
     switch ((enum proto_kind)t->kind) {
     case PROTO_KIND_ANY:
@@ -327,7 +320,7 @@ static void write_known(struct out *o, const struct proto_type *t, const Protobu
         return;
     case PROTO_KIND_WRAPPER: {
         const ProtobufCFieldDescriptor *f = &t->desc->fields[0];
-        bool is_cleared = !m || (is_hidden && !can_be_shown_hidden(f->type));
+        bool is_cleared = !m || (is_hidden && !pb_json_shows_hidden(f->type));
         write_value(o, t, 0, is_cleared ? zero : reflect_member(m, f), is_hidden && m);
         return;
     }
@@ -342,9 +335,9 @@ static void write_known(struct out *o, const struct proto_type *t, const Protobu
 }
 
 /* m is NULL for the unset value of a map entry: an empty message. */
-static void write_message(struct out *o, const struct proto_type *t, const ProtobufCMessage *m,
-                          bool is_hidden) {
-    if (o->depth == DEPTH_MAX) {
+void pb_json_write_message(struct pb_json_out *o, const struct proto_type *t,
+                           const ProtobufCMessage *m, bool is_hidden) {
+    if (o->depth == PB_JSON_WRITE_DEPTH_MAX) {
         json_put_null(o->w);
         return;
     }
@@ -354,8 +347,8 @@ static void write_message(struct out *o, const struct proto_type *t, const Proto
 }
 
 void pb_json_write(struct json_writer *w, const ProtobufCMessage *m, unsigned flags) {
-    struct out o = {w, flags, 0};
-    write_message(&o, proto_type_of(m->descriptor), m, false);
+    struct pb_json_out o = {w, flags, 0};
+    pb_json_write_message(&o, proto_type_of(m->descriptor), m, false);
 }
 
 void pb_json_append(struct buf *out, const ProtobufCMessage *m, unsigned flags, int indent) {

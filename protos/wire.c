@@ -6,15 +6,6 @@
 
 #include "protos/reflect.h"
 
-enum wire_type {
-    WIRE_VARINT = 0,
-    WIRE_64BIT = 1,
-    WIRE_BYTES = 2,
-    WIRE_START_GROUP = 3,
-    WIRE_END_GROUP = 4,
-    WIRE_32BIT = 5
-};
-
 /* One open message: from these the path is made, but only when there is an error to tell. */
 struct frame {
     const struct frame *parent;
@@ -72,15 +63,26 @@ static bool eat_value(sv *wire, enum wire_type type, sv *value) {
     return true;
 }
 
+bool wire_eat_field(sv *wire, struct wire_field *out) {
+    sv rest = *wire;
+    uint64_t tag;
+    if (!rest.n || !wire_eat_varint(&rest, &tag) || tag >> 3 == 0 || tag > UINT32_MAX ||
+        !eat_value(&rest, (enum wire_type)(tag & 7), &out->value)) {
+        return false;
+    }
+    out->number = (uint32_t)(tag >> 3);
+    out->type = (enum wire_type)(tag & 7);
+    *wire = rest;
+    return true;
+}
+
 /* How many items of the current field came before it in its message. */
 static size_t index_in_message(const struct frame *fr) {
     sv rest = sv_from(fr->all.p, (size_t)(fr->at - fr->all.p));
     size_t count = 0;
-    uint64_t tag;
-    sv value;
-    while (rest.n && wire_eat_varint(&rest, &tag) &&
-           eat_value(&rest, (enum wire_type)(tag & 7), &value)) {
-        count += tag >> 3 == fr->type->desc->fields[fr->field].id;
+    struct wire_field f;
+    while (wire_eat_field(&rest, &f)) {
+        count += f.number == fr->type->desc->fields[fr->field].id;
     }
     return count;
 }

@@ -37,6 +37,7 @@ struct program {
     struct loop config_loop;
     uv_thread_t config_thread;
     struct config_view view;
+    struct loop_stats *loop_stats; /* one a loop; NULL: not asked for */
 };
 
 /* ---- the config thread ---- */
@@ -276,12 +277,13 @@ static int validate(struct program *p) {
 /* Bootstrap.enable_dispatcher_stats. The config thread's is ours alone. */
 static void measure_loops(struct program *p) {
     struct server *s = &p->server;
-    loop_stats_start(&s->main->loop, s->stats, "main_thread.dispatcher.");
-    loop_stats_start(&p->config_loop, s->stats, "config_thread.dispatcher.");
+    struct loop_stats *m = p->loop_stats = xnew_array(struct loop_stats, s->workers_n + 2);
+    loop_stats_start(&s->main->loop, s->stats, "main_thread.dispatcher.", m++);
+    loop_stats_start(&p->config_loop, s->stats, "config_thread.dispatcher.", m++);
     for (unsigned i = 0; i < s->workers_n; i++) {
         char prefix[64];
         snprintf(prefix, sizeof(prefix), "listener_manager.worker_%u.dispatcher.", i);
-        loop_stats_start(&s->workers[i]->loop, s->stats, prefix);
+        loop_stats_start(&s->workers[i]->loop, s->stats, prefix, m++);
     }
 }
 
@@ -360,6 +362,7 @@ int main(int argc, char **argv) {
     xfree(d);
     options_fini(&p->server.opt);
     arena_fini(&p->server.arena);
+    xfree(p->loop_stats);
     xfree(p);
     return rc;
 }

@@ -8,53 +8,22 @@
 #include "proxy/base/log.h"
 #include "proxy/base/vec.h"
 
-enum wire_kind { WIRE_VARINT, WIRE_FIXED64, WIRE_BYTES, WIRE_GROUP, WIRE_GROUP_END, WIRE_FIXED32 };
-
 struct field {
     uint64_t number;
     uint64_t value; /* varints */
     sv bytes;       /* WIRE_BYTES */
-    enum wire_kind kind;
+    enum wire_type kind;
 };
 
 /* ---- reading ---- */
 
-static bool eat_fixed(sv *w, size_t n) {
-    if (w->n < n) {
-        return false;
-    }
-    *w = sv_skip(*w, n);
-    return true;
-}
-
-static bool eat_bytes(sv *w, sv *out) {
-    uint64_t n;
-    if (!wire_eat_varint(w, &n) || n > w->n) {
-        return false;
-    }
-    *out = (sv){w->p ? w->p : "", n};
-    *w = sv_skip(*w, n);
-    return true;
-}
-
 static bool eat_field(sv *w, struct field *f) {
-    uint64_t tag;
-    if (!wire_eat_varint(w, &tag) || tag > UINT32_MAX || tag >> 3 == 0) {
+    struct wire_field x;
+    if (!wire_eat_field(w, &x)) {
         return false;
     }
-    *f = (struct field){.number = tag >> 3, .kind = (enum wire_kind)(tag & 7)};
-    switch (tag & 7) {
-    case WIRE_VARINT:
-        return wire_eat_varint(w, &f->value);
-    case WIRE_FIXED64:
-        return eat_fixed(w, 8);
-    case WIRE_BYTES:
-        return eat_bytes(w, &f->bytes);
-    case WIRE_FIXED32:
-        return eat_fixed(w, 4);
-    default: /* groups are not in proto3 */
-        return false;
-    }
+    *f = (struct field){.number = x.number, .bytes = x.value, .kind = x.type};
+    return x.type != WIRE_VARINT || wire_eat_varint(&x.value, &f->value);
 }
 
 /* A name, version, nonce or URL: it may be sent back, so it has to be what a string may hold. */

@@ -2,8 +2,6 @@
  * Threads: gathered on the config thread, handed to main. */
 #include "xds/store_view.h"
 
-#include <stdlib.h>
-
 #include "proxy/base/mem.h"
 #include "proxy/upstream/outlier.h"
 #include "xds/hosts.h"
@@ -127,40 +125,6 @@ static void add_scopes(struct item_vec *items, const struct entry *set,
     add_refused(items, RES_SCOPED_ROUTE, name, &refused);
 }
 
-/* What items are ordered by, beside where they are: the config thread waits for the sort. */
-struct item_key {
-    sv name;
-    uint32_t index;
-    uint8_t type, status;
-};
-
-static int by_type_and_name(const void *a, const void *b) {
-    const struct item_key *x = a, *y = b;
-    if (x->type != y->type) {
-        return x->type - y->type;
-    }
-    int c = sv_cmp(x->name, y->name);
-    return c ? c : x->status - y->status;
-}
-
-/* Frees v's own memory; the result is the caller's. */
-static struct view_item *sorted(struct item_vec *v) {
-    struct item_key *keys = xnew_array(struct item_key, v->n + 1);
-    for (size_t i = 0; i < v->n; i++) {
-        const struct resource *r = v->p[i].resource;
-        keys[i] =
-            (struct item_key){r->name, (uint32_t)i, (uint8_t)r->type, (uint8_t)v->p[i].status};
-    }
-    qsort(keys, v->n, sizeof(*keys), by_type_and_name);
-    struct view_item *items = xnew_array(struct view_item, v->n + 1);
-    for (size_t i = 0; i < v->n; i++) {
-        items[i] = v->p[keys[i].index];
-    }
-    xfree(keys);
-    vec_fini(v);
-    return items;
-}
-
 static void add_missing(struct buf *out, const struct entry_links *uses) {
     for (size_t i = 0; i < uses->n; i++) {
         const struct entry *t = entry_links_at(uses, i);
@@ -256,13 +220,7 @@ static void gather(struct store *s, unsigned types, struct view *v) {
     v->absent = g.absent.p;
     v->absent_n = (unsigned)g.absent.n;
     v->items_n = (unsigned)g.items.n;
-    v->items = sorted(&g.items);
-}
-
-static void on_answer(struct loop *l, struct loop_msg *m) {
-    struct view *v = CONTAINER_OF(m, struct view, msg);
-    (void)l;
-    v->on_view(v, v->user);
+    v->items = g.items.p;
 }
 
 static void on_request(struct loop *l, struct loop_msg *m) {
@@ -274,8 +232,8 @@ static void on_request(struct loop *l, struct loop_msg *m) {
     v->lds_version = sv_dup(sv_from(r->store->lds_version, strlen(r->store->lds_version)));
     v->on_view = r->on_view;
     v->user = r->user;
-    v->msg.run = on_answer;
-    loop_post(r->reply_to, &v->msg);
+    v->loop = r->reply_to;
+    view_post(v);
     xfree(r);
 }
 

@@ -16,7 +16,6 @@
 #define COOKIE_FIELD_ADDRESS 1
 #define COOKIE_FIELD_EXPIRES 2
 
-enum wire_type { WIRE_VARINT = 0, WIRE_I64 = 1, WIRE_LEN = 2, WIRE_I32 = 5 };
 enum session_kind { SESSION_COOKIE, SESSION_HEADER, SESSION_ENVELOPE };
 
 struct session_state {
@@ -157,46 +156,19 @@ struct cookie_message {
     uint64_t expires_s; /* 0: never */
 };
 
-static bool eat_bytes(sv *wire, uint64_t n, sv *out) {
-    if (n > wire->n) {
-        return false;
-    }
-    *out = sv_sub(*wire, 0, (size_t)n);
-    *wire = sv_skip(*wire, (size_t)n);
-    return true;
-}
-
 /* One field off the front; false: this is no message. */
 static bool eat_field(sv *wire, struct cookie_message *out) {
-    uint64_t tag, number;
-    sv bytes;
-    if (!wire_eat_varint(wire, &tag) || tag >> 3 == 0 || tag > UINT32_MAX) {
+    struct wire_field f;
+    if (!wire_eat_field(wire, &f)) {
         return false;
     }
-    switch (tag & 7) {
-    case WIRE_VARINT:
-        if (!wire_eat_varint(wire, &number)) {
-            return false;
-        }
-        if (tag >> 3 == COOKIE_FIELD_EXPIRES) {
-            out->expires_s = number;
-        }
-        return true;
-    case WIRE_LEN:
-        if (!wire_eat_varint(wire, &number) || !eat_bytes(wire, number, &bytes)) {
-            return false;
-        }
-        if (tag >> 3 == COOKIE_FIELD_ADDRESS) {
-            out->address = bytes;
-        }
-        return true;
-    case WIRE_I64:
-        return eat_bytes(wire, 8, &bytes);
-    case WIRE_I32:
-        return eat_bytes(wire, 4, &bytes);
-    default: /* groups, which nobody writes */
-        return false;
+    if (f.number == COOKIE_FIELD_EXPIRES && f.type == WIRE_VARINT) {
+        return wire_eat_varint(&f.value, &out->expires_s);
     }
+    if (f.number == COOKIE_FIELD_ADDRESS && f.type == WIRE_BYTES) {
+        out->address = f.value;
+    }
+    return true;
 }
 
 static sv address_of_cookie(sv bytes, uint64_t now_s) {
@@ -220,7 +192,7 @@ static void append_varint(struct buf *b, uint64_t n) {
 static void set_cookie(const struct session_state *s, struct headers *h, sv host, uint64_t now_s) {
     struct buf BUF_AUTO b;
     buf_init(&b);
-    append_varint(&b, COOKIE_FIELD_ADDRESS << 3 | WIRE_LEN);
+    append_varint(&b, COOKIE_FIELD_ADDRESS << 3 | WIRE_BYTES);
     append_varint(&b, host.n);
     buf_append_sv(&b, host);
     if (s->ttl_s) {

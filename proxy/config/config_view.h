@@ -1,5 +1,6 @@
 /* What the admin port asks the config thread for. The config side (xds/store_view.c) answers on its
- * own thread with one self-contained object; admin never touches the store.
+ * own thread with one self-contained object; admin never touches the store. That thread gathers
+ * only: what can wait for its turn (putting in order, letting go) is done by who asked, in slices.
  * Threads: requests from main; answers are posted to main's loop. */
 #ifndef SLUICE_CONFIG_CONFIG_VIEW_H
 #define SLUICE_CONFIG_CONFIG_VIEW_H
@@ -46,10 +47,11 @@ struct view_absent {
     enum view_absent_why why;
     char *name;
 };
-/* Everything of the asked types at one moment, in name order per type; freed by
- * config_snapshot_view_free. */
+/* Everything of the asked types at one moment, in name order per type. */
 struct view {
     struct loop_msg msg;
+    struct loop *loop;      /* of who asked */
+    struct view_sort *sort; /* while it is under way */
     struct view_item *items;
     unsigned items_n;
     struct view_unready *unready;
@@ -60,6 +62,10 @@ struct view {
     void (*on_view)(struct view *v, void *user); /* main thread; takes v */
     void *user;
 };
+/* Any thread. Takes v, whose items are in no order: they are sorted on v->loop, between other
+ * events, then v->on_view is called there. */
+void view_post(struct view *v);
+/* On v->loop. What is many is let go of between other events. */
 void view_free(struct view *v);
 
 struct config_view {

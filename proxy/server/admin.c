@@ -81,6 +81,16 @@ static void drop_producer(struct admin_stream *a) {
     }
 }
 
+static uint64_t now_us(void) { return uv_hrtime() / 1000; }
+
+struct admin_turn admin_turn_begin(const struct buf *out) {
+    return (struct admin_turn){out, now_us() + ADMIN_TURN_US};
+}
+
+bool admin_turn_is_over(const struct admin_turn *t) {
+    return buf_len(t->out) >= ADMIN_PIECE_BYTES || now_us() >= t->until_us;
+}
+
 static void on_pump(struct timer *t) {
     struct admin_stream *a = CONTAINER_OF(t, struct admin_stream, pump);
     struct buf BUF_AUTO piece;

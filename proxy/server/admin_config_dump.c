@@ -1,20 +1,15 @@
-/* GET /config_dump: what is served, from the wire bytes of the resources, one element at a time so
- * that nothing waits.
+/* GET /config_dump: what is served, from the wire bytes of the resources, a bit at a time so that
+ * nothing waits.
  * Threads: main. Spec: admin.v3 ConfigDump messages; parameters resource, mask, name_regex,
  * include_eds. Without scopes the scoped-routes section comes with include_eds only: else routes
  * are .configs[3], as runbooks have it. */
-#include <jansson.h>
 #include <stdio.h>
-#include <time.h>
 
-#include "protos/any.h"
-#include "protos/gen/hcm.pb-c.h"
-#include "protos/gen/listener.pb-c.h"
-#include "protos/pb_json.h"
+#include "protos/field_mask.h"
 #include "proxy/base/mem.h"
 #include "proxy/base/regex.h"
+#include "proxy/server/admin_inline.h"
 #include "proxy/server/admin_internal.h"
-#include "proxy/server/config_mask.h"
 
 enum list_id {
     LIST_STATIC,
@@ -112,69 +107,30 @@ struct dump {
     sv mask;                         /* heap; empty: none */
     const struct dump_section *only; /* ?resource= */
     const struct dump_list *only_list;
-    bool include_eds, is_begun, is_list_open, is_section_open;
+    bool include_eds, is_begun, is_list_open, is_section_open, is_element_open;
     int section; /* -1: the bootstrap */
     unsigned list, item;
-    struct arena scratch;
+    struct admin_script script;      /* what is left of the open element */
+    struct admin_inline in_managers; /* what is left of the open listener */
+    Bootstrap__Bootstrap shown;
 };
 
-/* ---- pieces of JSON ---- */
+/* ---- elements ---- */
 
-static void timestamp(struct json_writer *w, const char *key, uint64_t us) {
-    char text[40], full[64];
-    time_t t = (time_t)(us / 1000000);
-    struct tm tm;
-    gmtime_r(&t, &tm);
-    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
-    int n = snprintf(full, sizeof(full), "%s.%03uZ", text, (unsigned)(us / 1000 % 1000));
-    json_key(w, sv_cstr(key));
-    json_str(w, sv_from(full, (size_t)n));
-}
-
-static void pair(struct json_writer *w, const char *key, sv v) {
-    if (v.n) {
-        json_key(w, sv_cstr(key));
-        json_str(w, v);
-    }
-}
-
-/* The resource as an Any, opened. */
-static void any_element(struct json_writer *w, enum resource_type t, sv wire) {
-    Pb__Any any;
-    pb__any__init(&any);
-    any.type_url = resource_types[t].type_url;
-    any.value = (ProtobufCBinaryData){wire.n, (uint8_t *)(uintptr_t)wire.p};
-    pb_json_write(w, &any.base, PB_JSON_REDACT);
-}
-
-static void config(struct json_writer *w, const char *key, enum resource_type t, sv wire) {
-    json_key(w, sv_cstr(key));
-    any_element(w, t, wire);
-}
-
-void admin_json_timestamp(struct json_writer *w, const char *key, uint64_t us) {
-    timestamp(w, key, us);
-}
-
-void admin_json_config(struct json_writer *w, const char *key, enum resource_type t, sv wire) {
-    config(w, key, t, wire);
-}
-
-static void error_state(struct json_writer *w, const struct view_item *it) {
+static void error_state(struct admin_script *x, const struct view_item *it) {
     const struct resource *refused = it->refused ? it->refused : it->resource;
-    json_key(w, SV("error_state"));
-    json_obj(w);
+    admin_script_obj(x, "error_state");
     if (refused->wire.n) { /* else there is none, or it was too large to keep */
-        config(w, "failed_configuration", refused->type, refused->wire);
+        admin_script_resource(x, "failed_configuration", refused->type, refused->wire);
     }
-    timestamp(w, "last_update_attempt", it->error_us);
-    pair(w, "details", sv_cstr(it->error));
-    pair(w, "version_info", it->resource->version);
-    json_end(w);
+    admin_script_time(x, "last_update_attempt", it->error_us);
+    admin_script_text(x, "details", sv_cstr(it->error));
+    admin_script_text(x, "version_info", it->resource->version);
+    admin_script_end(x);
 }
 
-void admin_json_error_state(struct json_writer *w, const struct view_item *refused) {
-    error_state(w, refused);
+void admin_script_error_state(struct admin_script *x, const struct view_item *refused) {
+    error_state(x, refused);
 }
 
 /* Is the item of the same resource as `it`, one further in the sorted view? */
@@ -189,52 +145,48 @@ static const struct view_item *next_of_same(const struct dump *d, const struct v
 static void grouped_element(struct dump *d, const struct dump_section *s,
                             const struct view_item *it) {
     static const char *const state_keys[] = {"active_state", "warming_state", "draining_state"};
-    struct json_writer *w = &d->w;
-    pair(w, "name", it->resource->name);
+    struct admin_script *x = &d->script;
+    admin_script_text(x, "name", it->resource->name);
     for (; it; it = next_of_same(d, it)) {
         if (it->status == VIEW_ERROR) {
-            error_state(w, it);
+            error_state(x, it);
             continue;
         }
-        json_key(w, sv_cstr(state_keys[it->status]));
-        json_obj(w);
-        pair(w, "version_info", it->resource->version);
-        config(w, s->config, s->type, it->resource->wire);
-        timestamp(w, "last_updated", it->resource->updated_us);
-        json_end(w);
+        admin_script_obj(x, state_keys[it->status]);
+        admin_script_text(x, "version_info", it->resource->version);
+        admin_script_resource(x, s->config, s->type, it->resource->wire);
+        admin_script_time(x, "last_updated", it->resource->updated_us);
+        admin_script_end(x);
     }
 }
 
-static void members(struct json_writer *w, const struct dump_section *s,
+static void members(struct admin_script *x, const struct dump_section *s,
                     const struct view_item *it) {
-    json_key(w, sv_cstr(s->config));
-    json_arr(w);
+    admin_script_arr(x, s->config);
     for (unsigned i = 0; i < it->members_n; i++) {
-        any_element(w, s->type, it->members[i]->wire);
+        admin_script_resource(x, NULL, s->type, it->members[i]->wire);
     }
-    json_end(w);
+    admin_script_end(x);
 }
 
 static void plain_element(struct dump *d, const struct dump_section *s,
                           const struct view_item *it) {
-    struct json_writer *w = &d->w;
+    struct admin_script *x = &d->script;
     if (s->type == RES_SECRET || s->type == RES_SCOPED_ROUTE) {
-        pair(w, "name", it->resource->name);
+        admin_script_text(x, "name", it->resource->name);
     }
-    pair(w, "version_info", it->resource->version);
+    admin_script_text(x, "version_info", it->resource->version);
     if (s->type == RES_SCOPED_ROUTE) {
-        members(w, s, it);
+        members(x, s, it);
     } else {
-        config(w, s->config, s->type, it->resource->wire);
+        admin_script_resource(x, s->config, s->type, it->resource->wire);
     }
-    timestamp(w, "last_updated", it->resource->updated_us);
+    admin_script_time(x, "last_updated", it->resource->updated_us);
     const struct view_item *next = next_of_same(d, it);
     if (next && next->status == VIEW_ERROR) {
-        error_state(w, next);
+        error_state(x, next);
     }
 }
-
-/* ---- one element ---- */
 
 static void open_section(struct dump *d, const struct dump_section *s) {
     d->is_section_open = true;
@@ -246,9 +198,10 @@ static void open_section(struct dump *d, const struct dump_section *s) {
     json_obj(&d->w);
     json_key(&d->w, SV("@type"));
     json_str(&d->w, sv_from(type, (size_t)n));
-    if (s->has_version && !d->mask.n) {
-        pair(&d->w, "version_info",
-             sv_cstr(s->type == RES_CLUSTER ? d->view->cds_version : d->view->lds_version));
+    const char *version = s->type == RES_CLUSTER ? d->view->cds_version : d->view->lds_version;
+    if (s->has_version && !d->mask.n && *version) {
+        json_key(&d->w, SV("version_info"));
+        json_str(&d->w, sv_cstr(version));
     }
 }
 
@@ -271,15 +224,23 @@ static void element_begin(struct dump *d, const struct dump_section *s, const st
     }
 }
 
-static void write_element(struct dump *d, const struct dump_section *s, const struct dump_list *l,
-                          const struct view_item *it) {
-    element_begin(d, s, l);
-    if (l->id == LIST_GROUPED) {
-        grouped_element(d, s, it);
-    } else {
-        plain_element(d, s, it);
+/* The script's, unless the mask leaves nothing of it. */
+static void element(struct dump *d, const struct dump_section *s, const struct dump_list *l) {
+    if (!admin_script_is_empty(&d->script)) {
+        element_begin(d, s, l);
+        d->is_element_open = true;
     }
-    json_end(&d->w);
+}
+
+static void begin_script(struct dump *d) {
+    admin_script_begin(&d->script, d->only ? d->mask : SV_NULL);
+}
+
+static void item_element(struct dump *d, const struct dump_section *s, const struct dump_list *l,
+                         const struct view_item *it) {
+    begin_script(d);
+    (l->id == LIST_GROUPED ? grouped_element : plain_element)(d, s, it);
+    element(d, s, l);
 }
 
 /* Those in a listener's connection managers. */
@@ -287,70 +248,33 @@ static bool is_inline(const struct dump_list *l) {
     return l->id == LIST_INLINE_ROUTES || l->id == LIST_INLINE_SCOPES;
 }
 
-static void inline_table(struct dump *d, const struct dump_section *s, const struct dump_list *l,
-                         const struct view_item *it, const Hcm__HttpConnectionManager *h) {
-    if (h->route_specifier_case != HCM__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_ROUTE_CONFIG) {
-        return;
-    }
-    element_begin(d, s, l);
-    config(&d->w, "route_config", RES_ROUTE, proto_pack(&h->route_config->base, &d->scratch));
-    timestamp(&d->w, "last_updated", it->resource->updated_us);
-    json_end(&d->w);
-}
-
-static void inline_scopes(struct dump *d, const struct dump_section *s, const struct dump_list *l,
-                          const struct view_item *it, const Hcm__HttpConnectionManager *h) {
-    const Hcm__ScopedRoutes *m =
-        h->route_specifier_case == HCM__HTTP_CONNECTION_MANAGER__ROUTE_SPECIFIER_SCOPED_ROUTES
-            ? h->scoped_routes
-            : NULL;
-    if (!m || m->config_specifier_case !=
-                  HCM__SCOPED_ROUTES__CONFIG_SPECIFIER_SCOPED_ROUTE_CONFIGURATIONS_LIST) {
-        return;
-    }
-    const Hcm__ScopedRouteConfigurationsList *v = m->scoped_route_configurations_list;
-    element_begin(d, s, l);
-    pair(&d->w, "name", sv_cstr(m->name));
-    json_key(&d->w, SV("scoped_route_configs"));
-    json_arr(&d->w);
-    for (size_t i = 0; i < v->n_scoped_route_configurations; i++) {
-        any_element(&d->w, RES_SCOPED_ROUTE,
-                    proto_pack(&v->scoped_route_configurations[i]->base, &d->scratch));
-    }
-    json_end(&d->w);
-    timestamp(&d->w, "last_updated", it->resource->updated_us);
-    json_end(&d->w);
-}
-
-/* The inline route tables or scopes of a listener's connection managers. */
-static void inline_routes(struct dump *d, const struct dump_section *s, const struct dump_list *l,
-                          const struct view_item *it) {
-    struct diag diag;
-    diag_init(&diag);
-    arena_reset(&d->scratch);
-    const Listener__Listener *m = PROTO_UNPACK(Listener__Listener, listener__listener__descriptor,
-                                               it->resource->wire, &d->scratch, &diag);
-    for (size_t c = 0; m && c <= m->n_filter_chains; c++) {
-        const Listener__FilterChain *chain =
-            c < m->n_filter_chains ? m->filter_chains[c] : m->default_filter_chain;
-        for (size_t f = 0; chain && f < chain->n_filters; f++) {
-            const Pb__Any *any =
-                chain->filters[f]->config_type_case == LISTENER__FILTER__CONFIG_TYPE_TYPED_CONFIG
-                    ? chain->filters[f]->typed_config
-                    : NULL;
-            if (!any || !sv_is(any_inner_name(any, &d->scratch),
-                               hcm__http_connection_manager__descriptor.name)) {
-                continue;
-            }
-            const Hcm__HttpConnectionManager *h =
-                (const Hcm__HttpConnectionManager *)(const void *)any_unpack(any, SV("hcm"),
-                                                                             &d->scratch, &diag);
-            if (h) {
-                (l->id == LIST_INLINE_ROUTES ? inline_table : inline_scopes)(d, s, l, it, h);
-            }
+/* The next route table or set of scopes of the open listener; false: there is none. */
+static bool inline_element(struct dump *d, const struct dump_section *s,
+                           const struct dump_list *l) {
+    struct admin_script *x = &d->script;
+    uint64_t updated_us = d->in_managers.resource->updated_us;
+    sv wire, name;
+    if (l->id == LIST_INLINE_ROUTES) {
+        if (!admin_inline_next_routes(&d->in_managers, &wire)) {
+            return false;
         }
+        begin_script(d);
+        admin_script_resource(x, s->config, s->type, wire);
+    } else {
+        if (!admin_inline_next_scopes(&d->in_managers, &name, &wire)) {
+            return false;
+        }
+        begin_script(d);
+        admin_script_text(x, "name", name);
+        admin_script_arr(x, s->config);
+        for (sv scope; admin_inline_next_scope(&wire, &scope);) {
+            admin_script_resource(x, NULL, s->type, scope);
+        }
+        admin_script_end(x);
     }
-    diag_fini(&diag);
+    admin_script_time(x, "last_updated", updated_us);
+    element(d, s, l);
+    return true;
 }
 
 static bool belongs(const struct dump *d, const struct dump_section *s, const struct dump_list *l,
@@ -420,16 +344,15 @@ static bool mask_leads_anywhere(const struct dump *d) {
 /* ---- walking sections, lists, items ---- */
 
 static void bootstrap_section(struct dump *d) {
-    struct json_writer *w = &d->w;
-    json_obj(w);
-    json_key(w, SV("@type"));
-    json_str(w, SV("type.googleapis.com/envoy.admin.v3.BootstrapConfigDump"));
-    json_key(w, SV("bootstrap"));
-    Bootstrap__Bootstrap shown = *d->server->bootstrap;
-    shown.node = (Core__Node *)(uintptr_t)d->server->node;
-    pb_json_write(w, &shown.base, PB_JSON_REDACT);
-    timestamp(w, "last_updated", d->server->started_us);
-    json_end(w);
+    json_obj(&d->w);
+    json_key(&d->w, SV("@type"));
+    json_str(&d->w, SV("type.googleapis.com/envoy.admin.v3.BootstrapConfigDump"));
+    d->is_element_open = true;
+    d->shown = *d->server->bootstrap;
+    d->shown.node = (Core__Node *)(uintptr_t)d->server->node;
+    admin_script_begin(&d->script, SV_NULL);
+    admin_script_message(&d->script, "bootstrap", &d->shown.base);
+    admin_script_time(&d->script, "last_updated", d->server->started_us);
 }
 
 static void close_section(struct dump *d) {
@@ -450,49 +373,67 @@ static void close_list(struct dump *d) {
     d->item = 0;
 }
 
-static void masked_element(struct dump *d, const struct dump_section *s, const struct dump_list *l,
-                           const struct view_item *it) {
-    struct json_writer outer = d->w;
-    struct buf BUF_AUTO text;
-    buf_init(&text);
-    json_begin(&d->w, &text, 0);
-    if (is_inline(l)) {
-        json_arr(&d->w);
-        inline_routes(d, s, l, it);
-        json_end(&d->w);
-    } else {
-        write_element(d, s, l, it);
-    }
-    d->w = outer;
-    struct buf BUF_AUTO kept;
-    buf_init(&kept);
-    config_mask_apply(buf_pullup(&text, buf_len(&text)), d->mask, &kept);
-    if (!buf_empty(&kept)) {
-        json_raw(&d->w, buf_pullup(&kept, buf_len(&kept)));
-    }
-}
-
-/* One item of the open section; false: the list is through. */
+/* The next item of the open section, or of its open listener; false: the list is through. */
 static bool step_list(struct dump *d, const struct dump_section *s, const struct dump_list *l) {
-    while (d->item < d->view->items_n) {
-        const struct view_item *it = &d->view->items[d->item++];
-        if (!belongs(d, s, l, it)) {
-            continue;
-        }
-        if (d->mask.n && d->only) {
-            masked_element(d, s, l, it);
-        } else if (is_inline(l)) {
-            inline_routes(d, s, l, it);
-        } else {
-            write_element(d, s, l, it);
+    if (d->in_managers.resource) {
+        if (!inline_element(d, s, l)) {
+            d->in_managers.resource = NULL;
         }
         return true;
     }
-    return false;
+    if (d->item == d->view->items_n) {
+        return false;
+    }
+    const struct view_item *it = &d->view->items[d->item++];
+    if (!belongs(d, s, l, it)) {
+        return true;
+    }
+    if (is_inline(l)) {
+        admin_inline_begin(&d->in_managers, it->resource);
+    } else {
+        item_element(d, s, l, it);
+    }
+    return true;
+}
+
+/* A bit of the open element, or its end; false: none is open. */
+static bool step_element(struct dump *d) {
+    if (admin_script_run(&d->script, &d->w)) {
+        return true;
+    }
+    if (!d->is_element_open) {
+        return false;
+    }
+    json_end(&d->w);
+    d->is_element_open = false;
+    return true;
+}
+
+static void step_section(struct dump *d, const struct dump_section *s) {
+    if (!section_shown(d, s)) {
+        d->section++;
+        return;
+    }
+    bool is_due = s->when_empty == EMPTY_IS_SHOWN ||
+                  (s->when_empty == EMPTY_COMES_WITH_EDS && d->include_eds);
+    if (!d->is_section_open && is_due) {
+        open_section(d, s);
+    }
+    if (d->list >= LISTS_MAX || !s->lists[d->list].field) {
+        close_section(d);
+        return;
+    }
+    const struct dump_list *l = &s->lists[d->list];
+    if (!list_shown(d, l) || !step_list(d, s, l)) {
+        close_list(d);
+    }
 }
 
 /* False: everything is written. */
 static bool step(struct dump *d) {
+    if (step_element(d)) {
+        return true;
+    }
     if (d->section < 0) {
         if (!d->only && (!d->mask.n || mask_has(d, "bootstrap"))) {
             bootstrap_section(d);
@@ -503,24 +444,7 @@ static bool step(struct dump *d) {
     if (d->section >= (int)ARRAY_LEN(sections)) {
         return false;
     }
-    const struct dump_section *s = &sections[d->section];
-    if (!section_shown(d, s)) {
-        d->section++;
-        return true;
-    }
-    bool is_due = s->when_empty == EMPTY_IS_SHOWN ||
-                  (s->when_empty == EMPTY_COMES_WITH_EDS && d->include_eds);
-    if (!d->is_section_open && is_due) {
-        open_section(d, s);
-    }
-    if (d->list >= LISTS_MAX || !s->lists[d->list].field) {
-        close_section(d);
-        return true;
-    }
-    const struct dump_list *l = &s->lists[d->list];
-    if (!list_shown(d, l) || !step_list(d, s, l)) {
-        close_list(d);
-    }
+    step_section(d, &sections[d->section]);
     return true;
 }
 
@@ -534,7 +458,8 @@ static bool next(void *state, struct buf *out) {
         json_key(&d->w, SV("configs"));
         json_arr(&d->w);
     }
-    while (buf_len(out) < ADMIN_PIECE_BYTES) {
+    struct admin_turn turn = admin_turn_begin(out);
+    while (!admin_turn_is_over(&turn)) {
         if (!step(d)) {
             json_end(&d->w);
             json_end(&d->w);
@@ -547,9 +472,10 @@ static bool next(void *state, struct buf *out) {
 
 static void free_dump(void *state) {
     struct dump *d = state;
+    admin_script_fini(&d->script);
+    admin_inline_fini(&d->in_managers);
     view_free(d->view);
     regex_free(d->name);
-    arena_fini(&d->scratch);
     char *mask = (char *)(uintptr_t)d->mask.p;
     xfree(mask);
     xfree(d);
@@ -604,7 +530,7 @@ static bool read_params(struct admin_stream *a, struct dump *d) {
     }
     d->mask = mask.n ? sv_cstr(sv_dup(mask)) : SV_NULL;
     if (mask.n &&
-        (!config_mask_valid(mask) || !(d->only ? mask_fits_elements(d) : mask_leads_anywhere(d)))) {
+        (!field_mask_valid(mask) || !(d->only ? mask_fits_elements(d) : mask_leads_anywhere(d)))) {
         admin_reply(a, 400, ADMIN_TEXT,
                     arena_printf(ar,
                                  "FieldMask %.*s could not be successfully applied to any configs.",
@@ -619,7 +545,8 @@ static void on_view(struct admin_stream *a, struct view *view) {
     d->server = a->server;
     d->view = view;
     d->section = -1;
-    arena_init(&d->scratch, 65536);
+    admin_script_init(&d->script);
+    admin_inline_init(&d->in_managers);
     if (!read_params(a, d)) {
         free_dump(d);
         return;

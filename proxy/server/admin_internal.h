@@ -6,10 +6,13 @@
 #include "proxy/base/json.h"
 #include "proxy/config/config_view.h"
 #include "proxy/server/admin.h"
+#include "proxy/server/admin_script.h"
 #include "proxy/server/server.h"
 
 #define ADMIN_STREAM_MAGIC 0xAD3157E0u
+/* What a producer makes in a turn of the loop: so much, in at most so long (but for one step). */
 #define ADMIN_PIECE_BYTES (256u * 1024)
+#define ADMIN_TURN_US 1500u
 #define ADMIN_TEXT "text/plain; charset=UTF-8"
 #define ADMIN_JSON "application/json"
 #define ADMIN_HTML "text/html; charset=UTF-8"
@@ -63,10 +66,16 @@ void admin_view(struct admin_stream *a, unsigned types,
  * gives an empty view. */
 sv admin_param(struct admin_stream *a, const char *name);
 void admin_list_commands(struct buf *out);
-/* Members of a resource's description, as /config_dump has them. */
-void admin_json_config(struct json_writer *w, const char *key, enum resource_type t, sv wire);
-void admin_json_timestamp(struct json_writer *w, const char *key, uint64_t us); /* wall clock */
-void admin_json_error_state(struct json_writer *w, const struct view_item *refused);
+/* error_state of a resource whose last version was refused; keeps a borrow of it. */
+void admin_script_error_state(struct admin_script *x, const struct view_item *refused);
+
+/* How long a producer goes on before it leaves the loop to others. */
+struct admin_turn {
+    const struct buf *out;
+    uint64_t until_us;
+};
+struct admin_turn admin_turn_begin(const struct buf *out);
+bool admin_turn_is_over(const struct admin_turn *t);
 
 /* pages */
 void admin_home(struct admin_stream *a);

@@ -35,11 +35,14 @@ void admin_stats_prometheus(struct admin_stream *a) { stats_page(a, true); }
 struct view_walk {
     struct view *view;
     unsigned i;
-    bool is_json, is_begun;
+    /* of a cluster that is being written: the next host; how many of it are written */
+    unsigned priority, host, hosts_written;
+    bool is_json, is_begun, is_item_open;
     struct json_writer w;
     struct regex *filter;
     const struct snapshot *snapshot; /* one ref */
     int64_t now_s;
+    /* Write the item, or more of it; false: there is more. */
     bool (*one)(struct view_walk *v, const struct view_item *it, struct buf *out);
     const char *list_name;
 };
@@ -54,6 +57,12 @@ static void walk_free(void *state) {
     xfree(v);
 }
 
+static bool is_wanted(const struct view_walk *v, const struct view_item *it) {
+    sv name = it->resource->name;
+    return it->status == VIEW_ACTIVE &&
+           (!v->filter || regex_partial_match(v->filter, name.p, name.n));
+}
+
 static bool walk_next(void *state, struct buf *out) {
     struct view_walk *v = state;
     v->w.out = out;
@@ -64,14 +73,11 @@ static bool walk_next(void *state, struct buf *out) {
         json_arr(&v->w);
     }
     v->is_begun = true;
-    while (v->i < v->view->items_n && buf_len(out) < ADMIN_PIECE_BYTES) {
-        const struct view_item *it = &v->view->items[v->i++];
-        bool is_wanted = it->status == VIEW_ACTIVE &&
-                         (!v->filter || regex_partial_match(v->filter, it->resource->name.p,
-                                                            it->resource->name.n));
-        if (is_wanted) {
-            v->one(v, it, out);
-        }
+    struct admin_turn turn = admin_turn_begin(out);
+    while (v->i < v->view->items_n && !admin_turn_is_over(&turn)) {
+        const struct view_item *it = &v->view->items[v->i];
+        v->is_item_open = (v->is_item_open || is_wanted(v, it)) && !v->one(v, it, out);
+        v->i += !v->is_item_open;
     }
     if (v->i < v->view->items_n) {
         return true;
@@ -153,7 +159,7 @@ static void host_text(struct buf *b, const struct view_item *it, const struct ho
     }
 }
 
-static void cluster_text(struct buf *b, const struct view_item *it) {
+static void cluster_text_head(struct buf *b, const struct view_item *it) {
     const struct cluster_config *c = it->resource->cluster;
     buf_printf(b, "%.*s::observability_name::%.*s\n", SV_ARG(c->name),
                SV_ARG(c->observability_name));
@@ -176,11 +182,6 @@ static void cluster_text(struct buf *b, const struct view_item *it) {
     if (c->type == CLUSTER_TYPE_EDS) {
         buf_printf(b, "%.*s::eds_service_name::%.*s\n", SV_ARG(c->name),
                    SV_ARG(c->eds_service_name));
-    }
-    for (unsigned p = 0; it->hosts && p < it->hosts->priorities_n; p++) {
-        for (unsigned i = 0; i < it->hosts->priorities[p].n; i++) {
-            host_text(b, it, &it->hosts->priorities[p].entries[i], p);
-        }
     }
 }
 
@@ -326,7 +327,7 @@ static void breakers_json(struct json_writer *w, const struct cluster_config *c)
     json_end(w);
 }
 
-static void cluster_json(struct json_writer *w, const struct view_item *it) {
+static void cluster_json_head(struct json_writer *w, const struct view_item *it) {
     const struct cluster_config *c = it->resource->cluster;
     json_obj(w);
     json_pair(w, "name", c->name);
@@ -337,20 +338,10 @@ static void cluster_json(struct json_writer *w, const struct view_item *it) {
     if (it->rates) {
         json_rate(w, "success_rate_ejection_threshold", it->rates->threshold[0]);
     }
-    bool is_open = false;
-    for (unsigned p = 0; it->hosts && p < it->hosts->priorities_n; p++) {
-        for (unsigned i = 0; i < it->hosts->priorities[p].n; i++) {
-            if (!is_open) {
-                json_key(w, SV("host_statuses"));
-                json_arr(w);
-                is_open = true;
-            }
-            host_json(w, it, &it->hosts->priorities[p].entries[i], p);
-        }
-    }
-    if (is_open) {
-        json_end(w);
-    }
+}
+
+static void cluster_json_tail(struct json_writer *w, const struct view_item *it) {
+    const struct cluster_config *c = it->resource->cluster;
     if (it->rates) {
         json_rate(w, "local_origin_success_rate_ejection_threshold", it->rates->threshold[1]);
     }
@@ -362,12 +353,47 @@ static void cluster_json(struct json_writer *w, const struct view_item *it) {
     json_end(w);
 }
 
-static bool one_cluster(struct view_walk *v, const struct view_item *it, struct buf *out) {
-    if (v->is_json) {
-        cluster_json(&v->w, it);
-    } else {
-        cluster_text(out, it);
+/* The open cluster's next host, in order of priorities; NULL: it has no other. */
+static const struct host_entry *next_host(struct view_walk *v, const struct view_item *it) {
+    for (; it->hosts && v->priority < it->hosts->priorities_n; v->priority++, v->host = 0) {
+        if (v->host < it->hosts->priorities[v->priority].n) {
+            return &it->hosts->priorities[v->priority].entries[v->host++];
+        }
     }
+    return NULL;
+}
+
+static bool one_cluster_text(struct view_walk *v, const struct view_item *it, struct buf *out) {
+    if (!v->is_item_open) {
+        cluster_text_head(out, it);
+        v->priority = v->host = 0;
+    }
+    const struct host_entry *e = next_host(v, it);
+    if (e) {
+        host_text(out, it, e, v->priority);
+    }
+    return !e;
+}
+
+static bool one_cluster_json(struct view_walk *v, const struct view_item *it, struct buf *out) {
+    (void)out;
+    if (!v->is_item_open) {
+        cluster_json_head(&v->w, it);
+        v->priority = v->host = v->hosts_written = 0;
+    }
+    const struct host_entry *e = next_host(v, it);
+    if (e) {
+        if (v->hosts_written++ == 0) {
+            json_key(&v->w, SV("host_statuses"));
+            json_arr(&v->w);
+        }
+        host_json(&v->w, it, e, v->priority);
+        return false;
+    }
+    if (v->hosts_written) {
+        json_end(&v->w);
+    }
+    cluster_json_tail(&v->w, it);
     return true;
 }
 
@@ -382,9 +408,9 @@ static void on_clusters(struct admin_stream *a, struct view *view) {
                     arena_printf(http_arena(&a->base), "Invalid re2 regex: %s", err));
         return;
     }
-    v->one = one_cluster;
     v->list_name = "cluster_statuses";
     v->is_json = sv_is(admin_param(a, "format"), "json");
+    v->one = v->is_json ? one_cluster_json : one_cluster_text;
     start_walk(a, view, v);
 }
 void admin_clusters(struct admin_stream *a) { admin_view(a, 1u << RES_CLUSTER, on_clusters); }

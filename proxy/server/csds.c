@@ -1,5 +1,6 @@
 /* GET or POST /v3/discovery:client_status: what this client has of each resource it asked for.
- * Threads: main; data come as a view from the config thread, one resource is written at a time.
+ * Threads: main; data come as a view from the config thread, a bit of one resource is written at a
+ * time.
  * Spec: service.status.v3 ClientStatusResponse with generic_xds_configs, by the path of
  * FetchClientStatus's HTTP rule. The answer is about this process: node matchers of a request body
  * are not looked at. Not here: gRPC. */
@@ -12,6 +13,7 @@ struct csds {
     const Core__Node *node;
     struct view *view;
     struct json_writer w;
+    struct admin_script script; /* what is left of the open item */
     unsigned item, absent;
     bool is_begun, without_contents;
 };
@@ -29,28 +31,29 @@ static bool is_told(const struct csds *c, unsigned i) {
 }
 
 static void write_item(struct csds *c, unsigned i) {
-    struct json_writer *w = &c->w;
+    struct admin_script *x = &c->script;
     const struct view_item *it = &c->view->items[i];
     bool is_last = i + 1 == c->view->items_n;
     const struct view_item *bad = it->status == VIEW_ERROR        ? it
                                   : !is_last && is_told(c, i + 1) ? it + 1
                                                                   : NULL;
     const struct resource *r = it->resource;
-    json_obj(w);
-    pair(w, "type_url", sv_cstr(resource_types[r->type].type_url));
-    pair(w, "name", r->name);
+    admin_script_begin(x, SV_NULL);
+    admin_script_obj(x, NULL);
+    admin_script_text(x, "type_url", sv_cstr(resource_types[r->type].type_url));
+    admin_script_text(x, "name", r->name);
     if (it != bad) {
-        pair(w, "version_info", r->version);
+        admin_script_text(x, "version_info", r->version);
         if (!c->without_contents) {
-            admin_json_config(w, "xds_config", r->type, r->wire);
+            admin_script_resource(x, "xds_config", r->type, r->wire);
         }
-        admin_json_timestamp(w, "last_updated", r->updated_us);
+        admin_script_time(x, "last_updated", r->updated_us);
     }
-    pair(w, "client_status", bad ? SV("NACKED") : SV("ACKED"));
+    admin_script_text(x, "client_status", bad ? SV("NACKED") : SV("ACKED"));
     if (bad) {
-        admin_json_error_state(w, bad);
+        admin_script_error_state(x, bad);
     }
-    json_end(w);
+    admin_script_end(x);
 }
 
 static void write_absent(struct csds *c, const struct view_absent *a) {
@@ -81,7 +84,11 @@ static bool next(void *state, struct buf *out) {
         c->is_begun = true;
         begin(c, out);
     }
-    while (buf_len(out) < ADMIN_PIECE_BYTES) {
+    struct admin_turn turn = admin_turn_begin(out);
+    while (!admin_turn_is_over(&turn)) {
+        if (admin_script_run(&c->script, &c->w)) {
+            continue;
+        }
         if (c->item < c->view->items_n) {
             unsigned i = c->item++;
             if (!c->view->items[i].is_static && !is_told(c, i)) {
@@ -102,6 +109,7 @@ static bool next(void *state, struct buf *out) {
 
 static void free_csds(void *state) {
     struct csds *c = state;
+    admin_script_fini(&c->script);
     view_free(c->view);
     xfree(c);
 }
@@ -110,6 +118,7 @@ static void on_view(struct admin_stream *a, struct view *view) {
     struct csds *c = xnew(struct csds);
     c->node = a->server->node;
     c->view = view;
+    admin_script_init(&c->script);
     c->without_contents = sv_is(admin_param(a, "exclude_resource_contents"), "true");
     struct admin_producer p = {next, free_csds, c};
     admin_produce(a, ADMIN_JSON, &p);

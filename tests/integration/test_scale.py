@@ -1,9 +1,12 @@
-"""Many resources: what one change costs the config thread and a worker, and how long admin's largest pages keep a thread.
+"""Many resources: what one change costs the config thread and a worker, how long admin's largest pages keep a thread, and how much
+memory they take.
 
 SLUICE_SCALE is the number of services, a cluster and its endpoints each: 10,000 unless told (`make scale`: 50,000, the first test only).
 """
 
+import http.client
 import os
+import pathlib
 import re
 
 import pytest
@@ -13,14 +16,17 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 from support.ads_server import CLUSTER, ENDPOINTS, LISTENER, ROUTE, AdsServer
 from support.process import wait_until
 from support.rawhttp import fetch
+from support import config
 from support.xds_config import ads_bootstrap, rds_listener, routes
 
 SERVICES = int(os.environ.get("SLUICE_SCALE", 10000))
 CHANGES = 30
 # A thread that shares its core is now and then not running while the clock is: the typical change counts, not the worst.
 PUBLISH_US, ADOPT_US = 1000, 50
-TURN_US = 5000
+# A turn's CPU time, and what a single one may take: others share the caches.
+TURN_US, LONGEST_US = 5000, 10000
 PIECE_BYTES = 512 * 1024
+PEAK_GROWTH_KB = 12 * 1024
 
 
 def cluster(i):
@@ -39,6 +45,15 @@ def assignment(i, port, weight=1):
     return message
 
 
+def table():
+    """The last service's, and a virtual host of each."""
+    hosts = [config.vhost([config.route(cluster=cluster(i).name)], name=f"v{i}", domains=[f"svc-{i}.example.com"])
+             for i in range(SERVICES)]
+    found = routes(cluster=cluster(SERVICES - 1).name)
+    found["virtual_hosts"] += hosts
+    return found
+
+
 @pytest.fixture(scope="module")
 def loaded(shared_sluice, shared_upstream):
     """A proxy that serves the last of SERVICES services, and its control plane."""
@@ -46,7 +61,7 @@ def loaded(shared_sluice, shared_upstream):
         ads.set(CLUSTER, "c1", [cluster(i) for i in range(SERVICES)])
         ads.set(ENDPOINTS, "e1", [assignment(i, shared_upstream.port) for i in range(SERVICES)])
         ads.set(LISTENER, "l1", [rds_listener()])
-        ads.set(ROUTE, "r1", [routes(cluster=cluster(SERVICES - 1).name)])
+        ads.set(ROUTE, "r1", [table()])
         bootstrap = ads_bootstrap(ads, "DELTA_GRPC")
         bootstrap.update(enable_dispatcher_stats=True, stats_flush_interval="0.2s")
         proxy = shared_sluice(bootstrap, concurrency=2)
@@ -73,6 +88,15 @@ def merged(proxy, name):
     return Histogram(proxy, name)
 
 
+def turns_of(proxy, threads):
+    merged(proxy, "main_thread.dispatcher.turn_cpu_us")
+    return {thread: Histogram(proxy, f"{thread}.dispatcher.turn_cpu_us") for thread in threads}
+
+
+def is_slow(proxy):
+    return any(name in str(proxy.binary) for name in ("asan", "tsan"))
+
+
 def test_one_change_costs_little_however_many_there_are(loaded):
     proxy, ads, port = loaded
     publish, adopt = "config.snapshot.publish_us", "config.snapshot.adopt_us"
@@ -91,17 +115,55 @@ def test_one_change_costs_little_however_many_there_are(loaded):
     assert quick >= (after.count - adopted.count) / 2, (quick, after.at_most)
 
 
-@pytest.mark.parametrize("page", ["config_dump", "clusters", "clusters?format=json", "stats", "stats?format=json",
-                                  "stats?format=prometheus"])
-def test_large_pages_are_made_in_pieces(loaded, page):
-    """Between others, so that nobody waits for a whole page: most turns are short, be the cores as busy as they are."""
-    proxy, _, _ = loaded
-    turns = "main_thread.dispatcher.loop_duration_us"
-    before = merged(proxy, turns)
+PAGES = ["config_dump", "config_dump?include_eds", "config_dump?resource=dynamic_route_configs",
+         "config_dump?resource=dynamic_route_configs&mask=route_config.name,route_config.virtual_hosts",
+         "v3/discovery:client_status", "clusters", "clusters?format=json", "stats", "stats?format=json",
+         "stats?format=prometheus"]
+
+
+def longest_kept_short(proxy, page):
+    """None when every turn that made the page took at most LONGEST_US, and nearly all TURN_US; else what they took."""
+    threads = ["main_thread", "config_thread"]
+    before = turns_of(proxy, threads)
     answer = proxy.admin(f"/{page}")
     assert answer.status == 200 and cluster(SERVICES - 1).name.encode() in answer.body
-    after = merged(proxy, turns)
-    made = after.count - before.count
-    assert made >= len(answer.body) / PIECE_BYTES, f"{len(answer.body)} bytes in {made} turns"
-    short = after.at_most[TURN_US] - before.at_most[TURN_US]
-    assert short >= made / 2, f"{short} of {made} turns within {TURN_US} us"
+    for thread, after in turns_of(proxy, threads).items():
+        made = after.count - before[thread].count
+        if thread == "main_thread":
+            assert made >= len(answer.body) / PIECE_BYTES, f"{len(answer.body)} bytes in {made} turns"
+        short, bearable = (after.at_most[us] - before[thread].at_most[us] for us in (TURN_US, LONGEST_US))
+        if bearable < made or (thread == "main_thread" and short < made * 0.9):
+            return thread, made, short, bearable, after.at_most
+    return None
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_large_pages_are_made_in_pieces(loaded, page):
+    """Between others, so that nobody waits for a whole page: however long a single resource of it is, no turn takes long. Turns are
+    measured on the thread's CPU clock; what disturbs even that does not do so three times."""
+    proxy, _, _ = loaded
+    found = [longest_kept_short(proxy, page)]
+    while found[-1] and len(found) < 3 and not is_slow(proxy):
+        found.append(longest_kept_short(proxy, page))
+    assert found[-1] is None or is_slow(proxy), found
+
+
+def peak_kb(pid):
+    return int(re.search(r"VmHWM:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1])
+
+
+@pytest.mark.parametrize("page", ["stats?format=prometheus", "config_dump?include_eds"])
+def test_large_pages_take_little_memory(loaded, page):
+    """Also when the reader is slow: what is made waits for it."""
+    proxy, _, _ = loaded
+    pathlib.Path(f"/proc/{proxy.pid}/clear_refs").write_text("5")  # the peak starts anew
+    before, length = peak_kb(proxy.pid), 0
+    connection = http.client.HTTPConnection(*proxy.admin_address, timeout=20)
+    connection.request("GET", f"/{page}")
+    answer = connection.getresponse()
+    while piece := answer.read(1 << 20):
+        length += len(piece)
+    connection.close()
+    assert length > PEAK_GROWTH_KB * 1024
+    if not is_slow(proxy):  # sanitizers keep what is freed
+        assert peak_kb(proxy.pid) - before < PEAK_GROWTH_KB, length
