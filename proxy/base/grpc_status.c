@@ -20,3 +20,9 @@ static size_t find(unsigned code) {
 
 unsigned grpc_status_of_http(unsigned code) { return known[find(code)].status; }
 sv grpc_status_text_of_http(unsigned code) { return known[find(code)].text; }
+
+unsigned grpc_status_to_http(uint64_t status) {
+    static const uint16_t codes[] = {200, 499, 500, 400, 504, 404, 409, 403, 429,
+                                     400, 409, 400, 501, 500, 503, 500, 401};
+    return status < sizeof(codes) / sizeof(codes[0]) ? codes[status] : 500;
+}

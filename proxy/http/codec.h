@@ -43,6 +43,8 @@ struct codec_stream {
         error_details; /* response_code_details when the codec found fault: "http1.codec_error" … */
     struct arena
         *response_arena; /* client, for the connection's user: what its on_response_arena returns */
+    enum reset_reason
+        reset_reason; /* why it ended; RESET_NONE while it lives and when both directions ended */
 };
 
 /* Callbacks to the stream's user. `h` belongs to the user's arena (see on_begin). data: the callee
@@ -76,7 +78,8 @@ struct codec_ops {
     void (*on_max_streams)(struct codec *c, void *user, uint32_t max);
     /* Client: the stream is over (both directions ended, or it was reset by either side): raised
      * exactly once, after the stream's own last callback, perhaps from inside a call of the user.
-     * streams_active does not count it any more; the stream's memory is still there. The callee
+     * streams_active does not count it any more; the stream's memory is still there, and its
+     * reset_reason tells how it ended. The callee
      * frees nothing and opens nothing before the call has returned. May be NULL. */
     void (*on_stream_end)(struct codec *c, void *user, struct codec_stream *s);
 };

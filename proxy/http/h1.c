@@ -486,11 +486,11 @@ void h1_read_disable(struct codec_stream *s, bool disable) {
 
 /* HTTP/1 cannot abandon one exchange and go on: the connection has to close. */
 void h1_reset(struct codec_stream *s, enum reset_reason why) {
-    (void)why;
     struct h1 *h1 = h1_of_stream(s);
     if (!h1->has_stream) {
         return;
     }
+    s->reset_reason = why;
     drop_stream(h1);
     h1_stop(h1, NULL);
     tell_stream_end(h1);
@@ -502,6 +502,7 @@ void h1_abort(struct h1 *h1, enum reset_reason why, const char *error) {
         return;
     }
     struct codec_stream *s = &h1->stream;
+    s->reset_reason = why;
     drop_stream(h1);
     h1_stop(h1, error);
     h1_enter(h1);

@@ -88,6 +88,7 @@ void h2_stream_abort(struct h2_stream *s, enum reset_reason why) {
         return;
     }
     s->is_detached = true;
+    s->base.reset_reason = why;
     if (s->base.ops) {
         s->base.ops->on_reset(&s->base, why);
     }
@@ -436,6 +437,7 @@ static void reset(struct codec_stream *base, enum reset_reason why) {
         return;
     }
     s->is_detached = true;
+    s->base.reset_reason = why;
     if (!s->id) { /* never sent: nghttp2 does not know it */
         h2_stream_tell_end(s);
         h2_stream_release(s);

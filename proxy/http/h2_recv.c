@@ -425,7 +425,7 @@ void h2_read_disable(struct codec_stream *base, bool disable) {
     uint32_t n = s->unconsumed;
     s->unconsumed = 0;
     nghttp2_session_consume(s->h2->session, s->id, n);
-    h2_pump(s->h2);
+    h2_pump_later(s->h2); /* callers may be in the middle of ending an exchange */
 }
 
 /* --- the rest --- */

@@ -280,6 +280,7 @@ static void put_request_pseudo(struct nv_list *l, struct h2_stream *s, const str
 /* A request that nghttp2 does not take: safe to send elsewhere. */
 static void refuse(struct h2_stream *s) {
     s->is_detached = true;
+    s->base.reset_reason = RESET_REMOTE_REFUSED;
     s->base.ops->on_reset(&s->base, RESET_REMOTE_REFUSED);
     h2_stream_tell_end(s);
     h2_stream_release(s);

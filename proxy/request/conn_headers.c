@@ -115,7 +115,7 @@ static void answer_expect(struct stream *s) {
     struct headers h;
     headers_init(&h, &s->arena);
     headers_set_status(&h, 100);
-    s->codec_stream->codec->vt->send_1xx(s->codec_stream, &h);
+    stream_send_1xx(s, &h);
     headers_remove(&s->request, HDR_expect);
 }
 

@@ -430,7 +430,7 @@ void stream_encode_1xx(struct stream *s, struct headers *h) {
             return;
         }
     }
-    s->codec_stream->codec->vt->send_1xx(s->codec_stream, h);
+    stream_send_1xx(s, h);
 }
 
 void stream_encode_headers(struct stream *s, struct headers *h, bool end_stream) {

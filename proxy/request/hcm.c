@@ -146,10 +146,8 @@ static const struct bad_request_text bad_request_texts[] = {
 };
 
 static void on_bad_request(struct codec *c, void *user, struct codec_stream *cs, unsigned status) {
-    struct hcm *h = CAST(hcm, HCM_MAGIC, user);
+    (void)user;
     struct stream *s = CAST(stream, STREAM_MAGIC, cs->user);
-    stats_inc(h->stats, HCM_downstream_cx_protocol_error);
-    stats_inc(h->stats, HCM_downstream_rq_rx_reset);
     sv body = SV_NULL;
     for (unsigned i = 0; i < ARRAY_LEN(bad_request_texts); i++) {
         if (bad_request_texts[i].status == status) {
@@ -158,7 +156,6 @@ static void on_bad_request(struct codec *c, void *user, struct codec_stream *cs,
     }
     h1_server_close_after(c);
     s->close_after = true;
-    s->saw_request_end = true;
     stream_local_reply(s, status, body, RESPONSE_FLAG(DPE), sv_cstr(cs->error_details), NULL, NULL);
 }
 
@@ -233,10 +230,7 @@ static bool create_codec(struct hcm *h, struct buf *data) {
     return true;
 }
 
-static void fail_connection(struct hcm *h, int why) {
-    if (why != CODEC_FLOODED) {
-        stats_inc(h->stats, HCM_downstream_cx_protocol_error);
-    }
+static void fail_connection(struct hcm *h) {
     log_debug(LOG_http, "[C%llu] dispatch error: %s", (unsigned long long)h->base.conn->id,
               h->codec->vt->error(h->codec));
     while (!list_empty(&h->streams)) {
@@ -257,6 +251,7 @@ static void fail_connection(struct hcm *h, int why) {
 
 static enum net_status on_data(struct network_filter *f, struct buf *data, bool end_stream) {
     struct hcm *h = hcm_of(f);
+    h->is_remote_end |= end_stream && h->drain != HCM_CLOSING;
     if (h->drain == HCM_CLOSING) {
         buf_clear(data);
         return NET_STOP;
@@ -273,29 +268,28 @@ static enum net_status on_data(struct network_filter *f, struct buf *data, bool 
         }
         return NET_STOP;
     }
-    h->is_dispatching = true;
     int rc = h->codec->vt->dispatch(h->codec, data);
-    h->is_dispatching = false;
+    if (rc < 0 && rc != CODEC_FLOODED) {
+        stats_inc(h->stats, HCM_downstream_cx_protocol_error);
+    }
     if (h->drain == HCM_CLOSING) {
         return NET_STOP;
     }
     if (rc < 0) {
-        fail_connection(h, rc);
+        fail_connection(h);
         return NET_STOP;
     }
     if (is_reset_flood(h)) {
         h->codec->vt->goaway(h->codec, true);
-        fail_connection(h, CODEC_BROKEN);
+        stats_inc(h->stats, HCM_downstream_cx_protocol_error);
+        fail_connection(h);
         return NET_STOP;
     }
-    /* the client is done sending: what is under way still gets its answer on HTTP/1 */
-    if (end_stream) {
-        if (list_empty(&h->streams)) {
-            close_connection(h, CONN_CLOSE_FLUSH, NULL);
-        } else {
+    if (end_stream) { /* a client that sends no more is taken for gone, but for a tunnel's */
+        if (!list_empty(&h->streams)) {
             h->codec->vt->on_conn_end(h->codec, RESET_CONNECTION_TERMINATION);
-            close_connection(h, CONN_CLOSE_FLUSH, NULL);
         }
+        close_connection(h, CONN_CLOSE_FLUSH, NULL);
     }
     return NET_STOP;
 }
@@ -318,7 +312,7 @@ static void on_conn_event(struct network_filter *f, enum conn_event e) {
     }
     bool had_active = !list_empty(&h->streams);
     h->drain = HCM_CLOSING;
-    count_destroy(h, e == CONN_EVENT_REMOTE_CLOSE, had_active);
+    count_destroy(h, e == CONN_EVENT_REMOTE_CLOSE || h->is_remote_end, had_active);
     if (h->codec) {
         h->codec->vt->on_conn_end(h->codec, RESET_CONNECTION_TERMINATION);
     }

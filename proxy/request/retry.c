@@ -188,35 +188,35 @@ static enum retry_verdict claim(struct retry_state *r, struct cluster_view *v) {
     r->holds_breaker = true;
     r->remaining--;
     r->attempts++;
-    stats_inc(v->stats, CLUSTER_upstream_rq_retry);
     return RETRY_YES;
+}
+
+/* The attempt before was another one, too, and needs no further. */
+static void settle(struct retry_state *r, struct cluster_view *v, bool wants) {
+    if (r->holds_breaker && !wants) {
+        stats_inc(v->stats, CLUSTER_upstream_rq_retry_success);
+    }
+    retry_release(r, v);
 }
 
 enum retry_verdict retry_on_headers(struct retry_state *r, struct cluster_view *v,
                                     const struct headers *h, bool is_grpc, struct arena *scratch) {
     bool wants = headers_want_retry(r, h, scratch) ||
                  (is_grpc && grpc_status_wants(r->retry_on, headers_get(h, HDR_grpc_status)));
-    retry_release(r, v);
-    if (!wants) {
-        if (r->attempts && headers_status(h) < 500) {
-            stats_inc(v->stats, CLUSTER_upstream_rq_retry_success);
-        }
-        return RETRY_NO;
-    }
-    return claim(r, v);
+    settle(r, v, wants);
+    return wants ? claim(r, v) : RETRY_NO;
 }
 
-static bool reset_wants_retry(const struct retry_state *r, enum reset_reason why, bool sent_any,
-                              bool is_timeout) {
+static bool reset_wants_retry(const struct retry_state *r, enum reset_reason why, bool was_sent) {
     uint32_t on = r->retry_on;
     if (why == RESET_OVERFLOW) {
         return false;
     }
     bool is_connect = why == RESET_CONNECTION_FAILURE || why == RESET_CONNECTION_TIMEOUT;
     if (on & (RETRY_5XX | RETRY_GATEWAY_ERROR | RETRY_RESET)) {
-        return !is_timeout || (on & (RETRY_5XX | RETRY_GATEWAY_ERROR | RETRY_RESET));
+        return true;
     }
-    if ((on & RETRY_RESET_BEFORE_REQUEST) && !sent_any) {
+    if ((on & RETRY_RESET_BEFORE_REQUEST) && !was_sent) {
         return true;
     }
     if ((on & RETRY_REFUSED_STREAM) && why == RESET_REMOTE_REFUSED) {
@@ -226,12 +226,16 @@ static bool reset_wants_retry(const struct retry_state *r, enum reset_reason why
 }
 
 enum retry_verdict retry_on_reset(struct retry_state *r, struct cluster_view *v,
-                                  enum reset_reason why, bool sent_any, bool is_timeout) {
-    retry_release(r, v);
-    if (!reset_wants_retry(r, why, sent_any, is_timeout)) {
-        return RETRY_NO;
-    }
-    return claim(r, v);
+                                  enum reset_reason why, bool was_sent) {
+    bool wants = reset_wants_retry(r, why, was_sent);
+    settle(r, v, wants);
+    return wants ? claim(r, v) : RETRY_NO;
+}
+
+void retry_begin(struct retry_state *r, struct cluster_view *v) {
+    stats_inc(v->stats, CLUSTER_upstream_rq_retry);
+    stats_inc(v->stats, r->is_ratelimited ? CLUSTER_upstream_rq_retry_backoff_ratelimited
+                                          : CLUSTER_upstream_rq_retry_backoff_exponential);
 }
 
 void retry_release(struct retry_state *r, struct cluster_view *v) {
@@ -288,12 +292,12 @@ static uint64_t reset_header_ms(const struct retry_policy *p, const struct heade
     return 0;
 }
 
-uint64_t retry_backoff_ms(struct retry_state *r, struct cluster_view *v,
-                          const struct headers *response, struct rng *rng, uint64_t wall_s) {
+uint64_t retry_backoff_ms(struct retry_state *r, const struct headers *response, struct rng *rng,
+                          uint64_t wall_s) {
     const struct retry_policy *p = r->policy;
     uint64_t limited = p && p->reset_headers_n ? reset_header_ms(p, response, wall_s) : 0;
+    r->is_ratelimited = limited;
     if (limited) {
-        stats_inc(v->stats, CLUSTER_upstream_rq_retry_backoff_ratelimited);
         return limited + rng_below(rng, limited / 2 + 1);
     }
     uint64_t base = p && p->base_interval_ms ? p->base_interval_ms : BACKOFF_BASE_MS;
@@ -302,6 +306,5 @@ uint64_t retry_backoff_ms(struct retry_state *r, struct cluster_view *v,
     if (window > cap) {
         window = cap;
     }
-    stats_inc(v->stats, CLUSTER_upstream_rq_retry_backoff_exponential);
     return rng_below(rng, window ? window : 1);
 }

@@ -17,7 +17,8 @@ struct retry_state {
     unsigned codes_n;
     const sv *header_names; /* x-envoy-retriable-header-names */
     unsigned header_names_n;
-    bool holds_breaker;
+    bool holds_breaker;  /* an attempt that a decision asked for waits or is under way */
+    bool is_ratelimited; /* it waits as the response before asked */
     uint8_t priority;
     /* previous_priorities: of hosts tried, and how many they were */
     struct priorities_tried tried;
@@ -34,12 +35,14 @@ struct retry_state *retry_state_new(const struct retry_policy *p, struct headers
 /* After response headers. */
 enum retry_verdict retry_on_headers(struct retry_state *r, struct cluster_view *v,
                                     const struct headers *h, bool is_grpc, struct arena *scratch);
-/* After a reset or connect failure; sent_any: the host may have seen a byte of the request. */
+/* After a reset, timeout or connect failure; was_sent: the host may have seen the request. */
 enum retry_verdict retry_on_reset(struct retry_state *r, struct cluster_view *v,
-                                  enum reset_reason why, bool sent_any, bool is_timeout);
+                                  enum reset_reason why, bool was_sent);
 /* Milliseconds before the next attempt; response may be NULL (rate-limited back-off reads it). */
-uint64_t retry_backoff_ms(struct retry_state *r, struct cluster_view *v,
-                          const struct headers *response, struct rng *rng, uint64_t wall_s);
+uint64_t retry_backoff_ms(struct retry_state *r, const struct headers *response, struct rng *rng,
+                          uint64_t wall_s);
+/* The back-off is over: counts the attempt. */
+void retry_begin(struct retry_state *r, struct cluster_view *v);
 /* A host of this priority (or level of an aggregate) is tried. */
 void retry_note_priority(struct retry_state *r, unsigned priority);
 /* Before another attempt: r->loads, as previous_priorities asks. */

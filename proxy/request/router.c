@@ -1,8 +1,8 @@
 /* The router filter: route → cluster, timeouts, response handling, local replies for upstream
  * failures.
  * Threads: worker-local. Spec: Router, RouteAction, "router_filter" docs; Envoy's Router::Filter.
- * Not here: one attempt's connection and stream (router_upstream.c), retry rules (retry.c),
- * timeouts read from headers (router_timeouts.c), matching (route/). */
+ * Not here: one attempt's connection and stream (router_upstream.c), counters (router_stats.c),
+ * retry rules (retry.c), timeouts read from headers (router_timeouts.c), matching (route/). */
 #include "proxy/request/router.h"
 
 #include "proxy/base/log.h"
@@ -13,7 +13,6 @@
 #include "proxy/request/mirror.h"
 #include "proxy/request/router_timeouts.h"
 #include "proxy/request/stream.h"
-#include "proxy/upstream/health_check.h"
 
 static struct router *router_of(struct http_filter *f) { return CAST(router, ROUTER_MAGIC, f); }
 static struct stream_info *info_of(struct router *r) { return http_stream_info(&r->base); }
@@ -23,6 +22,7 @@ static struct stream_info *info_of(struct router *r) { return http_stream_info(&
 static void stop_timers(struct router *r) {
     timer_cancel(&r->global_timer);
     timer_cancel(&r->try_timer);
+    timer_cancel(&r->try_idle_timer);
     timer_cancel(&r->backoff_timer);
 }
 
@@ -61,7 +61,7 @@ static void tell_attempts(struct router *r, struct headers *h) {
 }
 
 /* What the route makes of responses holds for the router's own, too. */
-void router_modify_reply(struct headers *h, void *arg) {
+static void modify_reply(struct headers *h, void *arg) {
     struct router *r = arg;
     if (r->route) {
         apply_response_mutations(r, h);
@@ -69,9 +69,9 @@ void router_modify_reply(struct headers *h, void *arg) {
     }
 }
 
-static void reply(struct router *r, unsigned status, sv body, uint64_t flags, sv details) {
+void router_reply(struct router *r, unsigned status, sv body, uint64_t flags, sv details) {
     finish(r);
-    http_local_reply(&r->base, status, body, flags, details, router_modify_reply, r);
+    http_local_reply(&r->base, status, body, flags, details, modify_reply, r);
 }
 
 /* ---- redirects and direct responses ---- */
@@ -121,15 +121,13 @@ static void modify_direct(struct headers *h, void *arg) {
 
 static enum filter_headers_status answer_directly(struct router *r) {
     const struct route_entry *e = r->route;
-    struct stats_shard *st = r->base.stream->hcm->stats;
+    stats_inc(r->base.stream->hcm->stats, HCM_rq_direct_response); /* redirects are, too */
     finish(r);
     if (e->action == ROUTE_REDIRECT) {
-        stats_inc(st, HCM_rq_redirect);
         http_local_reply(&r->base, e->redirect->code, SV_NULL, 0, SV("direct_response"),
                          modify_direct, r);
         return FILTER_HEADERS_STOP;
     }
-    stats_inc(st, HCM_rq_direct_response);
     const struct direct_response *d = e->direct;
     sv body = d->body;
     if (d->body_format) {
@@ -185,7 +183,7 @@ static void apply_request_mutations(struct router *r) {
 
 static enum filter_headers_status refuse(struct router *r, unsigned status, sv body, uint64_t flags,
                                          sv details) {
-    reply(r, status, body, flags, details);
+    router_reply(r, status, body, flags, details);
     return FILTER_HEADERS_STOP;
 }
 
@@ -218,7 +216,7 @@ static void set_tls_location(struct headers *h, void *arg) {
 
 static enum filter_headers_status no_route(struct router *r) {
     if (r->base.stream->needs_tls) {
-        stats_inc(r->base.stream->hcm->stats, HCM_rq_redirect);
+        stats_inc(r->base.stream->hcm->stats, HCM_rq_direct_response);
         finish(r);
         http_local_reply(&r->base, 301, SV_NULL, 0, SV("direct_response"), set_tls_location, r);
         return FILTER_HEADERS_STOP;
@@ -229,7 +227,7 @@ static enum filter_headers_status no_route(struct router *r) {
 
 static void set_overloaded(struct headers *h, void *arg) {
     headers_set(h, HDR_x_envoy_overloaded, SV("true"));
-    router_modify_reply(h, arg);
+    modify_reply(h, arg);
 }
 
 static bool in_maintenance(struct router *r) {
@@ -241,9 +239,17 @@ static bool in_maintenance(struct router *r) {
     return runtime_u64(key, 0) > r->base.stream->random % 100;
 }
 
+/* The client has sent all: from here on the timeouts count. */
+static void request_complete(struct router *r) {
+    r->body_ended = true;
+    r->request_end_us = loop_now_us(http_loop(&r->base));
+    if (r->timeout_ms) {
+        timer_start(&r->global_timer, r->timeout_ms);
+    }
+    router_try_timers_start(r);
+}
+
 static enum filter_headers_status start_request(struct router *r, bool end_stream) {
-    struct stats_shard *hs = r->base.stream->hcm->stats;
-    stats_inc(hs, HCM_rq_total);
     info_of(r)->cluster_name = r->cluster->cfg->observability_name;
     if (UNLIKELY(in_maintenance(r))) {
         stats_inc(r->cluster->stats, CLUSTER_upstream_rq_maintenance_mode);
@@ -262,10 +268,10 @@ static enum filter_headers_status start_request(struct router *r, bool end_strea
     router_timeouts_read(r);
     r->retry = retry_state_new(r->route->retry, r->headers, http_arena(&r->base), r->priority);
     apply_request_mutations(r);
-    r->body_ended = r->is_headers_only = end_stream;
+    r->is_headers_only = end_stream;
     r->may_redirect = r->route->extra->internal_redirect && !http_upgrade_type(&r->base).n;
-    if (end_stream && r->timeout_ms) {
-        timer_start(&r->global_timer, r->timeout_ms);
+    if (end_stream) {
+        request_complete(r);
     }
     if (UNLIKELY(r->route->extra->mirrors_n)) {
         r->mirrors = mirrors_start(&r->base, r->route, r->headers, r->timeout_ms, end_stream);
@@ -284,6 +290,7 @@ static enum filter_headers_status decode_headers(struct http_filter *f, struct h
         return refuse(r, 400, SV("invalid header"), RESPONSE_FLAG(IH),
                       SV("request_headers_failed_strict_check"));
     }
+    stats_inc(f->stream->hcm->stats, HCM_rq_total);
     const struct route_entry *e = http_route(f);
     if (!e) {
         return no_route(r);
@@ -308,20 +315,17 @@ static enum filter_headers_status decode_headers(struct http_filter *f, struct h
     return start_request(r, end_stream);
 }
 
-static void request_complete(struct router *r) {
-    r->body_ended = true;
-    if (r->timeout_ms && !r->is_done) {
-        timer_start(&r->global_timer, r->timeout_ms);
+static void give_up_retry(struct router *r) {
+    if (r->retry) {
+        retry_release(r->retry, r->cluster);
+        r->retry = NULL;
     }
 }
 
 /* The body outgrew what may be kept: this request will not be sent once more. */
 static void give_up_replay(struct router *r) {
     stats_inc(r->cluster->stats, CLUSTER_retry_or_shadow_abandoned);
-    if (r->retry) {
-        retry_release(r->retry, r->cluster);
-        r->retry = NULL;
-    }
+    give_up_retry(r);
     r->may_redirect = false;
     if (r->up.stream) {
         buf_clear(&r->body);
@@ -334,7 +338,7 @@ static void take_body(struct router *r, struct buf *data) {
         buf_compact(&r->body);
         return;
     }
-    if (router_keeps_body(r) && !r->is_response_started) {
+    if (router_keeps_body(r) && !r->had_attempt_headers) {
         buf_copy_to(data, &r->body);
         buf_compact(&r->body);
     }
@@ -363,6 +367,11 @@ static enum filter_data_status decode_data(struct http_filter *f, struct buf *da
         if (router_keeps_body(r)) {
             give_up_replay(r);
         }
+        if (timer_active(&r->backoff_timer)) {
+            router_reply(r, 507, SV("exceeded request buffer limit while retrying upstream"), 0,
+                         SV("request_payload_exceeded_retry_buffer_limit"));
+            return FILTER_DATA_STOP_NO_BUFFER;
+        }
         if (!r->up.stream && !r->up.read_disabled_downstream) {
             r->up.read_disabled_downstream = true;
             http_read_disable(f, true);
@@ -390,26 +399,6 @@ static enum filter_trailers_status decode_trailers(struct http_filter *f, struct
 
 /* ---- response ---- */
 
-static void count_side(const struct cluster_config *c, enum cluster_side side, unsigned status) {
-    struct stats_codes *codes = cluster_side_codes(c, side);
-    stats_codes_inc(codes, status);
-    stats_codes_inc_completed(codes);
-}
-
-void router_count_code(struct router *r, unsigned status) {
-    const struct cluster_config *c = r->cluster->cfg;
-    stats_codes_inc(cluster_side_codes(c, CLUSTER_SIDE_ALL), status);
-    stats_inc(r->cluster->stats, CLUSTER_upstream_rq_completed);
-    if (r->cfg->dynamic_stats) {
-        enum cluster_side side =
-            r->base.stream->is_internal_request ? CLUSTER_SIDE_INTERNAL : CLUSTER_SIDE_EXTERNAL;
-        count_side(c, side, status);
-        if (r->up.host && r->up.host->is_canary) {
-            count_side(c, CLUSTER_SIDE_CANARY, status);
-        }
-    }
-}
-
 /* The attempt's span ends; not by a reset that came from the other side. */
 static void end_attempt(struct router *r, uint64_t flags, bool is_cancelled) {
     tracing_attempt_end(r,
@@ -426,17 +415,19 @@ static bool try_again(struct router *r, enum retry_verdict v, const struct heade
     if (v != RETRY_YES) {
         return false;
     }
+    router_count_retry(r, response);
     end_attempt(r, 0, r->up.stream || r->up.pending);
     router_attempt_cancel(r, true);
     struct loop *l = http_loop(&r->base);
-    uint64_t ms = retry_backoff_ms(r->retry, r->cluster, response, &l->rng,
-                                   loop_wall_us(l, loop_now_us(l)) / 1000000);
+    uint64_t ms =
+        retry_backoff_ms(r->retry, response, &l->rng, loop_wall_us(l, loop_now_us(l)) / 1000000);
     timer_start(&r->backoff_timer, ms);
     return true;
 }
 
 static void on_backoff(struct timer *t) {
     struct router *r = CONTAINER_OF(t, struct router, backoff_timer);
+    retry_begin(r->retry, r->cluster);
     router_attempt_start(r);
 }
 
@@ -444,7 +435,7 @@ static void set_service_time(struct router *r, struct headers *h) {
     if (r->cfg->suppress_envoy_headers || !r->body_ended) {
         return;
     }
-    uint64_t us = loop_now_us(http_loop(&r->base)) - r->response_start_us;
+    uint64_t us = loop_now_us(http_loop(&r->base)) - r->request_end_us;
     char *text = arena_alloc(http_arena(&r->base), 24);
     size_t n = 0;
     uint64_t ms = us / 1000;
@@ -459,18 +450,6 @@ static void set_service_time(struct router *r, struct headers *h) {
     headers_set(h, HDR_x_envoy_upstream_service_time, sv_from(text, n));
 }
 
-static void report_host(struct router *r, const struct headers *h, unsigned status) {
-    host_report(r->up.cluster->cfg, r->up.host, HOST_RESULT_HTTP, status);
-    if (UNLIKELY(headers_has(h, HDR_x_envoy_immediate_health_check_fail))) {
-        health_check_report_failed(r->up.cluster->cfg, r->up.host);
-    }
-    if (status >= 500) {
-        HOST_STAT_ADD(r->up.host, rq_error, 1);
-    } else {
-        HOST_STAT_ADD(r->up.host, rq_success, 1);
-    }
-}
-
 static void decorate_response(struct router *r, struct headers *h) {
     struct stream_info *si = info_of(r);
     si->response = h;
@@ -483,11 +462,24 @@ static void decorate_response(struct router *r, struct headers *h) {
     apply_response_mutations(r, h);
 }
 
+/* The client may have acted on it: no other host may answer now. */
+void router_on_interim(struct router *r, struct headers *h) {
+    router_count_code(r, headers_status(h));
+    r->is_response_started = true;
+    give_up_retry(r);
+    if (!r->may_redirect) {
+        buf_clear(&r->body);
+    }
+    if (r->base.stream->cfg->proxy_100_continue) {
+        http_encode_1xx(&r->base, h);
+    }
+}
+
 void router_on_response_headers(struct router *r, bool end_stream) {
     struct headers *h = &r->response;
     unsigned status = headers_status(h);
-    report_host(r, h, status);
-    r->had_response_headers = r->had_attempt_headers = true;
+    router_report_response(r, h);
+    r->had_attempt_headers = true;
     if (r->retry) {
         enum retry_verdict v =
             retry_on_headers(r->retry, r->cluster, h, r->is_grpc, http_arena(&r->base));
@@ -502,17 +494,16 @@ void router_on_response_headers(struct router *r, bool end_stream) {
     timer_cancel(&r->try_timer);
     r->is_response_started = true;
     buf_clear(&r->body);
-    router_count_code(r, status);
+    router_count_response(r, h, end_stream);
     decorate_response(r, h);
     if (end_stream) {
-        router_on_response_end(r);
+        router_on_response_end(r, NULL);
     }
     http_encode_headers(&r->base, h, end_stream, SV("via_upstream"));
 }
 
-void router_on_response_end(struct router *r) {
-    uint64_t ms = (loop_now_us(http_loop(&r->base)) - r->response_start_us) / 1000;
-    stats_record(r->cluster->stats, CLUSTER_upstream_rq_time, ms);
+void router_on_response_end(struct router *r, const struct headers *trailers) {
+    router_count_end(r, trailers);
     end_attempt(r, 0, false);
     finish(r);
 }
@@ -570,10 +561,11 @@ static void reply_overloaded(struct headers *h, void *arg) {
     if (!r->cfg->suppress_envoy_headers) {
         headers_set(h, HDR_x_envoy_overloaded, SV("true"));
     }
-    router_modify_reply(h, arg);
+    modify_reply(h, arg);
 }
 
-static void fail_before_headers(struct router *r, enum reset_reason why, sv transport) {
+/* 503, or a reset when the response's headers went out before. */
+static void reply_failed(struct router *r, enum reset_reason why, sv transport) {
     struct arena *a = http_arena(&r->base);
     if (why == RESET_OVERFLOW) {
         cluster_note_drop(r->cluster->cfg, false);
@@ -587,11 +579,14 @@ static void fail_before_headers(struct router *r, enum reset_reason why, sv tran
         a, "upstream connect error or disconnect/reset before headers. %sreset reason: %s%s%.*s",
         r->attempts > 1 ? "retried and the latest " : "", reset_table[why].words,
         shown.n ? ", transport failure reason: " : "", SV_ARG(shown));
-    router_count_code(r, why == RESET_PROTOCOL_ERROR ? 502 : 503);
+    unsigned status = why == RESET_PROTOCOL_ERROR ? 502 : 503;
+    const char *stage =
+        r->is_response_started ? "after_response_started" : "before_response_started";
+    router_count_abort(r, status);
     finish(r);
-    http_local_reply(&r->base, why == RESET_PROTOCOL_ERROR ? 502 : 503, body, reset_table[why].flag,
-                     reset_details(r, "before_response_started", why, transport),
-                     why == RESET_OVERFLOW ? reply_overloaded : router_modify_reply, r);
+    http_local_reply(&r->base, status, body, reset_table[why].flag,
+                     reset_details(r, stage, why, transport),
+                     why == RESET_OVERFLOW ? reply_overloaded : modify_reply, r);
 }
 
 void router_on_upstream_failure(struct router *r, enum reset_reason why, sv transport) {
@@ -600,67 +595,71 @@ void router_on_upstream_failure(struct router *r, enum reset_reason why, sv tran
         si->up.transport_failure = arena_sv(http_arena(&r->base), transport);
         transport = si->up.transport_failure;
     }
-    bool sent_any = r->up.sent_any;
     tracing_attempt_end(r, &(struct trace_attempt_end){.flags = reset_table[why].flag,
                                                        .reset_reason = reset_table[why].words});
     router_attempt_cancel(r, false);
-    if (r->is_response_started) {
-        si->flags |= reset_table[why].flag;
-        si->response_code_details = reset_details(r, "after_response_started", why, transport);
-        finish(r);
-        http_reset_stream(&r->base);
+    if (!r->is_response_started && r->retry &&
+        try_again(r, retry_on_reset(r->retry, r->cluster, why, r->has_attempt_stream), NULL)) {
         return;
     }
-    if (r->retry &&
-        try_again(r, retry_on_reset(r->retry, r->cluster, why, sent_any, false), NULL)) {
-        return;
-    }
-    fail_before_headers(r, why, transport);
+    reply_failed(r, why, transport);
 }
 
 /* ---- timeouts ---- */
 
-static void timed_out(struct router *r, sv details, uint64_t flag) {
-    struct stream_info *si = info_of(r);
-    if (r->up.host) {
-        HOST_STAT_ADD(r->up.host, rq_timeout, 1);
+static void note_host_timeout(struct router *r) {
+    HOST_STAT_ADD(r->up.host, rq_timeout, 1);
+    if (!r->had_attempt_headers) {
         host_report(r->up.cluster->cfg, r->up.host, HOST_RESULT_TIMEOUT, 504);
     }
+}
+
+static unsigned timeout_status(const struct router *r) { return r->alt_response ? 204 : 504; }
+
+static void reply_timed_out(struct router *r, sv details) {
     end_attempt(r, 0, true);
     router_attempt_cancel(r, true);
-    if (r->is_response_started) {
-        si->flags |= flag;
-        si->response_code_details = details;
-        finish(r);
-        http_reset_stream(&r->base);
-        return;
-    }
-    unsigned status = r->alt_response ? 204 : 504;
-    router_count_code(r, status);
-    reply(r, status, r->alt_response ? SV_NULL : SV("upstream request timeout"), flag, details);
+    sv body = r->alt_response ? SV_NULL : SV("upstream request timeout");
+    router_reply(r, timeout_status(r), body, RESPONSE_FLAG(UT), details);
 }
 
 static void on_global_timeout(struct timer *t) {
     struct router *r = CONTAINER_OF(t, struct router, global_timer);
-    stats_inc(r->cluster->stats, CLUSTER_upstream_rq_timeout);
-    timed_out(r, SV("response_timeout"), RESPONSE_FLAG(UT));
+    if (r->up.stream || r->up.pending) { /* else it waits to try again */
+        stats_inc(r->cluster->stats, CLUSTER_upstream_rq_timeout);
+        if (r->up.host) {
+            note_host_timeout(r);
+        }
+        if (!r->had_attempt_headers) {
+            router_count_abort(r, timeout_status(r));
+        }
+    }
+    reply_timed_out(r, SV("response_timeout"));
+}
+
+/* The attempt took too long, in which no other one may have answered. */
+static void on_attempt_timeout(struct router *r, unsigned stat, sv details) {
+    stats_inc(r->cluster->stats, stat);
+    note_host_timeout(r);
+    if (!r->is_response_started && r->retry &&
+        try_again(r, retry_on_reset(r->retry, r->cluster, RESET_LOCAL, true), NULL)) {
+        return;
+    }
+    router_count_abort(r, timeout_status(r));
+    reply_timed_out(r, details);
 }
 
 static void on_try_timeout(struct timer *t) {
     struct router *r = CONTAINER_OF(t, struct router, try_timer);
-    stats_inc(r->cluster->stats, CLUSTER_upstream_rq_per_try_timeout);
-    if (r->up.host) {
-        HOST_STAT_ADD(r->up.host, rq_timeout, 1);
-        host_report(r->up.cluster->cfg, r->up.host, HOST_RESULT_TIMEOUT, 504);
+    if (!r->is_response_started) {
+        on_attempt_timeout(r, CLUSTER_upstream_rq_per_try_timeout, SV("upstream_per_try_timeout"));
     }
-    if (!r->is_response_started && r->retry) {
-        enum retry_verdict v =
-            retry_on_reset(r->retry, r->cluster, RESET_LOCAL, r->up.sent_any, true);
-        if (try_again(r, v, NULL)) {
-            return;
-        }
-    }
-    timed_out(r, SV("upstream_per_try_timeout"), RESPONSE_FLAG(UT));
+}
+
+static void on_try_idle_timeout(struct timer *t) {
+    struct router *r = CONTAINER_OF(t, struct router, try_idle_timer);
+    on_attempt_timeout(r, CLUSTER_upstream_rq_per_try_idle_timeout,
+                       SV("upstream_per_try_idle_timeout"));
 }
 
 /* ---- flow control and end ---- */
@@ -694,8 +693,8 @@ static void init(struct http_filter *f) {
     struct loop *l = http_loop(f);
     timer_init(&r->global_timer, l, on_global_timeout);
     timer_init(&r->try_timer, l, on_try_timeout);
+    timer_init(&r->try_idle_timer, l, on_try_idle_timeout);
     timer_init(&r->backoff_timer, l, on_backoff);
-    r->response_start_us = loop_now_us(l);
 }
 
 static void destroy(struct http_filter *f) {
@@ -703,10 +702,6 @@ static void destroy(struct http_filter *f) {
     end_attempt(r, 0, true);
     finish(r);
     mirrors_end(r->mirrors);
-    if (r->up.is_active && r->cluster) {
-        stats_inc(r->up.cluster->stats,
-                  r->up.stream ? CLUSTER_upstream_rq_tx_reset : CLUSTER_upstream_rq_cancelled);
-    }
     router_attempt_cancel(r, true);
     buf_fini(&r->body);
     if (r->cluster) {

@@ -73,8 +73,8 @@ static void apply_grpc(struct router *r) {
 
 void router_set_expected_timeout(struct router *r) {
     uint32_t expected = r->timeout_ms;
-    if (expected && r->attempts > 1) { /* what is left of it */
-        uint64_t used = (loop_now_us(http_loop(&r->base)) - r->response_start_us) / 1000;
+    if (expected && r->attempts > 1 && r->request_end_us) { /* what is left of it */
+        uint64_t used = (loop_now_us(http_loop(&r->base)) - r->request_end_us) / 1000;
         expected = used < expected ? expected - (uint32_t)used : 1;
     }
     if (r->per_try_timeout_ms && (expected == 0 || r->per_try_timeout_ms < expected)) {

@@ -15,10 +15,7 @@ static struct stream_info *info_of(struct router *r) { return http_stream_info(&
 /* ---- response callbacks from the codec ---- */
 
 static void on_1xx(struct codec_stream *s, struct headers *h) {
-    struct router *r = router_of(s->user);
-    if (r->base.stream->cfg->proxy_100_continue) {
-        http_encode_1xx(&r->base, h);
-    }
+    router_on_interim(router_of(s->user), h);
 }
 
 static void note_first_byte(struct router *r) {
@@ -41,10 +38,22 @@ static void release_request(struct router *r) {
     breaker_release(&r->up.cluster->cfg->use[r->priority].requests);
 }
 
+/* The stream that held the client back takes no more of its body. */
+static void release_client(struct router *r) {
+    while (r->up.request_high) {
+        r->up.request_high--;
+        stats_inc(r->cluster->stats, CLUSTER_upstream_flow_control_drained_total);
+        http_read_disable(&r->base, false);
+    }
+}
+
 static void request_ended(struct router *r) {
+    timer_cancel(&r->try_timer);
+    timer_cancel(&r->try_idle_timer);
     HOST_STAT_ADD(r->up.host, rq_active, -1);
     stats_gauge_dec(r->up.cluster->stats, CLUSTER_upstream_rq_active);
     release_request(r);
+    release_client(r);
 }
 
 /* The response is complete: the attempt's stream ends by itself when the request was complete too,
@@ -65,10 +74,18 @@ static void response_complete(struct router *r) {
     }
 }
 
+/* Something came: per_try_idle_timeout starts over. */
+static void touch_try(struct router *r) {
+    if (UNLIKELY(timer_active(&r->try_idle_timer))) {
+        timer_start(&r->try_idle_timer, r->per_try_idle_ms);
+    }
+}
+
 static void on_headers(struct codec_stream *s, struct headers *h, bool end_stream) {
     struct router *r = router_of(s->user);
     r->response = *h;
     note_first_byte(r);
+    touch_try(r);
     if (end_stream) {
         stream_info_note_identities(info_of(r), r->up.conn ? conn_ssl(r->up.conn) : NULL);
         response_complete(r);
@@ -78,9 +95,10 @@ static void on_headers(struct codec_stream *s, struct headers *h, bool end_strea
 
 static void on_data(struct codec_stream *s, struct buf *data, bool end_stream) {
     struct router *r = router_of(s->user);
+    touch_try(r);
     if (end_stream) {
         response_complete(r);
-        router_on_response_end(r);
+        router_on_response_end(r, NULL);
     }
     http_encode_data(&r->base, data, end_stream);
 }
@@ -88,7 +106,7 @@ static void on_data(struct codec_stream *s, struct buf *data, bool end_stream) {
 static void on_trailers(struct codec_stream *s, struct headers *t) {
     struct router *r = router_of(s->user);
     response_complete(r);
-    router_on_response_end(r);
+    router_on_response_end(r, t);
     http_encode_trailers(&r->base, t);
 }
 
@@ -143,20 +161,23 @@ static void on_reset(struct codec_stream *s, enum reset_reason why) {
         return;
     }
     attempt_ended(r);
-    stats_inc(r->up.cluster->stats, CLUSTER_upstream_rq_rx_reset);
-    HOST_STAT_ADD(r->up.host, rq_error, 1);
     host_report(r->up.cluster->cfg, r->up.host, HOST_RESULT_RESET, 503);
     router_on_upstream_failure(r, why, SV_NULL);
 }
 
 static void on_above_high(struct codec_stream *s) {
     struct router *r = router_of(s->user);
+    r->up.request_high++;
     stats_inc(r->cluster->stats, CLUSTER_upstream_flow_control_backed_up_total);
     http_read_disable(&r->base, true);
 }
 
 static void on_below_low(struct codec_stream *s) {
     struct router *r = router_of(s->user);
+    if (!r->up.request_high) {
+        return;
+    }
+    r->up.request_high--;
     stats_inc(r->cluster->stats, CLUSTER_upstream_flow_control_drained_total);
     http_read_disable(&r->base, false);
 }
@@ -185,9 +206,15 @@ static void fill_upstream_info(struct router *r) {
     si->up.first_tx_us = si->up.pool_ready_us;
 }
 
-static void start_try_timer(struct router *r) {
+void router_try_timers_start(struct router *r) {
+    if (!r->up.stream || !r->body_ended) {
+        return;
+    }
     if (r->per_try_timeout_ms) {
         timer_start(&r->try_timer, r->per_try_timeout_ms);
+    }
+    if (r->per_try_idle_ms) {
+        timer_start(&r->try_idle_timer, r->per_try_idle_ms);
     }
 }
 
@@ -211,9 +238,8 @@ static void on_ready(void *user, struct codec_stream *s, struct conn *c, struct 
     fill_upstream_info(r);
     set_upstream_host(r);
     tracing_inject(r);
-    start_try_timer(r);
+    router_try_timers_start(r);
     bool end = r->is_headers_only;
-    r->up.headers_sent = true;
     router_note_sent(r, end);
     s->codec->vt->send_headers(s, r->headers, end);
     for (uint16_t i = 0; i < r->up.response_high && r->up.stream; i++) {
@@ -259,7 +285,7 @@ void router_attempt_body(struct router *r) {
 static void on_failure(void *user, enum pool_failure why, sv transport_failure, struct host *h) {
     struct router *r = router_of(user);
     r->up.pending = NULL;
-    r->up.host = h;
+    r->up.host = why == POOL_OVERFLOW ? NULL : h; /* it was not asked */
     info_of(r)->up.host = h;
     release_request(r);
     enum reset_reason reason = RESET_CONNECTION_FAILURE;
@@ -375,19 +401,18 @@ void router_attempt_start(struct router *r) {
         headers_set(r->headers, HDR_x_envoy_attempt_count,
                     arena_printf(http_arena(&r->base), "%u", r->attempts));
     }
-    r->up.sent_any = r->up.headers_sent = r->up.request_done = false;
+    r->up.host = NULL; /* until the pool names it */
+    r->up.sent_any = r->up.request_done = false;
     r->had_attempt_headers = r->has_attempt_stream = false;
     const struct host_entry *entry = NULL;
     struct host *h = pick(r, &entry);
     if (!h) {
         stats_inc(r->cluster->stats, CLUSTER_upstream_cx_none_healthy);
         router_count_code(r, 503);
-        r->is_done = true;
-        http_local_reply(&r->base, 503, SV("no healthy upstream"), RESPONSE_FLAG(UH),
-                         SV("no_healthy_upstream"), router_modify_reply, r);
+        router_reply(r, 503, SV("no healthy upstream"), RESPONSE_FLAG(UH),
+                     SV("no_healthy_upstream"));
         return;
     }
-    r->up.host = h;
     si->up.host = h;
     remember_host(r, h);
     tracing_attempt_begin(r);
@@ -395,6 +420,7 @@ void router_attempt_start(struct router *r) {
     if (!breaker_try(&v->cfg->use[r->priority].requests,
                      v->cfg->breakers[r->priority].max_requests)) {
         stats_inc(v->stats, CLUSTER_upstream_rq_active_overflow);
+        r->up.host = h;
         router_on_upstream_failure(r, RESET_OVERFLOW, SV_NULL);
         return;
     }

@@ -251,9 +251,7 @@ void stream_reset(struct stream *s, enum reset_reason why) {
     s->codec_stream = NULL;
     if (cs) {
         stats_inc(s->hcm->stats, HCM_downstream_rq_tx_reset);
-        if (s->response_started) {
-            stats_inc(s->hcm->stats, HCM_rq_reset_after_downstream_response_started);
-        }
+        stats_inc(s->hcm->stats, HCM_downstream_rq_rx_reset); /* Envoy counts its own there, too */
         cs->codec->vt->reset(cs, why);
     }
     stream_finish(s);
@@ -575,6 +573,7 @@ static void response_ended(struct stream *s) {
         return;
     }
     stats_inc(s->hcm->stats, HCM_downstream_rq_response_before_rq_complete);
+    stats_inc(s->hcm->stats, HCM_downstream_rq_rx_reset); /* as in stream_reset() */
     struct codec_stream *cs = s->codec_stream;
     collect_wire_bytes(s);
     s->codec_stream = NULL;
@@ -604,6 +603,14 @@ void stream_send_headers(struct stream *s, struct headers *h, bool end_stream) {
     if (end_stream) {
         response_ended(s);
     }
+}
+
+void stream_send_1xx(struct stream *s, const struct headers *h) {
+    if (s->cfg->rq_codes) {
+        stats_codes_inc_class(s->cfg->rq_codes, headers_status(h));
+        stats_inc(s->hcm->stats, HCM_downstream_rq_completed);
+    }
+    s->codec_stream->codec->vt->send_1xx(s->codec_stream, h);
 }
 
 void stream_send_data(struct stream *s, struct buf *data, bool end_stream) {

@@ -111,6 +111,7 @@ void stream_encode_1xx(struct stream *s, struct headers *h);
 
 /* request/stream.c: past the last encode filter */
 void stream_send_headers(struct stream *s, struct headers *h, bool end_stream);
+void stream_send_1xx(struct stream *s, const struct headers *h); /* the codec's stream is there */
 void stream_send_data(struct stream *s, struct buf *data, bool end_stream);
 void stream_send_trailers(struct stream *s, struct headers *t);
 void stream_reset(struct stream *s, enum reset_reason why); /* abort towards the client, finish */

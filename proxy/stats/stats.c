@@ -466,6 +466,7 @@ struct stats_codes {
     struct stats_scope *scope;
     const char *lead;
     struct stat_dyn *completed;           /* shared, atomic */
+    struct stat_dyn *unknown;             /* shared, atomic */
     struct stat_dyn *cls[CODE_CLASSES];   /* shared, atomic */
     struct code_page *page[CODE_CLASSES]; /* shared, atomic; made when a class is first seen */
 };
@@ -507,6 +508,14 @@ void stats_codes_inc_completed(struct stats_codes *c) {
     stat_dyn_add(d, 1);
 }
 
+static void inc_unknown(struct stats_codes *c) {
+    struct stat_dyn *d = __atomic_load_n(&c->unknown, __ATOMIC_ACQUIRE);
+    if (UNLIKELY(!d)) {
+        d = codes_make(c, "%sunknown", 0, &c->unknown);
+    }
+    stat_dyn_add(d, 1);
+}
+
 void stats_codes_inc_class(struct stats_codes *c, unsigned code) {
     unsigned i = code / 100 - 1;
     if (code < CODE_MIN || i >= CODE_CLASSES) {
@@ -536,6 +545,7 @@ static struct code_page *codes_page(struct stats_codes *c, unsigned i) {
 void stats_codes_inc(struct stats_codes *c, unsigned code) {
     unsigned i = code / 100 - 1;
     if (code < CODE_MIN || i >= CODE_CLASSES) {
+        inc_unknown(c);
         return;
     }
     stats_codes_inc_class(c, code);

@@ -112,7 +112,12 @@ slot_t cluster_transport_slot(const struct cluster_config *c, const struct host_
 
 struct stats_codes *cluster_side_codes(const struct cluster_config *c, enum cluster_side side) {
     static const char *const leads[CLUSTER_SIDES] = {
-        "upstream_rq_", "internal.upstream_rq_", "external.upstream_rq_", "canary.upstream_rq_"};
+        [CLUSTER_SIDE_ALL] = "upstream_rq_",
+        [CLUSTER_SIDE_INTERNAL] = "internal.upstream_rq_",
+        [CLUSTER_SIDE_EXTERNAL] = "external.upstream_rq_",
+        [CLUSTER_SIDE_CANARY] = "canary.upstream_rq_",
+        [CLUSTER_SIDE_RETRY] = "retry.upstream_rq_",
+    };
     struct stats_codes **at = (struct stats_codes **)(uintptr_t)&c->side_codes[side];
     struct stats_codes *have = __atomic_load_n(at, __ATOMIC_ACQUIRE);
     if (LIKELY(have)) {

@@ -35,6 +35,7 @@ enum cluster_side {
     CLUSTER_SIDE_INTERNAL,
     CLUSTER_SIDE_EXTERNAL,
     CLUSTER_SIDE_CANARY,
+    CLUSTER_SIDE_RETRY, /* responses that were not passed on: another attempt followed */
     CLUSTER_SIDES
 };
 

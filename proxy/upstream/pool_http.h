@@ -55,6 +55,7 @@ struct http_conn {
     uint32_t magic;
     uint8_t state; /* enum http_conn_state */
     bool in_dispatch, is_notified, has_protocol_error, is_stale;
+    bool was_cut;     /* it ends with an exchange that did not come to its end */
     struct list node; /* in the pool's list of its state */
     struct http_pool *pool;
     struct conn *conn; /* NULL while connecting and when closed */

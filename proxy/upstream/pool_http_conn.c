@@ -85,13 +85,13 @@ static void count_end(struct http_conn *hc, bool is_remote, bool is_active) {
 
 static void on_closed(struct http_conn *hc, bool is_remote) {
     hc->conn = NULL;
-    count_end(hc, is_remote || hc->is_stale, hc->streams > 0);
     enum reset_reason why = RESET_CONNECTION_TERMINATION;
     if (hc->has_protocol_error) {
         why = RESET_PROTOCOL_ERROR;
     }
     leave_pool(hc);
-    hc->codec->vt->on_conn_end(hc->codec, why);
+    hc->codec->vt->on_conn_end(hc->codec, why); /* a body that the close delimits is complete */
+    count_end(hc, is_remote || hc->is_stale, hc->was_cut);
 }
 
 void http_conn_close(struct http_conn *hc, const char *reason) {
@@ -162,7 +162,9 @@ static void become_idle(struct http_conn *hc) {
 static bool is_worn(struct http_conn *hc) {
     const struct codec_vtable *vt = hc->codec->vt;
     if (vt->wants_close(hc->codec)) {
-        note_close(hc);
+        if (!hc->was_cut) {
+            note_close(hc);
+        }
         return true;
     }
     return !hc->streams && !vt->is_idle_clean(hc->codec);
@@ -231,12 +233,47 @@ static void on_max_streams(struct codec *c, void *user, uint32_t max) {
     settle_later(hc);
 }
 
+static void note_h2_reset(struct http_conn *hc, enum reset_reason why) {
+    struct stats_shard *st = stats_of(hc);
+    switch (why) {
+    case RESET_LOCAL:
+    case RESET_PROTOCOL_ERROR:
+    case RESET_OVERLOAD:
+        stats_inc(st, CLUSTER_upstream_rq_tx_reset);
+        break;
+    case RESET_REMOTE:
+        stats_inc(st, CLUSTER_upstream_rq_rx_reset);
+        break;
+    case RESET_CONNECTION_FAILURE:
+    case RESET_CONNECTION_TIMEOUT:
+    case RESET_CONNECTION_TERMINATION:
+        stats_inc(st, CLUSTER_upstream_rq_pending_failure_eject);
+        hc->was_cut = true;
+        break;
+    case RESET_NONE:
+    case RESET_LOCAL_REFUSED:
+    case RESET_REMOTE_REFUSED:
+    case RESET_OVERFLOW:
+    case RESET_CONNECT_ERROR:
+        break;
+    }
+}
+
+/* HTTP/1 has no resets: the connection ends with its exchange. */
+static void note_h1_reset(struct http_conn *hc, enum reset_reason why) {
+    hc->was_cut = why != RESET_NONE;
+    bool is_cut_short = why == RESET_PROTOCOL_ERROR && hc->state == HTTP_CONN_CLOSED;
+    if (is_cut_short && !hc->has_protocol_error) {
+        stats_inc(stats_of(hc), CLUSTER_upstream_cx_protocol_error);
+    }
+}
+
 static void on_stream_end(struct codec *c, void *user, struct codec_stream *s) {
-    (void)c, (void)s;
     struct http_conn *hc = CAST(http_conn, HTTP_CONN_MAGIC, user);
     if (BUG(hc->streams == 0)) {
         return;
     }
+    (c->protocol == HTTP_2 ? note_h2_reset : note_h1_reset)(hc, s->reset_reason);
     hc->streams--;
     hc->pool->streams_n--;
     settle_later(hc);

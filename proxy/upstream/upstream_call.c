@@ -163,7 +163,6 @@ static void stop_attempt(struct upstream_call *c) {
     }
     if (c->stream) {
         struct codec_stream *s = give_stream_up(c);
-        stats_inc(c->member->stats, CLUSTER_upstream_rq_tx_reset);
         s->codec->vt->reset(s, RESET_LOCAL);
     }
 }
@@ -256,7 +255,6 @@ static void on_reset(struct codec_stream *s, enum reset_reason why) {
         attempt_start(c);
         return;
     }
-    stats_inc(c->member->stats, CLUSTER_upstream_rq_rx_reset);
     HOST_STAT_ADD(c->host, rq_error, 1);
     host_report(c->member->cfg, c->host, HOST_RESULT_RESET, 503);
     end(c, why == RESET_OVERFLOW ? UPSTREAM_CALL_OVERFLOW : UPSTREAM_CALL_FAILED);

@@ -163,7 +163,8 @@ def test_client_leaves_half_way(mirrored):
         client.send(encode("POST", "/", [("content-length", "1000")]) + b"x" * 10)
         one.wait_requests(1)
     proxy.wait_stat("cluster.m1.upstream_rq_active", 0)
-    assert proxy.stat("cluster.m1.upstream_rq_tx_reset") == 1 and not one.requests[0].body
+    proxy.wait_stat("cluster.m1.upstream_cx_destroy_local_with_active_rq", 1)
+    assert not one.requests[0].body
 
 
 def test_mirror_outlives_the_request(mirrored):

@@ -4,6 +4,7 @@ must agree, but for the reviewed rows of differences.yaml. Cases: cases/*.yaml."
 import fnmatch
 import pathlib
 import re
+import select
 import socket
 
 import pytest
@@ -18,6 +19,10 @@ from support.upstream import Reply, ScriptedUpstream
 HERE = pathlib.Path(__file__).parent
 # Values that differ from run to run; their presence is compared all the same.
 VOLATILE = {"date", "x-request-id", "x-envoy-upstream-service-time"}
+# Counters that stand when the request's line is in the access log.
+COUNTED = (r"^(http|cluster)\..*\.((downstream_rq|rq|no|retry|upstream_rq|upstream_internal)_\w+|"
+           r"(up|down)stream_cx_(protocol_error|close_notify|overflow|connect_fail|none_healthy|max_requests\w*|drain_close|upgrades_total))$")
+UNCOUNTED = re.compile(r"^http\.admin\.|_active$|\.(default|high)\.")
 QUIET_S = 0.3  # how long a request that must not be logged or answered is watched
 
 
@@ -43,10 +48,11 @@ def expand_cluster(spec):
 def expand_listener(spec, template, log):
     spec = dict(spec)
     name, router = spec.pop("name"), spec.pop("router", {})
+    limit = {"per_connection_buffer_limit_bytes": spec.pop("buffer_limit")} if "buffer_limit" in spec else {}
     hcm = config.hcm(vhosts=template["virtual_hosts"], stat_prefix=name,
                      access_log=[config.file_log(f"{log}.{name}", template["access_log_format"])], **spec)
     hcm["typed_config"]["http_filters"] = [config.router(**router)]
-    return config.listener(hcm, name=name)
+    return config.listener(hcm, name=name, **limit)
 
 
 def bootstrap(ports, log):
@@ -66,6 +72,7 @@ class Side:
         self.proxy = start(bootstrap(ports, self.log))
         self.ports = {name: port for name, (_, port) in self.proxy.listeners().items()}
         self.seen = {}
+        self.counted = self.counts()
 
     def expect_alive(self):
         """One case that kills a proxy must not fail all that follow."""
@@ -79,6 +86,20 @@ class Side:
     def skip_lines(self, listener):
         """What an earlier case logged late is not this one's."""
         self.seen[listener] = len(self.proxy.log_lines(f"{self.log}.{listener}", 0))
+
+    def counts(self):
+        """Counters of requests, and those of single hosts by the cluster's name."""
+        found = {n: v for n, v in self.proxy.stats(COUNTED).items() if not UNCOUNTED.search(n)}
+        for line in self.proxy.admin("/clusters").text.splitlines():
+            cluster, host, *rest = line.split("::")
+            if rest and rest[0].startswith("rq_") and rest[0] != "rq_active":
+                found[f"{cluster}.host.{rest[0]}"] = found.get(f"{cluster}.host.{rest[0]}", 0) + int(rest[1])
+        return found
+
+    def new_counts(self):
+        """What was counted since the last call."""
+        before, self.counted = self.counted, self.counts()
+        return {n: v - before.get(n, 0) for n, v in self.counted.items() if v != before.get(n, 0)}
 
     def new_lines(self, listener, count):
         """Log lines of the listener since the last call, once there are `count`."""
@@ -155,6 +176,15 @@ def read_answer(client, spec):
         return {"silent": True}
 
 
+def send_request(client, spec):
+    """`pieces` go out one after the other, `apart` seconds later or when something comes back; "@9": so many bytes."""
+    pieces = [b"x" * int(p[1:]) if p.startswith("@") else to_bytes(p) for p in spec.get("pieces", [])]
+    for piece in pieces[:-1]:
+        client.send(piece)
+        select.select([client.socket], [], [], spec["apart"])
+    client.send(pieces[-1] if pieces else request_bytes(spec))
+
+
 def exchange(port, case):
     specs = case.get("requests") or [case.get("request") or {}]
     out = {"responses": []}
@@ -163,7 +193,7 @@ def exchange(port, case):
             client.send(b"".join(request_bytes(s) for s in specs))
         for spec in specs:
             if not case.get("pipeline"):
-                client.send(request_bytes(spec))
+                send_request(client, spec)
             if spec.get("half_close"):
                 client.half_close()
             out["responses"].append(read_answer(client, spec))
@@ -213,7 +243,8 @@ def run(side, upstream, case):
     wait_until(lambda: all(r.is_settled for r in seen), lambda: f"the bodies' ends, there are {seen}", 2)
     count = case.get("logs", len(case.get("requests", [1])))
     lines = side.new_lines(listener, count)
-    return mask_ports({**answers, "upstream": [seen_request(r) for r in seen], "log": lines}, side.ports)
+    return mask_ports({**answers, "upstream": [seen_request(r) for r in seen], "log": lines,
+                       "counts": side.new_counts()}, side.ports)
 
 
 # ---- comparing ----

@@ -1,0 +1,116 @@
+/* What the router counts of its attempts: response codes of the cluster, results of the host, what
+ * outlier detection is told.
+ * Threads: worker-local. Spec: "cluster stats" and "router_filter" docs; Envoy's
+ * chargeUpstreamCode(), chargeUpstreamAbort(), handleNon5xxResponseHeaders().
+ * Not here: what single events count (router.c, router_upstream.c), requests of the listener
+ * (stream.c). */
+#include "proxy/base/grpc_status.h"
+#include "proxy/request/router.h"
+#include "proxy/request/stream.h"
+#include "proxy/upstream/health_check.h"
+
+static void count_side(const struct cluster_config *c, enum cluster_side side, unsigned status) {
+    struct stats_codes *codes = cluster_side_codes(c, side);
+    stats_codes_inc(codes, status);
+    stats_codes_inc_completed(codes);
+}
+
+static bool is_5xx(unsigned status) { return status >= 500 && status < 600; }
+
+static void count_host(struct router *r, bool is_success) {
+    if (!r->up.host) {
+        return;
+    }
+    if (is_success) {
+        HOST_STAT_ADD(r->up.host, rq_success, 1);
+    } else {
+        HOST_STAT_ADD(r->up.host, rq_error, 1);
+    }
+}
+
+/* By the host's metadata, or as the response says. */
+static bool is_canary(const struct router *r) {
+    return r->up.host && (r->up.host->is_canary ||
+                          (r->had_attempt_headers &&
+                           sv_is(headers_get(&r->response, HDR_x_envoy_upstream_canary), "true")));
+}
+
+void router_count_code(struct router *r, unsigned status) {
+    const struct cluster_config *c = r->cluster->cfg;
+    stats_codes_inc(cluster_side_codes(c, CLUSTER_SIDE_ALL), status);
+    stats_inc(r->cluster->stats, CLUSTER_upstream_rq_completed);
+    if (!r->cfg->dynamic_stats) {
+        return;
+    }
+    bool is_internal = r->base.stream->is_internal_request;
+    count_side(c, is_internal ? CLUSTER_SIDE_INTERNAL : CLUSTER_SIDE_EXTERNAL, status);
+    if (UNLIKELY(is_canary(r))) {
+        count_side(c, CLUSTER_SIDE_CANARY, status);
+    }
+    if (is_5xx(status)) {
+        count_host(r, false);
+    }
+}
+
+void router_count_abort(struct router *r, unsigned status) {
+    if (!r->is_response_started) {
+        router_count_code(r, status);
+        if (!is_5xx(status)) { /* timed out with an alternative response */
+            count_host(r, false);
+        }
+    } else if (r->awaits_grpc_status) {
+        count_host(r, false);
+        stats_inc(r->base.stream->hcm->stats, HCM_rq_reset_after_downstream_response_started);
+    }
+    r->awaits_grpc_status = false;
+}
+
+void router_count_retry(struct router *r, const struct headers *response) {
+    count_host(r, false);
+    if (response) {
+        count_side(r->cluster->cfg, CLUSTER_SIDE_RETRY, headers_status(response));
+    }
+}
+
+/* What a gRPC status means as one of HTTP; `otherwise` when there is none. */
+static unsigned status_of_grpc(const struct headers *h, unsigned otherwise) {
+    uint64_t status;
+    sv v = headers_get(h, HDR_grpc_status);
+    if (!v.n) {
+        return otherwise;
+    }
+    return grpc_status_to_http(sv_to_u64(v, &status) ? status : UINT64_MAX);
+}
+
+void router_report_response(struct router *r, const struct headers *h) {
+    unsigned status = headers_status(h);
+    host_report(r->up.cluster->cfg, r->up.host, HOST_RESULT_HTTP,
+                r->is_grpc ? status_of_grpc(h, status) : status);
+    if (UNLIKELY(headers_has(h, HDR_x_envoy_immediate_health_check_fail))) {
+        health_check_report_failed(r->up.cluster->cfg, r->up.host);
+    }
+}
+
+void router_count_response(struct router *r, const struct headers *h, bool end_stream) {
+    unsigned status = headers_status(h);
+    router_count_code(r, status);
+    if (is_5xx(status)) {
+        return;
+    }
+    if (r->is_grpc && !end_stream) { /* the trailers tell */
+        r->awaits_grpc_status = true;
+    } else {
+        count_host(r, !r->is_grpc || !is_5xx(status_of_grpc(h, 500)));
+    }
+}
+
+void router_count_end(struct router *r, const struct headers *trailers) {
+    if (r->awaits_grpc_status) {
+        r->awaits_grpc_status = false;
+        count_host(r, trailers && !is_5xx(status_of_grpc(trailers, 500)));
+    }
+    if (r->request_end_us && r->cfg->dynamic_stats) {
+        stats_record(r->cluster->stats, CLUSTER_upstream_rq_time,
+                     (loop_now_us(http_loop(&r->base)) - r->request_end_us) / 1000);
+    }
+}
