@@ -268,7 +268,9 @@ static enum net_status on_data(struct network_filter *f, struct buf *data, bool 
         }
         return NET_STOP;
     }
+    h->is_dispatching = true;
     int rc = h->codec->vt->dispatch(h->codec, data);
+    h->is_dispatching = false;
     if (rc < 0 && rc != CODEC_FLOODED) {
         stats_inc(h->stats, HCM_downstream_cx_protocol_error);
     }

@@ -122,7 +122,7 @@ struct hcm {
     uint32_t premature_resets, closed_streams;
     struct hcm_object *objects; /* http_conn_object(); in the connection's arena */
     enum { HCM_OPEN, HCM_DRAINING, HCM_CLOSING } drain;
-    bool is_remote_end; /* the client closed first */
+    bool is_dispatching, is_remote_end; /* the latter: the client closed first */
     struct timer idle, duration, drain_timer;
 };
 /* Begin to drain: HTTP/2 sends the shutdown notice, HTTP/1 closes with the next response. */
