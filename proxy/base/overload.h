@@ -22,6 +22,9 @@
     X(HCM_DECODE_HEADERS, "envoy.load_shed_points.http_connection_manager_decode_headers") \
     X(HCM_CREATING_CODEC, "envoy.load_shed_points.hcm_ondata_creating_codec")              \
     X(HTTP1_ABORT_DISPATCH, "envoy.load_shed_points.http1_server_abort_dispatch")          \
+    X(HTTP2_GO_AWAY, "envoy.load_shed_points.http2_server_go_away_on_dispatch")            \
+    X(HTTP2_GO_AWAY_AND_CLOSE,                                                             \
+      "envoy.load_shed_points.http2_server_go_away_and_close_on_dispatch")                 \
     X(HTTP_FILTER_CHECK, "envoy.load_shed_points.http_downstream_filter_check")
 enum overload_point {
 #define OVERLOAD_POINT_(name, text) OVERLOAD_##name,

@@ -230,15 +230,14 @@ static bool create_codec(struct hcm *h, struct buf *data) {
     return true;
 }
 
-static void fail_connection(struct hcm *h) {
-    log_debug(LOG_http, "[C%llu] dispatch error: %s", (unsigned long long)h->base.conn->id,
-              h->codec->vt->error(h->codec));
+/* All streams end with the flag; details unless they have some of their own. */
+static void end_streams(struct hcm *h, uint64_t flag, sv details) {
     while (!list_empty(&h->streams)) {
         struct stream *s = LIST_ENTRY(list_first(&h->streams), struct stream, node);
-        s->info.flags |= RESPONSE_FLAG(DPE);
+        s->info.flags |= flag;
         stats_inc(h->stats, HCM_downstream_rq_rx_reset);
         if (!s->info.response_code_details.n) {
-            s->info.response_code_details = sv_cstr(h->codec->vt->error(h->codec));
+            s->info.response_code_details = details;
         }
         if (s->codec_stream) {
             /* the codec keeps its half until the connection ends, and has nobody to tell */
@@ -246,7 +245,31 @@ static void fail_connection(struct hcm *h) {
         }
         stream_finish(s);
     }
+}
+
+static void fail_connection(struct hcm *h) {
+    const char *error = h->codec->vt->error(h->codec);
+    log_debug(LOG_http, "[C%llu] dispatch error: %s", (unsigned long long)h->base.conn->id, error);
+    end_streams(h, RESPONSE_FLAG(DPE), sv_cstr(error));
     close_connection(h, CONN_CLOSE_FLUSH_DELAY, "codec_error");
+}
+
+/* Before the codec sees more bytes; of HTTP/1, too, whatever the points are called. True: the
+ * connection is closed. */
+static bool shed_on_dispatch(struct hcm *h, struct buf *data) {
+    if (hcm_is_overloaded(h, OVERLOAD_HTTP2_GO_AWAY_AND_CLOSE)) {
+        if (h->codec->protocol == HTTP_2) {
+            h->codec->vt->goaway(h->codec, true);
+        }
+        end_streams(h, RESPONSE_FLAG(OM), SV("overload"));
+        buf_clear(data);
+        close_connection(h, CONN_CLOSE_FLUSH_DELAY, "overload");
+        return true;
+    }
+    if (hcm_is_overloaded(h, OVERLOAD_HTTP2_GO_AWAY)) {
+        hcm_start_drain(h);
+    }
+    return false;
 }
 
 static enum net_status on_data(struct network_filter *f, struct buf *data, bool end_stream) {
@@ -266,6 +289,9 @@ static enum net_status on_data(struct network_filter *f, struct buf *data, bool 
         if (end_stream) {
             close_connection(h, CONN_CLOSE_NO_FLUSH, NULL);
         }
+        return NET_STOP;
+    }
+    if (shed_on_dispatch(h, data)) {
         return NET_STOP;
     }
     h->is_dispatching = true;

@@ -5,6 +5,7 @@ import socket
 
 import pytest
 from support.config import bootstrap, direct, hcm, listener
+from support.h2client import H2Client
 from support.overload import ACTIONS, POINTS, Pressures, manager, monitor, rule
 from support.process import wait_until
 from support.rawhttp import Client, fetch
@@ -80,6 +81,37 @@ def test_connections_are_closed_at_once(sluice, pressures, name):
     assert fetch(proxy.port("vip"), "/").status == 200
     rejected = [v for n, v in proxy.stats("downstream_cx_overload_reject").items() if v]
     assert rejected == [1]
+
+
+NO_ERROR = 0
+GET = [(":method", "GET"), (":path", "/"), (":scheme", "http"), (":authority", "x")]
+
+
+def test_http2_goes_away(sluice, pressures):
+    point = POINTS + "http2_server_go_away_on_dispatch"
+    proxy = sluice(bootstrap(listeners(), overload_manager=manager(pressures, [], [rule(point, "r")])))
+    with H2Client(proxy.port("main")) as client:
+        assert client.request(GET).status == 200 and client.goaway is None
+        press(proxy, pressures, point, 0.95, 100)
+        assert client.request(GET).status == 200
+        while client.goaway is None:
+            assert client.pump()
+        assert client.goaway == NO_ERROR and not client.is_closed
+    with H2Client(proxy.port("vip")) as client:
+        assert client.request(GET).status == 200 and client.goaway is None
+
+
+def test_http2_goes_away_and_closes(sluice, pressures):
+    point = POINTS + "http2_server_go_away_and_close_on_dispatch"
+    proxy = sluice(bootstrap(listeners(), overload_manager=manager(pressures, [], [rule(point, "r")])))
+    with H2Client(proxy.port("main")) as client:
+        assert client.request(GET).status == 200
+        press(proxy, pressures, point, 0.95, 100)
+        assert client.request(GET).status is None
+        assert client.is_closed and client.goaway == NO_ERROR
+    with pytest.raises((EOFError, ConnectionError)):
+        fetch(proxy.port("main"), "/")
+    assert fetch(proxy.port("vip"), "/").status == 200
 
 
 def connections_monitor(most):

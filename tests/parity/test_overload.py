@@ -14,7 +14,9 @@ from support.rawhttp import Client
 
 ACTED = ["stop_accepting_requests", "disable_http_keepalive", "reject_incoming_connections", "shrink_heap"]
 SHED = ["tcp_listener_accept", "http_connection_manager_decode_headers", "http1_server_abort_dispatch",
-        "hcm_ondata_creating_codec", "http_downstream_filter_check"]
+        "hcm_ondata_creating_codec", "http_downstream_filter_check", "http2_server_go_away_on_dispatch",
+        "http2_server_go_away_and_close_on_dispatch"]
+DRAINS = "http2_server_go_away_on_dispatch"  # counts each read: as many as the segments there were
 LINE = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %PROTOCOL%\n"
 COUNTED = ("http.ingress.downstream_rq_overload_close", "http.ingress.downstream_cx_overload_disable_keepalive",
            "http.ingress.rq_overload_local_reply", "http.ingress.downstream_rq_total", "http.ingress.downstream_cx_drain_close",
@@ -54,9 +56,14 @@ def ask(client):
         return type(end).__name__
 
 
-def ask_h2(port):
-    with H2Client(port) as client:
-        return shown(client.request([(":method", "GET"), (":path", "/"), (":scheme", "http"), (":authority", "x")]))
+GET = [(":method", "GET"), (":path", "/"), (":scheme", "http"), (":authority", "x")]
+
+
+def ask_h2(client):
+    try:
+        return shown(client.request(GET))
+    except (EOFError, ConnectionError, TimeoutError) as end:
+        return type(end).__name__, client.goaway
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +75,14 @@ def sides(shared_sluice, shared_envoy, shared_upstream, tmp_path_factory):
 def under_pressure(side, name):
     """What new connections and one from before get."""
     before = side.stats()
-    with Client(side.port) as kept:
-        answers = [ask(kept)]
+    with Client(side.port) as kept, H2Client(side.port) as kept_h2:
+        answers = [ask(kept), ask_h2(kept_h2)]
         side.press(name, 0.95, 100)
         with Client(side.port) as client:
             answers.append(ask(client))
-        answers += [ask_h2(side.port), ask(kept)]
+        with H2Client(side.port) as client:
+            answers += [ask_h2(client), ask_h2(client)]
+        answers += [ask_h2(kept_h2), ask_h2(kept_h2), ask(kept)]
     if name in SHED:
         side.proxy.wait_stat(f"overload.{POINTS}{name}.shed_load_count", lambda n: n >= 2)
     after = side.stats()
@@ -86,6 +95,8 @@ def under_pressure(side, name):
 @pytest.mark.parametrize("name", ACTED + SHED)
 def test_the_same_under_pressure(sides, name):
     envoy, sluice = (under_pressure(side, name) for side in sides)
+    if name == DRAINS:
+        assert all(counted.pop(f"overload.{POINTS}{DRAINS}.shed_load_count") >= 4 for _, counted in (envoy, sluice))
     assert sluice == envoy
     assert sluice[0][0][0] == 200 and sluice[0][-1][0] == 200
 
