@@ -178,6 +178,7 @@ static enum net_status on_new_connection(struct network_filter *f) {
     struct conn *c = f->conn;
     c->half_close_enabled = true;
     c->delayed_close_ms = h->cfg->delayed_close_timeout_ms;
+    c->stats.delayed_close_timeouts = &h->stats->v[HCM_downstream_cx_delayed_close_timeout];
     c->stats.rx_bytes_total = &h->stats->v[HCM_downstream_cx_rx_bytes_total];
     c->stats.tx_bytes_total = &h->stats->v[HCM_downstream_cx_tx_bytes_total];
     c->stats.rx_bytes_buffered = &h->stats->v[HCM_downstream_cx_rx_bytes_buffered];

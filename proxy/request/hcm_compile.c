@@ -85,6 +85,9 @@ static void timeouts(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *
         DIAG_FIELD(ctx->diag, "%s", t[i].field);
         compile_duration_ms(ctx, t[i].value, t[i].dflt, t[i].out);
     }
+    DIAG_FIELD(ctx->diag, "stream_flush_timeout");
+    compile_duration_ms(ctx, m->stream_flush_timeout, c->stream_idle_timeout_ms,
+                        &c->codec.h2.flush_timeout_ms);
 }
 
 /* ---- stats ---- */
@@ -274,7 +277,6 @@ static void unhonoured(struct compile_ctx *ctx, const Hcm__HttpConnectionManager
         {m->proxy_status_config != NULL, "proxy_status_config"},
         {m->typed_header_validation_config != NULL, "typed_header_validation_config"},
         {m->drain_timeout_jitter != NULL, "drain_timeout_jitter"},
-        {m->stream_flush_timeout != NULL, "stream_flush_timeout"},
         {m->http1_safe_max_connection_duration, "http1_safe_max_connection_duration"},
         {m->add_proxy_protocol_connection_state != NULL, "add_proxy_protocol_connection_state"},
         {m->internal_address_config && m->internal_address_config->unix_sockets,

@@ -178,6 +178,8 @@ static void serve(struct worker_listener *l, int fd, struct accept_info *info) {
     }
     struct net_chain_owner owner = {&w->loop, w, l->stats, on_chain_end, l, filters};
     struct net_chain *c = net_chain_new(&owner, &cc->net, t, fd, info);
+    c->conn->stats.transport_timeouts =
+        &l->stats->v[LISTENER_downstream_cx_transport_socket_connect_timeout];
     list_push_back(&l->chains, &c->node);
     count_connection(w, 1);
     stats_inc(l->stats, LISTENER_downstream_cx_total);

@@ -5,9 +5,9 @@ import dataclasses
 
 import pytest
 
-from support import smuggling
+from support import slow, smuggling
 from support.attacks import ATTACKS, Target, outcome
-from support.upstream import Reply
+from support.upstream import ByteUpstream, Reply, ScriptedUpstream
 
 # What else differs, and why. A row that is not true fails.
 NGHTTP2 = {"details": ("DPE codec_error:The_user_callback_function_failed",)}
@@ -64,3 +64,18 @@ def test_smuggling(readers, shared_upstream, name):
         return
     envoy, sluice = (smuggling.exchange(port, shared_upstream, data, patience_s=QUIET_S)[0] for port in readers)
     assert envoy == sluice or name in STRICTER and sluice in ([400], [431], [501])
+
+
+# ---- slow peers ----
+
+@pytest.fixture(scope="module")
+def slowed(shared_envoy, authority, tmp_path_factory):
+    upstream, byte_server = ScriptedUpstream().script(slow.serve), ByteUpstream()
+    yield slow.Target(shared_envoy, upstream, byte_server, authority.leaf("slow", "DNS:test"), tmp_path_factory.mktemp("slow"))
+    upstream.stop()
+    byte_server.stop()
+
+
+@pytest.mark.parametrize("name", slow.PHASES)
+def test_slow(slowed, name):
+    assert slow.outcome(slowed, name) == slow.expected(name)
