@@ -10,6 +10,7 @@
 #include "proxy/net/splice.h"
 #include "proxy/net/tls.h"
 #include "proxy/observe/filter_state.h"
+#include "proxy/request/tcp_tunnel.h"
 #include "proxy/upstream/aggregate.h"
 #include "proxy/upstream/pool.h"
 
@@ -29,7 +30,9 @@ struct tcp_proxy {
     struct cluster_hold *members;    /* of an aggregate, whose hosts were met */
     const struct tcp_cluster *target;
     struct tcp_pool_request *pending;
-    struct conn *up; /* NULL: not connected */
+    struct conn *up;           /* NULL: not connected, or through a tunnel */
+    struct tcp_tunnel *tunnel; /* NULL: none; its reads and writes wait for is_tunnel_open */
+    bool is_tunnel_open;
     struct host *host;
     bool is_done, is_down_paused; /* is_down_paused: we hold one read-disable on the client */
     uint32_t attempts;
@@ -86,6 +89,13 @@ static void on_idle(struct timer *t) {
     }
     stats_inc(p->stats, TCP_idle_timeout);
     close_downstream(p, CONN_CLOSE_NO_FLUSH, 0, SV_NULL);
+}
+
+static void start_idle_timer(struct tcp_proxy *p) {
+    touch(p);
+    if (p->cfg->idle_timeout_ms) {
+        timer_start(&p->idle, p->cfg->idle_timeout_ms);
+    }
 }
 
 static void on_duration(struct timer *t) {
@@ -182,31 +192,90 @@ static void on_ready(void *user, struct conn *c, struct host *h) {
         splice_start(&p->to_up, p->base.conn, c, on_moved_up);
         splice_start(&p->to_down, c, p->base.conn, on_moved_down);
     }
-    touch(p);
-    if (p->cfg->idle_timeout_ms) {
-        timer_start(&p->idle, p->cfg->idle_timeout_ms);
-    }
+    start_idle_timer(p);
     conn_start(c);
     pause_down(p, false);
     net_continue(&p->base);
 }
 
-static void on_failure(void *user, enum pool_failure why, sv transport_failure, struct host *h) {
-    struct tcp_proxy *p = proxy_of_user(user);
+static void attempt_failed(struct tcp_proxy *p, bool is_overflow, sv reason, struct host *h) {
     struct stream_info *si = net_stream_info(&p->base);
-    p->pending = NULL;
     si->up.host = h;
-    si->up.transport_failure =
-        transport_failure.n ? arena_sv(si->arena, transport_failure) : SV_NULL;
-    if (why == POOL_OVERFLOW) {
+    si->up.transport_failure = reason.n ? arena_sv(si->arena, reason) : SV_NULL;
+    if (is_overflow) {
         close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UF) | RESPONSE_FLAG(UO), SV_NULL);
         return;
     }
-    host_report(p->up_cluster->cfg, h, HOST_RESULT_CONNECT_FAILED, 0);
     connect_upstream(p);
 }
 
+static void on_failure(void *user, enum pool_failure why, sv transport_failure, struct host *h) {
+    struct tcp_proxy *p = proxy_of_user(user);
+    p->pending = NULL;
+    if (why != POOL_OVERFLOW) {
+        host_report(p->up_cluster->cfg, h, HOST_RESULT_CONNECT_FAILED, 0);
+    }
+    attempt_failed(p, why == POOL_OVERFLOW, transport_failure, h);
+}
+
 static const struct tcp_pool_ops pool_ops = {.on_ready = on_ready, .on_failure = on_failure};
+
+/* ---- a tunnel in place of the connection ---- */
+
+static void on_tunnel_open(void *user, struct conn *c, struct host *h) {
+    struct tcp_proxy *p = proxy_of_user(user);
+    struct stream_info *si = net_stream_info(&p->base);
+    p->is_tunnel_open = true;
+    p->host = h;
+    si->up.host = h;
+    si->up.conn = c;
+    si->up.connection_id = c->id;
+    si->up.local = c->local;
+    stream_info_note_identities(si, conn_ssl(c));
+    start_idle_timer(p);
+    pause_down(p, false);
+    net_continue(&p->base);
+}
+
+static void on_tunnel_failed(void *user, bool is_overflow, sv reason, struct host *h) {
+    attempt_failed(proxy_of_user(user), is_overflow, reason, h);
+}
+
+static void on_tunnel_data(void *user, struct buf *data, bool end_stream) {
+    struct tcp_proxy *p = proxy_of_user(user);
+    touch(p);
+    net_stream_info(&p->base)->tx_bytes += buf_len(data);
+    net_write(&p->base, data, end_stream);
+}
+
+static void on_tunnel_closed(void *user) {
+    struct tcp_proxy *p = proxy_of_user(user);
+    p->is_tunnel_open = false;
+    pause_down(p, false);
+    close_downstream(p, CONN_CLOSE_FLUSH, 0, SV_NULL);
+}
+
+static void on_tunnel_above_high(void *user) {
+    struct tcp_proxy *p = proxy_of_user(user);
+    stats_inc(p->stats, TCP_downstream_flow_control_paused_reading_total);
+    pause_down(p, true);
+}
+
+static void on_tunnel_below_low(void *user) {
+    struct tcp_proxy *p = proxy_of_user(user);
+    touch(p);
+    stats_inc(p->stats, TCP_downstream_flow_control_resumed_reading_total);
+    pause_down(p, false);
+}
+
+static const struct tcp_tunnel_ops tunnel_ops = {
+    .on_open = on_tunnel_open,
+    .on_failed = on_tunnel_failed,
+    .on_data = on_tunnel_data,
+    .on_closed = on_tunnel_closed,
+    .on_above_high = on_tunnel_above_high,
+    .on_below_low = on_tunnel_below_low,
+};
 
 static uint64_t source_hash(const struct tcp_proxy *p) {
     char text[ADDR_STR_MAX];
@@ -249,7 +318,13 @@ static void connect_upstream(struct tcp_proxy *p) {
                                         : SV_NULL};
     struct pool_key key = {
         .host = h, .entry = entry, .addresses = &addresses, .source = p->base.conn->source};
-    tcp_pool_request(v, &key, &pool_ops, &p->base, &p->pending);
+    if (p->cfg->tunnel) {
+        start_idle_timer(p); /* bounds the wait for an answer, too */
+        tcp_tunnel_start(p->cfg->tunnel, v, &key, net_stream_info(&p->base), &tunnel_ops, &p->base,
+                         &p->tunnel);
+    } else {
+        tcp_pool_request(v, &key, &pool_ops, &p->base, &p->pending);
+    }
 }
 
 /* ---- network filter ---- */
@@ -305,12 +380,16 @@ static enum net_status on_new_connection(struct network_filter *f) {
 
 static enum net_status on_data(struct network_filter *f, struct buf *data, bool end_stream) {
     struct tcp_proxy *p = proxy_of(f);
-    if (!p->up) {
+    if (!p->up && !p->is_tunnel_open) {
         return NET_STOP;
     }
     touch(p);
     net_stream_info(f)->rx_bytes += buf_len(data);
-    conn_write(p->up, data, end_stream);
+    if (p->up) {
+        conn_write(p->up, data, end_stream);
+    } else {
+        tcp_tunnel_write(p->tunnel, data, end_stream);
+    }
     return NET_STOP;
 }
 
@@ -326,6 +405,10 @@ static void on_conn_event(struct network_filter *f, enum conn_event e) {
         tcp_pool_cancel(p->pending);
         p->pending = NULL;
     }
+    p->is_tunnel_open = false;
+    if (p->tunnel) {
+        tcp_tunnel_cancel(p->tunnel);
+    }
     if (p->cfg->access_logs) {
         struct stream_info *si = net_stream_info(f);
         si->end_us = loop_now_us(p->loop);
@@ -335,20 +418,29 @@ static void on_conn_event(struct network_filter *f, enum conn_event e) {
     close_upstream(p, e == CONN_EVENT_REMOTE_CLOSE ? CONN_CLOSE_FLUSH : CONN_CLOSE_NO_FLUSH);
 }
 
+/* Stop or resume reading from the upstream. */
+static void pause_up(struct tcp_proxy *p, bool pause) {
+    if (p->up) {
+        conn_read_disable(p->up, pause);
+    } else {
+        tcp_tunnel_read_disable(p->tunnel, pause);
+    }
+}
+
 static void on_above_high(struct network_filter *f) {
     struct tcp_proxy *p = proxy_of(f);
-    if (p->up) {
+    if (p->up || p->is_tunnel_open) {
         stats_inc(p->cluster->stats, CLUSTER_upstream_flow_control_paused_reading_total);
-        conn_read_disable(p->up, true);
+        pause_up(p, true);
     }
 }
 
 static void on_below_low(struct network_filter *f) {
     struct tcp_proxy *p = proxy_of(f);
     touch(p);
-    if (p->up) {
+    if (p->up || p->is_tunnel_open) {
         stats_inc(p->cluster->stats, CLUSTER_upstream_flow_control_resumed_reading_total);
-        conn_read_disable(p->up, false);
+        pause_up(p, false);
     }
 }
 

@@ -1,6 +1,7 @@
 /* tcp_proxy: the terminal network filter that relays a connection to an upstream cluster.
  * Threads: config immutable, the rest worker-local. Spec: filters.network.tcp_proxy.v3.TcpProxy.
- * Files: tcp_proxy.c (relaying), tcp_proxy_compile.c, tcp_proxy_tlv.c (PROXY headers). */
+ * Files: tcp_proxy.c (relaying), tcp_proxy_compile.c, tcp_proxy_tlv.c (PROXY headers),
+ * tcp_tunnel.c (upstreams behind HTTP). */
 #ifndef SLUICE_REQUEST_TCP_PROXY_H
 #define SLUICE_REQUEST_TCP_PROXY_H
 
@@ -38,7 +39,8 @@ struct tcp_proxy_config {
     uint32_t idle_timeout_ms, max_duration_ms, max_connect_attempts;
     bool hash_source_ip;
     const struct access_logs *access_logs;
-    const struct tcp_tlvs *tlvs; /* NULL: none */
+    const struct tcp_tlvs *tlvs;            /* NULL: none */
+    const struct tcp_tunnel_config *tunnel; /* NULL: plain connections; tcp_tunnel.h */
 };
 
 /* tcp_proxy_tlv.c. msg: TcpProxy. NULL: there are none, or errors were added. */

@@ -1,6 +1,7 @@
 /* TcpProxy → struct tcp_proxy_config. Threads: the config thread. */
 #include "protos/gen/tcp_proxy.pb-c.h"
 #include "proxy/request/tcp_proxy.h"
+#include "proxy/request/tcp_tunnel.h"
 #include "proxy/route/route_metadata.h"
 
 #define IDLE_TIMEOUT_MS 3600000u
@@ -54,7 +55,6 @@ static void hashing(struct compile_ctx *ctx, const TcpProxy__TcpProxy *m,
 
 static void refuse_unsupported(struct compile_ctx *ctx, const TcpProxy__TcpProxy *m) {
     const struct compile_field refused[] = {
-        {m->tunneling_config != NULL, "tunneling_config"},
         {m->on_demand != NULL, "on_demand"},
         {m->upstream_connect_mode != 0, "upstream_connect_mode"},
     };
@@ -92,6 +92,7 @@ void *tcp_proxy_compile(struct compile_ctx *ctx, const void *msg) {
     compile_duration_ms(ctx, m->idle_timeout, IDLE_TIMEOUT_MS, &c->idle_timeout_ms);
     compile_duration_ms(ctx, m->max_downstream_connection_duration, 0, &c->max_duration_ms);
     c->max_connect_attempts = m->max_connect_attempts ? m->max_connect_attempts->value : 1;
+    c->tunnel = m->tunneling_config ? tcp_tunnel_compile(ctx, m->tunneling_config) : NULL;
     c->tlvs = tcp_tlvs_compile(ctx, m);
     c->access_logs = access_logs_compile(ctx, (const void *const *)m->access_log, m->n_access_log);
     return c;
