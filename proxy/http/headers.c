@@ -8,6 +8,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "proxy/base/grpc_status.h"
+
 static const sv names[HDR_COUNT] = {[HDR_OTHER] = SV_INIT(""),
 #define X(id, name) [HDR_##id] = SV_INIT(name),
                                     HEADER_IDS(X)
@@ -465,4 +467,18 @@ void headers_set_status(struct headers *h, unsigned code) {
     p[2] = (char)('0' + code % 10);
     p[3] = 0;
     headers_set(h, HDR_status, sv_from(p, 3));
+}
+
+bool headers_are_grpc(const struct headers *h) {
+    sv type = headers_get(h, HDR_content_type), grpc = SV("application/grpc");
+    return sv_starts(type, grpc) && (type.n == grpc.n || type.p[grpc.n] == '+');
+}
+
+unsigned headers_grpc_as_http(const struct headers *h, unsigned otherwise) {
+    uint64_t status;
+    sv v = headers_get(h, HDR_grpc_status);
+    if (!v.n) {
+        return otherwise;
+    }
+    return grpc_status_to_http(sv_to_u64(v, &status) ? status : UINT64_MAX);
 }

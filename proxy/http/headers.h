@@ -78,6 +78,10 @@ bool header_te_has_trailers(sv te);
 bool headers_ask_upgrade(const struct headers *h); /* Upgrade, and Connection says so */
 unsigned headers_status(const struct headers *h);  /* :status as a number, 0 when absent or bad */
 void headers_set_status(struct headers *h, unsigned code);
+/* Is the message gRPC's? application/grpc, or with a "+proto" behind it. */
+bool headers_are_grpc(const struct headers *h);
+/* grpc-status as the HTTP status that says the same; `otherwise` when there is none. */
+unsigned headers_grpc_as_http(const struct headers *h, unsigned otherwise);
 
 #define HEADERS_FOREACH(it, h)                                                          \
     for (struct header *it = (h)->v, *it##_end = (h)->v + (h)->n; it != it##_end; it++) \

@@ -79,17 +79,11 @@ static void normalise_host(struct stream *s) {
     headers_set(&s->request, HDR_authority, host);
 }
 
-/* application/grpc, or with a "+proto" behind it. */
-static bool is_grpc_type(sv type) {
-    sv grpc = SV("application/grpc");
-    return sv_starts(type, grpc) && (type.n == grpc.n || type.p[grpc.n] == '+');
-}
-
 static void note_request_kind(struct stream *s) {
     sv method = headers_get(&s->request, HDR_method);
     s->is_head = sv_eq(method, SV("HEAD"));
     s->is_connect = sv_eq(method, SV("CONNECT"));
-    s->is_grpc = is_grpc_type(headers_get(&s->request, HDR_content_type));
+    s->is_grpc = headers_are_grpc(&s->request);
     if (s->is_connect) {
         sv protocol = headers_get(&s->request, HDR_protocol);
         s->upgrade_type = protocol.n ? protocol : SV("CONNECT");

@@ -4,7 +4,6 @@
  * chargeUpstreamCode(), chargeUpstreamAbort(), handleNon5xxResponseHeaders().
  * Not here: what single events count (router.c, router_upstream.c), requests of the listener
  * (stream.c). */
-#include "proxy/base/grpc_status.h"
 #include "proxy/request/router.h"
 #include "proxy/request/stream.h"
 #include "proxy/upstream/health_check.h"
@@ -72,20 +71,10 @@ void router_count_retry(struct router *r, const struct headers *response) {
     }
 }
 
-/* What a gRPC status means as one of HTTP; `otherwise` when there is none. */
-static unsigned status_of_grpc(const struct headers *h, unsigned otherwise) {
-    uint64_t status;
-    sv v = headers_get(h, HDR_grpc_status);
-    if (!v.n) {
-        return otherwise;
-    }
-    return grpc_status_to_http(sv_to_u64(v, &status) ? status : UINT64_MAX);
-}
-
 void router_report_response(struct router *r, const struct headers *h) {
     unsigned status = headers_status(h);
     host_report(r->up.cluster->cfg, r->up.host, HOST_RESULT_HTTP,
-                r->is_grpc ? status_of_grpc(h, status) : status);
+                r->is_grpc ? headers_grpc_as_http(h, status) : status);
     if (UNLIKELY(headers_has(h, HDR_x_envoy_immediate_health_check_fail))) {
         health_check_report_failed(r->up.cluster->cfg, r->up.host);
     }
@@ -100,14 +89,14 @@ void router_count_response(struct router *r, const struct headers *h, bool end_s
     if (r->is_grpc && !end_stream) { /* the trailers tell */
         r->awaits_grpc_status = true;
     } else {
-        count_host(r, !r->is_grpc || !is_5xx(status_of_grpc(h, 500)));
+        count_host(r, !r->is_grpc || !is_5xx(headers_grpc_as_http(h, 500)));
     }
 }
 
 void router_count_end(struct router *r, const struct headers *trailers) {
     if (r->awaits_grpc_status) {
         r->awaits_grpc_status = false;
-        count_host(r, trailers && !is_5xx(status_of_grpc(trailers, 500)));
+        count_host(r, trailers && !is_5xx(headers_grpc_as_http(trailers, 500)));
     }
     if (r->request_end_us && r->cfg->dynamic_stats) {
         stats_record(r->cluster->stats, CLUSTER_upstream_rq_time,

@@ -59,12 +59,6 @@ bool route_path_matches(const struct route_entry *r, sv path, sv full, bool is_c
 
 /* --- conditions --- */
 
-static bool is_grpc(const struct headers *h) {
-    sv type = headers_get(h, HDR_content_type);
-    sv grpc = SV("application/grpc");
-    return sv_starts(type, grpc) && (type.n == grpc.n || type.p[grpc.n] == '+');
-}
-
 static bool tls_matches(const struct route_conditions *c, const struct conn_info *cx) {
     const struct ssl_info *ssl = cx && cx->conn ? conn_ssl(cx->conn) : NULL;
     bool presented = ssl && ssl_info_has_peer_cert(ssl);
@@ -89,7 +83,7 @@ static bool conditions_hold(const struct route_conditions *c, const struct route
     if (c->has_fraction && !fraction_holds(&c->fraction, in->random)) {
         return false;
     }
-    if (c->is_grpc && !is_grpc(in->headers)) {
+    if (c->is_grpc && !headers_are_grpc(in->headers)) {
         return false;
     }
     if (!header_matchers_match(c->headers, in->headers, in->scratch)) {

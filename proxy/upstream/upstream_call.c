@@ -36,8 +36,9 @@ struct upstream_call {
     /* the attempt */
     struct http_pool_request *pending;
     struct codec_stream *stream;
-    struct host *host;
-    bool holds_breaker;
+    struct host *host; /* NULL: the pool has not named it */
+    bool holds_breaker, is_grpc;
+    bool awaits_grpc_status; /* the host's success is in the trailers */
     uint64_t start_us;
     /* the response */
     struct headers response, response_trailers;
@@ -113,12 +114,23 @@ static void on_end_task(struct loop_task *t) {
     deliver(CONTAINER_OF(t, struct upstream_call, end_task));
 }
 
+static void count_host(struct upstream_call *c, bool is_success) {
+    if (is_success) {
+        HOST_STAT_ADD(c->host, rq_success, 1);
+    } else {
+        HOST_STAT_ADD(c->host, rq_error, 1);
+    }
+}
+
 static void count_code(struct upstream_call *c, unsigned code) {
     const struct cluster_config *cfg = c->view->cfg;
     stats_inc(c->view->stats, CLUSTER_upstream_rq_completed);
     stats_codes_inc(cluster_side_codes(cfg, CLUSTER_SIDE_ALL), code);
     stats_codes_inc(cluster_side_codes(cfg, CLUSTER_SIDE_INTERNAL), code);
     stats_codes_inc_completed(cluster_side_codes(cfg, CLUSTER_SIDE_INTERNAL));
+    if (c->host && code >= 500 && code < 600) {
+        count_host(c, false);
+    }
 }
 
 /* The call has come to its end; nothing of an attempt is left. */
@@ -128,6 +140,9 @@ static void end(struct upstream_call *c, enum upstream_call_status status) {
     timer_cancel(&c->timeout);
     if (status != UPSTREAM_CALL_OK && c->view && !c->has_response) {
         count_code(c, status == UPSTREAM_CALL_TIMEOUT ? 504 : 503);
+    }
+    if (c->awaits_grpc_status) { /* it did not come */
+        count_host(c, false);
     }
     if (c->is_starting) {
         loop_queue_task(c->loop, &c->end_task);
@@ -185,6 +200,11 @@ static void on_timeout(struct timer *t) {
 /* ---- the response ---- */
 
 static void complete(struct upstream_call *c) {
+    if (c->awaits_grpc_status) {
+        c->awaits_grpc_status = false;
+        count_host(c, c->has_response_trailers &&
+                          headers_grpc_as_http(&c->response_trailers, 500) < 500);
+    }
     bool whole = c->request_sent;
     struct codec_stream *s = give_stream_up(c);
     stats_record(c->view->stats, CLUSTER_upstream_rq_time,
@@ -200,13 +220,15 @@ static void on_headers(struct codec_stream *s, struct headers *h, bool end_strea
     c->response = *h;
     c->has_response = true;
     unsigned code = headers_status(h);
-    host_report(c->member->cfg, c->host, HOST_RESULT_HTTP, code);
-    if (code >= 500) {
-        HOST_STAT_ADD(c->host, rq_error, 1);
-    } else {
-        HOST_STAT_ADD(c->host, rq_success, 1);
-    }
+    unsigned grpc_code = c->is_grpc ? headers_grpc_as_http(h, code) : code;
+    host_report(c->member->cfg, c->host, HOST_RESULT_HTTP, grpc_code);
     count_code(c, code);
+    bool is_5xx = code >= 500 && code < 600; /* counted with its code */
+    if (!is_5xx && c->is_grpc && !end_stream) {
+        c->awaits_grpc_status = true;
+    } else if (!is_5xx) {
+        count_host(c, !c->is_grpc || headers_grpc_as_http(h, 500) < 500);
+    }
     if (end_stream) {
         complete(c);
     }
@@ -255,7 +277,6 @@ static void on_reset(struct codec_stream *s, enum reset_reason why) {
         attempt_start(c);
         return;
     }
-    HOST_STAT_ADD(c->host, rq_error, 1);
     host_report(c->member->cfg, c->host, HOST_RESULT_RESET, 503);
     end(c, why == RESET_OVERFLOW ? UPSTREAM_CALL_OVERFLOW : UPSTREAM_CALL_FAILED);
 }
@@ -322,6 +343,7 @@ static void on_failure(void *user, enum pool_failure why, sv transport_failure, 
         end(c, UPSTREAM_CALL_OVERFLOW);
         return;
     }
+    c->host = h;
     host_report(c->member->cfg, h, HOST_RESULT_CONNECT_FAILED, 503);
     end(c, UPSTREAM_CALL_FAILED);
 }
@@ -338,6 +360,7 @@ static void attempt_start(struct upstream_call *c) {
                              .metadata_match = c->metadata_match,
                              .request = &c->request};
     const struct host_entry *entry = NULL;
+    c->host = NULL;
     struct cluster_view *m = cluster_view_member(v, &ctx);
     if (UNLIKELY(m && m != v)) {
         cluster_hold(&c->members, m, &c->arena);
@@ -352,11 +375,11 @@ static void attempt_start(struct upstream_call *c) {
     if (!breaker_try(&m->cfg->use[PRIORITY_DEFAULT].requests,
                      m->cfg->breakers[PRIORITY_DEFAULT].max_requests)) {
         stats_inc(m->stats, CLUSTER_upstream_rq_active_overflow);
+        c->host = h;
         end(c, UPSTREAM_CALL_OVERFLOW);
         return;
     }
     c->holds_breaker = true;
-    c->host = h;
     bool has_options = cluster_auto_sni(v->cfg, &c->request, &c->transport);
     struct pool_key key = {.host = h,
                            .entry = entry,
@@ -422,6 +445,7 @@ struct upstream_call *upstream_call_start(struct worker *w, const struct upstrea
     c->view = cluster_view_ref(v);
     c->pin = cluster_view_pin(v);
     headers_copy(&c->request, h);
+    c->is_grpc = headers_are_grpc(&c->request);
     if (!headers_has(&c->request, HDR_authority)) {
         headers_set(&c->request, HDR_authority, v->cfg->name);
     }

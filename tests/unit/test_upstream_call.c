@@ -35,7 +35,7 @@ static struct {
     /* how it ended */
     unsigned ends, refs_given_back, pins;
     enum upstream_call_status status;
-    unsigned code;
+    unsigned code, reported; /* the last code that outlier detection was told */
     char answer[64];
     bool had_trailers;
 } t;
@@ -133,7 +133,8 @@ struct host *cluster_view_pick(struct cluster_view *v, struct lb_context *ctx,
 }
 void host_report(const struct cluster_config *c, struct host *h, enum host_result r,
                  unsigned http_status) {
-    (void)c, (void)h, (void)r, (void)http_status;
+    (void)c, (void)h, (void)r;
+    t.reported = http_status;
 }
 
 /* --- one call --- */
@@ -245,6 +246,65 @@ static void a_response(void **state) {
     assert_string_equal(t.answer, "one two");
     assert_int_equal(t.resets, 0);
     assert_int_equal(stats_scope_value(t.scope, CLUSTER_upstream_rq_completed), 1);
+}
+
+/* What a response is for its host: gRPC's status counts, where it is gRPC. */
+static const struct {
+    const char *type, *status, *early, *late; /* grpc-status in the headers and the trailers */
+    bool is_reset;
+    unsigned success, error, reported;
+} outcomes[] = {
+    {"text/plain", "200", NULL, NULL, false, 1, 0, 200},
+    {"text/plain", "404", NULL, NULL, false, 1, 0, 404},
+    {"text/plain", "503", NULL, NULL, false, 0, 1, 503},
+    {"text/plain", "600", NULL, NULL, false, 1, 0, 600},
+    {"text/plain", "200", NULL, "14", false, 1, 0, 200},
+    {"text/plain", "200", NULL, NULL, true, 1, 0, 503},
+    {"application/grpc", "200", "0", NULL, false, 1, 0, 200},
+    {"application/grpc", "200", "5", NULL, false, 1, 0, 404},
+    {"application/grpc", "200", "14", NULL, false, 0, 1, 503},
+    {"application/grpc", "200", "99", NULL, false, 0, 1, 500},
+    {"application/grpc", "200", "x", NULL, false, 0, 1, 500},
+    {"application/grpc", "200", NULL, NULL, false, 0, 1, 200},
+    {"application/grpc", "503", NULL, NULL, false, 0, 1, 503},
+    {"application/grpc+proto", "200", NULL, "0", false, 1, 0, 200},
+    {"application/grpc+proto", "200", NULL, "13", false, 0, 1, 200},
+    {"application/grpc", "200", NULL, NULL, true, 0, 1, 503},
+};
+
+static void the_host_s_outcome(void **state) {
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(outcomes); i++) {
+        uint64_t success = HOST_STAT_GET(&t.host, rq_success);
+        uint64_t error = HOST_STAT_GET(&t.host, rq_error);
+        struct headers h, response, trailers;
+        headers_init(&h, &t.arena);
+        headers_add_copy(&h, SV(":method"), SV("POST"));
+        headers_add_copy(&h, SV("content-type"), sv_cstr(outcomes[i].type));
+        t.ends = 0;
+        upstream_call_start(&t.w, &(struct upstream_call_options){.cluster = 5}, &h, NULL, true,
+                            on_done, &t);
+        headers_init(&response, t.stream.response_arena);
+        headers_init(&trailers, t.stream.response_arena);
+        headers_add_copy(&response, SV(":status"), sv_cstr(outcomes[i].status));
+        if (outcomes[i].early) {
+            headers_add_copy(&response, SV("grpc-status"), sv_cstr(outcomes[i].early));
+        }
+        bool is_whole = !outcomes[i].late && !outcomes[i].is_reset;
+        t.stream.ops->on_headers(&t.stream, &response, is_whole);
+        if (outcomes[i].late) {
+            headers_add_copy(&trailers, SV("grpc-status"), sv_cstr(outcomes[i].late));
+            t.stream.ops->on_trailers(&t.stream, &trailers);
+        } else if (outcomes[i].is_reset) {
+            t.stream.ops->on_reset(&t.stream, RESET_REMOTE);
+        }
+        loop_run_nowait(&t.w.loop);
+        assert_int_equal(t.ends, 1);
+        assert_int_equal(HOST_STAT_GET(&t.host, rq_success) - success, outcomes[i].success);
+        assert_int_equal(HOST_STAT_GET(&t.host, rq_error) - error, outcomes[i].error);
+        assert_int_equal(t.reported, outcomes[i].reported);
+    }
+    t.pins = 1;
 }
 
 static void by_name_and_as_it_is(void **state) {
@@ -478,6 +538,7 @@ int main(void) {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, start, end)
     const struct CMUnitTest tests[] = {
         TEST(a_response),
+        TEST(the_host_s_outcome),
         TEST(by_name_and_as_it_is),
         TEST(trailers_both_ways),
         TEST(body_waits_for_the_stream),
