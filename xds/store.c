@@ -345,6 +345,9 @@ static void set_warming(struct entry *e, struct resource *r) {
         (*count)--;
     }
     e->warming = r;
+    if (r && e->type == RES_CLUSTER) {
+        stats_gauge_set(stats_front(r->cluster->stats), CLUSTER_warming_state, 1);
+    }
     if (r) {
         (*count)++;
         store_link(e, r, &e->warming_uses);
@@ -526,6 +529,8 @@ void store_init(struct store *s, const struct store_options *o) {
     s->lds_version = xstrdup("");
     s->config.server_stats = shard(s, &server_stats_group, "server.");
     s->cds_scope = stats_scope_get(o->stats, &xds_stats_group, SV("cluster_manager.cds."));
+    s->cds_reload_scope =
+        stats_scope_get(o->stats, &xds_reload_stats_group, SV("cluster_manager.cds."));
     s->lds_scope = stats_scope_get(o->stats, &xds_stats_group, SV("listener_manager.lds."));
     add_raw_transport(s);
 }
@@ -566,6 +571,7 @@ void store_fini(struct store *s) {
     xfree(s->lds_version);
     xfree(s->socket_error);
     stats_scope_unref(s->cds_scope);
+    stats_scope_unref(s->cds_reload_scope);
     stats_scope_unref(s->lds_scope);
 }
 

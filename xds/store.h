@@ -91,7 +91,7 @@ struct store {
     struct stats_shard *cluster_manager, *listener_manager, *snapshot_stats, *stats;
     uint64_t sources_refused; /* counted so far */
     uint64_t next_took_us;    /* to make `next` */
-    struct stats_scope *cds_scope, *lds_scope;
+    struct stats_scope *cds_scope, *cds_reload_scope, *lds_scope;
     /* of the last response that changed anything, which is what Envoy shows; never NULL */
     char *cds_version, *lds_version;
     unsigned only_rejected_n; /* entries */
@@ -211,6 +211,7 @@ void store_note_version(struct store *s, struct stats_scope *scope, sv version);
 void store_count_named(struct entry *e, unsigned xds_stat);
 void store_note_named_success(struct entry *e, sv version);
 void store_note_reload(struct entry *e); /* routes changed */
+void store_count_reload(struct store *s, struct stats_scope *scope); /* of xds_reload_stats_group */
 /* every name of the type that the client asks for */
 void store_count_failures(const struct source_client *c, enum resource_type t);
 /* store_update.c: the sink of muxes */

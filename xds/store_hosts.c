@@ -88,6 +88,23 @@ static void add_endpoint(struct cluster_hosts *h, struct host_set_builder *b, un
     }
 }
 
+/* Each priority whose members changed is an update of its own. Those of a cluster that workers have
+ * already are the cluster manager's, too. */
+static void count_changes(const struct cluster_hosts *h, const struct host_set *now,
+                          unsigned priorities) {
+    struct stats_shard *st = stats_front(h->cfg->stats);
+    const struct entry *e = h->entry;
+    unsigned without_match = 0;
+    for (unsigned i = 0; i < now->hosts_n; i++) {
+        without_match += now->entries[i].transport_match == UINT16_MAX;
+    }
+    stats_add(st, CLUSTER_default_total_match_count, without_match);
+    stats_add(st, CLUSTER_membership_change, priorities);
+    if (h->set && e->active == h->resource && !e->warming) {
+        stats_add(e->store->cluster_manager, CLUSTER_MANAGER_cluster_updated, priorities);
+    }
+}
+
 static struct host_set *build(struct cluster_hosts *h, const struct cla_config *cla) {
     struct host_set_diff diff = {0};
     struct loop *l = h->entry->store->loop;
@@ -115,9 +132,7 @@ static struct host_set *build(struct cluster_hosts *h, const struct cla_config *
     }
     xfree(handles);
     struct host_set *set = host_set_builder_finish(b, &diff);
-    if (diff.added || diff.removed) {
-        stats_inc(stats_front(h->cfg->stats), CLUSTER_membership_change);
-    }
+    count_changes(h, set, diff.priorities);
     return set;
 }
 
@@ -128,7 +143,9 @@ void store_hosts_count(const struct cluster_hosts *h) {
     stats_gauge_set(st, CLUSTER_membership_healthy, s->healthy_n);
     stats_gauge_set(st, CLUSTER_membership_degraded, s->degraded_n);
     stats_gauge_set(st, CLUSTER_membership_excluded, s->excluded_n);
-    stats_gauge_set(st, CLUSTER_max_host_weight, s->max_host_weight);
+    if (h->cfg->type == CLUSTER_TYPE_EDS || h->cfg->type == CLUSTER_TYPE_STRICT_DNS) {
+        stats_gauge_set(st, CLUSTER_max_host_weight, s->max_host_weight);
+    }
 }
 
 /* Endpoints change subsets, health does not. */
@@ -143,12 +160,15 @@ static void count_subsets(const struct cluster_hosts *h, const struct host_set *
 }
 
 static void set_hosts(struct cluster_hosts *h, struct host_set *set) {
+    bool is_unanswered = !h->set && !set->hosts_n && !h->is_ready;
     count_subsets(h, set);
     if (h->set) {
         shared_unref(&h->set->shared);
     }
     h->set = set;
-    store_hosts_count(h);
+    if (!is_unanswered) {
+        store_hosts_count(h);
+    }
     store_health_set_hosts(h);
 }
 

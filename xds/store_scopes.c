@@ -322,7 +322,6 @@ bool store_scopes_conflict(struct source_client *c, const struct xds_update *u, 
 static void note_update(struct entry *set, const struct xds_update *u, bool is_good) {
     struct store *s = set->store;
     struct scope_set *x = set->extra->scopes;
-    uint64_t now_ms = loop_wall_us(s->loop, loop_now_us(s->loop)) / 1000;
     struct stats_shard *sh = stats_shard(set->extra->stats, s->loop->thread_index);
     stats_inc(sh, is_good ? XDS_update_success : XDS_update_rejected);
     stats_inc(sh, XDS_update_attempt);
@@ -330,9 +329,7 @@ static void note_update(struct entry *set, const struct xds_update *u, bool is_g
         return;
     }
     store_note_version(s, set->extra->stats, u->version);
-    sh = stats_shard(x->reload, s->loop->thread_index);
-    stats_inc(sh, XDS_RELOAD_config_reload);
-    stats_gauge_set(sh, XDS_RELOAD_config_reload_time_ms, now_ms);
+    store_count_reload(s, x->reload);
     xfree(x->version);
     x->version = sv_dup(u->version);
     x->updated_us = loop_wall_us(s->loop, loop_now_us(s->loop));

@@ -122,6 +122,12 @@ void store_note_named_success(struct entry *e, sv version) {
     }
 }
 
+void store_count_reload(struct store *s, struct stats_scope *scope) {
+    stats_inc(shard_of(s, scope), XDS_RELOAD_config_reload);
+    stats_gauge_set(shard_of(s, scope), XDS_RELOAD_config_reload_time_ms,
+                    loop_wall_us(s->loop, loop_now_us(s->loop)) / 1000);
+}
+
 void store_note_reload(struct entry *e) {
     struct stats_scope *own = scope_of(e);
     if (e->type != RES_ROUTE || !own) {
@@ -130,9 +136,7 @@ void store_note_reload(struct entry *e) {
     struct store *s = e->store;
     struct stats_scope *scope =
         stats_scope_get(s->opt.stats, &xds_reload_stats_group, stats_scope_prefix(own));
-    stats_inc(shard_of(s, scope), XDS_RELOAD_config_reload);
-    stats_gauge_set(shard_of(s, scope), XDS_RELOAD_config_reload_time_ms,
-                    loop_wall_us(s->loop, loop_now_us(s->loop)) / 1000);
+    store_count_reload(s, scope);
     if (e->extra->reload_stats) {
         stats_scope_unref(e->extra->reload_stats);
     }

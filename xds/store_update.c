@@ -225,19 +225,23 @@ static void log_rejected(enum resource_type t, sv why) {
              SV_ARG(why));
 }
 
-static void apply_update(struct source_client *c, const struct xds_update *u, struct diag *d,
+/* Was anything added or changed, beside what was removed? */
+static bool apply_update(struct source_client *c, const struct xds_update *u, struct diag *d,
                          struct xds_verdict *v) {
+    uint64_t changes_before = c->store->change_count;
     bool are_all_known = true; /* one that can't be read might be any */
     for (unsigned i = 0; i < u->resources_n; i++) {
         v->accepted[i] = take(c, u, &u->resources[i], d, v);
         are_all_known &= v->accepted[i] || name_of(u, &u->resources[i]).n > 0;
     }
+    bool has_new = c->store->change_count != changes_before;
     for (unsigned i = 0; i < u->removed_n; i++) {
         remove_named(c, u->type, u->removed[i]);
     }
     if (u->is_full && are_all_known && resource_types[u->type].is_full_state) {
         remove_unlisted(c, u->type);
     }
+    return has_new;
 }
 
 void store_on_update(void *user, const struct xds_update *u, struct xds_verdict *v) {
@@ -249,13 +253,13 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
     s->update_count++;
     uint64_t changes_before = s->change_count;
     s->update_began_us = loop_refresh_now(s->loop);
-    bool is_srds = u->type == RES_SCOPED_ROUTE;
+    bool is_srds = u->type == RES_SCOPED_ROUTE, has_new = false;
     if (u->type == RES_VIRTUAL_HOST) {
         store_vhds_update(c, u, v);
     } else if (u->type == RES_LB_ENDPOINT) {
         store_leds_update(c, u, v);
     } else if (!is_srds || !store_scopes_conflict(c, u, v->error)) {
-        apply_update(c, u, d, v);
+        has_new = apply_update(c, u, d, v);
     }
     bool is_good = buf_empty(v->error);
     store_count(s, scope, is_good ? XDS_update_success : XDS_update_rejected);
@@ -267,6 +271,9 @@ void store_on_update(void *user, const struct xds_update *u, struct xds_verdict 
     }
     if (s->change_count != changes_before) {
         keep_version(s, u->type, u->version);
+    }
+    if (is_good && has_new && u->type == RES_CLUSTER) {
+        store_count_reload(s, s->cds_reload_scope);
     }
     store_record_duration(s, scope);
     unsigned ok = 0;

@@ -132,6 +132,7 @@ void store_check_warm(struct entry *e) {
     e->warming = NULL;
     if (e->type == RES_CLUSTER) {
         s->warming_clusters--;
+        stats_gauge_set(stats_front(r->cluster->stats), CLUSTER_warming_state, 0);
     } else if (e->type == RES_LISTENER) {
         s->warming_listeners--;
         stats_add(s->listener_manager, LISTENER_MANAGER_listener_create_success, s->opt.workers);

@@ -10,7 +10,8 @@
 static bool read_breaker(const void *source, unsigned i, uint64_t *value);
 
 static const struct stat_def cluster_stat_defs[] = {
-    CLUSTER_STATS(, STATS_DEF_C_, STATS_DEF_G_, STATS_DEF_H_, STATS_DEF_T_)
+    {"default.total_match_count", STAT_COUNTER, STAT_UNIT_NONE},
+    CLUSTER_PLAIN_STATS(, STATS_DEF_C_, STATS_DEF_G_, STATS_DEF_H_, STATS_DEF_T_)
 #define BREAKER_DEF_(priority, name) \
     {"circuit_breakers." priority "." #name, STAT_GAUGE, STAT_UNIT_NONE},
         BREAKER_STATS(BREAKER_DEF_, "default") BREAKER_STATS(BREAKER_DEF_, "high")

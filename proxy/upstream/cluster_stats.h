@@ -5,21 +5,26 @@
 #include "proxy/stats/stats.h"
 
 /* clang-format off */
-/* What the config thread counts in every cluster, used or not (stats_front). */
+/* What the config thread counts in every cluster, used or not (stats_front). The first is called
+ * "default.total_match_count": hosts that none of the cluster's transport_socket_matches fits. */
 #define CLUSTER_FRONT_STATS(P, C, G, H, T)                                                                         \
+    C(P, default_total_match_count) CLUSTER_PLAIN_FRONT_STATS(P, C, G, H, T)
+#define CLUSTER_PLAIN_FRONT_STATS(P, C, G, H, T)                                                                   \
     G(P, max_host_weight) C(P, membership_change) G(P, membership_degraded) G(P, membership_excluded)              \
     G(P, membership_healthy) G(P, membership_total) C(P, update_attempt) C(P, update_empty) C(P, update_failure)   \
     C(P, update_no_rebuild) C(P, update_success) C(P, init_fetch_timeout) C(P, assignment_timeout_received)        \
-    C(P, update_rejected) G(P, version) G(P, update_time)
+    C(P, update_rejected) G(P, version) G(P, update_time) G(P, warming_state)
 #define CLUSTER_STATS(P, C, G, H, T)                                                                               \
-    CLUSTER_FRONT_STATS(P, C, G, H, T)                                                                             \
+    C(P, default_total_match_count) CLUSTER_PLAIN_STATS(P, C, G, H, T)
+#define CLUSTER_PLAIN_STATS(P, C, G, H, T)                                                                         \
+    CLUSTER_PLAIN_FRONT_STATS(P, C, G, H, T)                                                                       \
     C(P, assignment_stale) C(P, assignment_use_cached) C(P, bind_errors) C(P, lb_healthy_panic)                    \
     C(P, lb_local_cluster_not_ok) C(P, lb_recalculate_zone_structures) G(P, lb_subsets_active)                     \
     C(P, lb_subsets_created) C(P, lb_subsets_fallback) C(P, lb_subsets_fallback_panic) C(P, lb_subsets_removed)    \
     C(P, lb_subsets_selected) C(P, lb_zone_cluster_too_small) C(P, lb_zone_no_capacity_left)                       \
     C(P, lb_zone_routing_all_directly) C(P, lb_zone_routing_cross_zone) C(P, lb_zone_routing_sampled)              \
     C(P, original_dst_host_invalid) C(P, retry_or_shadow_abandoned) H(P, update_duration, MS) T(P, version_text)   \
-    G(P, warming_state) G(P, upstream_cx_active) C(P, upstream_cx_close_notify)                                    \
+    G(P, upstream_cx_active) C(P, upstream_cx_close_notify)                                    \
     C(P, upstream_cx_connect_attempts_exceeded) C(P, upstream_cx_connect_fail) H(P, upstream_cx_connect_ms, MS)    \
     C(P, upstream_cx_connect_timeout) C(P, upstream_cx_connect_with_0_rtt) C(P, upstream_cx_destroy)               \
     C(P, upstream_cx_destroy_local) C(P, upstream_cx_destroy_local_with_active_rq)                                 \

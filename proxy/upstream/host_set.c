@@ -508,6 +508,31 @@ static struct host_set *set_new(const struct arena *own) {
     return s;
 }
 
+/* Does priority p of `a` hold a host that is not in `b` at all? */
+static bool has_others(const struct host_set *a, const struct host_set *b, unsigned p) {
+    for (unsigned i = 0; a && p < a->priorities_n && i < a->priorities[p].n; i++) {
+        if (!b || !host_set_has(b, a->priorities[p].entries[i].host)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static unsigned hosts_at(const struct host_set *s, unsigned p) {
+    return s && p < s->priorities_n ? s->priorities[p].n : 0;
+}
+
+static unsigned changed_priorities(const struct host_set *was, const struct host_set *now) {
+    unsigned n = was && was->priorities_n > now->priorities_n ? was->priorities_n
+                                                              : now->priorities_n;
+    unsigned changed = 0;
+    for (unsigned p = 0; p < n; p++) {
+        changed += hosts_at(was, p) != hosts_at(now, p) || has_others(now, was, p) ||
+                   has_others(was, now, p);
+    }
+    return changed;
+}
+
 static void diff_sets(const struct host_set *was, const struct host_set *now,
                       struct host_set_diff *d) {
     *d = (struct host_set_diff){0};
@@ -517,6 +542,7 @@ static void diff_sets(const struct host_set *was, const struct host_set *now,
     for (unsigned i = 0; was && i < was->hosts_n; i++) {
         d->removed += !host_set_has(now, was->entries[i].host);
     }
+    d->priorities = changed_priorities(was, now);
 }
 
 struct host_set *host_set_builder_finish(struct host_set_builder *b, struct host_set_diff *diff) {

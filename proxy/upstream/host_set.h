@@ -38,6 +38,7 @@ void host_set_builder_add(struct host_set_builder *b, unsigned locality,
 
 struct host_set_diff {
     unsigned added, removed; /* hosts (objects) beside the previous set */
+    unsigned priorities;     /* in how many priorities hosts came or went */
 };
 /* Frees b. A set with one ref. `diff` may be NULL. */
 struct host_set *host_set_builder_finish(struct host_set_builder *b, struct host_set_diff *diff);
