@@ -210,7 +210,7 @@ void store_note_version(struct store *s, struct stats_scope *scope, sv version);
 /* XDS_… of the subscription to one name */
 void store_count_named(struct entry *e, unsigned xds_stat);
 void store_note_named_success(struct entry *e, sv version);
-void store_note_reload(struct entry *e); /* routes changed */
+void store_note_reload(struct entry *e);                             /* routes changed */
 void store_count_reload(struct store *s, struct stats_scope *scope); /* of xds_reload_stats_group */
 /* every name of the type that the client asks for */
 void store_count_failures(const struct source_client *c, enum resource_type t);

@@ -523,8 +523,8 @@ static unsigned hosts_at(const struct host_set *s, unsigned p) {
 }
 
 static unsigned changed_priorities(const struct host_set *was, const struct host_set *now) {
-    unsigned n = was && was->priorities_n > now->priorities_n ? was->priorities_n
-                                                              : now->priorities_n;
+    unsigned n =
+        was && was->priorities_n > now->priorities_n ? was->priorities_n : now->priorities_n;
     unsigned changed = 0;
     for (unsigned p = 0; p < n; p++) {
         changed += hosts_at(was, p) != hosts_at(now, p) || has_others(now, was, p) ||
