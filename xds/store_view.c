@@ -5,6 +5,7 @@
 #include "proxy/base/mem.h"
 #include "proxy/upstream/outlier.h"
 #include "xds/hosts.h"
+#include "xds/leds.h"
 #include "xds/scopes.h"
 #include "xds/vhds.h"
 
@@ -178,6 +179,12 @@ static void gather_scope(struct gathered *g, struct entry *e) {
     }
 }
 
+/* A name that stands for others is never there itself; it was asked for, and answered. */
+static bool is_answered_set(const struct entry *e) {
+    return (e->extra->vhosts && e->extra->vhosts->is_answered) ||
+           (e->extra->leds && e->extra->leds->is_answered);
+}
+
 static void gather_entry(struct gathered *g, const struct entry *e) {
     if (e->active) {
         add(&g->items, e, e->active, VIEW_ACTIVE);
@@ -189,7 +196,7 @@ static void gather_entry(struct gathered *g, const struct entry *e) {
         add(&g->items, e, e->extra->failed, VIEW_ERROR);
     } else if (e->type == RES_ROUTE && e->active) {
         add_refused_hosts(&g->items, e);
-    } else if (!e->active && !e->warming && e->watchers) {
+    } else if (!e->active && !e->warming && e->watchers && !is_answered_set(e)) {
         add_absent(&g->absent, e);
     }
 }

@@ -1,10 +1,11 @@
 """Client status (CSDS) on the admin port: what the proxy has of each resource it asked for."""
+from envoy.service.discovery.v3 import discovery_pb2
 from envoy.service.status.v3 import csds_pb2
 from google.protobuf import json_format
-from support.ads_server import CLUSTER, ENDPOINTS, LISTENER, ROUTE, AdsServer
-from support.config import cluster
+from support.ads_server import CLUSTER, ENDPOINTS, LB_ENDPOINT, LISTENER, ROUTE, VIRTUAL_HOST, AdsServer
+from support.config import cluster, direct, vhost
 from support.process import wait_until
-from support.xds_config import ads_bootstrap, eds_cluster, serve_all
+from support.xds_config import ADS, ads_bootstrap, eds_cluster, rds_listener, serve_all
 
 PATH = "/v3/discovery:client_status"
 
@@ -42,6 +43,25 @@ def test_status_of_each_resource(sluice, upstream):
         assert found[CLUSTER, "up"].error_state.version_info == "c2"
         assert word(found[CLUSTER, "bad"]) == "NACKED" and not found[CLUSTER, "bad"].HasField("xds_config")
         assert word(found[ENDPOINTS, "waits"]) == "REQUESTED"
+
+
+def test_sets_are_asked_for_until_they_are_answered(sluice):
+    """Collections of endpoints, and virtual hosts: an empty answer is one."""
+    collection = "xdstp://plane/envoy.config.endpoint.v3.LbEndpoint/c/*"
+    with AdsServer() as ads:
+        ads.set(CLUSTER, "c1", [eds_cluster("up")])
+        ads.set(ENDPOINTS, "e1", [{"cluster_name": "up", "endpoints": [{"leds_cluster_locality_config": {
+            "leds_config": ADS, "leds_collection_name": collection}}]}])
+        ads.set(LISTENER, "l1", [rds_listener()])
+        ads.set(ROUTE, "r1", [{"name": "r", "virtual_hosts": [vhost([direct("/", 200)])], "vhds": {"config_source": ADS}}])
+        proxy = sluice(ads_bootstrap(ads, "DELTA_GRPC"), ready=False)
+        for type_url, name in ((LB_ENDPOINT, collection), (VIRTUAL_HOST, "r")):
+            ads.wait(lambda r, t=type_url: r.type_url == t)
+            wait_until(lambda n=name, t=type_url: (t, n) in status(proxy), name)
+            assert word(status(proxy)[type_url, name]) == "REQUESTED"
+            ads.send(discovery_pb2.DeltaDiscoveryResponse(type_url=type_url, nonce="empty"))
+            wait_until(lambda n=name, t=type_url: (t, n) not in status(proxy), name)
+        wait_until(lambda: proxy.listeners(), "the listener")
 
 
 def test_a_static_proxy_has_none(sluice, upstream):

@@ -9,9 +9,11 @@ from support import config, rawhttp
 from support.ads_server import (CLUSTER, ENDPOINTS, EXTENSION, LB_ENDPOINT, LISTENER, MESSAGES, ROUTE, RUNTIME, SCOPED_ROUTE,
                                 SECRET, VIRTUAL_HOST, AdsServer, message_of)
 from support.process import wait_until
-from support.xds_config import ADS, ads_bootstrap, rds_listener
+from support.upstream import Reply
+from support.xds_config import ADS, ads_bootstrap, rds_listener, serve_all
 from test_bad_config import MEGABYTE, field, is_sanitized, rss, varint
 
+KINDS = pytest.mark.parametrize("kind", ["GRPC", "DELTA_GRPC"])
 CORS = "envoy.extensions.filters.http.cors.v3.Cors"
 COLLECTION = "xdstp://plane/envoy.config.endpoint.v3.LbEndpoint/c/"
 # What stands for each type of resource in the world below.
@@ -164,7 +166,7 @@ def test_names_beyond_their_limit_end_the_stream(world, ads):
 FLOOD = 2000
 
 
-@pytest.mark.parametrize("kind", ["GRPC", "DELTA_GRPC"])
+@KINDS
 def test_a_flood_of_responses(sluice, ads, kind):
     """None waits for its answer: all are taken in order, and requests and admin are served meanwhile."""
     ads.set(CLUSTER, "1", [])
@@ -195,6 +197,49 @@ def test_a_flood_of_responses(sluice, ads, kind):
         assert nonces == [f"f{i}" for i in range(FLOOD)]
     if not is_sanitized(proxy):
         wait_until(lambda: rss(proxy) < before + 16 * MEGABYTE, lambda: f"memory: {before} {rss(proxy)}")
+
+
+# ---- what is taken away, or never comes ----
+
+@KINDS
+def test_clusters_go_below_a_request(sluice, ads, upstream, kind):
+    """A request under way ends with its answer; the next one is told that there is nobody."""
+    gate = threading.Event()
+    upstream.script(Reply(body=b"late", gate=gate))
+    serve_all(ads, upstream.port)
+    proxy = sluice(ads_bootstrap(ads, kind))
+    with rawhttp.Client(proxy.port()) as client:
+        client.send(rawhttp.encode("GET", "/"))
+        upstream.wait_requests(1)
+        ads.set(CLUSTER, "gone", [])
+        proxy.wait_stat("cluster_manager.active_clusters", 1)
+        assert rawhttp.fetch(proxy.port()).status == 503
+        ads.set(CLUSTER, "back", [config.cluster("up", upstream.port)])  # of another kind, below the same request
+        proxy.wait_stat("cluster_manager.active_clusters", 2)
+        gate.set()
+        assert client.read().body == b"late"
+    assert rawhttp.fetch(proxy.port()).status == 200
+
+
+@KINDS
+def test_secrets_that_never_come(sluice, ads, upstream, kind):
+    """They hold up who needs them, until their time is over, and nobody else."""
+    source = {**ADS, "initial_fetch_timeout": "0.3s"}
+    ours = {"common_tls_context": {"tls_certificate_sds_secret_configs": [{"name": "never", "sds_config": source}]}}
+    theirs = {"common_tls_context": {"validation_context_sds_secret_config": {"name": "never", "sds_config": source}}}
+    locked = config.listener(chains=[{**config.chain(config.hcm(stat_prefix="locked")),
+                                      "transport_socket": config.tls_socket("Downstream", **ours)}], name="locked")
+    ads.set(CLUSTER, "1", [config.cluster("up", upstream.port),
+                           config.cluster("shut", upstream.port, transport_socket=config.tls_socket("Upstream", **theirs))])
+    ads.set(LISTENER, "1", [config.listener(config.hcm([config.route(prefix="/shut", cluster="shut"), config.route()])), locked])
+    proxy = sluice(ads_bootstrap(ads, kind), ready=False)
+    proxy.wait_stat("sds.never.init_fetch_timeout", lambda n: n >= 1)
+    wait_until(lambda: len(proxy.listeners()) == 2, "the listeners")
+    assert rawhttp.fetch(proxy.port("main")).status == 200
+    assert rawhttp.fetch(proxy.port("main"), "/shut").status == 503
+    with socket.create_connection(("127.0.0.1", proxy.port("locked")), timeout=10) as client:
+        assert client.recv(1) == b""  # nothing is served in the clear
+    proxy.expect_running()
 
 
 # ---- polled ----
