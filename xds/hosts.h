@@ -4,6 +4,7 @@
 
 #include "proxy/event/timer.h"
 #include "proxy/upstream/cluster.h"
+#include "proxy/upstream/dns_cache.h"
 #include "xds/dial.h"
 #include "xds/store.h"
 
@@ -20,6 +21,8 @@ struct cluster_hosts {
     struct timer dns_wait;             /* of a new cluster: how long it waits for all its names */
     struct outlier_detector *detector; /* of cfg; NULL: no outlier detection */
     struct health_checker *checker;    /* of cfg; NULL: none, or not begun yet */
+    struct dns_cache_user dns_user;    /* listed while cfg has a DNS cache */
+    struct list due_node;              /* in store.hosts_due */
     struct loop_task health_task;      /* hosts' health changed: their lists are due */
     bool is_removal_due;               /* a host that was kept for its good health has lost it */
 };

@@ -209,6 +209,7 @@ static void on_flush(struct loop_task *t) {
     if (!s->next) {
         return;
     }
+    store_hosts_settle(s);
     uint64_t began_us = loop_refresh_now(s->loop);
     struct snapshot *now = s->next;
     s->next = NULL;
@@ -224,6 +225,7 @@ static void on_flush(struct loop_task *t) {
     names_sweep(s->config.listeners, no_op, NULL);
     names_sweep(s->config.transports, no_op, NULL);
     names_sweep(s->config.extensions, store_extension_swept, s);
+    dns_caches_sweep(s->config.dns_caches);
     count_sources(s);
     stats_inc(s->snapshot_stats, SNAPSHOT_published);
     stats_record(s->snapshot_stats, SNAPSHOT_publish_us,
@@ -499,6 +501,9 @@ void store_init(struct store *s, const struct store_options *o) {
     timer_init(&s->leaving_timer, s->loop, on_leaving_timer);
     map_init(&s->entries);
     list_init(&s->demands);
+    list_init(&s->dns_waits);
+    list_init(&s->dns_answers);
+    list_init(&s->hosts_due);
     s->config = (struct config){
         .listeners = names_new(),
         .routes = names_new(),
@@ -506,6 +511,7 @@ void store_init(struct store *s, const struct store_options *o) {
         .clusters = names_new(),
         .transports = names_new(),
         .extensions = names_new(),
+        .dns_caches = dns_caches_new(o->is_dry_run ? NULL : s->loop, o->stats),
         .stats = o->stats,
         .registry = o->registry,
         .reject_unknown_dynamic = o->reject_unknown_dynamic,
@@ -582,6 +588,7 @@ void store_free_names(struct store *s) {
     names_free(s->config.clusters);
     names_free(s->config.transports);
     names_free(s->config.extensions);
+    dns_caches_free(s->config.dns_caches);
     size_t it = 0;
     struct map_slot *slot;
     while ((slot = map_next(&s->config.told, &it))) {

@@ -69,7 +69,10 @@ struct store {
     struct timer leaving_timer;
     struct list demands; /* of struct on_demand_fetch: not answered yet */
     unsigned demands_n;
-    struct stats_scope *odcds;                  /* NULL until used */
+    /* of struct on_demand_fetch about DNS hosts: looked up; answered with the next snapshot */
+    struct list dns_waits, dns_answers;
+    struct list hosts_due;     /* of struct cluster_hosts: to be made anew for it */
+    struct stats_scope *odcds; /* NULL until used */
     struct entry_vec scope_sets, scope_entries; /* of all sources; the latter active */
     uint64_t update_count;
     uint32_t walks;           /* through the users of a resource */
@@ -198,6 +201,7 @@ bool store_hosts_ready(const struct entry *cluster);
 bool store_health_ready(struct entry *cluster);
 void store_hosts_publish(struct entry *cluster); /* into s->next */
 void store_hosts_stop(struct entry *cluster);
+void store_hosts_settle(struct store *s); /* makes those that are due */
 /* policy.drop_overloads[].category of the endpoints; a borrow of a resource. Empty: none */
 sv store_hosts_drop_category(const struct entry *cluster);
 /* store_stats.c; a scope may be NULL: nothing is counted */

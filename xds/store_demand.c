@@ -77,6 +77,8 @@ static struct entry *target_of(struct store *s, const struct on_demand_want *w) 
         return set && store_scopes_demand(set, w->name, &route) ? route : NULL;
     case ON_DEMAND_VIRTUAL_HOST:
         return store_vhds_demand(s, w->slot, w->name);
+    case ON_DEMAND_DNS_HOST:
+        break;
     }
     return NULL;
 }
@@ -106,8 +108,48 @@ static bool is_among(const struct entry_vec *v, const struct entry *e) {
     return false;
 }
 
+/* ---- DNS hosts ---- */
+
+/* Workers hear of it behind the snapshot in which clusters have the host. */
+static void answer_dns_later(struct store *s, struct on_demand_fetch *f) {
+    list_push_back(&s->dns_answers, &f->node);
+    store_touch(s);
+}
+
+static void on_dns_host(struct dns_query *q, const struct dns_result *r) {
+    struct on_demand_fetch *f = CONTAINER_OF(q, struct on_demand_fetch, query);
+    list_unlink(&f->node);
+    f->dns = *r;
+    answer_dns_later(f->config, f);
+}
+
+static void ask_dns(struct store *s, struct on_demand_fetch *f) {
+    f->query.on_done = on_dns_host;
+    if (!dns_cache_load(f->want.cache, f->want.name, &f->query, &f->dns)) {
+        list_push_back(&s->dns_waits, &f->node);
+        return;
+    }
+    if (s->next && f->dns.outcome == DNS_FOUND) {
+        answer_dns_later(s, f);
+    } else {
+        on_demand_answer(f, f->dns.outcome == DNS_FOUND);
+    }
+}
+
+static void answer_dns(struct list *fetches) {
+    while (!list_empty(fetches)) {
+        struct on_demand_fetch *f = LIST_ENTRY(list_first(fetches), struct on_demand_fetch, node);
+        list_unlink(&f->node);
+        dns_query_cancel(&f->query); /* at the end some still wait */
+        on_demand_answer(f, f->dns.outcome == DNS_FOUND);
+    }
+}
+
+/* ---- answers ---- */
+
 void store_demands_settle(struct store *s) {
     struct entry_vec missing = {0};
+    answer_dns(&s->dns_answers);
     LIST_FOREACH_SAFE (it, &s->demands) {
         struct on_demand_fetch *f = LIST_ENTRY(it, struct on_demand_fetch, node);
         struct entry *e = f->target;
@@ -141,10 +183,16 @@ bool store_is_demanded(const struct entry *e) {
     return false;
 }
 
+/* ---- requests ---- */
+
 static void on_request(struct loop *l, struct loop_msg *m) {
     struct on_demand_fetch *f = CONTAINER_OF(m, struct on_demand_fetch, msg);
     struct store *s = f->config;
     (void)l;
+    if (f->want.kind == ON_DEMAND_DNS_HOST) {
+        ask_dns(s, f);
+        return;
+    }
     struct entry *target = s->demands_n < DEMANDS_MAX ? target_of(s, &f->want) : NULL;
     if (!target) {
         on_demand_answer(f, false);
@@ -171,6 +219,9 @@ struct on_demand_source store_demand_source(struct store *s) {
 }
 
 void store_demands_end(struct store *s) {
+    dns_caches_stop(s->config.dns_caches);
+    answer_dns(&s->dns_answers);
+    answer_dns(&s->dns_waits);
     while (!list_empty(&s->demands)) { /* entries go right after: nothing is unwatched */
         struct on_demand_fetch *f =
             LIST_ENTRY(list_first(&s->demands), struct on_demand_fetch, node);

@@ -88,6 +88,22 @@ static void add_endpoint(struct cluster_hosts *h, struct host_set_builder *b, un
     }
 }
 
+/* Those of a DNS cache, told apart by their names. */
+static void add_dynamic_hosts(struct cluster_hosts *h, struct host_set_builder *b) {
+    unsigned locality = host_set_builder_locality(b, 0, &(struct locality){.region = SV_NULL}, 0);
+    struct dns_host_view v;
+    for (size_t it = 0; dns_cache_next(h->cfg->dns_cache, &it, &v);) {
+        struct host_spec spec = {
+            .addr = v.addrs[0],
+            .additional = v.addrs + 1,
+            .additional_n = v.n - 1,
+            .hostname = v.key,
+            .use = v.use,
+        };
+        host_set_builder_add(b, locality, &spec, 1, UINT16_MAX, 0);
+    }
+}
+
 /* Each priority whose members changed is an update of its own. Those of a cluster that workers have
  * already are the cluster manager's, too. */
 static void count_changes(const struct cluster_hosts *h, const struct host_set *now,
@@ -131,6 +147,9 @@ static struct host_set *build(struct cluster_hosts *h, const struct cla_config *
         }
     }
     xfree(handles);
+    if (h->cfg->dns_cache) {
+        add_dynamic_hosts(h, b);
+    }
     struct host_set *set = host_set_builder_finish(b, &diff);
     count_changes(h, set, diff.priorities);
     return set;
@@ -170,6 +189,30 @@ static void set_hosts(struct cluster_hosts *h, struct host_set *set) {
         store_hosts_count(h);
     }
     store_health_set_hosts(h);
+}
+
+/* ---- hosts of DNS caches ---- */
+
+static void on_dns_change(struct dns_cache_user *u) {
+    struct cluster_hosts *h = CONTAINER_OF(u, struct cluster_hosts, dns_user);
+    if (!list_linked(&h->due_node)) {
+        list_push_back(&h->entry->store->hosts_due, &h->due_node);
+    }
+    store_touch(h->entry->store);
+}
+
+void store_hosts_settle(struct store *s) {
+    while (!list_empty(&s->hosts_due)) {
+        struct cluster_hosts *h =
+            LIST_ENTRY(list_first(&s->hosts_due), struct cluster_hosts, due_node);
+        list_unlink(&h->due_node);
+        store_hosts_changed(h);
+    }
+}
+
+static void forget_dns_cache(struct cluster_hosts *h) {
+    dns_cache_remove_user(&h->dns_user);
+    list_unlink(&h->due_node);
 }
 
 /* ---- discovery ---- */
@@ -215,6 +258,7 @@ void store_hosts_start(struct entry *e, struct resource *r) {
     struct cluster_hosts *h = hosts_of(e);
     if (h->resource != r) {
         store_health_stop(h);
+        forget_dns_cache(h); /* before the resource that holds it */
         if (h->resource) {
             shared_unref(&h->resource->shared);
         }
@@ -227,6 +271,10 @@ void store_hosts_start(struct entry *e, struct resource *r) {
         h->is_ready = !is_dns && h->cfg->type != CLUSTER_TYPE_EDS;
         if (is_dns) {
             store_dns_start(h);
+        }
+        if (h->cfg->dns_cache) {
+            h->dns_user.on_change = on_dns_change;
+            dns_cache_add_user(h->cfg->dns_cache, &h->dns_user);
         }
     }
     store_hosts_refresh(h);
@@ -272,6 +320,7 @@ void store_hosts_stop(struct entry *e) {
         return;
     }
     store_dns_stop(h);
+    forget_dns_cache(h);
     store_health_stop(h);
     if (h->set) {
         shared_unref(&h->set->shared);

@@ -33,6 +33,8 @@ enum filter_data_status {
 };
 enum filter_trailers_status { FILTER_TRAILERS_CONTINUE, FILTER_TRAILERS_STOP };
 
+struct addr;
+struct dns_cache;   /* api/dns_cache.h */
 struct rate_limits; /* api/rate_limit.h */
 struct stream;
 struct worker;
@@ -127,6 +129,15 @@ sv http_route_cluster(struct http_filter *f);
 sv http_route_cluster_stat_name(struct http_filter *f);
 /* The protocol that this request would be sent to it with. False: there is no such cluster now. */
 bool http_route_upstream_protocol(struct http_filter *f, enum http_protocol *out);
+/* Does the route lead to a dynamic_forward_proxy cluster? *port: that of hosts named without
+ * one. */
+bool http_route_is_dynamic(struct http_filter *f, uint16_t *port);
+/* The host that filter state names (envoy.upstream.dynamic_host; NULL: none), and in *port the port
+ * when it tells one (envoy.upstream.dynamic_port). */
+sv http_dynamic_state(struct http_filter *f, uint16_t *port);
+/* The address of the host with that key (api/dns_cache.h), when the route's cluster, which is
+ * dynamic and has the hosts of that cache, knows it already. */
+bool http_dynamic_host(struct http_filter *f, const struct dns_cache *c, sv key, struct addr *out);
 /* ALPN list that the upstream's TLS connection offers in place of its configured one. Borrowed for
  * the stream. */
 void http_set_upstream_alpn(struct http_filter *f, const sv *protocols, unsigned n);

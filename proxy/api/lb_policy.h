@@ -47,7 +47,9 @@ struct lb_context {
     const struct addr *override_host; /* stateful session; NULL: none */
     bool override_strict;
     const struct conn *downstream; /* ORIGINAL_DST, source-address hashing; NULL: none */
-    const struct headers *request; /* ORIGINAL_DST by header; NULL: none */
+    const struct headers *request; /* ORIGINAL_DST by header, dynamic hosts; NULL: none */
+    /* dynamic hosts: filter state, server name; NULL: none */
+    const struct stream_info *si;
 };
 
 struct lb_policy_type {

@@ -9,6 +9,7 @@
 #include "proxy/base/buf.h"
 #include "proxy/event/timer.h"
 #include "proxy/net/conn.h"
+#include "proxy/observe/filter_state.h"
 #include "proxy/observe/metadata.h"
 #include "proxy/observe/stream_info.h"
 #include "proxy/stats/stats.h"

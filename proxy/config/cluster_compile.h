@@ -19,6 +19,8 @@ void cluster_subset_compile(struct compile_ctx *ctx, const Cluster__Cluster__LbS
  * filters, stats. */
 void cluster_type_compile(struct compile_ctx *ctx, const Cluster__Cluster__CustomClusterType *t,
                           struct cluster_config *c);
+/* What a CLUSTER_TYPE_DYNAMIC one has to have, when all the rest is compiled. */
+void cluster_dynamic_check(struct compile_ctx *ctx, const struct cluster_config *c);
 void cluster_dns_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
                          struct cluster_config *c);
 void cluster_detection_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,

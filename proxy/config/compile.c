@@ -20,6 +20,7 @@
 #include "proxy/config/config.h"
 #include "proxy/net/addr.h"
 #include "proxy/net/transport.h"
+#include "proxy/upstream/dns_cache.h"
 
 #define DATA_SOURCE_FILE_MAX (16u << 20)
 
@@ -39,6 +40,10 @@ void *compile_shared(struct compile_ctx *ctx, const char *key,
         map_put(&c->shared, sv_cstr(key), have);
     }
     return have;
+}
+
+struct dns_caches *compile_dns_caches(struct compile_ctx *ctx) {
+    return ctx->build->config->dns_caches;
 }
 
 /* ---- references ---- */

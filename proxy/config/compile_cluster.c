@@ -118,7 +118,8 @@ static void discovery(struct compile_ctx *ctx, const Cluster__Cluster *m,
                       struct cluster_config *c) {
     if (m->cluster_discovery_type_case == CLUSTER__CLUSTER__CLUSTER_DISCOVERY_TYPE_CLUSTER_TYPE) {
         cluster_type_compile(ctx, m->cluster_type, c);
-        if (c->type != CLUSTER_TYPE_AGGREGATE) { /* those of an aggregate are looked at by nobody */
+        /* those of an aggregate or of a DNS cache are looked at by nobody */
+        if (c->type != CLUSTER_TYPE_AGGREGATE && c->type != CLUSTER_TYPE_DYNAMIC) {
             inline_endpoints(ctx, m, c, c->dns != NULL);
         }
         return;
@@ -299,5 +300,8 @@ bool compile_cluster(struct compile_ctx *ctx, struct resource *r, const void *ms
     cluster_detection_compile(ctx, m, c);
     cluster_filters_compile(ctx, m, c);
     unhonoured(ctx, m, c);
+    if (c->type == CLUSTER_TYPE_DYNAMIC) {
+        cluster_dynamic_check(ctx, c);
+    }
     return diag_ok(ctx->diag);
 }

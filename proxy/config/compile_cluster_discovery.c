@@ -1,15 +1,16 @@
 /* Of a Cluster: cluster_type extensions, DNS, outlier detection and health checks, upstream
  * filters, stats.
- * Threads: the config thread. Spec: cluster.v3.Cluster, extensions.clusters.dns.v3 and
- * .aggregate.v3. */
+ * Threads: the config thread. Spec: cluster.v3.Cluster, extensions.clusters.dns.v3, .aggregate.v3
+ * and .dynamic_forward_proxy.v3. */
 #include "protos/any.h"
 #include "protos/gen/clusters_aggregate.pb-c.h"
 #include "protos/gen/clusters_dns.pb-c.h"
+#include "protos/gen/clusters_dynamic_forward_proxy.pb-c.h"
 #include "proxy/api/registry.h"
 #include "proxy/config/cluster_compile.h"
 #include "proxy/config/config.h"
 #include "proxy/upstream/aggregate.h"
-#include "proxy/upstream/dns.h"
+#include "proxy/upstream/dns_cache.h"
 #include "proxy/upstream/health_check.h"
 #include "proxy/upstream/outlier.h"
 
@@ -58,6 +59,30 @@ static void aggregate_type(struct compile_ctx *ctx, const void *msg, struct clus
     c->aggregate = a;
 }
 
+static void dynamic_type(struct compile_ctx *ctx, const void *msg, struct cluster_config *c) {
+    const ClustersDynamicForwardProxy__ClusterConfig *m = msg;
+    c->type = CLUSTER_TYPE_DYNAMIC;
+    if (m->cluster_implementation_specifier_case !=
+        CLUSTERS_DYNAMIC_FORWARD_PROXY__CLUSTER_CONFIG__CLUSTER_IMPLEMENTATION_SPECIFIER_DNS_CACHE_CONFIG) {
+        diag_error(ctx->diag, "dns_cache_config: value is required: sub_clusters_config is not "
+                              "supported");
+        return;
+    }
+    c->dns_cache = dns_cache_compile(ctx, m->dns_cache_config);
+    c->allows_insecure_options = m->allow_insecure_cluster_options;
+    if (m->allow_coalesced_connections) {
+        compile_unhonoured(ctx, "allow_coalesced_connections");
+    }
+}
+
+void cluster_dynamic_check(struct compile_ctx *ctx, const struct cluster_config *c) {
+    if (!c->allows_insecure_options && !(c->auto_sni && c->auto_san_validation)) {
+        diag_error(ctx->diag, "dynamic_forward_proxy cluster must have auto_sni and "
+                              "auto_san_validation true unless allow_insecure_cluster_options is "
+                              "set.");
+    }
+}
+
 void cluster_type_compile(struct compile_ctx *ctx, const Cluster__Cluster__CustomClusterType *t,
                           struct cluster_config *c) {
     static const struct {
@@ -66,6 +91,7 @@ void cluster_type_compile(struct compile_ctx *ctx, const Cluster__Cluster__Custo
     } types[] = {
         {&clusters_dns__dns_cluster__descriptor, dns_type},
         {&clusters_aggregate__cluster_config__descriptor, aggregate_type},
+        {&clusters_dynamic_forward_proxy__cluster_config__descriptor, dynamic_type},
     };
     DIAG_FIELD(ctx->diag, "cluster_type.typed_config");
     sv url = t->typed_config ? any_inner_name(t->typed_config, ctx->scratch) : SV_NULL;

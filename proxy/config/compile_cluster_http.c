@@ -108,6 +108,9 @@ static void auto_sni(struct compile_ctx *ctx, const Core__UpstreamHttpProtocolOp
 static void http_options(struct compile_ctx *ctx, const UpstreamsHttp__HttpProtocolOptions *m,
                          struct cluster_config *c) {
     common(ctx, m->common_http_protocol_options, c);
+    if (c->type == CLUSTER_TYPE_DYNAMIC) { /* the older fields and what they default to are void */
+        c->auto_sni = c->auto_san_validation = false;
+    }
     auto_sni(ctx, m->upstream_http_protocol_options, c);
     protocol(ctx, m, c);
     if (m->n_http_filters &&
@@ -175,6 +178,7 @@ void cluster_http_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
     c->tcp_idle_timeout_ms = 600000;
     own.stream_buffer_limit_bytes = c->buffer_limit_bytes;
     common(ctx, m->common_http_protocol_options, c);
+    c->auto_sni = c->auto_san_validation = c->type == CLUSTER_TYPE_DYNAMIC;
     auto_sni(ctx, m->upstream_http_protocol_options, c);
     if (m->http2_protocol_options) {
         c->protocol = m->protocol_selection ==

@@ -243,7 +243,8 @@ static void zone_aware(struct compile_ctx *ctx, const Cluster__Cluster__CommonLb
 }
 
 static bool brings_balancer(const struct cluster_config *c) {
-    return c->type == CLUSTER_TYPE_ORIGINAL_DST || c->type == CLUSTER_TYPE_AGGREGATE;
+    return c->type == CLUSTER_TYPE_ORIGINAL_DST || c->type == CLUSTER_TYPE_AGGREGATE ||
+           c->type == CLUSTER_TYPE_DYNAMIC;
 }
 
 static void check_provided(struct compile_ctx *ctx, const Cluster__Cluster *m,

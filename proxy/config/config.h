@@ -59,6 +59,7 @@ struct transport_def {
 
 struct config {
     struct names *listeners, *routes, *scopes, *clusters, *transports, *extensions;
+    struct dns_caches *dns_caches; /* upstream/dns_cache.h */
     struct stats_store *stats;
     struct conn_limit *connections; /* of the process; NULL: no limit */
     const struct registry *registry;

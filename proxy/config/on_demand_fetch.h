@@ -4,8 +4,8 @@
 #ifndef SLUICE_CONFIG_ON_DEMAND_FETCH_H
 #define SLUICE_CONFIG_ON_DEMAND_FETCH_H
 
-#include "proxy/api/on_demand.h"
 #include "proxy/event/loop.h"
+#include "proxy/upstream/dns_cache.h"
 
 struct on_demand_fetch {
     struct loop_msg msg; /* to the config thread, and back */
@@ -15,6 +15,8 @@ struct on_demand_fetch {
     /* the config thread's */
     struct list node;
     void *config, *target;
+    struct dns_query query;
+    struct dns_result dns; /* the answer about a DNS host; then the worker's */
     /* the worker's */
     struct list waits;
     sv key;

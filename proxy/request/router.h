@@ -78,6 +78,7 @@ struct router {
     struct timer global_timer, try_timer, try_idle_timer, backoff_timer;
     struct headers response, response_trailers;
     struct request_transport transport;
+    struct on_demand_wait dns_wait; /* for the host of a dynamic_forward_proxy cluster */
 };
 
 /* May the request have to be sent once more? Then its body is kept. */

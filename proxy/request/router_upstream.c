@@ -8,6 +8,7 @@
 #include "proxy/request/router.h"
 #include "proxy/request/router_timeouts.h"
 #include "proxy/request/stream.h"
+#include "proxy/upstream/dynamic_host.h"
 
 static struct router *router_of(void *user) { return CAST(router, ROUTER_MAGIC, user); }
 static struct stream_info *info_of(struct router *r) { return http_stream_info(&r->base); }
@@ -371,6 +372,7 @@ static struct host *pick(struct router *r, const struct host_entry **entry) {
                                                                      : r->route->metadata_match,
         .downstream = info_of(r)->cx->conn,
         .request = r->headers,
+        .si = info_of(r),
     };
     if (r->retry && r->attempts > 1 && r->route->retry) {
         ctx.avoid = avoid_host;
@@ -390,6 +392,70 @@ static struct host *pick(struct router *r, const struct host_entry **entry) {
     return h;
 }
 
+/* ---- hosts that have to be looked up ---- */
+
+static void attempt_on_host(struct router *r, struct host *h, const struct host_entry *entry);
+
+static void no_host(struct router *r, sv details) {
+    router_count_code(r, 503);
+    router_reply(r, 503, SV("no healthy upstream"), RESPONSE_FLAG(UH), details);
+}
+
+/* At once: known before anybody had to wait. */
+static void no_host_now(struct router *r, sv details) {
+    stats_inc(r->cluster->stats, CLUSTER_upstream_cx_none_healthy);
+    no_host(r, details);
+}
+
+static void on_dns_host(struct on_demand_wait *w, bool is_found) {
+    struct router *r = CONTAINER_OF(w, struct router, dns_wait);
+    dns_cache_pending_release(r->cluster->cfg->dns_cache);
+    const struct host_entry *entry = NULL;
+    struct host *h = is_found ? pick(r, &entry) : NULL;
+    if (h) {
+        attempt_on_host(r, h, entry);
+        return;
+    }
+    sv details = SV("no_healthy_upstream");
+    if (w->dns->outcome == DNS_HOSTS_OVERFLOW) {
+        details = SV("dns_cache_overflow");
+    } else if (w->dns->outcome == DNS_UNKNOWN && w->dns->details[0]) {
+        details = arena_sv(http_arena(&r->base), sv_cstr(w->dns->details));
+    }
+    (w->dns->was_cached ? no_host_now : no_host)(r, details);
+}
+
+/* The cluster does not have the host that the request names: its DNS cache may find it. */
+static void look_up_host(struct router *r) {
+    const struct cluster_config *c = r->cluster->cfg;
+    const struct lb_context ctx = {.request = r->headers, .si = info_of(r)};
+    char room[DNS_CACHE_KEY_MAX];
+    sv key = dynamic_key(r->cluster, &ctx, room);
+    if (!key.n) {
+        no_host_now(r,
+                    dynamic_authority(&ctx).n ? SV(DNS_DETAILS_BAD_NAME) : SV("empty_host_header"));
+        return;
+    }
+    if (!dns_cache_pending_try(c->dns_cache, http_loop(&r->base))) {
+        no_host_now(r, SV("dns_cache_pending_requests_overflow"));
+        return;
+    }
+    r->dns_wait.on_done = on_dns_host;
+    if (!worker_dns_load(http_worker(&r->base), c->dns_cache, key, &r->dns_wait)) {
+        dns_cache_pending_release(c->dns_cache);
+        no_host_now(r, SV("dns_cache_pending_requests_overflow"));
+    }
+}
+
+static void stop_look_up(struct router *r) {
+    if (list_linked(&r->dns_wait.node)) {
+        worker_fetch_cancel(http_worker(&r->base), &r->dns_wait);
+        dns_cache_pending_release(r->cluster->cfg->dns_cache);
+    }
+}
+
+/* ---- an attempt ---- */
+
 void router_attempt_start(struct router *r) {
     r->attempts++;
     struct stream_info *si = info_of(r);
@@ -406,13 +472,17 @@ void router_attempt_start(struct router *r) {
     r->had_attempt_headers = r->has_attempt_stream = false;
     const struct host_entry *entry = NULL;
     struct host *h = pick(r, &entry);
-    if (!h) {
-        stats_inc(r->cluster->stats, CLUSTER_upstream_cx_none_healthy);
-        router_count_code(r, 503);
-        router_reply(r, 503, SV("no healthy upstream"), RESPONSE_FLAG(UH),
-                     SV("no_healthy_upstream"));
-        return;
+    if (h) {
+        attempt_on_host(r, h, entry);
+    } else if (r->cluster->cfg->type == CLUSTER_TYPE_DYNAMIC) {
+        look_up_host(r);
+    } else {
+        no_host_now(r, SV("no_healthy_upstream"));
     }
+}
+
+static void attempt_on_host(struct router *r, struct host *h, const struct host_entry *entry) {
+    struct stream_info *si = info_of(r);
     si->up.host = h;
     remember_host(r, h);
     tracing_attempt_begin(r);
@@ -446,6 +516,7 @@ void router_attempt_start(struct router *r) {
 }
 
 void router_attempt_cancel(struct router *r, bool is_reset) {
+    stop_look_up(r);
     if (r->up.pending) {
         http_pool_cancel(r->up.pending);
         r->up.pending = NULL;

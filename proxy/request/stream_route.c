@@ -6,6 +6,7 @@
 #include "proxy/request/hcm_scopes.h"
 #include "proxy/request/stream.h"
 #include "proxy/upstream/cluster.h"
+#include "proxy/upstream/dynamic_host.h"
 
 /* ---- choosing ---- */
 
@@ -198,6 +199,37 @@ bool http_route_upstream_protocol(struct http_filter *f, enum http_protocol *out
     }
     return true;
 }
+
+/* ---- dynamic_forward_proxy clusters ---- */
+
+static struct cluster_view *dynamic_cluster(struct http_filter *f) {
+    struct cluster_view *v = http_route_forwards(f) ? stream_route_cluster(f->stream) : NULL;
+    return v && v->cfg->type == CLUSTER_TYPE_DYNAMIC ? v : NULL;
+}
+
+bool http_route_is_dynamic(struct http_filter *f, uint16_t *port) {
+    const struct cluster_view *v = dynamic_cluster(f);
+    *port = v ? dynamic_default_port(v) : 0;
+    return v != NULL;
+}
+
+sv http_dynamic_state(struct http_filter *f, uint16_t *port) {
+    const struct stream_info *si = &f->stream->info;
+    *port = dynamic_port(si, *port);
+    return filter_state_text(si->filter_state, SV(DYNAMIC_HOST_STATE));
+}
+
+bool http_dynamic_host(struct http_filter *f, const struct dns_cache *c, sv key, struct addr *out) {
+    struct cluster_view *v = dynamic_cluster(f);
+    const struct host_entry *e =
+        v && v->hosts && v->cfg->dns_cache == c ? host_set_find_name(v->hosts, key) : NULL;
+    if (e) {
+        *out = e->host->addr;
+    }
+    return e != NULL;
+}
+
+/* ---- the upstream ---- */
 
 void http_set_upstream_alpn(struct http_filter *f, const sv *protocols, unsigned n) {
     f->stream->info.up.alpn = protocols;

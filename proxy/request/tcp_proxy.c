@@ -12,6 +12,7 @@
 #include "proxy/observe/filter_state.h"
 #include "proxy/request/tcp_tunnel.h"
 #include "proxy/upstream/aggregate.h"
+#include "proxy/upstream/dynamic_host.h"
 #include "proxy/upstream/pool.h"
 
 STATS_GROUP(tcp, TCP, TCP_STATS);
@@ -283,6 +284,29 @@ static uint64_t source_hash(const struct tcp_proxy *p) {
     return XXH64(text, n, 0);
 }
 
+static void on_host_looked_up(struct on_demand_wait *w, bool is_found) {
+    (void)w;
+    (void)is_found;
+}
+
+/* The host that the connection names is looked up for those that come later: this one doesn't
+ * wait. False: there is nothing to look up. */
+static bool look_up_host(struct tcp_proxy *p, const struct cluster_view *v,
+                         const struct lb_context *ctx) {
+    struct dns_cache *c = v->cfg->dns_cache;
+    char room[DNS_CACHE_KEY_MAX];
+    sv key = dynamic_key(v, ctx, room);
+    if (!key.n || !dns_cache_pending_try(c, p->loop)) {
+        return false;
+    }
+    struct worker *w = net_worker(&p->base);
+    struct on_demand_wait nobody = {.on_done = on_host_looked_up};
+    bool is_asked = worker_dns_load(w, c, key, &nobody);
+    worker_fetch_cancel(w, &nobody);
+    dns_cache_pending_release(c);
+    return is_asked;
+}
+
 static void connect_upstream(struct tcp_proxy *p) {
     if (p->attempts >= p->cfg->max_connect_attempts) {
         stats_inc(p->cluster->stats, CLUSTER_upstream_cx_connect_attempts_exceeded);
@@ -295,6 +319,7 @@ static void connect_upstream(struct tcp_proxy *p) {
     struct lb_context ctx = {.rng = &p->loop->rng,
                              .metadata_match = p->target->metadata_match,
                              .downstream = p->base.conn,
+                             .si = net_stream_info(&p->base),
                              .has_hash = p->cfg->hash_source_ip};
     if (ctx.has_hash) {
         ctx.hash = source_hash(p);
@@ -305,6 +330,10 @@ static void connect_upstream(struct tcp_proxy *p) {
         cluster_hold(&p->members, v, net_stream_info(&p->base)->arena);
     }
     struct host *h = v ? cluster_view_pick(v, &ctx, &entry) : NULL;
+    if (!h && v && v->cfg->type == CLUSTER_TYPE_DYNAMIC && look_up_host(p, v, &ctx)) {
+        close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UH), SV_NULL);
+        return;
+    }
     if (!h) {
         stats_inc(p->cluster->stats, CLUSTER_upstream_cx_none_healthy);
         close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UH), SV_NULL);

@@ -1,6 +1,8 @@
-/* A worker's open questions to the control plane and the streams that wait for their answers.
+/* A worker's open questions to the control plane and to DNS caches, and the streams that wait for
+ * their answers.
  * Threads: worker-local; the fetch itself travels to the config thread and back as a message.
- * Not here: asking the server (xds/store_demand.c), who waits (filters/http/on_demand.c). */
+ * Not here: asking (xds/store_demand.c, upstream/dns_cache.c), who waits
+ * (filters/http/on_demand.c, request/router_upstream.c). */
 #include "proxy/server/on_demand.h"
 
 #include "proxy/base/buf.h"
@@ -12,13 +14,17 @@ static void make_key(struct buf *key, const struct on_demand_want *w) {
     buf_append(key, &kind, sizeof(kind));
     buf_append(key, &w->slot, sizeof(w->slot));
     buf_append(key, &w->source, sizeof(w->source));
+    buf_append(key, &w->cache, sizeof(w->cache));
     buf_append_sv(key, w->name);
 }
 
-#define KEY_HEAD (1 + sizeof(slot_t) + sizeof(void *))
+#define KEY_HEAD (1 + sizeof(slot_t) + 2 * sizeof(void *))
 
 static void fetch_free(struct on_demand_fetch *f) {
     char *key = (char *)(uintptr_t)f->key.p;
+    if (f->want.cache) {
+        dns_cache_unref(f->want.cache);
+    }
     xfree(key);
     xfree(f);
 }
@@ -33,6 +39,7 @@ static void on_answer(struct loop *l, struct loop_msg *m) {
         struct on_demand_wait *w = LIST_ENTRY(list_first(&f->waits), struct on_demand_wait, node);
         list_unlink(&w->node);
         d->waits_n--;
+        w->dns = &f->dns;
         w->on_done(w, f->is_found);
     }
     fetch_free(f);
@@ -48,6 +55,9 @@ static struct on_demand_fetch *ask(struct worker *w, const struct on_demand_want
     struct on_demand_fetch *f = xnew(struct on_demand_fetch);
     f->key = sv_from(sv_dup(key), key.n);
     f->want = *want;
+    if (want->cache) {
+        dns_cache_ref(want->cache); /* whatever becomes of the config that named it */
+    }
     f->want.name = sv_skip(f->key, KEY_HEAD);
     f->reply_to = &w->loop;
     list_init(&f->waits);
@@ -73,6 +83,12 @@ bool worker_fetch(struct worker *w, const struct on_demand_want *want,
     list_push_back(&f->waits, &wait->node);
     d->waits_n++;
     return true;
+}
+
+bool worker_dns_load(struct worker *w, struct dns_cache *c, sv key, struct on_demand_wait *wait) {
+    struct on_demand_want want = {
+        .kind = ON_DEMAND_DNS_HOST, .slot = SLOT_NONE, .cache = c, .name = key};
+    return worker_fetch(w, &want, wait);
 }
 
 void worker_fetch_cancel(struct worker *w, struct on_demand_wait *wait) {

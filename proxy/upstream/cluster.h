@@ -20,7 +20,8 @@ enum cluster_type {
     CLUSTER_TYPE_LOGICAL_DNS,
     CLUSTER_TYPE_EDS,
     CLUSTER_TYPE_ORIGINAL_DST,
-    CLUSTER_TYPE_AGGREGATE
+    CLUSTER_TYPE_AGGREGATE,
+    CLUSTER_TYPE_DYNAMIC /* dynamic_forward_proxy */
 };
 enum upstream_protocol {
     UPSTREAM_HTTP1,
@@ -73,6 +74,7 @@ struct cluster_upstream_filter {
 struct aggregate;
 struct aggregate_config;
 struct dns_config;
+struct dns_cache;
 struct cla_config;
 struct outlier_config;
 struct health_check_config;
@@ -119,6 +121,8 @@ struct cluster_config {
     const struct kv_metadata *metadata;
     const struct cla_config *endpoints; /* load_assignment of STATIC and DNS clusters; NULL */
     const struct dns_config *dns;
+    struct dns_cache *dns_cache;  /* whose hosts these are: CLUSTER_TYPE_DYNAMIC; else NULL */
+    bool allows_insecure_options; /* allow_insecure_cluster_options */
     const struct aggregate_config *aggregate; /* upstream/aggregate.h */
     const struct outlier_config *outlier;
     const struct health_check_config *health_check; /* NULL: none */

@@ -9,6 +9,7 @@
 
 #include "proxy/api/worker.h"
 #include "proxy/http/codec_stats.h"
+#include "proxy/upstream/dynamic_host.h"
 #include "proxy/upstream/edf.h"
 #include "proxy/upstream/lb.h"
 #include "proxy/upstream/lb_subset.h"
@@ -403,6 +404,9 @@ struct host *cluster_view_pick(struct cluster_view *v, struct lb_context *ctx,
             v->original_dst_ = original_dst_new(v);
         }
         return original_dst_pick(v->original_dst_, ctx, entry);
+    }
+    if (UNLIKELY(v->cfg->type == CLUSTER_TYPE_DYNAMIC)) {
+        return dynamic_host_pick(v, ctx, entry);
     }
     if (!v->hosts || !v->hosts->hosts_n || !v->cfg->lb_type) {
         return NULL;

@@ -342,6 +342,39 @@ static void fail_later(struct dns_lookup *q, int status) {
     loop_queue_task(q->r->loop, &q->deliver);
 }
 
+/* Characters that no name of a host has are not asked for: c-ares of late refuses them itself. */
+static bool is_hostname(sv name, enum dns_family family) {
+    struct addr ip;
+    for (size_t i = 0; i < name.n; i++) {
+        if (!ascii_isalnum(name.p[i]) && !memchr("-._/*", name.p[i], 5)) {
+            return family != DNS_V4_ONLY && addr_parse_ip(name, 0, &ip);
+        }
+    }
+    return true;
+}
+
+/* RFC 6761 §6.3: names below "localhost" are this host's; nobody is asked for them. */
+static bool is_below_localhost(sv name) {
+    if (name.n && name.p[name.n - 1] == '.') {
+        name.n--;
+    }
+    return sv_ends_nocase(name, SV(".localhost"));
+}
+
+static void answer_loopback(struct dns_lookup *q) {
+    bool v6 = q->family == DNS_AUTO || q->family == DNS_V6_ONLY || q->family == DNS_ALL;
+    bool v4 = q->family != DNS_AUTO && q->family != DNS_V6_ONLY;
+    struct dns_answer a = {.ttl_s = 0};
+    if (v6 && addr_parse_ip(SV("::1"), 0, &a.addr)) {
+        *vec_push(&q->answers) = a;
+    }
+    if (v4 && addr_parse_ip(SV("127.0.0.1"), 0, &a.addr)) {
+        *vec_push(&q->answers) = a;
+    }
+    q->status = ARES_SUCCESS;
+    loop_queue_task(q->r->loop, &q->deliver);
+}
+
 struct dns_lookup *dns_resolve_start(struct dns_resolver *r, sv name, enum dns_family family,
                                      dns_fn fn, void *arg) {
     struct dns_lookup *q = xnew(struct dns_lookup);
@@ -354,8 +387,12 @@ struct dns_lookup *dns_resolve_start(struct dns_resolver *r, sv name, enum dns_f
     stats_inc(r->stats, DNS_resolve_total);
     stats_gauge_inc(r->stats, DNS_pending_resolutions);
     channel_renew(r);
-    if (name.n > DNS_NAME_MAX || sv_find(name, '\0') != SIZE_MAX) {
+    if (name.n > DNS_NAME_MAX || !is_hostname(name, family)) {
         fail_later(q, ARES_EBADNAME);
+        return q;
+    }
+    if (is_below_localhost(name)) {
+        answer_loopback(q);
         return q;
     }
     if (!r->has_channel || r->pending >= DNS_PENDING_MAX) {

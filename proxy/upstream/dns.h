@@ -52,6 +52,10 @@ const struct dns_config *dns_config_compile_extension(struct compile_ctx *ctx,
  * system's. False: errors. */
 bool dns_resolver_config_compile(struct compile_ctx *ctx, const void *typed_msg,
                                  struct dns_resolver_config *out);
+/* The older dns_resolution_config (core.v3.DnsResolutionConfig). */
+void dns_resolution_config_compile(struct compile_ctx *ctx, const void *msg,
+                                   struct dns_resolver_config *out);
+enum dns_family dns_family_of(int v); /* of a cluster.v3.Cluster.DnsLookupFamily */
 
 #define DNS_STATS(P, C, G, H, T) \
     C(P, get_addr_failure)       \

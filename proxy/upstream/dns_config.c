@@ -139,10 +139,18 @@ bool dns_resolver_config_compile(struct compile_ctx *ctx, const void *typed_msg,
     return diag_errors(ctx->diag) == errors;
 }
 
+void dns_resolution_config_compile(struct compile_ctx *ctx, const void *msg,
+                                   struct dns_resolver_config *out) {
+    const Core__DnsResolutionConfig *m = msg;
+    DIAG_FIELD(ctx->diag, "dns_resolution_config");
+    servers(ctx, "resolvers", m->resolvers, m->n_resolvers, out);
+    options(m->dns_resolver_options, out);
+}
+
 /* ---- clusters ---- */
 
 /* The two enums differ by the newer one's UNSPECIFIED; what is unknown counts as AUTO. */
-static enum dns_family family(int v) {
+enum dns_family dns_family_of(int v) {
     switch (v) {
     case CLUSTER__CLUSTER__DNS_LOOKUP_FAMILY__V4_ONLY:
         return DNS_V4_ONLY;
@@ -171,7 +179,7 @@ static void failure_rate(struct compile_ctx *ctx, const Pb__Duration *base, cons
 const struct dns_config *dns_config_compile(struct compile_ctx *ctx, const void *cluster_msg) {
     const Cluster__Cluster *m = cluster_msg;
     struct dns_config *c = arena_new(ctx->arena, struct dns_config);
-    c->family = family((int)m->dns_lookup_family);
+    c->family = dns_family_of((int)m->dns_lookup_family);
     c->respect_ttl = m->respect_dns_ttl;
     c->refresh_ms = duration(ctx, "dns_refresh_rate", m->dns_refresh_rate, REFRESH_MS_DEFAULT, 1);
     c->jitter_ms = duration(ctx, "dns_jitter", m->dns_jitter, 0, 0);
@@ -183,10 +191,7 @@ const struct dns_config *dns_config_compile(struct compile_ctx *ctx, const void 
     if (m->typed_dns_resolver_config) {
         dns_resolver_config_compile(ctx, m->typed_dns_resolver_config, &c->resolver);
     } else if (m->dns_resolution_config) {
-        DIAG_FIELD(ctx->diag, "dns_resolution_config");
-        servers(ctx, "resolvers", m->dns_resolution_config->resolvers,
-                m->dns_resolution_config->n_resolvers, &c->resolver);
-        options(m->dns_resolution_config->dns_resolver_options, &c->resolver);
+        dns_resolution_config_compile(ctx, m->dns_resolution_config, &c->resolver);
     } else {
         servers(ctx, "dns_resolvers", m->dns_resolvers, m->n_dns_resolvers, &c->resolver);
         c->resolver.use_tcp = m->use_tcp_for_dns_lookups;
@@ -199,7 +204,7 @@ const struct dns_config *dns_config_compile_extension(struct compile_ctx *ctx,
     const ClustersDns__DnsCluster *m = dns_cluster_msg;
     struct dns_config *c = arena_new(ctx->arena, struct dns_config);
     int f = (int)m->dns_lookup_family;
-    c->family = family(f > 0 ? f - 1 : 0);
+    c->family = dns_family_of(f > 0 ? f - 1 : 0);
     c->respect_ttl = m->respect_dns_ttl;
     c->refresh_ms = duration(ctx, "dns_refresh_rate", m->dns_refresh_rate, REFRESH_MS_DEFAULT, 1);
     c->min_refresh_ms = duration(ctx, "dns_min_refresh_rate", m->dns_min_refresh_rate, 0, 1);

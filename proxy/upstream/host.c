@@ -8,6 +8,7 @@
 #include "proxy/base/buf.h"
 #include "proxy/base/intern.h"
 #include "proxy/observe/metadata.h"
+#include "proxy/upstream/dns_cache.h"
 #include "proxy/upstream/lb_subset.h"
 
 #define EXTRA_ARENA_BYTES 128
@@ -117,6 +118,9 @@ static const struct host_extra no_extra = {.additional = NULL};
 static void free_extra(const struct host_extra *const_x) {
     if (const_x != &no_extra) {
         struct host_extra *x = (struct host_extra *)(uintptr_t)const_x;
+        if (x->use) {
+            shared_unref(&x->use->shared);
+        }
         arena_fini(&x->arena);
         xfree(x);
     }
@@ -141,7 +145,7 @@ static struct addr own_addr(struct arena *a, const struct addr *addr) {
 
 static bool has_extra(const struct host_spec *spec) {
     return spec->additional_n || spec->health_check_hostname.n || spec->health_check_addr.family ||
-           spec->hash_key.n || spec->proxy_tlvs.n;
+           spec->hash_key.n || spec->proxy_tlvs.n || spec->use;
 }
 
 static const struct host_extra *make_extra(const struct host_spec *spec) {
@@ -158,6 +162,7 @@ static const struct host_extra *make_extra(const struct host_spec *spec) {
     x->health_check_addr = own_addr(a, &spec->health_check_addr);
     x->hash_key = arena_sv(a, spec->hash_key);
     x->proxy_tlvs = arena_sv(a, spec->proxy_tlvs);
+    x->use = spec->use ? shared_ref(spec->use) : NULL;
     arena_trim(a);
     return x;
 }
@@ -195,7 +200,8 @@ static bool same_extra(const struct host_extra *x, const struct host_spec *spec)
             return false;
         }
     }
-    return sv_eq(x->hash_key, spec->hash_key) && sv_eq(x->proxy_tlvs, spec->proxy_tlvs) &&
+    return x->use == spec->use && sv_eq(x->hash_key, spec->hash_key) &&
+           sv_eq(x->proxy_tlvs, spec->proxy_tlvs) &&
            sv_eq(x->health_check_hostname, spec->health_check_hostname) &&
            addr_eq(&x->health_check_addr, &spec->health_check_addr);
 }
@@ -232,7 +238,7 @@ static const struct host_entry *probe(const struct host_set *s, const struct add
 }
 
 const struct host_entry *host_set_find(const struct host_set *s, const struct addr *a) {
-    if (!s->index) {
+    if (!s->index || s->is_by_name) {
         return scan(s, a, s->entries);
     }
     return probe(s, a, (uint32_t)addr_hash(a, true) & s->index_mask);
@@ -240,7 +246,7 @@ const struct host_entry *host_set_find(const struct host_set *s, const struct ad
 
 const struct host_entry *host_set_find_next(const struct host_set *s, const struct host_entry *e) {
     const struct addr *a = &e->host->addr;
-    if (!s->index) {
+    if (!s->index || s->is_by_name) {
         return scan(s, a, e + 1);
     }
     uint32_t i = (uint32_t)addr_hash(a, true) & s->index_mask;
@@ -250,7 +256,25 @@ const struct host_entry *host_set_find_next(const struct host_set *s, const stru
     return probe(s, a, (i + 1) & s->index_mask);
 }
 
+const struct host_entry *host_set_find_name(const struct host_set *s, sv hostname) {
+    ASSERT(s->is_by_name);
+    for (uint32_t i = (uint32_t)sv_hash(hostname); s->index; i++) {
+        uint32_t at = s->index[i & s->index_mask];
+        if (!at) {
+            break;
+        }
+        if (sv_eq(s->entries[at - 1].host->hostname, hostname)) {
+            return &s->entries[at - 1];
+        }
+    }
+    return NULL;
+}
+
 bool host_set_has(const struct host_set *s, const struct host *h) {
+    if (s->is_by_name) {
+        const struct host_entry *named = host_set_find_name(s, h->hostname);
+        return named && named->host == h;
+    }
     for (const struct host_entry *e = host_set_find(s, &h->addr); e; e = host_set_find_next(s, e)) {
         if (e->host == h) {
             return true;

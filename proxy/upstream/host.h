@@ -51,6 +51,7 @@ struct host_tally { /* shared, atomic: requests since the outlier detector last 
     uint32_t total, success;
 };
 struct kv_metadata;
+struct dns_use;
 /* What few hosts have. Immutable. */
 struct host_extra {
     const struct addr *additional; /* happy-eyeballs candidates after the host's addr */
@@ -59,6 +60,7 @@ struct host_extra {
     struct addr health_check_addr; /* family 0: the host's addr */
     sv hash_key;                   /* metadata envoy.lb: hash_key; empty: none */
     sv proxy_tlvs;                 /* its own TLVs for PROXY headers, as on the wire */
+    struct dns_use *use;           /* of a DNS cache's host, a ref; else NULL */
     struct arena arena;            /* of all this */
 };
 /* One upstream address. The same object survives updates for as long as its address and metadata
@@ -127,6 +129,7 @@ struct host_spec {
     bool health_check_disabled, is_canary;
     struct locality locality;
     sv hash_key, proxy_tlvs;
+    struct dns_use *use;                /* keeps a ref; NULL */
     const struct kv_metadata *metadata; /* interned (observe/metadata.h), or NULL */
 };
 /* A host with one ref, healthy. `now_us` is its birth on the monotonic clock. Any thread. */
@@ -194,6 +197,7 @@ struct host_set {
     /* address hash → entry + 1, open addressing; NULL: few hosts */
     uint32_t *index;
     uint32_t index_mask;
+    bool is_by_name; /* hosts are told apart by hostname, and the index is of those */
     bool weighted_priority_health;
     uint32_t overprovisioning_factor; /* 140 */
     struct host_priority *priorities;
@@ -209,5 +213,7 @@ void host_set_free(struct shared *s);
 const struct host_entry *host_set_find(const struct host_set *s, const struct addr *a);
 const struct host_entry *host_set_find_next(const struct host_set *s, const struct host_entry *e);
 bool host_set_has(const struct host_set *s, const struct host *h);
+/* In a set by name; NULL: none. */
+const struct host_entry *host_set_find_name(const struct host_set *s, sv hostname);
 
 #endif

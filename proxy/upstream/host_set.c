@@ -112,6 +112,10 @@ static struct host *reuse(const struct host_set_builder *b, const struct host_sp
     if (!b->previous) {
         return NULL;
     }
+    if (b->previous->is_by_name) {
+        const struct host_entry *named = host_set_find_name(b->previous, spec->hostname);
+        return named && host_is(named->host, spec) ? shared_ref(named->host) : NULL;
+    }
     const struct host_entry *e = host_set_find(b->previous, &spec->addr);
     for (; e; e = host_set_find_next(b->previous, e)) {
         if (host_is(e->host, spec)) {
@@ -218,6 +222,15 @@ static void place_localities(struct host_set_builder *b, struct host_set *s) {
 
 /* ---- entries ---- */
 
+/* Names differ already. */
+static void name_insert(struct host_set *s, const struct host_entry *e) {
+    uint32_t i = (uint32_t)sv_hash(e->host->hostname) & s->index_mask;
+    while (s->index[i]) {
+        i = (i + 1) & s->index_mask;
+    }
+    s->index[i] = (uint32_t)(e - s->entries) + 1;
+}
+
 static bool index_insert(struct host_set *s, const struct host_priority *p,
                          const struct host_entry *e) {
     uint32_t i = (uint32_t)addr_hash(&e->host->addr, true) & s->index_mask;
@@ -233,6 +246,10 @@ static bool index_insert(struct host_set *s, const struct host_priority *p,
 
 static bool is_new_address(struct host_set *s, const struct host_priority *p,
                            const struct host_entry *e) {
+    if (s->is_by_name) {
+        name_insert(s, e);
+        return true;
+    }
     if (s->index) {
         return index_insert(s, p, e);
     }
@@ -245,7 +262,7 @@ static bool is_new_address(struct host_set *s, const struct host_priority *p,
 }
 
 static void make_index(struct host_set *s, size_t n) {
-    if (n < INDEX_MIN_HOSTS) {
+    if (n < INDEX_MIN_HOSTS && !s->is_by_name) {
         return;
     }
     uint32_t cap = 16;
@@ -546,11 +563,13 @@ static void diff_sets(const struct host_set *was, const struct host_set *now,
 }
 
 struct host_set *host_set_builder_finish(struct host_set_builder *b, struct host_set_diff *diff) {
-    if (b->is_checked && b->previous && !b->cfg->drain_connections_on_host_removal) {
+    if (b->is_checked && b->previous && !b->cfg->drain_connections_on_host_removal &&
+        !b->cfg->dns_cache) {
         keep_healthy(b);
     }
     struct host_set *s = set_new(&b->arena);
     s->base = s;
+    s->is_by_name = b->cfg->dns_cache != NULL;
     s->overprovisioning_factor = b->overprovisioning_factor;
     s->weighted_priority_health = b->weighted_priority_health;
     s->drop_numerator = b->drop_numerator;
@@ -627,6 +646,7 @@ struct host_set *host_set_rebuild(const struct cluster_config *cfg, const struct
     s->entries = set->entries;
     s->index = set->index;
     s->index_mask = set->index_mask;
+    s->is_by_name = set->is_by_name;
     s->hosts_n = set->hosts_n;
     s->max_host_weight = set->max_host_weight;
     s->overprovisioning_factor = set->overprovisioning_factor;

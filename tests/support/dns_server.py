@@ -1,4 +1,5 @@
-"""A DNS server on a loopback UDP port: every A question is answered with 127.0.0.1, but for names it is told to be silent about."""
+"""A DNS server on a loopback UDP port: every A question is answered with 127.0.0.1, but for names it is told to be silent about
+and, where it has a list of names, for all that are not in it."""
 import contextlib
 import socket
 import struct
@@ -7,7 +8,8 @@ import threading
 # The message that clusters given as dicts hold in an Any.
 from envoy.extensions.network.dns_resolver.cares.v3 import cares_dns_resolver_pb2  # noqa: F401
 
-A, IN = 1, 1
+A, AAAA, IN = 1, 28, 1
+NO_ERROR, SERVER_FAILURE, NO_SUCH_NAME, REFUSED = 0, 2, 3, 5
 
 
 def question(data):
@@ -21,8 +23,10 @@ def question(data):
 
 
 class DnsServer:
-    def __init__(self, silent=(), ttl_s=1):
-        self.silent, self.ttl_s = set(silent), ttl_s
+    """`names`: what is known of each, its addresses or an error code; may change at any time."""
+
+    def __init__(self, silent=(), ttl_s=1, names=None):
+        self.silent, self.ttl_s, self.names = set(silent), ttl_s, names
         self.asked = []
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)  # hundreds of questions at once
@@ -36,10 +40,12 @@ class DnsServer:
         self.asked.append(name)
         if name in self.silent:
             return None
-        count = 1 if kind == A else 0
-        head = data[:2] + struct.pack("!HHHHH", 0x8180, 1, count, 0, 0)
-        record = struct.pack("!HHHIH4s", 0xC00C, A, IN, self.ttl_s, 4, socket.inet_aton("127.0.0.1"))
-        return head + asked + record * count
+        known = ["127.0.0.1"] if self.names is None else self.names.get(name, NO_SUCH_NAME)
+        code, addresses = (known, []) if isinstance(known, int) else (NO_ERROR, known)
+        raw = [socket.inet_pton(socket.AF_INET6 if ":" in a else socket.AF_INET, a) for a in addresses]
+        found = [r for r in raw if len(r) == {A: 4, AAAA: 16}.get(kind)]
+        head = data[:2] + struct.pack("!HHHHH", 0x8180 | code, 1, len(found), 0, 0)
+        return head + asked + b"".join(struct.pack("!HHHIH", 0xC00C, kind, IN, self.ttl_s, len(r)) + r for r in found)
 
     def serve(self):
         with contextlib.suppress(OSError):

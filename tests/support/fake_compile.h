@@ -14,6 +14,7 @@
 #include "protos/pb_text.h"
 #include "proxy/api/compile.h"
 #include "proxy/base/map.h"
+#include "proxy/upstream/dns_cache.h"
 #include "tests/support/unit.h"
 
 #define FAKE_SLOTS_MAX 100000
@@ -32,6 +33,7 @@ static struct {
     struct map shared;          /* what compile_shared() made, in the fixture's arena */
     const void *node;           /* core.v3.Node */
     const void *default_tracer; /* config.trace.v3.Tracing.Http */
+    struct dns_caches *dns_caches;
     const char *unhonoured[FAKE_UNHONOURED_MAX];
     unsigned unhonoured_n;
 } fake;
@@ -93,6 +95,11 @@ const void *compile_node(struct compile_ctx *ctx) {
 const void *compile_default_tracer(struct compile_ctx *ctx) {
     (void)ctx;
     return fake.default_tracer;
+}
+
+struct dns_caches *compile_dns_caches(struct compile_ctx *ctx) {
+    (void)ctx;
+    return fake.dns_caches;
 }
 
 void *compile_shared(struct compile_ctx *ctx, const char *key,

@@ -7,6 +7,7 @@
 #include "proxy/base/mem.h"
 #include "proxy/config/config.h"
 #include "proxy/stats/stats.h"
+#include "proxy/upstream/dns_cache.h"
 
 struct test_config {
     struct config config;
@@ -32,6 +33,7 @@ static inline void test_config_init(struct test_config *t, bool has_clusters) {
                                 .node_cluster = SV("cluster"),
                                 .has_cluster = test_config_has_cluster,
                                 .user = t};
+    t->config.dns_caches = dns_caches_new(NULL, t->config.stats);
 }
 
 static inline void test_config_free_names(struct names *n) {
@@ -49,6 +51,7 @@ static inline void test_config_fini(struct test_config *t) {
     test_config_free_names(t->config.clusters);
     test_config_free_names(t->config.transports);
     test_config_free_names(t->config.extensions);
+    dns_caches_free(t->config.dns_caches);
     size_t it = 0;
     struct map_slot *slot;
     while ((slot = map_next(&t->config.told, &it))) {

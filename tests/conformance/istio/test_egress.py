@@ -5,7 +5,7 @@ import pytest
 
 from apps import App, Keeper, Traffic, get, is_refused, told, trusting
 from kube_api import secret
-from mesh import IS_VANILLA, Workload, spiffe
+from mesh import Workload, spiffe
 from resources import destination_rule, endpoint, entry, gateway, resource, server, to, virtual_service
 
 from support.process import can_connect, free_port, wait_until
@@ -164,13 +164,11 @@ def test_named_by_dns(egress, ports):
     assert (answer["server"], answer["sni"]) == ("tls", NAMED)
 
 
-@pytest.mark.xfail(not IS_VANILLA, strict=True, reason="clusters of type envoy.clusters.dynamic_forward_proxy are refused")
 def test_named_by_the_request(istio, egress, partners, ports):
     """The request's own host and port say where it goes."""
-    istio.istiod.forgive("dynamic_forward_proxy")
     istio.apply([outside("dynamic", DYNAMIC, 0, "DYNAMIC_DNS"), through("dynamic", DYNAMIC, ports["plain"])])
     port = partners["clear"].port
-    wait_until(lambda: get(ports["plain"], f"one.localhost:{port}").status == 200, "the route", 2)
+    wait_until(lambda: get(ports["plain"], f"one.localhost:{port}").status == 200, lambda: str(get(ports["plain"], f"one.localhost:{port}")), 20)
     for name in ("one.localhost", "two.localhost", "one.localhost"):
         answer = told(get(ports["plain"], f"{name}:{port}"))
         assert (answer["server"], answer["headers"]["host"]) == ("clear", f"{name}:{port}")
