@@ -265,9 +265,12 @@ static void name_slot(struct tls_config *c, struct compile_ctx *ctx, struct tls_
     slot->index = compile_secret_ref(ctx, sv_cstr(m->name), m->sds_config);
 }
 
-/* As in Envoy, only secrets that come by name are watched. */
+/* Only secrets that come by name are watched: as in Envoy, but for a map of trust bundles. */
 static void tell_unwatched(const struct tls_secret *s, struct diag *d) {
     struct tls_watches w = tls_secret_watches(s);
+    if (s->validation && s->validation->has_map_file) {
+        diag_warn(d, "trust_bundles: the file is read once here: only secrets (SDS) are watched");
+    }
     for (size_t i = 0; i < w.n; i++) {
         if (w.v[i].is_directory) {
             diag_warn(d, "watched_directory has no effect here: only secrets (SDS) are watched");
@@ -340,6 +343,9 @@ static bool compile_combined(struct tls_config *c, struct compile_ctx *ctx,
         DIAG_FIELD(d, "default_validation_context");
         c->default_validation =
             tls_secret_from_validation(m->default_validation_context, c->validation.name, d);
+        if (c->default_validation) {
+            tell_unwatched(c->default_validation, d);
+        }
         return c->default_validation != NULL;
     }
     return true;

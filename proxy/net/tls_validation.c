@@ -1,7 +1,7 @@
 /* Validation contexts: messages into trust stores, matchers and pins.
  * Threads: config thread. Spec: transport_sockets.tls.v3.CertificateValidationContext,
- * SubjectAltNameMatcher, SPIFFECertValidatorConfig. Not here: applying them to a peer
- * (tls_verify.c). */
+ * SubjectAltNameMatcher. Not here: applying them to a peer (tls_verify.c), trust domains of SPIFFE
+ * (tls_spiffe.c). */
 #include <openssl/base64.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
@@ -11,7 +11,6 @@
 #include <openssl/sha2.h>
 #include <openssl/stack.h>
 
-#include "protos/any.h"
 #include "protos/gen/core.pb-c.h"
 #include "protos/gen/tls.pb-c.h"
 #include "protos/gen/type_matcher.pb-c.h"
@@ -66,6 +65,16 @@ static void add_expiry(struct tls_ca *ca, const X509 *x) {
     }
 }
 
+static bool add_cert(struct tls_ca *ca, X509 *x) {
+    if (sk_X509_num(ca->certs) >= TLS_CA_CERTS_MAX || !X509_up_ref(x)) {
+        return false;
+    }
+    CHECK(sk_X509_push(ca->certs, x));
+    add_name(ca, x);
+    add_expiry(ca, x);
+    return X509_STORE_add_cert(ca->store, x);
+}
+
 static bool ca_fill(struct tls_ca *ca, sv pem) {
     BIO *bio = BIO_new_mem_buf(pem.p, (ossl_ssize_t)pem.n);
     CHECK(bio);
@@ -79,10 +88,7 @@ static bool ca_fill(struct tls_ca *ca, sv pem) {
     for (size_t i = 0; ok && i < sk_X509_INFO_num(list); i++) {
         const X509_INFO *item = sk_X509_INFO_value(list, i);
         if (item->x509) {
-            ok = sk_X509_num(ca->certs) < TLS_CA_CERTS_MAX && X509_up_ref(item->x509) &&
-                 sk_X509_push(ca->certs, item->x509) && X509_STORE_add_cert(ca->store, item->x509);
-            add_name(ca, item->x509);
-            add_expiry(ca, item->x509);
+            ok = add_cert(ca, item->x509);
         }
         if (ok && item->crl) {
             ok = sk_X509_CRL_num(ca->crls) < TLS_CRLS_MAX && X509_CRL_up_ref(item->crl) &&
@@ -122,6 +128,31 @@ struct tls_ca *tls_ca_get(sv pem, bool with_certs, const char *what, sv path, st
     ca_free(&ca->interned);
     diag_error(d, "Failed to load %s from %.*s", what, SV_ARG(path));
     return NULL;
+}
+
+struct tls_ca *tls_ca_of_certs(const STACK_OF(X509) * certs) {
+    uint8_t digest[TLS_DIGEST_BYTES];
+    SHA256_CTX sha;
+    SHA256_Init(&sha);
+    SHA256_Update(&sha, "x509", 4);
+    for (size_t i = 0; i < sk_X509_num(certs); i++) {
+        unsigned n = 0;
+        CHECK(X509_digest(sk_X509_value(certs, i), EVP_sha256(), digest, &n));
+        SHA256_Update(&sha, digest, n);
+    }
+    SHA256_Final(digest, &sha);
+    struct tls_ca *ca = tls_intern_find(digest);
+    if (ca) {
+        return ca;
+    }
+    ca = ca_new();
+    for (size_t i = 0; i < sk_X509_num(certs); i++) {
+        if (!add_cert(ca, sk_X509_value(certs, i))) {
+            ca_free(&ca->interned);
+            return NULL;
+        }
+    }
+    return tls_intern_add(&ca->interned, digest, ca_free);
 }
 
 /* --- subject alternative name matchers --- */
@@ -286,8 +317,9 @@ static bool compile_pins(struct tls_validation *v, struct arena *a,
 
 /* --- trust --- */
 
-static bool read_bundle(struct tls_secret *s, const Core__DataSource *src, bool is_ca,
-                        struct tls_ca **ca, sv *path, struct diag *d) {
+bool tls_ca_read(struct tls_secret *s, const void *data_source_msg, bool is_ca, struct tls_ca **ca,
+                 sv *path, struct diag *d) {
+    const Core__DataSource *src = data_source_msg;
     if (!src) {
         return true;
     }
@@ -321,66 +353,13 @@ static bool read_system_roots(struct tls_secret *s, struct tls_validation *v, st
         src.filename = paths[i];
         struct diag quiet;
         diag_init(&quiet);
-        bool ok = read_bundle(s, &src, true, &v->ca, &v->ca_path, &quiet);
+        bool ok = tls_ca_read(s, &src, true, &v->ca, &v->ca_path, &quiet);
         diag_fini(&quiet);
         if (ok) {
             return true;
         }
     }
     return diag_error(d, "system_root_certs: no system root certificate bundle was found");
-}
-
-static bool compile_domain(struct tls_secret *s, struct tls_validation *v,
-                           const Tls__SPIFFECertValidatorConfig__TrustDomain *m, struct diag *d) {
-    sv name = arena_sv(&s->arena_, sv_cstr(m->name));
-    for (unsigned i = 0; i < v->domains_n; i++) {
-        if (sv_eq(v->domains[i].name, name)) {
-            return diag_error(d, "Multiple trust bundles are given for one trust domain for %s",
-                              m->name);
-        }
-    }
-    if (*m->workload_trust_domain) {
-        return diag_error(d, "workload_trust_domain is not supported");
-    }
-    struct tls_trust_domain *out = &v->domains[v->domains_n];
-    sv path = SV_NULL;
-    struct diag inner;
-    diag_init(&inner);
-    bool ok = read_bundle(s, m->trust_bundle, true, &out->ca, &path, &inner);
-    diag_fini(&inner);
-    if (!ok || !out->ca) {
-        return diag_error(d, "Failed to load trusted CA certificate for %s", m->name);
-    }
-    out->name = name;
-    v->domains_n++;
-    return true;
-}
-
-static bool compile_spiffe(struct tls_secret *s, struct tls_validation *v, const Pb__Any *any,
-                           struct diag *d) {
-    struct arena scratch;
-    arena_init(&scratch, 0);
-    const Tls__SPIFFECertValidatorConfig *m =
-        ANY_UNPACK_AS(Tls__SPIFFECertValidatorConfig, tls__spiffecert_validator_config__descriptor,
-                      any, SV(SPIFFE_VALIDATOR), &scratch, d);
-    bool ok = m != NULL;
-    if (ok && m->trust_bundles) {
-        ok = diag_error(d, "trust_bundles is not supported, use trust_domains");
-    }
-    if (ok && (m->n_trust_domains == 0 || m->n_trust_domains > TLS_SPIFFE_DOMAINS_MAX)) {
-        ok = diag_error(d, "expected between 1 and %u trust_domains, not %zu",
-                        TLS_SPIFFE_DOMAINS_MAX, m->n_trust_domains);
-    }
-    if (ok) {
-        v->is_spiffe = true;
-        v->domains = arena_new_array(&s->arena_, struct tls_trust_domain, m->n_trust_domains);
-    }
-    for (size_t i = 0; ok && i < m->n_trust_domains; i++) {
-        DIAG_FIELD(d, "trust_domains[%zu]", i);
-        ok = compile_domain(s, v, m->trust_domains[i], d);
-    }
-    arena_fini(&scratch);
-    return ok;
 }
 
 static bool compile_validator(struct tls_secret *s, struct tls_validation *v,
@@ -390,7 +369,7 @@ static bool compile_validator(struct tls_secret *s, struct tls_validation *v,
     }
     DIAG_FIELD(d, "custom_validator_config");
     if (strcmp(m->name, SPIFFE_VALIDATOR) == 0) {
-        return compile_spiffe(s, v, m->typed_config, d);
+        return tls_spiffe_compile(s, v, m->typed_config, d);
     }
     return diag_error(d, "Failed to get certificate validator factory for %s", m->name);
 }
@@ -404,8 +383,8 @@ static bool compile_trust(struct tls_secret *s, struct tls_validation *v,
     if (m->require_signed_certificate_timestamp && m->require_signed_certificate_timestamp->value) {
         return diag_error(d, "require_signed_certificate_timestamp is not supported");
     }
-    if (!read_bundle(s, m->trusted_ca, true, &v->ca, &v->ca_path, d) ||
-        !read_bundle(s, m->crl, false, &v->crl, &v->crl_path, d)) {
+    if (!tls_ca_read(s, m->trusted_ca, true, &v->ca, &v->ca_path, d) ||
+        !tls_ca_read(s, m->crl, false, &v->crl, &v->crl_path, d)) {
         return false;
     }
     if (m->system_root_certs && !v->ca && !read_system_roots(s, v, d)) {
@@ -447,6 +426,7 @@ static void digest_all(struct tls_validation *v) {
     SHA256_Update(&sha, scalars, sizeof scalars);
     for (unsigned i = 0; i < v->domains_n; i++) {
         digest_sv(&sha, v->domains[i].name);
+        digest_sv(&sha, v->domains[i].workload);
         digest_interned(&sha, &v->domains[i].ca->interned);
     }
     SHA256_Final(v->digest, &sha);

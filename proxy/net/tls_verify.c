@@ -432,8 +432,10 @@ static const struct tls_trust_domain *find_domain(const struct tls_policy *p, co
     }
     sv name = trust_domain(uris[0]);
     for (unsigned i = 0; name.n && i < p->spiffe->domains_n; i++) {
-        if (sv_eq(p->spiffe->domains[i].name, name)) {
-            return &p->spiffe->domains[i];
+        const struct tls_trust_domain *d = &p->spiffe->domains[i];
+        /* the workload is told by filter state, which no filter here sets before a handshake */
+        if (sv_eq(d->name, name) && !d->workload.n) {
+            return d;
         }
     }
     return NULL;

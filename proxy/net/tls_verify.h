@@ -41,6 +41,7 @@ struct tls_san_matcher {
 
 struct tls_trust_domain {
     sv name;
+    sv workload; /* for connections of this workload's trust domain only; empty: that have none */
     struct tls_ca *ca;
 };
 
@@ -59,7 +60,7 @@ struct tls_validation {
     bool allow_expired, accept_untrusted, only_leaf_crl, suppress_ca_list;
     bool has_max_depth;
     uint32_t max_depth;
-    bool is_spiffe;
+    bool is_spiffe, has_map_file; /* the domains come from a file of bundles */
     struct tls_trust_domain *domains;
     unsigned domains_n;
     uint8_t digest[TLS_DIGEST_BYTES]; /* of everything above: part of the session id context */
@@ -74,6 +75,16 @@ void tls_validation_free(struct tls_validation *v); /* NULL is fine */
 /* Parse (or find) a PEM bundle; with_certs: it must hold at least one certificate. `what` and
  * `path` are for messages. */
 struct tls_ca *tls_ca_get(sv pem, bool with_certs, const char *what, sv path, struct diag *d);
+/* The same of certificates at hand, which it keeps refs of. NULL: one cannot be added, or there are
+ * more than TLS_CA_CERTS_MAX. */
+struct tls_ca *tls_ca_of_certs(const STACK_OF(X509) * certs);
+/* A Core__DataSource's bundle: of certificates (is_ca) or CRLs. *ca stays as it is when there are no
+ * bytes; path in the secret's arena. */
+bool tls_ca_read(struct tls_secret *s, const void *data_source_msg, bool is_ca, struct tls_ca **ca,
+                 sv *path, struct diag *d);
+/* tls_spiffe.c: the trust domains of a SPIFFECertValidatorConfig in a Pb__Any. */
+bool tls_spiffe_compile(struct tls_secret *s, struct tls_validation *v, const void *any_msg,
+                        struct diag *d);
 
 /* The rules of one factory: one context, or a default one with a dynamic one merged over it as
  * protobuf merges. */

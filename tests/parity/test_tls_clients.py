@@ -67,6 +67,16 @@ def san(kind, **matcher):
     return {"san_type": kind, "matcher": matcher, **fields}
 
 
+def spiffe_validator(**fields):
+    return {"custom_validator_config": typed("envoy.tls.cert_validator.spiffe",
+                                             "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig", **fields)}
+
+
+def bundles(p, domains, **fields):
+    """All trust domains' roots in one document."""
+    return spiffe_validator(trust_bundles={"inline_string": p.bundle_map(domains)}, **fields)
+
+
 def contexts(p):
     """name → (validation context, require_client_certificate)"""
     root, inter = {"trusted_ca": file(p.path("root.own"))}, {"trusted_ca": file(p.path("inter.own"))}
@@ -125,9 +135,14 @@ def contexts(p):
     out |= {f"san-{name}": ({**root, "match_typed_subject_alt_names": [matcher]}, True) for name, matcher in matchers.items()}
     domains = [{"name": "td.test", "trust_bundle": file(p.path("root.own"))},
                {"name": "elsewhere.test", "trust_bundle": file(p.path("other-root.own"))}]
-    spiffe = {"custom_validator_config": typed("envoy.tls.cert_validator.spiffe", "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig",
-                                               trust_domains=domains)}
+    spiffe = spiffe_validator(trust_domains=domains)
     out |= {"spiffe": (spiffe, True), "spiffe-optional": (spiffe, False),
+            "spiffe-map": (bundles(p, {"td.test": ["root"], "elsewhere.test": ["other-root"]}), True),
+            "spiffe-map-of-several": (bundles(p, {"td.test": ["other-root", "root"]}), True),
+            "spiffe-map-san": ({**bundles(p, {"td.test": ["root"]}), "match_typed_subject_alt_names": [san("URI", prefix="spiffe://td.test/b")]}, True),
+            "spiffe-map-expired": ({**bundles(p, {"td.test": ["root"]}), "allow_expired_certificate": True}, True),
+            "spiffe-map-and-domains": (bundles(p, {"td.test": ["other-root"]}, trust_domains=domains), True),
+            "spiffe-of-workloads": (spiffe_validator(trust_domains=[{**domains[0], "workload_trust_domain": "w"}, domains[1]]), True),
             "spiffe-san": ({**spiffe, "match_typed_subject_alt_names": [san("URI", exact=SPIFFE)]}, True),
             "spiffe-dns": ({**spiffe, "match_typed_subject_alt_names": [san("DNS", exact="client.test")]}, True),
             "spiffe-expired": ({**spiffe, "allow_expired_certificate": True}, True),
@@ -207,7 +222,7 @@ def both(shared_sluice, shared_envoy, tmp_path_factory):
     return outcome(shared_sluice, pki, directory / "sluice"), outcome(shared_envoy, pki, directory / "envoy")
 
 
-NAMES = sorted(contexts(type("Names", (), {"path": lambda *_: "", "hash": lambda *_: "", "spki": lambda *_: ""})()))
+NAMES = sorted(contexts(type("Names", (), {"path": lambda *_: "", "hash": lambda *_: "", "spki": lambda *_: "", "bundle_map": lambda *_: ""})()))
 
 
 def is_same(ours, theirs):

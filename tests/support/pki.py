@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import pathlib
 import ssl
 import subprocess
@@ -87,6 +88,12 @@ class Pki:
 
     def der(self, name):
         return ssl.PEM_cert_to_DER_cert(self.path(f"{name}.own").read_text())
+
+    def bundle_map(self, domains):
+        """SPIFFE bundles, JSON: {trust domain: names of its roots}."""
+        keys = {domain: [{"use": "x509-svid", "kty": "EC", "x5c": [base64.b64encode(self.der(name)).decode()]} for name in names]
+                for domain, names in domains.items()}
+        return json.dumps({"trust_domains": {domain: {"spiffe_sequence": 1, "keys": listed} for domain, listed in keys.items()}})
 
     def hash(self, name):
         """For verify_certificate_hash."""

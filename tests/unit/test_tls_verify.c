@@ -6,6 +6,7 @@
 #include <openssl/obj.h>
 #include <openssl/ssl.h>
 
+#include "proxy/base/base64.h"
 #include "proxy/net/tls_cert.h"
 #include "proxy/net/tls_stats.h"
 #include "proxy/net/tls_verify.h"
@@ -20,9 +21,34 @@
 
 static struct {
     struct test_cert *root, *mid, *leaf, *old_root, *expired, *future, *plain, *deep_root;
-    struct test_cert *two_uris, *ca_leaf, *client_only;
-    char *crl_leaf, *crl_mid, *crl_root_empty, *root_and_crl, *hash, *spki;
+    struct test_cert *two_uris, *ca_leaf, *client_only, *elsewhere;
+    char *crl_leaf, *crl_mid, *crl_root_empty, *root_and_crl, *hash, *spki, *bundles;
 } pki;
+
+static void append_der64(struct buf *b, const struct test_cert *c) {
+    uint8_t *der = NULL;
+    int n = i2d_X509(c->x, &der);
+    assert_true(n > 0);
+    base64_encode(b, sv_from(der, (size_t)n), BASE64_STANDARD);
+    OPENSSL_free(der);
+}
+
+/* SPIFFE bundles of two domains: "td" is of Root (behind another certificate), "other" of its namesake. */
+static char *bundle_map(void) {
+    struct buf b;
+    buf_init(&b);
+    buf_append_sv(&b, SV("{\"trust_domains\":{\"td\":{\"spiffe_sequence\":7,\"keys\":["
+                         "{\"use\":\"x509-svid\",\"kty\":\"EC\",\"x5c\":[\""));
+    append_der64(&b, pki.plain);
+    buf_append_sv(&b, SV("\",\""));
+    append_der64(&b, pki.root);
+    buf_append_sv(&b, SV("\"]}]},\"other\":{\"keys\":[{\"use\":\"x509-svid\",\"x5c\":[\""));
+    append_der64(&b, pki.old_root);
+    buf_append_sv(&b, SV("\"]}]}}}"));
+    char *out = sv_dup(buf_pullup(&b, buf_len(&b)));
+    buf_fini(&b);
+    return out;
+}
 
 static int setup(void **state) {
     (void)state;
@@ -45,6 +71,8 @@ static int setup(void **state) {
         .cn = "x", .sans = "URI:spiffe://td/a,URI:spiffe://other/b", .issuer = pki.root});
     pki.ca_leaf = test_cert_new(&(struct test_cert_spec){
         .cn = "x", .sans = "URI:spiffe://td/a", .issuer = pki.root, .is_ca = true});
+    pki.elsewhere = test_cert_new(
+        &(struct test_cert_spec){.cn = "x", .sans = "URI:spiffe://other/a", .issuer = pki.root});
     pki.client_only = test_cert_new(&(struct test_cert_spec){
         .cn = "c", .sans = "DNS:exact.test", .issuer = pki.root, .client_only = true});
     pki.crl_leaf = test_crl_pem(pki.mid, (long[]){7, 51}, 2);
@@ -55,13 +83,15 @@ static int setup(void **state) {
              pki.root->pem, pki.crl_mid);
     pki.hash = test_cert_hash(pki.leaf, true);
     pki.spki = test_cert_spki(pki.leaf);
+    pki.bundles = bundle_map();
     return 0;
 }
 
 static int teardown(void **state) {
     (void)state;
-    struct test_cert *all[] = {pki.root,   pki.mid,   pki.leaf,     pki.old_root, pki.expired,
-                               pki.future, pki.plain, pki.two_uris, pki.ca_leaf,  pki.client_only};
+    struct test_cert *all[] = {pki.root,    pki.mid,         pki.leaf,     pki.old_root,
+                               pki.expired, pki.future,      pki.plain,    pki.two_uris,
+                               pki.ca_leaf, pki.client_only, pki.elsewhere};
     for (unsigned i = 0; i < ARRAY_LEN(all); i++) {
         test_cert_free(all[i]);
     }
@@ -70,6 +100,7 @@ static int teardown(void **state) {
     for (unsigned i = 0; i < ARRAY_LEN(texts); i++) {
         free(texts[i]);
     }
+    xfree(pki.bundles);
     chunk_cache_trim();
     return 0;
 }
@@ -93,14 +124,35 @@ struct fixture {
     struct tls_policy p;
 };
 
-static struct tls_secret *compile(struct fixture *f, const char *text) {
-    const char *const vars[] = {"root",         pki.root->pem,    "old_root", pki.old_root->pem,
-                                "mid",          pki.mid->pem,     "crl_leaf", pki.crl_leaf,
-                                "crl_mid",      pki.crl_mid,      "crl_root", pki.crl_root_empty,
-                                "root_and_crl", pki.root_and_crl, "hash",     pki.hash,
-                                "spki",         pki.spki,         NULL};
+/* NULL: refused, as f->d tells. */
+static struct tls_secret *try_compile(struct fixture *f, const char *text) {
+    const char *const vars[] = {"root",
+                                pki.root->pem,
+                                "old_root",
+                                pki.old_root->pem,
+                                "mid",
+                                pki.mid->pem,
+                                "crl_leaf",
+                                pki.crl_leaf,
+                                "crl_mid",
+                                pki.crl_mid,
+                                "crl_root",
+                                pki.crl_root_empty,
+                                "root_and_crl",
+                                pki.root_and_crl,
+                                "hash",
+                                pki.hash,
+                                "spki",
+                                pki.spki,
+                                "bundles",
+                                pki.bundles,
+                                NULL};
     const void *m = tls_message(&f->a, "CertificateValidationContext", text, vars);
-    struct tls_secret *s = tls_secret_from_validation(m, SV("v"), &f->d);
+    return tls_secret_from_validation(m, SV("v"), &f->d);
+}
+
+static struct tls_secret *compile(struct fixture *f, const char *text) {
+    struct tls_secret *s = try_compile(f, text);
     if (!s) {
         sv why = diag_text(&f->d);
         fail_msg("%s: %.*s", text, SV_ARG(why));
@@ -444,7 +496,8 @@ static void test_combined(void **state) {
 static void test_spiffe(void **state) {
     (void)state;
     const struct test_cert *leaf[] = {pki.leaf, pki.mid}, *two[] = {pki.two_uris},
-                           *ca[] = {pki.ca_leaf}, *plain[] = {pki.plain};
+                           *ca[] = {pki.ca_leaf}, *plain[] = {pki.plain},
+                           *other[] = {pki.elsewhere};
     const struct {
         const char *config;
         const struct test_cert *const *chain;
@@ -488,6 +541,21 @@ static void test_spiffe(void **state) {
                                                                                     "'spiffe://td/"
                                                                                     "ns/a/' } }",
          leaf, 2, OK},
+        {SPIFFE("trust_bundles { inline_string: ~bundles~ }"), leaf, 2, OK},
+        {SPIFFE("trust_bundles { inline_string: ~bundles~ }"), two, 1,
+         BAD_CHAIN(SSL_AD_CERTIFICATE_UNKNOWN, "no trust bundle store")},
+        {SPIFFE("trust_bundles { inline_string: ~bundles~ }"), other, 1,
+         BAD_CHAIN(SSL_AD_CERTIFICATE_UNKNOWN, "signature failure")}, /* not of its own domain */
+        {SPIFFE("trust_bundles { inline_string: ~bundles~ } "
+                "trust_domains { name: 'td' trust_bundle { inline_string: ~old_root~ } }"),
+         leaf, 2, OK}, /* the map comes first */
+        {SPIFFE("trust_domains { name: 'td' trust_bundle { inline_string: ~root~ } "
+                "workload_trust_domain: 'w' }"),
+         leaf, 2, BAD_CHAIN(SSL_AD_CERTIFICATE_UNKNOWN, "no trust bundle store")},
+        {SPIFFE("trust_domains { name: 'td' trust_bundle { inline_string: ~old_root~ } "
+                "workload_trust_domain: 'w' } "
+                "trust_domains { name: 'td' trust_bundle { inline_string: ~root~ } }"),
+         leaf, 2, OK},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct fixture f;
@@ -497,6 +565,71 @@ static void test_spiffe(void **state) {
         sk_CRYPTO_BUFFER_pop_free(chain, CRYPTO_BUFFER_free);
         done(&f);
     }
+}
+
+#define MAP(json) SPIFFE("trust_bundles { inline_string: '" json "' }")
+#define KEYS(json) MAP("{\"trust_domains\":{\"td\":{\"keys\":" json "}}}")
+
+static void test_spiffe_refused(void **state) {
+    (void)state;
+    const struct {
+        const char *config, *why;
+    } rows[] = {
+        {SPIFFE(""), "expected between 1 and 1000 trust_domains, not 0"},
+        {SPIFFE("trust_domains { name: 'td' }"), "Failed to load trusted CA certificate for td"},
+        {SPIFFE("trust_domains { name: 'td' trust_bundle { inline_string: 'x' } }"),
+         "Failed to load trusted CA certificate for td"},
+        {SPIFFE("trust_domains { name: 'td' trust_bundle { inline_string: ~root~ } } "
+                "trust_domains { name: 'td' trust_bundle { inline_string: ~root~ } }"),
+         "Multiple trust bundles are given for one trust domain for td"},
+        {SPIFFE("trust_domains { name: 'td' trust_bundle { inline_string: ~root~ } "
+                "workload_trust_domain: 'w' } trust_domains { name: 'td' trust_bundle { "
+                "inline_string: ~root~ } workload_trust_domain: 'w' }"),
+         "Multiple trust bundles are given for one trust domain for td"},
+        {SPIFFE("trust_bundles { }"), "trust_bundles"},
+        {SPIFFE("trust_bundles { filename: '/nowhere/bundles.json' }"), "/nowhere/bundles.json"},
+        {MAP(""), "Invalid JSON found in SPIFFE bundle"},
+        {MAP("{\"trust_domains\":"), "Invalid JSON found in SPIFFE bundle"},
+        {MAP("[]"), "No trust domains found in SPIFFE bundle"},
+        {MAP("{}"), "No trust domains found in SPIFFE bundle"},
+        {MAP("{\"trust_domains\":[]}"), "No trust domains found in SPIFFE bundle"},
+        {MAP("{\"trust_domains\":{}}"), "No trust domains found in SPIFFE bundle"},
+        {MAP("{\"trust_domains\":{\"td\":1}}"), "No keys found in SPIFFE bundle for domain 'td'"},
+        {KEYS("{}"), "No keys found in SPIFFE bundle for domain 'td'"},
+        {KEYS("[]"), "No keys found in SPIFFE bundle for domain 'td'"},
+        {KEYS("[1]"), "missing or invalid 'use' field found in cert for domain 'td'"},
+        {KEYS("[{}]"), "missing or invalid 'use' field found in cert for domain 'td'"},
+        {KEYS("[{\"use\":\"jwt-svid\"}]"),
+         "missing or invalid 'use' field found in cert for domain 'td'"},
+        {KEYS("[{\"use\":\"x509-svid\"}]"),
+         "missing or empty 'x5c' field found in keys for domain: 'td'"},
+        {KEYS("[{\"use\":\"x509-svid\",\"x5c\":\"AAAA\"}]"),
+         "missing or empty 'x5c' field found in keys for domain: 'td'"},
+        {KEYS("[{\"use\":\"x509-svid\",\"x5c\":[]}]"),
+         "missing or empty 'x5c' field found in keys for domain: 'td'"},
+        {KEYS("[{\"use\":\"x509-svid\",\"x5c\":[\"AAAA\",1]}]"),
+         "missing or empty 'x5c' field found in keys for domain: 'td'"},
+        {KEYS("[{\"use\":\"x509-svid\",\"x5c\":[\"\"]}]"),
+         "Failed to create x509 object while loading certs in domain 'td'"},
+        {KEYS("[{\"use\":\"x509-svid\",\"x5c\":[\"A*==\"]}]"),
+         "Failed to create x509 object while loading certs in domain 'td'"},
+        {KEYS("[{\"use\":\"x509-svid\",\"x5c\":[\"MIIB\"]}]"),
+         "Invalid x509 object in certs for domain 'td'"},
+    };
+    size_t objects = tls_intern_count();
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct fixture f = {0};
+        arena_init(&f.a, 0);
+        diag_init(&f.d);
+        assert_row(!try_compile(&f, rows[i].config), i);
+        sv why = diag_text(&f.d);
+        if (!sv_contains(why, sv_cstr(rows[i].why))) {
+            fail_msg("row %zu: got '%.*s', want '%s'", i, SV_ARG(why), rows[i].why);
+        }
+        assert_row(sv_contains(why, SV("custom_validator_config")), i);
+        done(&f);
+    }
+    assert_int_equal(tls_intern_count(), objects);
 }
 
 static void test_dns_match(void **state) {
@@ -571,11 +704,11 @@ static void test_facts(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_chains), cmocka_unit_test(test_revocation),
-        cmocka_unit_test(test_names),  cmocka_unit_test(test_overrides),
-        cmocka_unit_test(test_pins),   cmocka_unit_test(test_combined),
-        cmocka_unit_test(test_spiffe), cmocka_unit_test(test_dns_match),
-        cmocka_unit_test(test_facts),
+        cmocka_unit_test(test_chains),    cmocka_unit_test(test_revocation),
+        cmocka_unit_test(test_names),     cmocka_unit_test(test_overrides),
+        cmocka_unit_test(test_pins),      cmocka_unit_test(test_combined),
+        cmocka_unit_test(test_spiffe),    cmocka_unit_test(test_spiffe_refused),
+        cmocka_unit_test(test_dns_match), cmocka_unit_test(test_facts),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
