@@ -63,7 +63,7 @@ void transport_addresses_dup(const struct transport_addresses *a, struct arena *
 struct transport_options {
     sv server_name;         /* SNI override */
     sv host_name;           /* the host's own name: SNI of contexts that say auto_host_sni */
-    const sv *san_override; /* verify these SANs instead (auto_san_validation) */
+    const sv *san_override; /* verify these SANs, too (auto_san_validation) */
     unsigned san_override_n;
     const sv *alpn_override;
     unsigned alpn_override_n;

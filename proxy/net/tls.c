@@ -35,7 +35,7 @@ enum tls_state {
 
 /* Needed until the handshake is done. */
 struct handshake {
-    sv *sans; /* names to verify instead of the configured ones */
+    sv *sans; /* names to verify beside the configured ones */
     unsigned sans_n;
     char *verify_error; /* why the peer's certificate was refused */
     struct arena arena;
@@ -47,6 +47,7 @@ struct tls {
     uint8_t state; /* enum tls_state */
     bool is_client;
     bool shutdown_sent;
+    bool is_orphan;              /* the connection is gone, its facts are still referred to */
     bool holds_byte;             /* one byte of `out` stands for ciphertext in io.out */
     struct tls_factory *factory; /* a ref */
     SSL *ssl;
@@ -649,16 +650,44 @@ static void tls_close(struct transport *base) {
     tls_io_leave(&t->io);
 }
 
-static void tls_destroy(struct transport *base) {
-    struct tls *t = tls_of(base);
+static void tls_free(struct tls *t) {
     SSL_free(t->ssl);
     tls_io_fini(&t->io);
-    hs_free(t);
     ssl_info_fini(&t->info);
     xfree(t->failure);
     shared_unref(&t->factory->factory.shared);
     t->magic = 0;
     xfree(t);
+}
+
+static void tls_destroy(struct transport *base) {
+    struct tls *t = tls_of(base);
+    hs_free(t);
+    if (t->info.refs == 0) {
+        tls_free(t);
+        return;
+    }
+    t->is_orphan = true;
+    t->transport.conn = NULL;
+}
+
+const struct ssl_info *ssl_info_ref(const struct ssl_info *s) {
+    if (s) {
+        ((struct ssl_info *)(uintptr_t)s)->refs++; /* a count: logically const */
+    }
+    return s;
+}
+
+void ssl_info_unref(const struct ssl_info *s) {
+    if (!s) {
+        return;
+    }
+    struct ssl_info *info = (struct ssl_info *)(uintptr_t)s;
+    struct tls *t = tls_of(&CONTAINER_OF(info, struct tls, info)->transport);
+    ASSERT(info->refs > 0);
+    if (--info->refs == 0 && t->is_orphan) {
+        tls_free(t);
+    }
 }
 
 static sv tls_protocol(const struct transport *base) { return ssl_info_alpn(&tls_of(base)->info); }

@@ -54,6 +54,10 @@ enum ssl_list {
 sv ssl_info_fact(const struct ssl_info *s, enum ssl_fact fact);
 /* Returns the count; *out is borrowed from the connection. */
 unsigned ssl_info_list(const struct ssl_info *s, enum ssl_list list, const sv **out);
+/* Facts that are to outlive their connection: a ref keeps them (and the SSL behind them) until it is
+ * given back. Plain counts: the connection's worker only. NULL is fine. */
+const struct ssl_info *ssl_info_ref(const struct ssl_info *s);
+void ssl_info_unref(const struct ssl_info *s);
 bool ssl_info_has_peer_cert(const struct ssl_info *s);
 /* The peer's certificate was verified by the validation context (not merely presented). */
 bool ssl_info_is_validated(const struct ssl_info *s);

@@ -212,7 +212,8 @@ static void factory_free(struct shared *self) {
         __atomic_fetch_sub(&contexts_alive, 1, __ATOMIC_RELAXED);
     }
     for (uint32_t i = 0; i < f->sessions_n; i++) {
-        SSL_SESSION_free(f->sessions[i]);
+        SSL_SESSION_free(f->sessions[i].session);
+        xfree(f->sessions[i].name);
     }
     xfree(f->sessions);
     tls_select_fini(&f->select);
@@ -369,43 +370,57 @@ const struct transport_socket_type tls_upstream_transport_socket = {
 
 /* --- sessions of an upstream context --- */
 
+static bool same_name(const char *a, const char *b) { return a && b ? strcmp(a, b) == 0 : a == b; }
+
+/* The i-th leaves the store; its session is the caller's. */
+static SSL_SESSION *take_session(struct tls_factory *f, uint32_t i) {
+    SSL_SESSION *session = f->sessions[i].session;
+    uint32_t left = f->sessions_n - 1;
+    xfree(f->sessions[i].name);
+    memmove(f->sessions + i, f->sessions + i + 1, (left - i) * sizeof *f->sessions);
+    __atomic_store_n(&f->sessions_n, left, __ATOMIC_RELAXED);
+    return session;
+}
+
 void tls_factory_resume(struct tls_factory *f, SSL *ssl) {
     if (__atomic_load_n(&f->sessions_n, __ATOMIC_RELAXED) == 0) {
         return;
     }
+    const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
     pthread_mutex_lock(&f->mutex);
-    if (f->sessions_n) {
-        SSL_SESSION *newest = f->sessions[0];
-        SSL_set_session(ssl, newest);
-        if (SSL_SESSION_should_be_single_use(newest)) {
-            SSL_SESSION_free(newest);
-            uint32_t left = f->sessions_n - 1;
-            memmove(f->sessions, f->sessions + 1, left * sizeof *f->sessions);
-            __atomic_store_n(&f->sessions_n, left, __ATOMIC_RELAXED);
+    for (uint32_t i = 0; i < f->sessions_n; i++) {
+        if (!same_name(f->sessions[i].name, name)) {
+            continue;
         }
+        SSL_set_session(ssl, f->sessions[i].session);
+        if (SSL_SESSION_should_be_single_use(f->sessions[i].session)) {
+            SSL_SESSION_free(take_session(f, i));
+        }
+        break;
     }
     pthread_mutex_unlock(&f->mutex);
 }
 
 /* Keeps the caller's ref of the session. */
-static void keep_session(struct tls_factory *f, SSL_SESSION *session) {
+static void keep_session(struct tls_factory *f, SSL_SESSION *session, const char *name) {
     uint32_t max = f->config->max_session_keys;
     pthread_mutex_lock(&f->mutex);
     if (!f->sessions) {
-        f->sessions = xnew_array(SSL_SESSION *, max);
+        f->sessions = xnew_array(struct tls_kept_session, max);
+    }
+    if (f->sessions_n == max) {
+        SSL_SESSION_free(take_session(f, max - 1));
     }
     uint32_t n = f->sessions_n;
-    if (n == max) {
-        SSL_SESSION_free(f->sessions[--n]);
-    }
     memmove(f->sessions + 1, f->sessions, n * sizeof *f->sessions);
-    f->sessions[0] = session;
+    f->sessions[0] = (struct tls_kept_session){session, name ? xstrdup(name) : NULL};
     __atomic_store_n(&f->sessions_n, n + 1, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&f->mutex);
 }
 
 int tls_on_new_session(SSL *ssl, SSL_SESSION *session) {
-    keep_session(tls_factory_of_ssl(ssl), session);
+    keep_session(tls_factory_of_ssl(ssl), session,
+                 SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name));
     return 1;
 }
 

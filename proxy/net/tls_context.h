@@ -109,6 +109,12 @@ struct tls_dyn {
     struct stat_dyn *stat; /* shared, atomic */
 };
 
+/* A session is offered under the server name it was made with, and no other. */
+struct tls_kept_session {
+    SSL_SESSION *session;
+    char *name; /* NULL: none was sent */
+};
+
 struct tls_factory {
     struct transport_factory factory;
     uint32_t magic;
@@ -122,11 +128,12 @@ struct tls_factory {
     struct tls_policy policy;
     struct tls_select select; /* downstream */
     /* shared between workers */
-    SSL_CTX *ctx;           /* atomic; upstream: made at first use */
-    pthread_mutex_t mutex;  /* for making ctx, and for sessions */
-    SSL_SESSION **sessions; /* upstream: newest first, sessions_n of config->max_session_keys */
-    uint32_t sessions_n;    /* atomic to peek at */
-    struct tls_dyn *dyn;    /* [TLS_DYN_SLOTS], atomic; made at first handshake */
+    SSL_CTX *ctx;          /* atomic; upstream: made at first use */
+    pthread_mutex_t mutex; /* for making ctx, and for sessions */
+    /* upstream: newest first, sessions_n of config->max_session_keys */
+    struct tls_kept_session *sessions;
+    uint32_t sessions_n; /* atomic to peek at */
+    struct tls_dyn *dyn; /* [TLS_DYN_SLOTS], atomic; made at first handshake */
 };
 
 /* The SSL_CTX of a ready factory; never NULL for a downstream one, NULL when an upstream one could
@@ -136,7 +143,8 @@ static inline struct tls_factory *tls_factory_of(const struct transport_factory 
     return CAST(tls_factory, TLS_FACTORY_MAGIC, (uintptr_t)f);
 }
 bool tls_factory_is_tls(const struct transport_factory *f);
-/* Offer the newest session to a client connection; a single-use one leaves the store. */
+/* Offer the newest session of the client connection's server name; a single-use one leaves the
+ * store. */
 void tls_factory_resume(struct tls_factory *f, SSL *ssl);
 /* SSL_STAT_x */
 void tls_factory_count(const struct tls_factory *f, unsigned thread, unsigned stat);

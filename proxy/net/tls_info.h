@@ -14,6 +14,7 @@ struct ssl_info {
     const X509 *local;       /* of the factory; NULL: none was used */
     struct ssl_facts *facts; /* NULL until one is asked for */
     enum tls_peer_status peer;
+    uint32_t refs; /* of those who need it beyond the connection */
 };
 
 void ssl_info_fini(struct ssl_info *s);

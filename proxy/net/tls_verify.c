@@ -366,20 +366,22 @@ static sv name_error(const X509 *leaf, const sv *list, unsigned n, struct arena 
     return text;
 }
 
-/* Alternative names and pins; the chain, when there are roots, is already good. */
+/* Alternative names (of the list, and of the SNI or the matchers) and pins; the chain, when there are roots, is already good. */
 static bool verify_leaf(const struct tls_policy *p, const struct tls_peer *peer, const X509 *leaf,
                         struct arena *a, struct tls_verdict *out) {
     const sv *list = peer->san_override_n ? peer->san_override : NULL;
     unsigned n = peer->san_override_n;
-    bool by_sni = !list && p->auto_sni_san && peer->sni.n > 0;
-    if (by_sni) {
-        list = &peer->sni;
-        n = 1;
-    }
-    bool has_names = list || p->sans_n;
-    if (has_names && !names_match(p, leaf, list, n, by_sni, a)) {
+    bool by_sni = p->auto_sni_san && peer->sni.n > 0;
+    bool has_names = list || by_sni || p->sans_n;
+    if (list && !names_match(p, leaf, list, n, false, a)) {
         fail(out, SSL_AD_CERTIFICATE_UNKNOWN, SSL_STAT_fail_verify_san,
-             name_error(leaf, by_sni ? NULL : list, n, a));
+             name_error(leaf, list, n, a));
+        return false;
+    }
+    if ((by_sni || p->sans_n) &&
+        !names_match(p, leaf, by_sni ? &peer->sni : NULL, by_sni, by_sni, a)) {
+        fail(out, SSL_AD_CERTIFICATE_UNKNOWN, SSL_STAT_fail_verify_san,
+             name_error(leaf, NULL, 0, a));
         return false;
     }
     if (p->pins_n && !pins_match(p, leaf)) {

@@ -125,7 +125,7 @@ struct tls_peer {
     const STACK_OF(CRYPTO_BUFFER) * chain; /* as sent, leaf first */
     bool is_client;                        /* the peer is a client */
     sv sni;                                /* what we asked for; upstream only */
-    const sv *san_override;                /* names to verify instead of the configured matchers */
+    const sv *san_override; /* one of these must be there, beside what matchers say */
     unsigned san_override_n;
 };
 struct tls_verdict {

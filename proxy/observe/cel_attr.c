@@ -308,10 +308,7 @@ static struct cel_value upstream_get(struct cel_run *r, sv name) {
         bool known = up->pool_ready_us >= r->si->start_us && up->pool_ready_us;
         return known ? duration_us(up->pool_ready_us - r->si->start_us) : absent();
     }
-    if (sv_is(name, "tls_version") && up->tls_version.n) {
-        return cel_string(up->tls_version);
-    }
-    return tls_get(up->conn ? conn_ssl(up->conn) : NULL, name);
+    return tls_get(up->ssl, name);
 }
 
 /* --- xds --- */

@@ -6,8 +6,10 @@
 #define UP 64 /* added to a variant: the upstream connection */
 
 static const struct ssl_info *ssl_of(const struct fmt_op *op, const struct stream_info *si) {
-    const struct conn *conn = op->def->sub & UP ? si->up.conn : si->cx ? si->cx->conn : NULL;
-    return conn ? conn_ssl(conn) : NULL;
+    if (op->def->sub & UP) {
+        return si->up.ssl;
+    }
+    return si->cx && si->cx->conn ? conn_ssl(si->cx->conn) : NULL;
 }
 
 static void eval_fact(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
@@ -45,14 +47,13 @@ static void eval_issuer(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_v
 enum session { SESSION_VERSION, SESSION_CIPHER, SESSION_GROUP, SESSION_SNI };
 static void eval_session(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
     const struct ssl_info *ssl = ssl_of(op, c->si);
-    const struct upstream_info *up = op->def->sub & UP ? &c->si->up : NULL;
     sv s = SV_NULL;
     switch ((enum session)(op->def->sub & ~UP)) {
     case SESSION_VERSION:
-        s = ssl ? ssl_info_version(ssl) : up ? up->tls_version : SV_NULL;
+        s = ssl ? ssl_info_version(ssl) : SV_NULL;
         break;
     case SESSION_CIPHER:
-        s = ssl ? ssl_info_cipher(ssl) : up ? up->tls_cipher : SV_NULL;
+        s = ssl ? ssl_info_cipher(ssl) : SV_NULL;
         break;
     case SESSION_GROUP:
         s = ssl ? ssl_info_group(ssl) : SV_NULL;

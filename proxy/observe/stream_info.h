@@ -76,6 +76,7 @@ struct conn_info {
 struct cluster_view;
 struct host;
 struct route_entry;
+struct ssl_info;
 
 struct upstream_info {
     const struct host *host; /* pinned by the stream through its cluster view */
@@ -91,8 +92,8 @@ struct upstream_info {
     uint64_t connection_requests;
     /* valid while the upstream request is under way, then NULL */
     const struct conn *conn;
-    sv tls_version, tls_cipher;
-    sv hosts_attempted; /* "a:1,b:2": of all tries; empty: none reached a host */
+    const struct ssl_info *ssl; /* of the last connection, a ref; NULL: none, or not TLS */
+    sv hosts_attempted;         /* "a:1,b:2": of all tries; empty: none reached a host */
     sv connection_ids_attempted;
     const struct filter_state *filter_state; /* of the upstream connection; NULL: none */
     const sv *alpn; /* offered in place of the cluster's, when alpn_n > 0 */
@@ -146,7 +147,9 @@ struct stream_info {
     sv custom_flags;              /* "a,b" */
 };
 
-struct ssl_info;
+/* Refer to the facts of the upstream connection's TLS in place of what was referred to; NULL: of none,
+ * which ends every use of a stream_info. */
+void stream_info_keep_ssl(struct stream_info *si, const struct ssl_info *ssl);
 /* Keep who is at both ends of the upstream connection (NULL: nobody known) for when it is gone. */
 void stream_info_note_identities(struct stream_info *si, const struct ssl_info *ssl);
 

@@ -199,6 +199,7 @@ static void fill_upstream_info(struct router *r) {
     struct stream_info *si = info_of(r);
     si->up.host = r->up.host;
     si->up.conn = r->up.conn;
+    stream_info_keep_ssl(si, conn_ssl(r->up.conn));
     si->up.connection_id = r->up.conn->id;
     si->up.local = r->up.conn->local;
     si->up.protocol = r->up.stream->codec->protocol;

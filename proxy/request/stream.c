@@ -229,6 +229,7 @@ void stream_finish(struct stream *s) {
     count_response(s);
     tracing_end(s);
     run_logs(s);
+    stream_info_keep_ssl(&s->info, NULL);
     stream_filters_destroy(s);
     s->codec_stream = NULL;
     list_unlink(&s->node);

@@ -187,6 +187,7 @@ static void on_ready(void *user, struct conn *c, struct host *h) {
     si->up.local = c->local;
     si->up.filter_state = c->filter_state;
     stream_info_note_identities(si, conn_ssl(c));
+    stream_info_keep_ssl(si, conn_ssl(c));
     c->half_close_enabled = true;
     conn_set_ops(c, &up_ops, user);
     if (net_is_alone(&p->base) && splice_possible(p->base.conn, c)) {
@@ -444,6 +445,7 @@ static void on_conn_event(struct network_filter *f, enum conn_event e) {
         access_logs_run(p->cfg->access_logs, si, p->loop);
     }
     net_stream_info(f)->up.conn = NULL;
+    stream_info_keep_ssl(net_stream_info(f), NULL);
     close_upstream(p, e == CONN_EVENT_REMOTE_CLOSE ? CONN_CLOSE_FLUSH : CONN_CLOSE_NO_FLUSH);
 }
 

@@ -103,8 +103,17 @@ static struct dst_host *add_host(struct original_dst *o, const struct addr *a) {
                          SV_ARG(o->view->cfg->name), ORIGINAL_DST_HOSTS_MAX);
         return NULL;
     }
+    /* as Envoy: such a host's name is the cluster's with the address behind it */
+    struct buf name;
+    char text[ADDR_STR_MAX];
+    buf_init(&name);
+    buf_append_sv(&name, o->view->cfg->name);
+    buf_append(&name, text, addr_str(a, text));
     struct dst_host *d = xnew(struct dst_host);
-    d->host = host_new(&(struct host_spec){.addr = *a}, loop_now_us(o->view->loop));
+    d->host =
+        host_new(&(struct host_spec){.addr = *a, .hostname = buf_pullup(&name, buf_len(&name))},
+                 loop_now_us(o->view->loop));
+    buf_fini(&name);
     d->entry = (struct host_entry){.host = d->host, .weight = 1, .transport_match = UINT16_MAX};
     map_put(&o->hosts, d->host->address_text, d);
     if (!timer_active(&o->sweep)) {

@@ -11,6 +11,7 @@ import pytest
 from support import config
 from support.ads_server import SECRET, AdsServer
 from support.certs import Authority
+from support.pki import CA, Pki
 from support.process import wait_until
 from support.rawhttp import Client, fetch
 from test_xds_basic import ads_bootstrap, both
@@ -205,3 +206,39 @@ def test_inline_certificates_are_not_watched(sluice, volume, pairs):
                                                                           transport_socket=socket)])]))
     assert "watched_directory has no effect here" in proxy.log()
     assert served(proxy) == pairs[0].cert.read_text()
+
+
+def test_trust_bundles_of_spiffe(sluice, volume, other, pairs, tmp_path):
+    """A map of bundles in a file: a domain that comes lets its clients in, a map that is broken changes nothing."""
+    pki = Pki(tmp_path / "pki")
+    pki.issue("root", extensions=CA)
+    pki.issue("client", "root", "URI:spiffe://td.test/a")
+    stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE
+    stranger.load_cert_chain(pki.pair("client").cert, pki.pair("client").key)
+    shutil.copy(other.pair.cert, pki.path("other.own"))
+
+    def put(text):
+        (tmp_path / "map").write_text(text)
+        volume.swap(cert=pairs[0].cert, key=pairs[0].key, map=tmp_path / "map")
+
+    put(pki.bundle_map({"td.test": ["other"]}))
+    spiffe = config.typed("envoy.tls.cert_validator.spiffe", "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig",
+                          trust_bundles={"filename": str(volume.path / "map")})
+    secret = {"name": "ca", "validation_context": {"custom_validator_config": spiffe}}
+    source = write_sds(tmp_path / "sds.json", volume.secret(), secret)
+    proxy = sluice(config.bootstrap([tls_listener(by_name(source), validation=by_name(source, "ca"), require_client_certificate=True)]))
+
+    def is_let_in():
+        with contextlib.suppress(OSError, EOFError, ssl.SSLError):
+            return fetch(proxy.port(), "/", tls=stranger).status == 200
+        return False
+
+    assert not is_let_in()
+    put(pki.bundle_map({"td.test": ["root"]}))
+    wait_until(is_let_in, "the new bundle")
+    put("{")
+    proxy.wait_stat("sds.ca.key_rotation_failed", 1)
+    assert "Invalid JSON found in SPIFFE bundle" in proxy.log() and is_let_in()
+    put(pki.bundle_map({"td.test": ["other"]}))
+    wait_until(lambda: not is_let_in(), "the bundle without the root")

@@ -296,3 +296,15 @@ def test_auto_sni_and_san(sluice, authority, tls_upstream):
                                                          typed_extension_protocol_options=options)]))
     assert fetch(proxy.port(), host="upstream.test").status == 200
     assert fetch(proxy.port(), host="wrong.test").status == 503
+
+
+def test_facts_of_an_upstream_that_is_done(sluice, authority, tls_upstream, tmp_path):
+    """Also when the connection is gone by the time of the log."""
+    log = tmp_path / "log"
+    line = "%UPSTREAM_TLS_VERSION% %UPSTREAM_PEER_SUBJECT% %UPSTREAM_PEER_URI_SAN%\n"
+    proxy = sluice(bootstrap([listener(hcm(access_log=[file_log(log, line)]))],
+                             [cluster("up", tls_upstream.port, transport_socket=upstream_tls(authority))]))
+    for reply in (Reply(), Reply(close=True, headers=[("connection", "close")]), Reply(chunks=[b"a"], close=True)):
+        tls_upstream.script(reply)
+        assert fetch(proxy.port()).status == 200
+    assert set(proxy.log_lines(log, 3)) == {"TLSv1.2 CN=upstream,O=Tests spiffe://td/ns/up"}

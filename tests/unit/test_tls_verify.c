@@ -373,12 +373,15 @@ static void test_names(void **state) {
     sk_CRYPTO_BUFFER_pop_free(chain, CRYPTO_BUFFER_free);
 }
 
+#define CA "trusted_ca { inline_string: ~mid~ }"
+#define DNS(name) SAN("DNS", "exact: '" name "'")
 static void test_overrides(void **state) {
     (void)state;
     static const sv good[] = {SV_INIT("nope"), SV_INIT("x.wild.test")},
                     uri[] = {SV_INIT("spiffe://td/ns/a/sa/b")};
     static const sv bad[] = {SV_INIT("x.other.test"), SV_INIT("")};
     const struct {
+        const char *configured;
         bool auto_sni;
         const char *sni;
         const sv *list;
@@ -386,24 +389,31 @@ static void test_overrides(void **state) {
         bool ok;
         const char *error;
     } rows[] = {
-        {false, "", good, 2, true, NULL},
-        {false, "", uri, 1, true, NULL},
-        {false, "", bad, 2, false,
+        {CA, false, "", good, 2, true, NULL},
+        {CA, false, "", uri, 1, true, NULL},
+        {CA, false, "", bad, 2, false,
          "verify SAN list, expected SANs: [x.other.test, ], certificate SANs: [*.wild.test"},
-        {true, "exact.test", NULL, 0, true, NULL},
-        {true, "a.wild.test", NULL, 0, true, NULL},
-        {true, "other.test", NULL, 0, false, "SAN matcher, certificate SANs are ["},
+        /* the list and the matchers both count */
+        {DNS("exact.test"), false, "", good, 2, true, NULL},
+        {DNS("exact.test"), false, "", bad, 2, false, "verify SAN list"},
+        {DNS("configured.test"), false, "", good, 2, false, "SAN matcher"},
+        {DNS("configured.test"), true, "exact.test", NULL, 0, true, NULL},
+        {DNS("configured.test"), true, "a.wild.test", NULL, 0, true, NULL},
+        {DNS("exact.test"), true, "other.test", NULL, 0, false,
+         "SAN matcher, certificate SANs are ["},
         /* a DNS name is asked for */
-        {true, "spiffe://td/ns/a/sa/b", NULL, 0, false, "SAN matcher"},
-        {true, "other.test", good, 2, true, NULL}, /* the list wins */
+        {DNS("exact.test"), true, "spiffe://td/ns/a/sa/b", NULL, 0, false, "SAN matcher"},
+        {DNS("exact.test"), true, "other.test", good, 2, false, "SAN matcher"},
+        {DNS("configured.test"), true, "exact.test", good, 2, true, NULL},
         /* no SNI: the config's matchers */
-        {true, "", NULL, 0, false, "SAN matcher"},
-        {false, "exact.test", NULL, 0, false, "SAN matcher"},
+        {DNS("configured.test"), true, "", NULL, 0, false, "SAN matcher"},
+        {DNS("exact.test"), true, "", NULL, 0, true, NULL},
+        {DNS("configured.test"), false, "exact.test", NULL, 0, false, "SAN matcher"},
     };
     STACK_OF(CRYPTO_BUFFER) *chain = chain_of((const struct test_cert *[]){pki.leaf}, 1);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct fixture f;
-        assert_row(policy(&f, SAN("DNS", "exact: 'configured.test'"), NULL, rows[i].auto_sni), i);
+        assert_row(policy(&f, rows[i].configured, NULL, rows[i].auto_sni), i);
         struct expect e = {rows[i].ok, rows[i].ok ? TLS_PEER_VALIDATED : TLS_PEER_FAILED,
                            rows[i].ok ? -1 : SSL_STAT_fail_verify_san, SSL_AD_CERTIFICATE_UNKNOWN,
                            rows[i].error};
