@@ -273,6 +273,26 @@ static bool shed_on_dispatch(struct hcm *h, struct buf *data) {
     return false;
 }
 
+/* False: there are too few bytes to tell which codec it is, or the connection is closed. */
+static bool ensure_codec(struct hcm *h, struct buf *data, bool end_stream) {
+    if (h->codec) {
+        return true;
+    }
+    if (hcm_is_overloaded(h, OVERLOAD_HCM_CREATING_CODEC)) {
+        stats_inc(h->stats, HCM_downstream_rq_overload_close);
+        buf_clear(data);
+        close_connection(h, CONN_CLOSE_FLUSH_DELAY, "overload");
+        return false;
+    }
+    if (!create_codec(h, data)) {
+        if (end_stream) {
+            close_connection(h, CONN_CLOSE_NO_FLUSH, NULL);
+        }
+        return false;
+    }
+    return true;
+}
+
 static enum net_status on_data(struct network_filter *f, struct buf *data, bool end_stream) {
     struct hcm *h = hcm_of(f);
     h->is_remote_end |= end_stream && h->drain != HCM_CLOSING;
@@ -280,19 +300,7 @@ static enum net_status on_data(struct network_filter *f, struct buf *data, bool 
         buf_clear(data);
         return NET_STOP;
     }
-    if (!h->codec && hcm_is_overloaded(h, OVERLOAD_HCM_CREATING_CODEC)) {
-        stats_inc(h->stats, HCM_downstream_rq_overload_close);
-        buf_clear(data);
-        close_connection(h, CONN_CLOSE_FLUSH_DELAY, "overload");
-        return NET_STOP;
-    }
-    if (!h->codec && !create_codec(h, data)) {
-        if (end_stream) {
-            close_connection(h, CONN_CLOSE_NO_FLUSH, NULL);
-        }
-        return NET_STOP;
-    }
-    if (shed_on_dispatch(h, data)) {
+    if (!ensure_codec(h, data, end_stream) || shed_on_dispatch(h, data)) {
         return NET_STOP;
     }
     h->is_dispatching = true;

@@ -22,6 +22,9 @@ static void stats_page(struct admin_stream *a, bool is_prometheus) {
         admin_reply_buf(a, 400, ADMIN_TEXT, &err);
         return;
     }
+    if (a->server->flushes_on_admin) {
+        server_flush_stats(a->server);
+    }
     const char *type = stats_content_type(p.format);
     struct admin_producer producer = {next_stats, free_stats, stats_iter_new(a->server->stats, &p)};
     admin_produce(a, type, &producer);

@@ -48,7 +48,6 @@ bool bootstrap_check(const Bootstrap__Bootstrap *b, struct diag *d) {
          "header_prefix", "it stays x-envoy"},
     };
     const struct setting unhonoured[] = {
-        {b->n_stats_sinks != 0, "stats_sinks", "scrape /stats/prometheus"},
         {b->cluster_manager && b->cluster_manager->outlier_detection &&
              b->cluster_manager->outlier_detection->event_service,
          "cluster_manager.outlier_detection.event_service", "use event_log_path"},
@@ -57,8 +56,6 @@ bool bootstrap_check(const Bootstrap__Bootstrap *b, struct diag *d) {
         {b->cluster_manager && b->cluster_manager->enable_deferred_cluster_creation,
          "cluster_manager.enable_deferred_cluster_creation",
          "a cluster's worker parts are made at first use anyway"},
-        {b->stats_flush_case == BOOTSTRAP__BOOTSTRAP__STATS_FLUSH_STATS_FLUSH_ON_ADMIN,
-         "stats_flush_on_admin", "stats are flushed by interval"},
         {b->typed_dns_resolver_config != NULL, "typed_dns_resolver_config",
          "set it in the clusters"},
         {b->admin && b->admin->n_access_log + (*b->admin->access_log_path != 0), "admin.access_log",

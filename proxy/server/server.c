@@ -20,6 +20,7 @@
 #include "proxy/observe/log_sink.h"
 #include "proxy/server/admin.h"
 #include "proxy/server/overload.h"
+#include "proxy/server/stats_sinks.h"
 #include "proxy/stats/stats_flush.h"
 
 #define FLUSH_INTERVAL_MS 5000u
@@ -124,13 +125,18 @@ static void update_expiry(struct server *s, int64_t now_s) {
     s->expiry_due_s = now_s + EXPIRY_INTERVAL_S;
 }
 
-static void on_flush(struct timer *t) {
-    struct server *s = CONTAINER_OF(t, struct server, flush_timer);
+void server_flush_stats(struct server *s) {
     update_gauges(s);
     update_expiry(s,
                   (int64_t)(loop_wall_us(&s->main->loop, loop_now_us(&s->main->loop)) / 1000000));
     log_sinks_publish_stats(s->main->loop.thread_index);
     stats_flush(s->stats);
+    stats_sinks_flush(s->stats_sinks);
+}
+
+static void on_flush(struct timer *t) {
+    struct server *s = CONTAINER_OF(t, struct server, flush_timer);
+    server_flush_stats(s);
     timer_start(t, s->flush_interval_ms);
 }
 
@@ -285,11 +291,42 @@ static bool init_stats_config(struct server *s, struct diag *d) {
     return c != NULL;
 }
 
+static bool init_stats_sinks(struct server *s, struct diag *d) {
+    const Bootstrap__Bootstrap *b = s->bootstrap;
+    struct arena scratch;
+    unsigned before = diag_errors(d);
+    if (!b->n_stats_sinks) {
+        return true;
+    }
+    arena_init(&scratch, 0);
+    struct compile_ctx ctx = {.arena = &scratch,
+                              .scratch = &scratch,
+                              .diag = d,
+                              .registry = s->registry,
+                              .stats = s->stats,
+                              .is_static = true};
+    s->stats_sinks = stats_sinks_new(&ctx, (const void *const *)b->stats_sinks, b->n_stats_sinks,
+                                     &s->main->loop, s->stats);
+    arena_fini(&scratch);
+    return diag_errors(d) == before;
+}
+
 static uint32_t flush_interval(const Bootstrap__Bootstrap *b) {
     const Pb__Duration *d = b->stats_flush_interval;
     uint64_t ms =
         d ? (uint64_t)d->seconds * 1000 + (uint64_t)d->nanos / 1000000 : FLUSH_INTERVAL_MS;
     return ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
+}
+
+static void start_flushing(struct server *s) {
+    timer_init(&s->flush_timer, &s->main->loop, on_flush);
+    s->flush_interval_ms = flush_interval(s->bootstrap);
+    s->flushes_on_admin =
+        s->bootstrap->stats_flush_case == BOOTSTRAP__BOOTSTRAP__STATS_FLUSH_STATS_FLUSH_ON_ADMIN &&
+        s->bootstrap->stats_flush_on_admin;
+    if (!s->flushes_on_admin) {
+        timer_start(&s->flush_timer, s->flush_interval_ms);
+    }
 }
 
 static bool make_workers(struct server *s, struct diag *d) {
@@ -320,7 +357,8 @@ bool server_init(struct server *s, const struct registry *r, struct diag *d) {
                                        .is_drain_immediate = s->opt.is_drain_immediate};
     find_local_address(&s->shared.local_address,
                        strcmp(s->opt.local_address_ip_version, "v6") == 0);
-    if (!init_stats_config(s, d) || !server_runtime_init(s, d) || !make_workers(s, d)) {
+    if (!init_stats_config(s, d) || !init_stats_sinks(s, d) || !server_runtime_init(s, d) ||
+        !make_workers(s, d)) {
         return false;
     }
     if (s->bootstrap->overload_manager) {
@@ -335,9 +373,7 @@ bool server_init(struct server *s, const struct registry *r, struct diag *d) {
     if (s->bootstrap->admin && !s->admin) {
         return false;
     }
-    timer_init(&s->flush_timer, &s->main->loop, on_flush);
-    s->flush_interval_ms = flush_interval(s->bootstrap);
-    timer_start(&s->flush_timer, s->flush_interval_ms);
+    start_flushing(s);
     log_sinks_start(s->workers_n + 2, s->opt.file_flush_interval_ms, s->stats);
     watch_signal(s, &s->sigterm, SIGTERM, on_stop_signal);
     watch_signal(s, &s->sigint, SIGINT, on_stop_signal);
@@ -349,6 +385,11 @@ bool server_init(struct server *s, const struct registry *r, struct diag *d) {
 
 int server_run(struct server *s) {
     loop_run(&s->main->loop);
+    if (s->stats_sinks) { /* a flush under way came too early for what was counted since */
+        stats_sinks_finish(s->stats_sinks);
+        stats_flush(s->stats);
+        stats_sinks_finish(s->stats_sinks);
+    }
     log_info(LOG_main, "exiting");
     return s->exit_code;
 }
@@ -362,6 +403,7 @@ static void close_signal(uv_signal_t *h) {
 void server_fini(struct server *s) {
     admin_free(s->admin);
     overload_manager_free(s->overload);
+    stats_sinks_free(s->stats_sinks);
     for (unsigned i = 0; i < s->workers_n; i++) {
         if (s->are_workers_started) {
             worker_stop_and_free(s->workers[i]);

@@ -46,8 +46,10 @@ struct server {
     struct admin *admin;
     const struct config_view *view;
     struct overload_manager *overload; /* NULL: the bootstrap has none */
+    struct stats_sinks *stats_sinks;   /* NULL: none */
     struct timer flush_timer;
     uint32_t flush_interval_ms;
+    bool flushes_on_admin; /* not by interval: when admin asks for stats */
     uv_signal_t sigterm, sigint, sigusr1, sighup;
     bool is_draining;
     int exit_code;
@@ -67,6 +69,9 @@ uint64_t server_adopted_version(const struct server *s);
 void server_set_ready(struct server *s);
 void server_quit(struct server *s); /* any thread */
 void server_reopen_logs(struct server *s);
+/* What is due each stats_flush_interval, or when admin is asked for stats (stats_flush_on_admin):
+ * gauges, histograms, sinks. Main. */
+void server_flush_stats(struct server *s);
 void server_drain(struct server *s, struct drain_request r);
 void server_fail_health(struct server *s, bool fail);
 unsigned server_state(const struct server *s); /* SERVER_STATE_*, any thread */

@@ -44,6 +44,7 @@ static void ext_free(struct stats_ext *e, unsigned n) {
     vec_fini(&e->dyns);
     map_fini(&e->dyn);
     xfree(e->base);
+    xfree(e->flushed);
     xfree(e->latch);
     xfree(e);
 }

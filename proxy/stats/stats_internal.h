@@ -51,6 +51,7 @@ struct stats_latch {
 /* What few scopes need. */
 struct stats_ext {
     uint64_t *base;            /* [n] counters at the last reset; NULL: none yet */
+    uint64_t *flushed;         /* [n] counters as sinks were told last; NULL: never yet */
     struct stats_latch *latch; /* [n]; NULL: no histogram was flushed yet */
     struct map dyn;
     VEC(struct stat_dyn *) dyns;
@@ -81,8 +82,9 @@ struct stats_scope {
 };
 
 struct stat_dyn {
-    uint64_t value; /* shared, atomic */
-    uint64_t base;  /* counter at the last reset */
+    uint64_t value;   /* shared, atomic */
+    uint64_t base;    /* counter at the last reset */
+    uint64_t flushed; /* counter as sinks were told last */
     uint8_t kind;
     bool used; /* gauge was set; shared, atomic */
     bool admitted, rejected;
