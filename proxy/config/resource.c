@@ -4,6 +4,8 @@
  * route/route_compile.c). */
 #include "proxy/config/resource.h"
 
+#include <unistd.h>
+
 #include <xxhash.h>
 
 #include "protos/any.h"
@@ -348,6 +350,19 @@ static struct config_source *source_of(const Core__ConfigSource *m, struct arena
     }
 }
 
+/* A file that is not there can't be watched, and whoever refers to it would wait in vain. */
+static bool has_file(const Core__ConfigSource *m, struct diag *d) {
+    bool is_new = m->config_source_specifier_case ==
+                  CORE__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_PATH_CONFIG_SOURCE;
+    bool is_old =
+        m->config_source_specifier_case == CORE__CONFIG_SOURCE__CONFIG_SOURCE_SPECIFIER_PATH;
+    const char *path = is_new ? m->path_config_source->path : is_old ? m->path : NULL;
+    DIAG_FIELD(d, is_new ? "path_config_source.path" : "path");
+    return !path || access(path, F_OK) == 0 ||
+           diag_error(d, "paths must refer to an existing path in the system: '%s' does not exist",
+                      path);
+}
+
 static bool fetch_timeout_ms(const Core__ConfigSource *m, uint32_t *out, struct diag *d) {
     DIAG_FIELD(d, "initial_fetch_timeout");
     return compile_duration_ms(&(struct compile_ctx){.diag = d}, m->initial_fetch_timeout, 15000,
@@ -375,6 +390,9 @@ const struct config_source *config_source_intern(const void *msg, struct diag *d
     const Core__ConfigSource *m = msg;
     if (!m) {
         return &static_source;
+    }
+    if (!has_file(m, d)) {
+        return NULL;
     }
     struct arena a;
     arena_init(&a, 1024);

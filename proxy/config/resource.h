@@ -98,7 +98,8 @@ struct config_source {
 uint64_t config_source_key(const struct config_source *s);
 /* Sources are remembered for the process's life; past this many, new ones are refused. */
 #define CONFIG_SOURCES_MAX 4096u
-/* msg: core.v3.ConfigSource; NULL: static. NULL on error. The config thread. */
+/* msg: core.v3.ConfigSource; NULL: static. NULL on error, as when its file does not exist. The
+ * config thread. */
 const struct config_source *config_source_intern(const void *config_source_msg, struct diag *d);
 struct config_source_counts {
     uint64_t remembered, refused;

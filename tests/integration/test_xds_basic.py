@@ -407,13 +407,15 @@ def test_watched_directory(sluice, tmp_path):
     wait_until(lambda: get(proxy) == 202, "the new folder")
 
 
-def test_file_comes_late(sluice, tmp_path):
+def test_file_goes_and_comes_back(sluice, tmp_path):
     cds, lds = tmp_path / "cds.json", tmp_path / "lds.json"
     place(cds, as_file(CLUSTER))
-    proxy = sluice(file_bootstrap(cds, lds), ready=False)
-    proxy.wait_stat("listener_manager.lds.update_failure", 1)
     place(lds, as_file(LISTENER, file_listener(201)))
-    wait_until(lambda: proxy.listeners() and get(proxy) == 201, "the file")
+    proxy = sluice(file_bootstrap(cds, lds))
+    lds.unlink()
+    assert get(proxy) == 201
+    place(lds, as_file(LISTENER, file_listener(202), version="2"))
+    wait_until(lambda: get(proxy) == 202, "the file")
 
 
 def test_wrapped_resources(sluice, ads, upstream):

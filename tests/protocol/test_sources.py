@@ -195,6 +195,23 @@ def test_ads_without_a_server(sotw, refusal):
     assert "ads" in refusal_text.lower() and not sotw.ads.streams
 
 
+MISSING = "paths must refer to an existing path in the system: '/nowhere/file' does not exist"
+
+
+@pytest.mark.parametrize("source", [{"path_config_source": {"path": "/nowhere/file"}}, {"path": "/nowhere/file"}],
+                         ids=["path_config_source", "path"])
+def test_missing_file_of_the_bootstrap(refusal, source):
+    """It is not waited for."""
+    assert MISSING in refusal(config.bootstrap([], dynamic_resources={"lds_config": source}))
+
+
+def test_missing_file_of_a_resource(talk):
+    talk.start_with([static_cluster("a")])
+    bad = {"path_config_source": {"path": "/nowhere/file"}, "resource_api_version": "V3"}
+    nonce = talk.push(CLUSTER, "c2", [eds_cluster("bad", bad), static_cluster("a")])
+    talk.nack(CLUSTER, nonce, "bad", MISSING, version="c1")
+
+
 def test_bad_source_of_a_resource(talk):
     """The cluster is refused, its siblings are not."""
     talk.start()
