@@ -7,6 +7,7 @@
 #include "protos/gen/lb_maglev.pb-c.h"
 #include "protos/gen/lb_ring_hash.pb-c.h"
 #include "protos/gen/lb_round_robin.pb-c.h"
+#include "protos/gen/lb_subset.pb-c.h"
 #include "protos/gen/lb_wrr_locality.pb-c.h"
 #include "proxy/api/registry.h"
 #include "proxy/config/cluster_compile.h"
@@ -132,21 +133,59 @@ static void legacy(struct compile_ctx *ctx, const Cluster__Cluster *m, struct cl
 /* ---- load_balancing_policy ---- */
 
 static bool try_policy(struct compile_ctx *ctx, const Core__TypedExtensionConfig *t,
+                       struct cluster_config *c);
+
+/* The policy inside another one: the first one we know. */
+static bool try_inner(struct compile_ctx *ctx, const Cluster__LoadBalancingPolicy *m,
+                      struct cluster_config *c) {
+    for (size_t i = 0; m && i < m->n_policies; i++) {
+        const Core__TypedExtensionConfig *inner = m->policies[i]->typed_extension_config;
+        if (inner && try_policy(ctx, inner, c)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Its fields have the numbers of lb_subset_config's; those it has beside them are looked at
+ * here. */
+static bool subset_policy(struct compile_ctx *ctx, const Core__TypedExtensionConfig *t,
+                          struct cluster_config *c) {
+    DIAG_FIELD(ctx->diag, "typed_extension_config.typed_config");
+    const LbSubset__Subset *m = compile_any(ctx, sv_cstr(t->name), t->typed_config, NULL, NULL);
+    if (!m) {
+        return true; /* its errors are told */
+    }
+    if (m->allow_redundant_keys) {
+        compile_refuse_fields(ctx, &(struct compile_field){true, "allow_redundant_keys"}, 1);
+    }
+    if (!try_inner(ctx, m->subset_lb_policy, c)) {
+        return false;
+    }
+    if (c->subsets) {
+        diag_error(ctx->diag, "subset_lb_policy: subsets of subsets are not supported");
+        return true;
+    }
+    const Cluster__Cluster__LbSubsetConfig *same = PROTO_UNPACK(
+        Cluster__Cluster__LbSubsetConfig, cluster__cluster__lb_subset_config__descriptor,
+        proto_pack(&m->base, ctx->scratch), ctx->scratch, ctx->diag);
+    if (same) {
+        cluster_subset_compile(ctx, same, c);
+    }
+    return true;
+}
+
+static bool try_policy(struct compile_ctx *ctx, const Core__TypedExtensionConfig *t,
                        struct cluster_config *c) {
     sv url = any_inner_name(t->typed_config, ctx->scratch);
+    if (sv_is(url, lb_subset__subset__descriptor.name)) {
+        return subset_policy(ctx, t, c);
+    }
     if (sv_is(url, lb_wrr_locality__wrr_locality__descriptor.name)) {
         const LbWrrLocality__WrrLocality *w =
             compile_any(ctx, sv_cstr(t->name), t->typed_config, NULL, NULL);
         c->locality_weighted = true;
-        for (size_t i = 0;
-             w && w->endpoint_picking_policy && i < w->endpoint_picking_policy->n_policies; i++) {
-            const Core__TypedExtensionConfig *inner =
-                w->endpoint_picking_policy->policies[i]->typed_extension_config;
-            if (inner && try_policy(ctx, inner, c)) {
-                return true;
-            }
-        }
-        return false;
+        return w && try_inner(ctx, w->endpoint_picking_policy, c);
     }
     const struct lb_policy_type *p = registry_lb_policy(ctx->registry, sv_cstr(t->name), url);
     if (!p) {
@@ -207,9 +246,7 @@ static void common_lb(struct compile_ctx *ctx, const Cluster__Cluster__CommonLbC
         (m->update_merge_window->seconds || m->update_merge_window->nanos)) {
         compile_unhonoured(ctx, "update_merge_window");
     }
-    if (m->close_connections_on_host_set_change) {
-        compile_unhonoured(ctx, "close_connections_on_host_set_change");
-    }
+    c->close_connections_on_host_set_change = m->close_connections_on_host_set_change;
 }
 
 /* Zones count for every cluster but the local one, once that is named, unless it says otherwise;
@@ -270,7 +307,10 @@ static void check_provided(struct compile_ctx *ctx, const Cluster__Cluster *m,
 void cluster_lb_compile(struct compile_ctx *ctx, const Cluster__Cluster *m,
                         struct cluster_config *c) {
     common_lb(ctx, m->common_lb_config, c);
-    if (!brings_balancer(c)) {
+    if (m->load_balancing_policy) {
+        /* then lb_subset_config has no say */
+    } else if (!brings_balancer(c)) {
+        DIAG_FIELD(ctx->diag, "lb_subset_config");
         cluster_subset_compile(ctx, m->lb_subset_config, c);
     } else if (m->lb_subset_config && m->lb_subset_config->n_subset_selectors) {
         diag_error(ctx->diag, "cluster: LB policy CLUSTER_PROVIDED cannot be combined with "

@@ -98,7 +98,6 @@ void cluster_subset_compile(struct compile_ctx *ctx, const Cluster__Cluster__LbS
     if (!m || !m->n_subset_selectors) {
         return;
     }
-    DIAG_FIELD(ctx->diag, "lb_subset_config");
     struct subset_config *out = arena_new(ctx->arena, struct subset_config);
     struct subset_selector *v =
         arena_new_array(ctx->arena, struct subset_selector, m->n_subset_selectors);

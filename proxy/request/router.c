@@ -249,6 +249,20 @@ static void request_complete(struct router *r) {
     router_try_timers_start(r);
 }
 
+/* The route's say on tunnels that end here, where this request is one. */
+static const struct upgrade_override *connect_of(struct router *r) {
+    const struct route_extra *x = r->route->extra;
+    for (unsigned i = 0; i < x->upgrades_n; i++) {
+        const struct upgrade_override *u = &x->upgrades[i];
+        if (u->has_connect_config &&
+            (sv_is(http_upgrade_type(&r->base), "CONNECT") ||
+             (u->allow_post && sv_is(headers_get(r->headers, HDR_method), "POST")))) {
+            return u;
+        }
+    }
+    return NULL;
+}
+
 static enum filter_headers_status start_request(struct router *r, bool end_stream) {
     info_of(r)->cluster_name = r->cluster->cfg->observability_name;
     if (UNLIKELY(in_maintenance(r))) {
@@ -268,6 +282,7 @@ static enum filter_headers_status start_request(struct router *r, bool end_strea
     router_timeouts_read(r);
     r->retry = retry_state_new(r->route->retry, r->headers, http_arena(&r->base), r->priority);
     apply_request_mutations(r);
+    r->connect = connect_of(r);
     r->is_headers_only = end_stream;
     r->may_redirect = r->route->extra->internal_redirect && !http_upgrade_type(&r->base).n;
     if (end_stream) {

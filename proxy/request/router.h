@@ -14,6 +14,7 @@
 #include "proxy/route/route_table.h"
 #include "proxy/upstream/aggregate.h"
 #include "proxy/upstream/pool.h"
+#include "proxy/upstream/raw_stream.h"
 
 struct router_config {
     bool dynamic_stats, suppress_envoy_headers, respect_expected_rq_timeout;
@@ -29,6 +30,7 @@ void *router_compile(struct compile_ctx *ctx, const void *msg); /* router_compil
 /* One attempt at one host. Lives inside the router: attempts never overlap. */
 struct upstream_attempt {
     struct http_pool_request *pending; /* waiting for a connection */
+    struct raw_stream *raw_pending;    /* the same, of a CONNECT that ends here */
     struct codec_stream *stream;       /* open upstream stream */
     struct conn *conn;                 /* under stream */
     struct cluster_view *cluster;      /* of the host: the router's, or a member of it */
@@ -53,6 +55,8 @@ struct router {
     struct cluster_hold *members; /* the same for those of an aggregate's members */
     struct mirrors *mirrors;      /* NULL: none */
     struct retry_state *retry;    /* NULL: no retries for this request */
+    /* the request is a tunnel that ends here: its body goes to a TCP upstream. NULL: it is not */
+    const struct upgrade_override *connect;
     struct upstream_attempt up;
     struct trace_span *span; /* of the attempt; NULL: none */
     struct headers *headers; /* downstream request headers, rewritten for upstream */

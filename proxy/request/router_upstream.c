@@ -4,6 +4,7 @@
  * Not here: what a response or failure means (router.c, retry.c). */
 #include "proxy/api/metadata_match.h"
 #include "proxy/base/log.h"
+#include "proxy/net/proxy_header.h"
 #include "proxy/observe/metadata.h"
 #include "proxy/request/router.h"
 #include "proxy/request/router_timeouts.h"
@@ -51,8 +52,10 @@ static void release_client(struct router *r) {
 static void request_ended(struct router *r) {
     timer_cancel(&r->try_timer);
     timer_cancel(&r->try_idle_timer);
-    HOST_STAT_ADD(r->up.host, rq_active, -1);
-    stats_gauge_dec(r->up.cluster->stats, CLUSTER_upstream_rq_active);
+    if (!r->connect) { /* else tcp_pool_closed() does it */
+        HOST_STAT_ADD(r->up.host, rq_active, -1);
+        stats_gauge_dec(r->up.cluster->stats, CLUSTER_upstream_rq_active);
+    }
     release_request(r);
     release_client(r);
 }
@@ -139,6 +142,9 @@ static bool is_idempotent(sv method) {
  * idempotent request is sent once more, on another connection, instead of telling the client
  * 503. */
 static bool replay(struct router *r, const struct codec_stream *s, enum reset_reason why) {
+    if (r->connect) {
+        return false;
+    }
     bool is_stale = why == RESET_CONNECTION_TERMINATION && http_pool_stream_reused(s) &&
                     s->rx_header_bytes == 0;
     bool is_whole = r->body_ended && !r->up.sent_any && !r->trailers;
@@ -203,7 +209,7 @@ static void fill_upstream_info(struct router *r) {
     si->up.connection_id = r->up.conn->id;
     si->up.local = r->up.conn->local;
     si->up.protocol = r->up.stream->codec->protocol;
-    si->up.has_protocol = true;
+    si->up.has_protocol = !r->connect;
     si->up.pool_ready_us = loop_now_us(http_loop(&r->base));
     si->up.first_tx_us = si->up.pool_ready_us;
 }
@@ -232,10 +238,13 @@ static void on_ready(void *user, struct codec_stream *s, struct conn *c, struct 
     r->up.conn = c;
     r->up.host = h;
     r->up.is_active = r->has_attempt_stream = true;
-    HOST_STAT_ADD(h, rq_total, 1);
-    HOST_STAT_ADD(h, rq_active, 1);
-    stats_inc(r->up.cluster->stats, CLUSTER_upstream_rq_total);
-    stats_gauge_inc(r->up.cluster->stats, CLUSTER_upstream_rq_active);
+    r->up.raw_pending = NULL;
+    if (!r->connect) {
+        HOST_STAT_ADD(h, rq_total, 1);
+        HOST_STAT_ADD(h, rq_active, 1);
+        stats_inc(r->up.cluster->stats, CLUSTER_upstream_rq_total);
+        stats_gauge_inc(r->up.cluster->stats, CLUSTER_upstream_rq_active);
+    }
     http_pool_stream_arena(s, http_arena(&r->base));
     fill_upstream_info(r);
     set_upstream_host(r);
@@ -287,6 +296,7 @@ void router_attempt_body(struct router *r) {
 static void on_failure(void *user, enum pool_failure why, sv transport_failure, struct host *h) {
     struct router *r = router_of(user);
     r->up.pending = NULL;
+    r->up.raw_pending = NULL;
     r->up.host = why == POOL_OVERFLOW ? NULL : h; /* it was not asked */
     info_of(r)->up.host = h;
     release_request(r);
@@ -457,6 +467,20 @@ static void stop_look_up(struct router *r) {
 
 /* ---- an attempt ---- */
 
+/* Connect to where the tunnel leads. */
+static void raw_start(struct router *r, const struct pool_key *key) {
+    BUF_AUTO struct buf preface;
+    buf_init(&preface);
+    const struct transport_addresses *a = key->addresses;
+    if (r->connect->proxy_header == 1) {
+        proxy_header_v1(&preface, a->source, a->destination);
+    } else if (r->connect->proxy_header) {
+        CHECK(proxy_header_v2(&preface, a->source, a->destination, SV_NULL));
+    }
+    raw_stream_request(r->up.cluster, key, &preface, &pool_ops, r, &upstream_ops,
+                       &r->up.raw_pending);
+}
+
 void router_attempt_start(struct router *r) {
     r->attempts++;
     struct stream_info *si = info_of(r);
@@ -513,6 +537,10 @@ static void attempt_on_host(struct router *r, struct host *h, const struct host_
                            .downstream = si->protocol,
                            .source = down->source,
                            .transport = has_options ? &r->transport.options : NULL};
+    if (UNLIKELY(r->connect)) {
+        raw_start(r, &key);
+        return;
+    }
     http_pool_request(v, &key, &pool_ops, r, &upstream_ops, &r->up.pending);
 }
 
@@ -521,6 +549,12 @@ void router_attempt_cancel(struct router *r, bool is_reset) {
     if (r->up.pending) {
         http_pool_cancel(r->up.pending);
         r->up.pending = NULL;
+        release_request(r);
+        return;
+    }
+    if (r->up.raw_pending) {
+        raw_stream_cancel(r->up.raw_pending);
+        r->up.raw_pending = NULL;
         release_request(r);
         return;
     }

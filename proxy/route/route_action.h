@@ -81,6 +81,7 @@ struct upgrade_override {
     sv type; /* lower case */
     bool enabled;
     bool has_connect_config, allow_post; /* CONNECT is terminated here; POST too */
+    uint8_t proxy_header;                /* before its bytes: version 1 or 2; 0: none */
 };
 struct internal_redirect {
     uint32_t max;          /* 0: pass through */

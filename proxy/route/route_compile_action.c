@@ -220,8 +220,19 @@ static bool compile_upgrade(struct compile_ctx *ctx, const Route__RouteAction__U
         return diag_error(ctx->diag, "Non-CONNECT upgrade type %s has ConnectConfig",
                           m->upgrade_type);
     }
-    if (m->connect_config->proxy_protocol_config) {
-        return diag_error(ctx->diag, "connect_config.proxy_protocol_config is not supported");
+    if (!sv_is(u->type, "connect")) {
+        return diag_error(ctx->diag, "connect_config of %s is not supported", m->upgrade_type);
+    }
+    const Core__ProxyProtocolConfig *p = m->connect_config->proxy_protocol_config;
+    if (p) {
+        DIAG_FIELD(ctx->diag, "connect_config.proxy_protocol_config");
+        if (p->pass_through_tlvs) {
+            compile_unhonoured(ctx, "pass_through_tlvs");
+        }
+        if (p->n_added_tlvs) {
+            compile_unhonoured(ctx, "added_tlvs");
+        }
+        u->proxy_header = p->version == CORE__PROXY_PROTOCOL_CONFIG__VERSION__V1 ? 1 : 2;
     }
     u->has_connect_config = true;
     u->allow_post = m->connect_config->allow_post;

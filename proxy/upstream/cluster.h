@@ -134,6 +134,7 @@ struct cluster_config {
     bool drain_connections_on_host_removal;
     bool wait_for_warm_on_init;
     bool connection_pool_per_downstream;
+    bool close_connections_on_host_set_change;
     bool tells_addresses; /* some transport looks at transport_options.addresses */
     double per_upstream_preconnect_ratio;
     struct stats_scope *stats; /* cluster.<observability name>. */

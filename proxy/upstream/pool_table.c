@@ -142,6 +142,10 @@ void pool_table_follow(struct cluster_view *v, bool membership_changed) {
     if (v->cfg->close_connections_on_host_health_failure) {
         close_where(v, true, "host health failure");
     }
+    if (membership_changed && v->cfg->close_connections_on_host_set_change) {
+        pools_drain_all(v);
+        return;
+    }
     if (membership_changed && v->cfg->type != CLUSTER_TYPE_ORIGINAL_DST) {
         drain_if(v, v->hosts);
     }

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from support.config import bootstrap, cluster, http2, listener, tcp_proxy
+from support.config import bootstrap, cluster, hcm, http2, listener, tcp_proxy
 from support.process import wait_until
 from support.proxy import Sluice
 from support.rawhttp import Client
@@ -101,3 +101,26 @@ def test_refused(tmp_path, config, reason):
     file.write_text(json.dumps(bootstrap([listener(tcp_proxy(tunneling_config=config))], [cluster("up", 1)])))
     checked = subprocess.run([Sluice.binary, "-c", str(file), "--mode", "validate"], capture_output=True, text=True, timeout=60)
     assert checked.returncode != 0 and reason in checked.stderr
+
+
+@KINDS
+def test_through_two_proxies(sluice, byte_upstream, is_http2, use_post):
+    """One proxy begins the tunnel, another ends it (connect_config): large both ways, and the client's end goes through."""
+    match = {"prefix": "/"} if use_post else {"connect_matcher": {}}
+    ending = {"match": match, "route": {"cluster": "up", "timeout": "0s", "upgrade_configs": [
+        {"upgrade_type": "CONNECT", "connect_config": {"allow_post": use_post}}]}}
+    last = sluice(bootstrap([listener(hcm([ending], upgrade_configs=[{"upgrade_type": "CONNECT"}], http2_protocol_options={"allow_connect": True}))],
+                            [cluster("up", byte_upstream.port, per_connection_buffer_limit_bytes=32768)]))
+    options = {"typed_extension_protocol_options": http2()} if is_http2 else {}
+    first = sluice(bootstrap([listener(tcp_proxy(tunneling_config={**HOST, "use_post": use_post}))], [cluster("up", last.port(), **options)]))
+    sent = bytes(range(256)) * 8192
+    with Client(first.port(), timeout=60) as client:
+        sender = threading.Thread(target=lambda: client.send(sent))
+        sender.start()
+        assert client.exactly(len(sent)) == sent
+        sender.join()
+        if is_http2 or use_post:
+            assert client.half_close().until_close() == b""
+    for proxy in (first, last):
+        proxy.wait_stat("cluster.up.upstream_rq_active", 0)
+    last.wait_stat("cluster.up.upstream_cx_active", 0)

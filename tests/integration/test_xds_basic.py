@@ -426,3 +426,17 @@ def test_wrapped_resources(sluice, ads, upstream):
     ads.set(CLUSTER, "c1", [wrapper])
     assert get(sluice(ads_bootstrap(ads))) == 200
     assert RESOURCE.startswith(PREFIX)
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_connections_when_hosts_come_and_go(sluice, ads, upstream, closes):
+    """close_connections_on_host_set_change: also those to hosts that stay."""
+    serve_all(ads, upstream.port)
+    ads.set(CLUSTER, "c2", [eds_cluster("up", common_lb_config={"close_connections_on_host_set_change": closes})])
+    proxy = sluice(ads_bootstrap(ads))
+    wait_until(lambda: fetch(proxy.port()).status == 200, "traffic")
+    assert proxy.stat("cluster.up.upstream_cx_active") == 1
+    before = proxy.stat("cluster.up.membership_change")
+    ads.set(ENDPOINTS, "e2", [assignment("up", upstream.port, 1)])
+    proxy.wait_stat("cluster.up.membership_change", before + 1)
+    wait_until(lambda: proxy.stat("cluster.up.upstream_cx_active") == (0 if closes else 1), "the connection's end")

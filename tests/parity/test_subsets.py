@@ -1,7 +1,7 @@
 """Subset balancing: criteria lead to the hosts that a real Envoy finds, and count as it counts."""
 
 import pytest
-from support.config import bootstrap, cluster, endpoint, hcm, listener, route
+from support.config import bootstrap, cluster, endpoint, hcm, listener, route, typed
 from support.rawhttp import Client
 from support.upstream import Reply, ScriptedUpstream
 
@@ -40,10 +40,21 @@ CRITERIA = [
 COUNTED = ("lb_subsets_selected", "lb_subsets_fallback", "lb_subsets_fallback_panic")
 
 
+def policy(name, message, **fields):
+    return {"policies": [{"typed_extension_config": typed(f"envoy.load_balancing_policies.{name}",
+                                                          f"envoy.extensions.load_balancing_policies.{name}.v3.{message}", **fields)}]}
+
+
+def typed_policy(config):
+    """The same as the extension."""
+    return policy("subset", "Subset", subset_lb_policy=policy("round_robin", "RoundRobin"), **config)
+
+
 def clusters(ports):
     hosts = [endpoint(p, metadata={"filter_metadata": {"envoy.lb": m}}) for p, m in zip(ports, METADATA)]
     sick = [{**h, **({"health_status": "UNHEALTHY"} if i in (0, 1) else {})} for i, h in enumerate(hosts)]
     made = {name: cluster(name, *hosts, lb_subset_config=c) for name, c in CONFIGS.items()}
+    made.update({f"{name}-typed": cluster(name + "-typed", *hosts, load_balancing_policy=typed_policy(c)) for name, c in CONFIGS.items()})
     made["sick"] = cluster("sick", *sick, lb_subset_config=CONFIGS["any"])
     made["hashing"] = cluster("hashing", *hosts, lb_policy="RING_HASH", lb_subset_config=CONFIGS["any"])
     return made
@@ -55,7 +66,7 @@ def routed(name):
         yield route(f"/{name}/{i}/", name, hash_policy=[{"connection_properties": {"source_ip": True}}], **fields)
 
 
-NAMES = [*CONFIGS, "sick", "hashing"]
+NAMES = [*CONFIGS, *(f"{name}-typed" for name in CONFIGS), "sick", "hashing"]
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ static void test_refused(void **state) {
     static const struct {
         const char *config, *error;
     } rows[] = {
-        {"subset_selectors { }", "lb_subset_config.subset_selectors[0]: keys: between 1 and 32"},
+        {"subset_selectors { }", "subset_selectors[0]: keys: between 1 and 32"},
         {"subset_selectors { keys: 'a' fallback_policy: KEYS_SUBSET }",
          "fallback_keys_subset cannot be empty"},
         {"subset_selectors { keys: 'a' fallback_policy: KEYS_SUBSET fallback_keys_subset: 'b' }",
