@@ -141,7 +141,7 @@ def contexts(p):
             "spiffe-map-of-several": (bundles(p, {"td.test": ["other-root", "root"]}), True),
             "spiffe-map-san": ({**bundles(p, {"td.test": ["root"]}), "match_typed_subject_alt_names": [san("URI", prefix="spiffe://td.test/b")]}, True),
             "spiffe-map-expired": ({**bundles(p, {"td.test": ["root"]}), "allow_expired_certificate": True}, True),
-            "spiffe-map-and-domains": (bundles(p, {"td.test": ["other-root"]}, trust_domains=domains), True),
+            "spiffe-map-and-domains": (bundles(p, {"td.test": ["root"]}, trust_domains=[{**domains[1], "name": "td.test"}]), True),
             "spiffe-of-workloads": (spiffe_validator(trust_domains=[{**domains[0], "workload_trust_domain": "w"}, domains[1]]), True),
             "spiffe-san": ({**spiffe, "match_typed_subject_alt_names": [san("URI", exact=SPIFFE)]}, True),
             "spiffe-dns": ({**spiffe, "match_typed_subject_alt_names": [san("DNS", exact="client.test")]}, True),
