@@ -41,6 +41,9 @@ struct codec_stream {
         tx_body_bytes; /* wire bytes of this stream */
     const char *
         error_details; /* response_code_details when the codec found fault: "http1.codec_error" … */
+    /* HTTP/2: how long what was sent whole may wait for the peer's window; 0: for ever. The codec's
+     * option, until the user sets it. */
+    uint32_t flush_timeout_ms;
     struct arena
         *response_arena; /* client, for the connection's user: what its on_response_arena returns */
     enum reset_reason

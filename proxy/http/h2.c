@@ -22,6 +22,7 @@ struct h2_stream *h2_stream_new(struct h2 *h2) {
     struct h2_stream *s = slab_new(struct h2_stream);
     s->magic = H2_STREAM_MAGIC;
     s->base.codec = &h2->codec;
+    s->base.flush_timeout_ms = h2->codec.opt->h2.flush_timeout_ms;
     s->h2 = h2;
     buf_init(&s->out);
     buf_init(&s->rx);
@@ -101,7 +102,7 @@ void h2_stream_check_end(struct h2_stream *s) {
     }
     s->is_detached = true;
     if (s->id && !timer_active(&s->flush)) {
-        uint32_t ms = s->h2->codec.opt->h2.flush_timeout_ms;
+        uint32_t ms = s->base.flush_timeout_ms;
         if (ms && !buf_empty(&s->out)) {
             timer_start(&s->flush, ms);
         }

@@ -155,7 +155,7 @@ int h2_on_send_data(nghttp2_session *ng, nghttp2_frame *f, const uint8_t *head, 
     h2_note_outbound(h2, &f->hd);
     h2_note_end_sent(s, f->hd.flags);
     if (timer_active(&s->flush)) {
-        timer_start(&s->flush, h2->codec.opt->h2.flush_timeout_ms);
+        timer_start(&s->flush, s->base.flush_timeout_ms);
     }
     h2_check_watermarks(s);
     return h2->error ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;

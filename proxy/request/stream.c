@@ -596,6 +596,9 @@ void stream_send_headers(struct stream *s, struct headers *h, bool end_stream) {
     s->response_started = true;
     s->info.response_code = (uint16_t)headers_status(h);
     s->info.first_tx_us = loop_now_us(s->hcm->loop);
+    if (s->route && s->route->flush_timeout_ms != UINT32_MAX) {
+        s->codec_stream->flush_timeout_ms = s->route->flush_timeout_ms;
+    }
     s->codec_stream->codec->vt->send_headers(s->codec_stream, h, end_stream);
     if (s->is_upgraded && s->codec_stream && s->codec_stream->codec->protocol != HTTP_2 &&
         (s->info.response_code == 101 || (s->is_connect && s->info.response_code / 100 == 2))) {

@@ -97,6 +97,8 @@ PHASES = {
                           closes=False, counts=("downstream_rq_idle_timeout",), log="200 SI stream_idle_timeout"),
     "h2-no-window-complete": Phase(NO_WINDOW + request(1, GET.replace(b"\x84", b"\x44\x07/direct")), manager=idle(LIMIT),
                                    closes=False, counts=("http2.tx_flush_timeout",)),
+    "h2-no-window-route": Phase(NO_WINDOW + request(1, GET.replace(b"\x84", b"\x44\x06/short")), manager=idle(LATER),
+                                closes=False, counts=("http2.tx_flush_timeout",)),
     # tunnels
     "upgrade": Phase(UPGRADE, manager=idle(LIMIT) | {"upgrade_configs": [{"upgrade_type": "websocket"}]}, got=b"HTTP/1.1 101",
                      counts=("downstream_rq_idle_timeout",), log="101 SI stream_idle_timeout"),
@@ -107,7 +109,7 @@ PHASES = {
 def make(name, phase, pair, log):
     if phase.kind == "tcp":
         return listener(tcp_proxy("bytes", stat_prefix=name, idle_timeout=LIMIT), name=name, stat_prefix=name)
-    manager = hcm([direct("/direct", 200, "alive"), route("/")], stat_prefix=name, drain_timeout="0.1s", access_log=[
+    manager = hcm([direct("/direct", 200, "alive"), route("/short", flush_timeout=LIMIT), route("/")], stat_prefix=name, drain_timeout="0.1s", access_log=[
         file_log(f"{log}.{name}", "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n")], **phase.manager)
     tls = {"transport_socket": tls_socket("Downstream", common_tls_context={"tls_certificates": [tls_certificate(pair)]}),
            "transport_socket_connect_timeout": LIMIT} if phase.kind == "tls" else {}
@@ -135,6 +137,8 @@ def serve(request):
     """The upstream's side: /big is more than anybody buffers, /up is a tunnel, all else is never answered."""
     if request.target == "/big":
         return Reply(body=LONG)
+    if request.target == "/short":
+        return Reply()
     if request.target == "/up":
         return Reply(status=101, headers=[("connection", "upgrade"), ("upgrade", "websocket")], echo=True, length=False, body=b"")
     return Reply(silent=True)
@@ -145,6 +149,7 @@ def endure(target, name):
     counters that moved, and whether the connection is over."""
     phase, data, is_over = PHASES[name], b"", False
     stats = {count: target.stat_name(name, count) for count in phase.counts}
+    before = {count: target.proxy.stat(stat) or 0 for count, stat in stats.items()}
     moved = set()
     with socket.socket() as sock:
         if not phase.reads:
@@ -159,7 +164,7 @@ def endure(target, name):
             with contextlib.suppress(OSError):
                 sock.send(rest[:1])
             rest = rest[1:]
-            moved = {count for count, stat in stats.items() if target.proxy.stat(stat)}
+            moved = {count for count, stat in stats.items() if (target.proxy.stat(stat) or 0) > before[count]}
             is_over = is_over or not phase.reads and not target.proxy.stat(target.stat_name(name, "downstream_cx_active"))
     return data, tuple(sorted(moved)), is_over
 

@@ -790,7 +790,7 @@ static void test_flush_timeout(void **state) {
     (void)state;
     struct peer p;
     begin_request(&p);
-    p.log.opt.h2.flush_timeout_ms = 1;
+    p.log.stream->flush_timeout_ms = 1;
     send_headers(&p, ":status=200", false);
     send_bytes(&p, 100000, true);
     collect(&p);
