@@ -37,11 +37,19 @@ struct kv_field {
 #define KV_DEPTH_MAX 32       /* deeper structures are cut off when copied */
 #define KV_NAMESPACES_MAX 256 /* namespaces of one metadata */
 
-/* Scalars; strings are borrowed. */
-static inline struct kv_value kv_null(void) { return (struct kv_value){.kind = KV_NULL}; }
-static inline struct kv_value kv_bool(bool b) { return (struct kv_value){.kind = KV_BOOL, .b = b}; }
+/* Scalars; strings are borrowed. What a value does not use of its union is zeroed: it is kept. */
+static inline struct kv_value kv_null(void) {
+    return (struct kv_value){.kind = KV_NULL, .s = SV_NULL};
+}
+static inline struct kv_value kv_bool(bool b) {
+    struct kv_value v = {.kind = KV_BOOL, .s = SV_NULL};
+    v.b = b;
+    return v;
+}
 static inline struct kv_value kv_number(double d) {
-    return (struct kv_value){.kind = KV_NUMBER, .number = d};
+    struct kv_value v = {.kind = KV_NUMBER, .s = SV_NULL};
+    v.number = d;
+    return v;
 }
 static inline struct kv_value kv_string(sv s) {
     return (struct kv_value){.kind = KV_STRING, .s = s};
