@@ -5,6 +5,7 @@
 #include "filters/common/collector.h"
 #include "protos/any.h"
 #include "protos/gen/otel_trace.pb-c.h"
+#include "proxy/base/grpc_status.h"
 
 #define ID_BYTES 8u
 #define NANOS_PER_US 1000u
@@ -102,10 +103,7 @@ static bool http_fails(bool is_client, uint64_t code) {
 }
 
 static bool grpc_fails(bool is_client, uint64_t code) {
-    enum { UNKNOWN = 2, DEADLINE = 4, UNIMPLEMENTED = 12, INTERNAL, UNAVAILABLE, DATA_LOSS };
-    return is_client ? code != 0
-                     : code == UNKNOWN || code == DEADLINE ||
-                           (code >= UNIMPLEMENTED && code <= DATA_LOSS);
+    return is_client ? code != 0 : grpc_status_is_server_error(code);
 }
 
 /* By the tags, in their order. */

@@ -26,3 +26,9 @@ unsigned grpc_status_to_http(uint64_t status) {
                                      400, 409, 400, 501, 500, 503, 500, 401};
     return status < sizeof(codes) / sizeof(codes[0]) ? codes[status] : 500;
 }
+
+bool grpc_status_is_server_error(uint64_t status) {
+    enum { UNKNOWN = 2, DEADLINE_EXCEEDED = 4, UNIMPLEMENTED = 12, DATA_LOSS = 15 };
+    return status == UNKNOWN || status == DEADLINE_EXCEEDED ||
+           (status >= UNIMPLEMENTED && status <= DATA_LOSS);
+}

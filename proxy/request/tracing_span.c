@@ -1,6 +1,7 @@
 /* What spans tell: the tags and events of a request and of an attempt.
  * Threads: worker-local. Spec: Envoy's HttpTracerUtility::finalizeDownstreamSpan and
  * finalizeUpstreamSpan. Only called for sampled spans; all of it is made when they end. */
+#include "proxy/base/grpc_status.h"
 #include "proxy/observe/formatter.h"
 #include "proxy/observe/hooks.h"
 #include "proxy/request/router.h"
@@ -73,10 +74,8 @@ static void add_request(struct tags *t, const struct stream *s) {
 
 /* gRPC statuses that are the upstream's errors make the span one. */
 static bool is_grpc_error(sv status) {
-    enum { UNKNOWN = 2, DEADLINE = 4, UNIMPLEMENTED = 12, INTERNAL, UNAVAILABLE, DATA_LOSS };
     uint64_t code;
-    return sv_to_u64(status, &code) &&
-           (code == UNKNOWN || code == DEADLINE || (code >= UNIMPLEMENTED && code <= DATA_LOSS));
+    return sv_to_u64(status, &code) && grpc_status_is_server_error(code);
 }
 
 static void add_grpc_status(struct tags *t, const struct headers *h) {

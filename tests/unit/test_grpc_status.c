@@ -20,7 +20,19 @@ static void mapping(void **state) {
     }
 }
 
+static void servers_errors(void **state) {
+    (void)state;
+    static const uint64_t blamed[] = {2, 4, 12, 13, 14, 15};
+    static const uint64_t others[] = {0, 1, 3, 5, 6, 7, 8, 9, 10, 11, 16, 17, UINT64_MAX};
+    for (size_t i = 0; i < ARRAY_LEN(blamed); i++) {
+        assert_true(grpc_status_is_server_error(blamed[i]));
+    }
+    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+        assert_false(grpc_status_is_server_error(others[i]));
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(mapping)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(mapping), cmocka_unit_test(servers_errors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
