@@ -6,7 +6,7 @@ import threading
 import pytest
 from envoy.extensions.clusters.aggregate.v3 import cluster_pb2  # noqa: F401  for Any
 from support import config
-from support.ads_server import CLUSTER, ENDPOINTS, LISTENER, AdsServer
+from support.ads_server import CLUSTER, ENDPOINTS, LISTENER
 from support.config import aggregate, retry_other_priorities
 from support.process import wait_until
 from support.rawhttp import Client, fetch
@@ -14,12 +14,6 @@ from support.upstream import ByteUpstream, Reply, ScriptedUpstream
 from support.xds_config import ads_bootstrap, assignment, eds_cluster
 
 KINDS = ["GRPC", "DELTA_GRPC"]
-
-
-@pytest.fixture
-def ads():
-    with AdsServer() as server:
-        yield server
 
 
 @pytest.fixture

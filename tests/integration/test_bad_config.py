@@ -8,7 +8,7 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import json_format
 from support import rawhttp
-from support.ads_server import CLUSTER, ENDPOINTS, LISTENER, PREFIX, ROUTE, AdsServer
+from support.ads_server import CLUSTER, ENDPOINTS, LISTENER, PREFIX, ROUTE
 from support.config import bootstrap, cluster, hcm, http2, listener
 from support.process import wait_until
 from support.xds_config import ADS, ads_bootstrap, api_source, serve_all
@@ -24,12 +24,6 @@ def rss(proxy):
 
 def is_sanitized(proxy):
     return any(name in str(proxy.binary) for name in ("asan", "tsan"))
-
-
-@pytest.fixture
-def ads():
-    with AdsServer() as server:
-        yield server
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from support import config
-from support.ads_server import CLUSTER, EXTENSION, LISTENER, ROUTE, AdsServer
+from support.ads_server import CLUSTER, EXTENSION, LISTENER, ROUTE
 from support.process import wait_until
 from support.rawhttp import Client, fetch
 from test_xds_basic import ADS, ads_bootstrap, api_source, both, xds_cluster
@@ -24,11 +24,9 @@ PREFIX = "extension_config_discovery.http_filter."
 
 
 @pytest.fixture
-def ads():
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(AdsServer())
-        server.set(CLUSTER, "1", [])
-        yield server
+def ads(ads):
+    ads.set(CLUSTER, "1", [])
+    return ads
 
 
 def discovered(name="f", *types, source=ADS, timeout=None, **fields):

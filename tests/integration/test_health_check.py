@@ -8,7 +8,7 @@ from concurrent import futures
 import grpc
 import pytest
 
-from support.ads_server import CLUSTER, ENDPOINTS, AdsServer
+from support.ads_server import CLUSTER, ENDPOINTS
 from support.config import bootstrap, cluster, endpoint, file_log, hcm, http2, listener, tls_socket, typed
 from support.process import free_port, wait_until
 from support.proxy import Sluice
@@ -253,12 +253,6 @@ def test_refused(tmp_path, fields, error):
 
 
 # ---- by EDS ----
-
-@pytest.fixture
-def ads():
-    with AdsServer() as server:
-        yield server
-
 
 def eds_up(one=None, **fields):
     return eds_cluster("up", health_checks=[one or check()], **fields)

@@ -7,7 +7,7 @@ import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 from support import config, rawhttp
 from support.ads_server import (CLUSTER, ENDPOINTS, EXTENSION, LB_ENDPOINT, LISTENER, MESSAGES, ROUTE, RUNTIME, SCOPED_ROUTE,
-                                SECRET, VIRTUAL_HOST, AdsServer, message_of)
+                                SECRET, VIRTUAL_HOST, message_of)
 from support.process import wait_until
 from support.upstream import Reply
 from support.xds_config import ADS, ads_bootstrap, rds_listener, serve_all
@@ -41,12 +41,6 @@ def bombs(type_url, name, depth=3000):
             yield field(1, name) + field(f.number, struct)
         elif kind == "envoy.config.core.v3.Metadata":
             yield field(1, name) + field(f.number, field(1, field(1, b"x") + field(2, struct)))
-
-
-@pytest.fixture
-def ads():
-    with AdsServer() as server:
-        yield server
 
 
 def host(name, status=200):

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from support import config
-from support.ads_server import CLUSTER, LISTENER, ROUTE, SCOPED_ROUTE, AdsServer
+from support.ads_server import CLUSTER, LISTENER, ROUTE, SCOPED_ROUTE
 from support.process import wait_until
 from support.rawhttp import Client, chunks, fetch
 from support.xds_config import ADS, ads_bootstrap, api_source, xds_cluster
@@ -13,12 +13,6 @@ from support.xds_config import ADS, ads_bootstrap, api_source, xds_cluster
 both = pytest.mark.parametrize("kind", ["GRPC", "DELTA_GRPC"])
 FILTER = "envoy.filters.http.on_demand"
 MESSAGES = "envoy.extensions.filters.http.on_demand.v3."
-
-
-@pytest.fixture
-def ads():
-    with AdsServer() as server:
-        yield server
 
 
 def on_demand(**fields):

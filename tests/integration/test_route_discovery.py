@@ -3,18 +3,12 @@
 import pytest
 
 from support import config
-from support.ads_server import LISTENER, ROUTE, AdsServer
+from support.ads_server import LISTENER, ROUTE
 from support.process import wait_until
 from support.rawhttp import Client, fetch
 from support.xds_config import ads_bootstrap, rds_listener, routes, serve_all
 
 both = pytest.mark.parametrize("kind", ["GRPC", "DELTA_GRPC"])
-
-
-@pytest.fixture
-def ads():
-    with AdsServer() as server:
-        yield server
 
 
 @both

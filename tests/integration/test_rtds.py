@@ -1,13 +1,12 @@
 """Discovered runtime layers (RTDS). The expectations are Envoy 1.40's."""
 
-import contextlib
 import json
 import os
 
 import pytest
 
 from support import config
-from support.ads_server import CLUSTER, LISTENER, RUNTIME, AdsServer
+from support.ads_server import CLUSTER, LISTENER, RUNTIME
 from support.process import wait_until
 from support.rawhttp import Client, fetch
 from test_xds_basic import ADS, ads_bootstrap, api_source, both, xds_cluster
@@ -16,12 +15,10 @@ FAULT = config.EXT + "filters.http.fault.v3.HTTPFault"
 
 
 @pytest.fixture
-def ads():
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(AdsServer())
-        server.set(CLUSTER, "1", [])
-        server.set(LISTENER, "1", [])
-        yield server
+def ads(ads):
+    ads.set(CLUSTER, "1", [])
+    ads.set(LISTENER, "1", [])
+    return ads
 
 
 def layer(name, source=ADS, timeout="0s"):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from support import config
-from support.ads_server import CLUSTER, LISTENER, PREFIX, ROUTE, SCOPED_ROUTE, AdsServer
+from support.ads_server import CLUSTER, LISTENER, PREFIX, ROUTE, SCOPED_ROUTE
 from support.process import wait_until
 from support.proxy import Sluice
 from support.rawhttp import Client, fetch
@@ -13,12 +13,6 @@ from support.xds_config import ADS, ads_bootstrap, api_source, xds_cluster
 
 both = pytest.mark.parametrize("kind", ["GRPC", "DELTA_GRPC"])
 HEADER = {"fragments": [{"header_value_extractor": {"name": "x-scope", "index": 0}}]}
-
-
-@pytest.fixture
-def ads():
-    with AdsServer() as server:
-        yield server
 
 
 def key(*fragments):

@@ -4,18 +4,12 @@ import pytest
 
 from envoy.service.discovery.v3 import discovery_pb2
 from support import config
-from support.ads_server import CLUSTER, LISTENER, ROUTE, VIRTUAL_HOST, AdsServer, message_of
+from support.ads_server import CLUSTER, LISTENER, ROUTE, VIRTUAL_HOST, message_of
 from support.process import wait_until
 from support.rawhttp import Client, fetch
 from support.xds_config import ADS, ads_bootstrap, api_source, rds_listener
 
 ON_DEMAND = config.typed("envoy.filters.http.on_demand", "envoy.extensions.filters.http.on_demand.v3.OnDemand")
-
-
-@pytest.fixture
-def ads():
-    with AdsServer() as server:
-        yield server
 
 
 def listener(filters=(ON_DEMAND,)):

@@ -10,6 +10,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import pytest  # noqa: E402
 import yaml  # noqa: E402
 
+from support.ads_server import CLUSTER, AdsServer  # noqa: E402
 from support.conversation import Conversation, ManualServer  # noqa: E402
 from support.fixtures import *  # noqa: E402,F403
 from support.fixtures import starter  # noqa: E402
@@ -55,6 +56,14 @@ def is_envoy(request):
 def start_proxy(tmp_path, is_envoy):
     with contextlib.ExitStack() as stack:
         yield starter(lambda name: tmp_path / name, Envoy if is_envoy else Sluice, stack)
+
+
+@pytest.fixture
+def ads():
+    """A control plane that answers by itself; there are no clusters."""
+    with AdsServer() as server:
+        server.set(CLUSTER, "1", [])
+        yield server
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 from support import config
 from support.ads_server import (CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTE, RUNTIME, SCOPED_ROUTE, SECRET, VIRTUAL_HOST,
-                                AdsServer, message_of)
+                                message_of)
 from support.process import wait_until
 from support.rawhttp import fetch
 from support.xds_config import ADS, ads_bootstrap, assignment, eds_cluster, rds_listener, routes
@@ -52,49 +52,41 @@ def cases(certificate):
 
 @pytest.mark.parametrize("kind", ["GRPC", "DELTA_GRPC"])
 @pytest.mark.parametrize("case", ["cluster", "endpoints", "listener", "route", "secret", "extension"])
-def test_of(start_proxy, authority, kind, case):
+def test_of(start_proxy, ads, authority, kind, case):
     ca = str(authority.pair.cert)
     type_url, field, key, path, good, bad = cases(ca)[case]
-    with AdsServer() as ads:
-        ads.set(CLUSTER, "1", [tls_cluster()])
-        ads.set(ENDPOINTS, "1", [assignment("up", 1001)])
-        ads.set(SECRET, "1", [secret(ca)])
-        ads.set(LISTENER, "1", [main_listener()])
-        ads.set(ROUTE, "1", [routes()])
-        ads.set(EXTENSION, "1", [fault(400)])
-        proxy = start_proxy(ads_bootstrap(ads, kind))
+    ads.set(CLUSTER, "1", [tls_cluster()])
+    ads.set(ENDPOINTS, "1", [assignment("up", 1001)])
+    ads.set(SECRET, "1", [secret(ca)])
+    ads.set(LISTENER, "1", [main_listener()])
+    ads.set(ROUTE, "1", [routes()])
+    ads.set(EXTENSION, "1", [fault(400)])
+    proxy = start_proxy(ads_bootstrap(ads, kind))
 
-        def row():
-            rows = proxy.admin(f"/config_dump?include_eds&resource={field}").json["configs"]
-            assert len(rows) == 1
-            return rows[0]
+    def row():
+        rows = proxy.admin(f"/config_dump?include_eds&resource={field}").json["configs"]
+        assert len(rows) == 1
+        return rows[0]
 
-        wait_until(lambda: proxy.listeners(), "the listener")
-        assert "error_state" not in row()
-        ads.set(type_url, "2", [bad])
-        assert path in ads.wait_nack(type_url).message.error_detail.message
-        state = row()["error_state"]
-        assert path in state["details"] and state["version_info"] == "2" and state["last_update_attempt"]
-        assert state["failed_configuration"]["@type"] == type_url
-        shown = row().get("active_state", row())
-        assert shown["version_info"] == "1" and key in shown
-        seen = len(ads.requests)
-        ads.set(type_url, "3", [good])
-        ads.wait_ack(type_url, "3", seen)
-        wait_until(lambda: "error_state" not in row(), "the good version")
-        proxy.expect_running()
+    wait_until(lambda: proxy.listeners(), "the listener")
+    assert "error_state" not in row()
+    ads.set(type_url, "2", [bad])
+    assert path in ads.wait_nack(type_url).message.error_detail.message
+    state = row()["error_state"]
+    assert path in state["details"] and state["version_info"] == "2" and state["last_update_attempt"]
+    assert state["failed_configuration"]["@type"] == type_url
+    shown = row().get("active_state", row())
+    assert shown["version_info"] == "1" and key in shown
+    seen = len(ads.requests)
+    ads.set(type_url, "3", [good])
+    ads.wait_ack(type_url, "3", seen)
+    wait_until(lambda: "error_state" not in row(), "the good version")
+    proxy.expect_running()
 
 
 # ---- what is refused of a set: members come one by one ----
 
 HEADER = {"fragments": [{"header_value_extractor": {"name": "x-scope", "index": 0}}]}
-
-
-@pytest.fixture
-def ads():
-    with AdsServer() as server:
-        server.set(CLUSTER, "1", [])
-        yield server
 
 
 def only(proxy, field):

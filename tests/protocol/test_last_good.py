@@ -3,20 +3,13 @@ import pytest
 
 from envoy.service.discovery.v3 import discovery_pb2
 from support import config
-from support.ads_server import (CLUSTER, LISTENER, ROUTE, RUNTIME, SCOPED_ROUTE, VIRTUAL_HOST, AdsServer, message_of)
+from support.ads_server import (CLUSTER, LISTENER, ROUTE, RUNTIME, SCOPED_ROUTE, VIRTUAL_HOST, message_of)
 from support.process import wait_until
 from support.rawhttp import fetch
 from support.xds_config import ADS, ads_bootstrap, rds_listener
 
 both = pytest.mark.parametrize("kind", ["GRPC", "DELTA_GRPC"])
 HEADER = {"fragments": [{"header_value_extractor": {"name": "x-scope", "index": 0}}]}
-
-
-@pytest.fixture
-def ads():
-    with AdsServer() as server:
-        server.set(CLUSTER, "1", [])
-        yield server
 
 
 def push(ads, type_url, version, resources):

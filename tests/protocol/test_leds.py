@@ -3,7 +3,7 @@ import pytest
 
 from envoy.service.discovery.v3 import discovery_pb2
 from support import config
-from support.ads_server import CLUSTER, ENDPOINTS, LB_ENDPOINT, LISTENER, AdsServer, message_of
+from support.ads_server import CLUSTER, ENDPOINTS, LB_ENDPOINT, LISTENER, message_of
 from support.process import wait_until
 from support.rawhttp import fetch
 from support.xds_config import ADS, ads_bootstrap, api_source, eds_cluster
@@ -33,11 +33,10 @@ def endpoints(*localities):
 
 
 @pytest.fixture
-def ads():
-    with AdsServer() as server:
-        server.set(CLUSTER, "c1", [eds_cluster("up")])
-        server.set(LISTENER, "l1", [config.listener(config.hcm(stat_prefix="main"))])
-        yield server
+def ads(ads):
+    ads.set(CLUSTER, "c1", [eds_cluster("up")])
+    ads.set(LISTENER, "l1", [config.listener(config.hcm(stat_prefix="main"))])
+    return ads
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 
+from support.ads_server import AdsServer
 from support.certs import Authority
 from support.h2server import H2Upstream
 from support.proxy import Envoy, Sluice
@@ -102,6 +103,13 @@ def backends(tmp_path_factory):
         for server in servers:
             stack.callback(server.stop)
         yield [s.port for s in servers]
+
+
+@pytest.fixture
+def ads():
+    """A control plane that has nothing yet."""
+    with AdsServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
