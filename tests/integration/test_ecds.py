@@ -53,16 +53,11 @@ def becomes(proxy, wanted, name="main"):
 
 
 def push(ads, version, *resources):
-    """→ the request that answers."""
-    ads.set(EXTENSION, version, resources)
-    nonce = f"n{ads.nonces}"
-    return ads.wait(lambda r: r.type_url == EXTENSION and r.response_nonce == nonce)
+    return ads.push(EXTENSION, version, resources)
 
 
 def push_listeners(ads, version, *resources):
-    ads.set(LISTENER, version, resources)
-    nonce = f"n{ads.nonces}"
-    return ads.wait(lambda r: r.type_url == LISTENER and r.response_nonce == nonce)
+    return ads.push(LISTENER, version, resources)
 
 
 # ---- HTTP filters ----

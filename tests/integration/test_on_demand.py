@@ -8,7 +8,7 @@ from support import config
 from support.ads_server import CLUSTER, LISTENER, ROUTE, SCOPED_ROUTE
 from support.process import wait_until
 from support.rawhttp import Client, chunks, fetch
-from support.xds_config import ADS, ads_bootstrap, api_source, xds_cluster
+from support.xds_config import ADS, ads_bootstrap, api_source, scope, scoped_listener, xds_cluster
 
 both = pytest.mark.parametrize("kind", ["GRPC", "DELTA_GRPC"])
 FILTER = "envoy.filters.http.on_demand"
@@ -171,16 +171,10 @@ def test_too_many_wait(sluice, ads):
 
 @both
 def test_routes_of_a_scope(sluice, ads, kind):
-    manager = config.hcm(filters=[on_demand()])
-    del manager["typed_config"]["route_config"]
-    manager["typed_config"]["scoped_routes"] = {
-        "name": "s", "rds_config_source": ADS, "scoped_rds": {"scoped_rds_config_source": ADS},
-        "scope_key_builder": {"fragments": [{"header_value_extractor": {"name": "x-scope", "index": 0}}]}}
     ads.set(CLUSTER, "c1", [])
-    ads.set(LISTENER, "l1", [config.listener(manager)])
+    ads.set(LISTENER, "l1", [scoped_listener("ingress", filters=[on_demand()])])
     ads.set(ROUTE, "r1", [{"name": "r", "virtual_hosts": [config.vhost([config.direct("/", 202)])]}])
-    ads.set(SCOPED_ROUTE, "s1", [{"name": "a", "on_demand": True, "route_configuration_name": "r",
-                                  "key": {"fragments": [{"string_key": "1"}]}}])
+    ads.set(SCOPED_ROUTE, "s1", [scope("a", "1", "r", on_demand=True)])
     proxy = sluice(ads_bootstrap(ads, kind))
     assert not ads.of(ROUTE)
     assert fetch(proxy.port(), headers=[("x-scope", "2")]).status == 404

@@ -31,9 +31,7 @@ def with_layers(bootstrap, *layers):
 
 
 def push(ads, version, *resources):
-    ads.set(RUNTIME, version, resources)
-    nonce = f"n{ads.nonces}"
-    return ads.wait(lambda r: r.type_url == RUNTIME and r.response_nonce == nonce)
+    return ads.push(RUNTIME, version, resources)
 
 
 def entries(proxy):

@@ -9,35 +9,18 @@ from support.ads_server import CLUSTER, LISTENER, PREFIX, ROUTE, SCOPED_ROUTE
 from support.process import wait_until
 from support.proxy import Sluice
 from support.rawhttp import Client, fetch
-from support.xds_config import ADS, ads_bootstrap, api_source, xds_cluster
+from support.xds_config import ADS, X_SCOPE, ads_bootstrap, api_source, scope, scope_key, scoped_listener, xds_cluster
 
 both = pytest.mark.parametrize("kind", ["GRPC", "DELTA_GRPC"])
-HEADER = {"fragments": [{"header_value_extractor": {"name": "x-scope", "index": 0}}]}
-
-
-def key(*fragments):
-    return {"fragments": [{"string_key": f} for f in fragments]}
-
-
-def scope(name, value, routes=None, **fields):
-    named = {"route_configuration_name": routes} if routes else {}
-    return {"name": name, "key": key(value), **named, **fields}
 
 
 def table(name, status=200):
     return {"name": name, "virtual_hosts": [config.vhost([config.direct("/", status)])]}
 
 
-def scoped_listener(srds=ADS, builder=HEADER, name="main", rds=ADS, **fields):
-    manager = config.hcm(stat_prefix=name)
-    del manager["typed_config"]["route_config"]
-    scopes = fields or {"scoped_rds": {"scoped_rds_config_source": srds}}
-    manager["typed_config"]["scoped_routes"] = {"name": "s", "scope_key_builder": builder, "rds_config_source": rds, **scopes}
-    return config.listener(manager, name=name)
-
-
-def inline(*scopes, builder=HEADER):
-    return scoped_listener(builder=builder, scoped_route_configurations_list={"scoped_route_configurations": list(scopes)})
+def inline(*scopes, builder=X_SCOPE):
+    return scoped_listener(builder=builder,
+                           scopes={"scoped_route_configurations_list": {"scoped_route_configurations": list(scopes)}})
 
 
 def serve(ads, scopes, routes=("r1", "r2")):
@@ -49,12 +32,6 @@ def serve(ads, scopes, routes=("r1", "r2")):
 
 def get(proxy, value=None, **more):
     return fetch(proxy.port(), headers=[("x-scope", value)] if value is not None else [], **more).status
-
-
-def push(ads, version, scopes):
-    before = len(ads.requests)
-    ads.set(SCOPED_ROUTE, version, scopes)
-    return ads.wait(lambda r: r.type_url == SCOPED_ROUTE and r.response_nonce, before)
 
 
 # ---- keys ----
@@ -83,8 +60,8 @@ def test_keys(sluice, extractor, cases):
 
 def test_two_fragments(sluice):
     builder = {"fragments": [{"header_value_extractor": {"name": n, "index": 0}} for n in ("x-scope", "x-more")]}
-    two = {"name": "b", "key": key("a", "bc"), "route_configuration": table("r", 202)}
-    other = {"name": "c", "key": key("ab", "c"), "route_configuration": table("r", 203)}
+    two = {"name": "b", "key": scope_key("a", "bc"), "route_configuration": table("r", 202)}
+    other = {"name": "c", "key": scope_key("ab", "c"), "route_configuration": table("r", 203)}
     proxy = sluice(config.bootstrap([inline(two, other, builder=builder)]))
 
     def both_of(first, second):
@@ -114,7 +91,7 @@ REFUSED = [
      "Index > 0 for empty string element separator."),
     (inline(scope("a", "1", route_configuration={"name": "r", "virtual_hosts": [config.vhost([config.route(cluster="no")])]})),
      "unknown cluster 'no'"),
-    (scoped_listener(scoped_rds={"scoped_rds_config_source": ADS, "srds_resources_locator": "xdstp://a/b"}),
+    (scoped_listener(scopes={"scoped_rds": {"scoped_rds_config_source": ADS, "srds_resources_locator": "xdstp://a/b"}}),
      "srds_resources_locator"),
 ]
 
@@ -140,7 +117,7 @@ def test_scopes_by_discovery(sluice, ads, kind):
                                              "config_reload")] == [2, 2, 0, 1, 1]
     assert proxy.stat("http.main.rds.r1.update_success") == 1
     # keys change hands within one update, a scope moves to another table
-    assert not push(ads, "s2", [scope("a", "2", "r1"), scope("b", "1", "r2")]).is_nack
+    assert not ads.push(SCOPED_ROUTE, "s2", [scope("a", "2", "r1"), scope("b", "1", "r2")]).is_nack
     wait_until(lambda: (get(proxy, "1"), get(proxy, "2")) == (201, 200), "the swap")
     ads.update(SCOPED_ROUTE, "s3", removed=["b"])
     wait_until(lambda: get(proxy, "1") == 404, "the scope to go")
@@ -155,12 +132,12 @@ def test_scopes_by_discovery(sluice, ads, kind):
 def test_conflict_changes_nothing(sluice, ads, kind):
     serve(ads, [scope("a", "1", "r1")])
     proxy = sluice(ads_bootstrap(ads, kind))
-    reply = push(ads, "s2", [scope("a", "1", "r1"), scope("b", "2", "r2"), scope("z", "1", "r2")])
+    reply = ads.push(SCOPED_ROUTE, "s2", [scope("a", "1", "r1"), scope("b", "2", "r2"), scope("z", "1", "r2")])
     assert reply.error_detail.message == ("Error adding/updating scoped route(s): scope key conflict found, "
                                           "first scope is 'a', second scope is 'z'")
     assert (get(proxy, "1"), get(proxy, "2")) == (200, 404)
     assert proxy.stat("http.main.scoped_rds.s.update_rejected") == 1
-    assert not push(ads, "s3", [scope("a", "1", "r1"), scope("b", "2", "r2"), scope("z", "3", "r2")]).is_nack
+    assert not ads.push(SCOPED_ROUTE, "s3", [scope("a", "1", "r1"), scope("b", "2", "r2"), scope("z", "3", "r2")]).is_nack
     wait_until(lambda: (get(proxy, "2"), get(proxy, "3")) == (201, 201), "the next update")
 
 
@@ -168,7 +145,7 @@ def test_conflict_changes_nothing(sluice, ads, kind):
 def test_bad_scope_leaves_others_alone(sluice, ads, kind):
     serve(ads, [scope("a", "1", "r1")])
     proxy = sluice(ads_bootstrap(ads, kind))
-    reply = push(ads, "s2", [scope("a", "1", "r1"), scope("b", "2"), scope("c", "3", "r2")])
+    reply = ads.push(SCOPED_ROUTE, "s2", [scope("a", "1", "r1"), scope("b", "2"), scope("c", "3", "r2")])
     assert reply.is_nack and "b: route_configuration_name is empty." in reply.error_detail.message
     wait_until(lambda: (get(proxy, "1"), get(proxy, "2"), get(proxy, "3")) == (200, 404, 201), "the good ones")
 
@@ -181,9 +158,9 @@ def test_inline_routes_of_a_scope(sluice, ads, kind):
         def status():
             return client.request("GET", "/", [("x-scope", "1")]).status
         assert status() == 204
-        push(ads, "s2", [scope("a", "1", route_configuration=table("q", 205))])
+        ads.push(SCOPED_ROUTE, "s2", [scope("a", "1", route_configuration=table("q", 205))])
         wait_until(lambda: status() == 205, "the new table")
-        push(ads, "s3", [])
+        ads.push(SCOPED_ROUTE, "s3", [])
         wait_until(lambda: status() == 404, "no scope")
 
 
@@ -208,11 +185,11 @@ def test_listener_waits_for_scopes_and_their_routes(sluice, ads, kind):
 def test_fetch_timeout(sluice, ads):
     serve(ads, [])
     ads.hold(SCOPED_ROUTE)
-    ads.set(LISTENER, "l1", [scoped_listener({**ADS, "initial_fetch_timeout": "0.1s"})])
+    ads.set(LISTENER, "l1", [scoped_listener(srds={**ADS, "initial_fetch_timeout": "0.1s"})])
     proxy = sluice(ads_bootstrap(ads))
     assert get(proxy, "1") == 404
     ads.release(SCOPED_ROUTE)
-    push(ads, "s2", [scope("a", "1", "r1")])
+    ads.push(SCOPED_ROUTE, "s2", [scope("a", "1", "r1")])
     wait_until(lambda: get(proxy, "1") == 200, "the late scope")
 
 
@@ -222,7 +199,7 @@ def test_streams_of_their_own(sluice, ads, kind):
     source = {"api_config_source": api_source(kind), "resource_api_version": "V3"}
     ads.set(ROUTE, "r1", [table("r1")])
     ads.set(SCOPED_ROUTE, "s1", [scope("a", "1", "r1")])
-    proxy = sluice(config.bootstrap([scoped_listener(source, rds=source)], [xds_cluster(ads)]))
+    proxy = sluice(config.bootstrap([scoped_listener(srds=source, rds=source)], [xds_cluster(ads)]))
     assert get(proxy, "1") == 200
     lead = "Delta" if kind == "DELTA_GRPC" else "Stream"
     assert {s.method for s in ads.streams} == {lead + "ScopedRoutes", lead + "Routes"}
@@ -233,7 +210,7 @@ def test_scopes_of_a_file(sluice, tmp_path):
     typed = {"@type": SCOPED_ROUTE, **scope("a", "1", route_configuration=table("q", 204))}
     path.write_text(json.dumps({"resources": [typed]}))
     source = {"path_config_source": {"path": str(path)}, "resource_api_version": "V3"}
-    proxy = sluice(config.bootstrap([scoped_listener(source, rds=source)]))
+    proxy = sluice(config.bootstrap([scoped_listener(srds=source, rds=source)]))
     assert get(proxy, "1") == 204
 
 

@@ -8,7 +8,7 @@ from support.ads_server import (CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTE, 
                                 message_of)
 from support.process import wait_until
 from support.rawhttp import fetch
-from support.xds_config import ADS, ads_bootstrap, assignment, eds_cluster, rds_listener, routes
+from support.xds_config import ADS, ads_bootstrap, assignment, eds_cluster, rds_listener, routes, scope, scoped_listener
 
 SDS = {"common_tls_context": {"validation_context_sds_secret_config": {"name": "s", "sds_config": ADS}}}
 FAULT = "envoy.extensions.filters.http.fault.v3.HTTPFault"
@@ -86,7 +86,6 @@ def test_of(start_proxy, ads, authority, kind, case):
 
 # ---- what is refused of a set: members come one by one ----
 
-HEADER = {"fragments": [{"header_value_extractor": {"name": "x-scope", "index": 0}}]}
 
 
 def only(proxy, field):
@@ -96,28 +95,10 @@ def only(proxy, field):
     return rows[0] if rows else None
 
 
-def status(proxy, **fields):
-    return fetch(proxy.port(), **fields).status
-
-
-def scope(name, key, **fields):
-    return {"name": name, "key": {"fragments": [{"string_key": key}]}, "route_configuration_name": "r", **fields}
-
-
-def push(ads, type_url, version, resources):
-    seen = len(ads.requests)
-    ads.set(type_url, version, resources)
-    return ads.wait(lambda r: r.type_url == type_url and r.response_nonce, seen)
-
-
 @pytest.fixture
 def scoped(start_proxy, ads):
     def start(kind, *scopes):
-        manager = config.hcm(stat_prefix="main")
-        del manager["typed_config"]["route_config"]
-        manager["typed_config"]["scoped_routes"] = {
-            "name": "s", "scope_key_builder": HEADER, "rds_config_source": ADS, "scoped_rds": {"scoped_rds_config_source": ADS}}
-        ads.set(LISTENER, "1", [config.listener(manager, name="main")])
+        ads.set(LISTENER, "1", [scoped_listener()])
         ads.set(ROUTE, "1", [{"name": "r", "virtual_hosts": [config.vhost([config.direct("/", 201)])]}])
         ads.set(SCOPED_ROUTE, "1", scopes)
         proxy = start_proxy(ads_bootstrap(ads, kind))
@@ -139,10 +120,9 @@ both = pytest.mark.parametrize("kind", ["GRPC", "DELTA_GRPC"])
 
 @both
 def test_of_scopes(scoped, ads, kind):
-    proxy = scoped(kind, scope("a", "1"), scope("b", "2"))
+    proxy = scoped(kind, scope("a", "1", "r"), scope("b", "2", "r"))
     assert "error_state" not in scopes_row(proxy)
-    reply = push(ads, SCOPED_ROUTE, "2", [scope("a", "1"), scope("b", "2", route_configuration_name=""),
-                                          scope("c", "3", route_configuration_name=""), scope("d", "4")])
+    reply = ads.push(SCOPED_ROUTE, "2", [scope("a", "1", "r"), scope("b", "2"), scope("c", "3"), scope("d", "4", "r")])
     assert reply.is_nack
     row = scopes_row(proxy)
     state = row["error_state"]
@@ -151,44 +131,44 @@ def test_of_scopes(scoped, ads, kind):
     assert state["version_info"] == "2" and state["last_update_attempt"]
     assert state["failed_configuration"]["@type"] == SCOPED_ROUTE and state["failed_configuration"]["name"] in ("b", "c")
     assert names_of(row) == ["a", "b", "d"]  # b as it was, its good siblings as they are
-    wait_until(lambda: status(proxy, headers=[("x-scope", "4")]) == 201, "the good sibling")
-    assert status(proxy, headers=[("x-scope", "2")]) == 201 and status(proxy, headers=[("x-scope", "3")]) == 404
-    assert not push(ads, SCOPED_ROUTE, "3", [scope("a", "1"), scope("b", "5"), scope("c", "3")]).is_nack
+    wait_until(lambda: fetch(proxy.port(), headers=[("x-scope", "4")]).status == 201, "the good sibling")
+    assert fetch(proxy.port(), headers=[("x-scope", "2")]).status == 201 and fetch(proxy.port(), headers=[("x-scope", "3")]).status == 404
+    assert not ads.push(SCOPED_ROUTE, "3", [scope("a", "1", "r"), scope("b", "5", "r"), scope("c", "3", "r")]).is_nack
     wait_until(lambda: "error_state" not in scopes_row(proxy), "the good versions")
     assert names_of(scopes_row(proxy)) == ["a", "b", "c"]
 
 
 @both
 def test_of_one_scope_of_two_that_stay_bad(scoped, ads, kind):
-    proxy = scoped(kind, scope("a", "1"))
-    bad = [scope(n, k, route_configuration_name="") for n, k in (("b", "2"), ("c", "3"))]
-    assert push(ads, SCOPED_ROUTE, "2", [scope("a", "1"), *bad]).is_nack
-    push(ads, SCOPED_ROUTE, "3", [scope("a", "1"), bad[0]])  # c is gone, b is as bad as it was
+    proxy = scoped(kind, scope("a", "1", "r"))
+    bad = [scope(n, k) for n, k in (("b", "2"), ("c", "3"))]
+    assert ads.push(SCOPED_ROUTE, "2", [scope("a", "1", "r"), *bad]).is_nack
+    ads.push(SCOPED_ROUTE, "3", [scope("a", "1", "r"), bad[0]])  # c is gone, b is as bad as it was
     wait_until(lambda: "c: " not in scopes_row(proxy)["error_state"]["details"], "c to be forgotten")
     assert "b: route_configuration_name is empty" in scopes_row(proxy)["error_state"]["details"]
-    push(ads, SCOPED_ROUTE, "4", [scope("a", "1")])
+    ads.push(SCOPED_ROUTE, "4", [scope("a", "1", "r")])
     wait_until(lambda: "error_state" not in scopes_row(proxy), "b to be forgotten")
 
 
 @both
 def test_of_scopes_with_one_key(scoped, ads, kind):
     """Nothing of the update is taken."""
-    proxy = scoped(kind, scope("a", "1"))
-    assert push(ads, SCOPED_ROUTE, "2", [scope("a", "1"), scope("b", "2"), scope("z", "1")]).is_nack
+    proxy = scoped(kind, scope("a", "1", "r"))
+    assert ads.push(SCOPED_ROUTE, "2", [scope("a", "1", "r"), scope("b", "2", "r"), scope("z", "1", "r")]).is_nack
     row = scopes_row(proxy)
     assert "first scope is 'a', second scope is 'z'" in row["error_state"]["details"]
     assert row["error_state"]["version_info"] == "2" and names_of(row) == ["a"] and row["version_info"] == "1"
-    assert not push(ads, SCOPED_ROUTE, "3", [scope("a", "1")]).is_nack
+    assert not ads.push(SCOPED_ROUTE, "3", [scope("a", "1", "r")]).is_nack
     wait_until(lambda: "error_state" not in scopes_row(proxy), "the good version")
 
 
 @both
 def test_of_a_scope_where_there_is_no_good_one(scoped, ads, kind):
-    proxy = scoped(kind, scope("a", "1", route_configuration_name=""))
+    proxy = scoped(kind, scope("a", "1"))
     row = scopes_row(proxy)
     assert "a: route_configuration_name is empty" in row["error_state"]["details"]
     assert row.get("scoped_route_configs", []) == []
-    assert status(proxy, headers=[("x-scope", "1")]) == 404
+    assert fetch(proxy.port(), headers=[("x-scope", "1")]).status == 404
 
 
 def host(name, code=200, domains=None):
@@ -232,14 +212,14 @@ def test_of_virtual_hosts(with_hosts, ads):
     assert state["version_info"] == "v2" and state["last_update_attempt"]
     assert state["failed_configuration"]["@type"] == VIRTUAL_HOST and state["failed_configuration"]["name"] in ("a", "b")
     assert row["version_info"] == "1"
-    wait_until(lambda: status(proxy, host="c") == 204, "the good sibling")
-    assert status(proxy, host="a") == 201  # the last good one
+    wait_until(lambda: fetch(proxy.port(), host="c").status == 204, "the good sibling")
+    assert fetch(proxy.port(), host="a").status == 201  # the last good one
     assert not send_hosts(ads, "v3", host("a", 205)).is_nack
     wait_until(lambda: "r/a: " not in route_row(proxy)["error_state"]["details"], "the good version")
     assert "r/b: " in route_row(proxy)["error_state"]["details"]
     assert not send_hosts(ads, "v4", removed=["r/b"]).is_nack
     wait_until(lambda: "error_state" not in route_row(proxy), "the removal")
-    assert (status(proxy, host="a"), status(proxy, host="c"), status(proxy, host="base")) == (205, 204, 200)
+    assert [fetch(proxy.port(), host=name).status for name in ("a", "c", "base")] == [205, 204, 200]
 
 
 def test_of_a_virtual_host_that_is_good_again_as_it_was(with_hosts, ads):
@@ -258,7 +238,7 @@ def test_of_many_virtual_hosts_is_bounded(with_hosts, ads):
     state = route_row(proxy)["error_state"]
     assert 0 < len(state["details"]) <= 64 * 1024
     assert not send_hosts(ads, "v3", host("late", 207)).is_nack
-    wait_until(lambda: status(proxy, host="late") == 207, "a good one")
+    wait_until(lambda: fetch(proxy.port(), host="late").status == 207, "a good one")
 
 
 @both
@@ -280,12 +260,12 @@ def test_of_runtime(start_proxy, ads, kind):
 
     wait_until(lambda: value() == "2", "the layer")
     assert row()["client_status"] == "ACKED" and "error_state" not in row()
-    assert push(ads, RUNTIME, "2", [{"name": "one", "layer": {"a": {"l": [1]}}}]).is_nack
+    assert ads.push(RUNTIME, "2", [{"name": "one", "layer": {"a": {"l": [1]}}}]).is_nack
     state = row()["error_state"]
     assert row()["client_status"] == "NACKED" and row()["version_info"] == "1"
     assert "Invalid runtime entry value for a.l" in state["details"] and state["version_info"] == "2"
     assert state["failed_configuration"]["@type"] == RUNTIME and state["failed_configuration"]["layer"] == {"a": {"l": [1]}}
     assert value() == "2"
-    assert not push(ads, RUNTIME, "3", [{"name": "one", "layer": {"a": 3}}]).is_nack
+    assert not ads.push(RUNTIME, "3", [{"name": "one", "layer": {"a": 3}}]).is_nack
     wait_until(lambda: row()["client_status"] == "ACKED" and "error_state" not in row(), "the good version")
     wait_until(lambda: value() == "3", "the new value")

@@ -6,63 +6,43 @@ from support import config
 from support.ads_server import (CLUSTER, LISTENER, ROUTE, RUNTIME, SCOPED_ROUTE, VIRTUAL_HOST, message_of)
 from support.process import wait_until
 from support.rawhttp import fetch
-from support.xds_config import ADS, ads_bootstrap, rds_listener
+from support.xds_config import ADS, ads_bootstrap, rds_listener, scope, scoped_listener
 
 both = pytest.mark.parametrize("kind", ["GRPC", "DELTA_GRPC"])
-HEADER = {"fragments": [{"header_value_extractor": {"name": "x-scope", "index": 0}}]}
-
-
-def push(ads, type_url, version, resources):
-    """The answer to it."""
-    seen = len(ads.requests)
-    ads.set(type_url, version, resources)
-    return ads.wait(lambda r: r.type_url == type_url and r.response_nonce, seen)
-
-
-def status(proxy, **fields):
-    return fetch(proxy.port(), **fields).status
 
 
 # ---- SRDS ----
 
-def scope(name, key, routes="r1", **fields):
-    return {"name": name, "key": {"fragments": [{"string_key": key}]}, "route_configuration_name": routes, **fields}
-
-
 BAD_SCOPES = {
-    "no_routes": scope("a", "1", ""),
+    "no_routes": scope("a", "1"),
     "no_key": {"name": "a", "route_configuration_name": "r1"},
-    "no_fragments": {**scope("a", "1"), "key": {}},
-    "empty_fragment": {**scope("a", "1"), "key": {"fragments": [{}]}},
-    "two_with_one_key": scope("z", "1"),
+    "no_fragments": {**scope("a", "1", "r1"), "key": {}},
+    "empty_fragment": {**scope("a", "1", "r1"), "key": {"fragments": [{}]}},
+    "two_with_one_key": scope("z", "1", "r1"),
 }
 
 
 @both
 @pytest.mark.parametrize("bad", BAD_SCOPES)
 def test_scope(start_proxy, ads, kind, bad):
-    manager = config.hcm(stat_prefix="main")
-    del manager["typed_config"]["route_config"]
-    manager["typed_config"]["scoped_routes"] = {
-        "name": "s", "scope_key_builder": HEADER, "rds_config_source": ADS, "scoped_rds": {"scoped_rds_config_source": ADS}}
-    ads.set(LISTENER, "1", [config.listener(manager, name="main")])
+    ads.set(LISTENER, "1", [scoped_listener()])
     ads.set(ROUTE, "1", [{"name": f"r{n}", "virtual_hosts": [config.vhost([config.direct("/", 200 + n)])]} for n in (1, 2)])
-    ads.set(SCOPED_ROUTE, "1", [scope("a", "1")])
+    ads.set(SCOPED_ROUTE, "1", [scope("a", "1", "r1")])
     proxy = start_proxy(ads_bootstrap(ads, kind))
     wait_until(lambda: proxy.listeners(), "the listener")
 
     def get():
-        return status(proxy, headers=[("x-scope", "1")])
+        return fetch(proxy.port(), headers=[("x-scope", "1")]).status
 
     wait_until(lambda: get() == 201, "the scope")
     refused = BAD_SCOPES[bad]
-    reply = push(ads, SCOPED_ROUTE, "2", [refused] if refused["name"] == "a" else [scope("a", "1"), refused])
+    reply = ads.push(SCOPED_ROUTE, "2", [refused] if refused["name"] == "a" else [scope("a", "1", "r1"), refused])
     assert reply.is_nack and reply.error_detail.message
     if kind == "GRPC":
         assert reply.version_info == "1"
     assert proxy.stat("http.main.scoped_rds.s.update_rejected") == 1
     assert get() == 201
-    assert not push(ads, SCOPED_ROUTE, "3", [scope("a", "1", "r2")]).is_nack
+    assert not ads.push(SCOPED_ROUTE, "3", [scope("a", "1", "r2")]).is_nack
     wait_until(lambda: get() == 202, "the good version")
 
 
@@ -96,12 +76,12 @@ def test_virtual_host(start_proxy, ads, bad):
     ads.wait(lambda r: r.type_url == VIRTUAL_HOST)
     assert not send_host(ads, "v1", host("a", 201)).is_nack
     wait_until(lambda: proxy.listeners(), "the listener")
-    assert status(proxy, host="a") == 201
+    assert fetch(proxy.port(), host="a").status == 201
     reply = send_host(ads, "v2", BAD_HOSTS[bad])
     assert reply.is_nack and reply.error_detail.message
-    assert (status(proxy, host="a"), status(proxy, host="base")) == (201, 200)
+    assert (fetch(proxy.port(), host="a").status, fetch(proxy.port(), host="base").status) == (201, 200)
     assert not send_host(ads, "v3", host("a", 203)).is_nack
-    wait_until(lambda: status(proxy, host="a") == 203, "the good version")
+    wait_until(lambda: fetch(proxy.port(), host="a").status == 203, "the good version")
 
 
 # ---- RTDS ----
@@ -119,9 +99,9 @@ def test_runtime(start_proxy, ads, kind, bad):
         return proxy.admin("/runtime").json["entries"].get("a", {}).get("final_value")
 
     wait_until(lambda: value() == "2", "the layer")
-    reply = push(ads, RUNTIME, "2", [{"name": "one", "layer": bad}])
+    reply = ads.push(RUNTIME, "2", [{"name": "one", "layer": bad}])
     assert reply.is_nack and reply.error_detail.message
     assert proxy.stat("runtime.update_rejected") == 1
     assert value() == "2"
-    assert not push(ads, RUNTIME, "3", [{"name": "one", "layer": {"a": 3}}]).is_nack
+    assert not ads.push(RUNTIME, "3", [{"name": "one", "layer": {"a": 3}}]).is_nack
     wait_until(lambda: value() == "3", "the good version")

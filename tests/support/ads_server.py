@@ -219,6 +219,13 @@ class AdsServer:
             if push and type_url not in self.held:
                 self._push(type_url)
 
+    def push(self, type_url, version, resources):
+        """set() for one stream that has asked; → the request that answers."""
+        with self.lock:
+            self.set(type_url, version, resources)
+            nonce = f"n{self.nonces}"
+        return self.wait(lambda r: r.type_url == type_url and r.response_nonce == nonce)
+
     def hold(self, *types):
         """Answer nothing for these types until release()."""
         with self.lock:

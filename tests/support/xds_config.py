@@ -23,6 +23,28 @@ def rds_listener(name="main", route_name="r", **fields):
     return config.listener(manager, name=name, **fields)
 
 
+X_SCOPE = {"fragments": [{"header_value_extractor": {"name": "x-scope", "index": 0}}]}
+
+
+def scope_key(*fragments):
+    return {"fragments": [{"string_key": f} for f in fragments]}
+
+
+def scope(name, value, routes=None, **fields):
+    """Of requests whose x-scope has the value; no `routes`: it names none."""
+    named = {"route_configuration_name": routes} if routes else {}
+    return {"name": name, "key": scope_key(value), **named, **fields}
+
+
+def scoped_listener(name="main", srds=ADS, rds=ADS, builder=X_SCOPE, scopes=None, **manager_fields):
+    """Its scopes come from `srds`; or `scopes`: what there is in place of scoped_rds."""
+    manager = config.hcm(stat_prefix=name, **manager_fields)
+    del manager["typed_config"]["route_config"]
+    manager["typed_config"]["scoped_routes"] = {"name": "s", "scope_key_builder": builder, "rds_config_source": rds,
+                                                **(scopes or {"scoped_rds": {"scoped_rds_config_source": srds}})}
+    return config.listener(manager, name=name)
+
+
 def routes(name="r", cluster="up"):
     return {"name": name, "virtual_hosts": [config.vhost([config.route(cluster=cluster)])]}
 
