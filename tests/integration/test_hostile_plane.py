@@ -9,8 +9,8 @@ from support import config, rawhttp
 from support.ads_server import (CLUSTER, ENDPOINTS, EXTENSION, LB_ENDPOINT, LISTENER, MESSAGES, ROUTE, RUNTIME, SCOPED_ROUTE,
                                 SECRET, VIRTUAL_HOST, message_of)
 from support.process import wait_until
-from support.upstream import Reply
-from support.xds_config import ADS, ads_bootstrap, rds_listener, serve_all
+from support.upstream import ByteUpstream, Reply
+from support.xds_config import ADS, ads_bootstrap, rds_listener, scope, scoped_listener, serve_all
 from test_bad_config import MEGABYTE, field, is_sanitized, rss, varint
 
 KINDS = pytest.mark.parametrize("kind", ["GRPC", "DELTA_GRPC"])
@@ -47,15 +47,6 @@ def host(name, status=200):
     return {"name": name, "domains": [name], "routes": [config.direct("/", status)]}
 
 
-def scoped_listener():
-    manager = config.hcm(stat_prefix="scoped")
-    del manager["typed_config"]["route_config"]
-    manager["typed_config"]["scoped_routes"] = {
-        "name": "s", "rds_config_source": ADS, "scoped_rds": {"scoped_rds_config_source": ADS},
-        "scope_key_builder": {"fragments": [{"header_value_extractor": {"name": "x-scope", "index": 0}}]}}
-    return config.listener(manager, name="scoped")
-
-
 def member(number, port, version="1"):
     made = discovery_pb2.Resource(name=COLLECTION + str(number), version=version)
     made.resource.Pack(message_of(LB_ENDPOINT, config.endpoint(port)))
@@ -89,9 +80,9 @@ def world(sluice, ads, upstream, authority):
     main = rds_listener()
     main["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"].insert(
         0, {"name": "f", "config_discovery": {"config_source": ADS, "type_urls": [config.TYPE + CORS]}})
-    ads.set(LISTENER, "1", [main, scoped_listener()])
+    ads.set(LISTENER, "1", [main, scoped_listener("scoped")])
     ads.set(ROUTE, "1", [{"name": "r", "virtual_hosts": [host("base")], "vhds": {"config_source": ADS}}])
-    ads.set(SCOPED_ROUTE, "1", [{"name": "a", "route_configuration_name": "r", "key": {"fragments": [{"string_key": "1"}]}}])
+    ads.set(SCOPED_ROUTE, "1", [scope("a", "1", "r")])
     ads.set(EXTENSION, "1", [config.typed("f", CORS)])
     ads.set(RUNTIME, "1", [{"name": "one", "layer": {"a": 2}}])
     bootstrap = ads_bootstrap(ads, "DELTA_GRPC")
@@ -268,41 +259,23 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_polled_answers_that_are_none(sluice, upstream, name):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        polls = []
-
-        def serve():
-            while True:
-                try:
-                    peer, _ = server.accept()
-                except OSError:
-                    return
-                with peer:
-                    try:
-                        polls.append(peer.recv(65536))
-                        peer.sendall(ANSWERS[name])
-                        peer.shutdown(socket.SHUT_WR)
-                        while peer.recv(65536):
-                            pass
-                    except OSError:
-                        continue
-        threading.Thread(target=serve, daemon=True).start()
-        clusters = [config.cluster("up", upstream.port), config.cluster("xds", server.getsockname()[1])]
-        source = {"resource_api_version": "V3", "initial_fetch_timeout": "0.1s", "api_config_source": {
-            "api_type": "REST", "transport_api_version": "V3", "cluster_names": ["xds"], "refresh_delay": "0.01s",
-            "request_timeout": "0.5s"}}
-        proxy = sluice(config.bootstrap([config.listener(config.hcm())], clusters, dynamic_resources={"cds_config": source}))
-        wait_until(lambda: len(polls) > 3, "polls", 20)
-        before = rss(proxy)
-        wait_until(lambda: len(polls) > 9, "more polls", 20)
-        proxy.expect_running()
-        assert rawhttp.fetch(proxy.port()).status == 200
-        failed = proxy.stat("cluster_manager.cds.update_failure") + proxy.stat("cluster_manager.cds.update_rejected")
-        assert failed >= 3 and proxy.stat("cluster_manager.cds.update_success") == 0
-        if not is_sanitized(proxy):
-            assert rss(proxy) < before + 32 * MEGABYTE, (before, rss(proxy))
-        server.shutdown(socket.SHUT_RDWR)
+def test_polled_answers_that_are_none(sluice, upstream, upstreams, name):
+    server = upstreams(ByteUpstream, ByteUpstream.answer(ANSWERS[name]))
+    source = {"resource_api_version": "V3", "initial_fetch_timeout": "0.1s", "api_config_source": {
+        "api_type": "REST", "transport_api_version": "V3", "cluster_names": ["xds"], "refresh_delay": "0.01s",
+        "request_timeout": "0.5s"}}
+    proxy = sluice(config.bootstrap([config.listener(config.hcm())],
+                                    [config.cluster("up", upstream.port), config.cluster("xds", server.port)],
+                                    dynamic_resources={"cds_config": source}))
+    wait_until(lambda: server.accepted > 3, "polls", 20)
+    before = rss(proxy)
+    wait_until(lambda: server.accepted > 9, "more polls", 20)
+    proxy.expect_running()
+    assert rawhttp.fetch(proxy.port()).status == 200
+    failed = proxy.stat("cluster_manager.cds.update_failure") + proxy.stat("cluster_manager.cds.update_rejected")
+    assert failed >= 3 and proxy.stat("cluster_manager.cds.update_success") == 0
+    if not is_sanitized(proxy):
+        assert rss(proxy) < before + 32 * MEGABYTE, (before, rss(proxy))
 
 
 def test_varints_of_sizes_lie(world, ads):

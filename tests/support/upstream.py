@@ -303,6 +303,17 @@ class ByteUpstream(TcpServer):
         sock.shutdown(socket.SHUT_WR)
 
     @staticmethod
+    def answer(data):
+        """A handler that sends these bytes once anything came, and no more."""
+        def serve(sock, _):
+            sock.recv(65536)
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+            while sock.recv(65536):
+                pass
+        return serve
+
+    @staticmethod
     def collect(sock, server):
         """Reads to the end, then answers with the number of bytes."""
         total = 0
