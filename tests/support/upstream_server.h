@@ -4,10 +4,10 @@
 #ifndef SLUICE_TESTS_SUPPORT_UPSTREAM_SERVER_H
 #define SLUICE_TESTS_SUPPORT_UPSTREAM_SERVER_H
 
-#include "proxy/api/worker.h"
 #include "proxy/http/codec.h"
 #include "proxy/net/sock.h"
 #include "proxy/net/transport.h"
+#include "tests/support/clusterless_worker.h"
 
 /* ---- transports ---- */
 
@@ -57,14 +57,6 @@ struct transport_factory *worker_transport(struct worker *w, slot_t slot) {
         return NULL;
     }
     return server_transport == TRANSPORT_STUCK ? &stuck_factory : transport_raw_factory();
-}
-struct cluster_view *worker_cluster(struct worker *w, slot_t slot) {
-    (void)w, (void)slot;
-    return NULL;
-}
-uint64_t worker_clusters_generation(const struct worker *w) {
-    (void)w;
-    return 1;
 }
 
 /* ---- servers ---- */

@@ -7,21 +7,13 @@
 
 #include "protos/gen/lb_least_request.pb-c.h"
 #include "protos/gen/lb_round_robin.pb-c.h"
-#include "proxy/api/worker.h"
 #include "proxy/upstream/edf.h"
+#include "tests/support/clusterless_worker.h"
 
 /* The view's pools want transports; nobody connects here. */
 struct transport_factory *worker_transport(struct worker *w, slot_t slot) {
     (void)w, (void)slot;
     return NULL;
-}
-struct cluster_view *worker_cluster(struct worker *w, slot_t slot) {
-    (void)w, (void)slot;
-    return NULL;
-}
-uint64_t worker_clusters_generation(const struct worker *w) {
-    (void)w;
-    return 1;
 }
 
 struct picker {

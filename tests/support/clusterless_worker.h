@@ -1,0 +1,17 @@
+/* A worker that has no clusters, for tests of views and pools without server/. Include it in one test
+ * source, which defines worker_transport(). */
+#ifndef SLUICE_TESTS_SUPPORT_CLUSTERLESS_WORKER_H
+#define SLUICE_TESTS_SUPPORT_CLUSTERLESS_WORKER_H
+
+#include "proxy/api/worker.h"
+
+struct cluster_view *worker_cluster(struct worker *w, slot_t slot) {
+    (void)w, (void)slot;
+    return NULL;
+}
+uint64_t worker_clusters_generation(const struct worker *w) {
+    (void)w;
+    return 1;
+}
+
+#endif
