@@ -52,6 +52,6 @@ $(LIB): $(OBJECTS) $(MEMBERS_FILE)
 
 $(B)/sluice: $(call object,$(MAIN)) $(LIB) $(PROTO_LIB) | $(READY)
 	@mkdir -p $(@D)
-	$(Q)$(LINK) -o $@.new $(call object,$(MAIN)) $(LINKED_LIBS) && mv $@.new $@
+	$(Q)$(LINK) $(LINKED_PACKED) -o $@.new $(call object,$(MAIN)) $(LINKED_LIBS) && mv $@.new $@
 
 -include $(patsubst %.o,%.d,$(OBJECTS) $(call object,$(MAIN)))

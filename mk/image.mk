@@ -14,7 +14,7 @@ image: $(IMAGE)/usr/local/bin/sluice ## Lay out the container image's root in bu
 
 $(B)/sluice-static: $(call object,$(MAIN)) $(LIB) $(PROTO_LIB) | $(READY)
 	@mkdir -p $(@D)
-	$(Q)$(LINK) -static-pie -o $@.new $(call object,$(MAIN)) $(LIB) $(PROTO_LIB) $(STATIC_LIBS) && mv $@.new $@
+	$(Q)$(LINK) $(LINKED_PACKED) -static-pie -o $@.new $(call object,$(MAIN)) $(LIB) $(PROTO_LIB) $(STATIC_LIBS) && mv $@.new $@
 
 $(IMAGE)/usr/local/bin/sluice: $(B)/sluice-static mk/image.mk
 	$(Q)rm -rf $(IMAGE) && mkdir -p $(@D) $(IMAGE)/etc/ssl/certs $(IMAGE)/etc/sluice $(IMAGE)/tmp && chmod 1777 $(IMAGE)/tmp

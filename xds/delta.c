@@ -176,8 +176,8 @@ static void forget_namespace(struct delta *s, sv name) {
     struct map_slot *slot;
     while ((slot = map_next(&s->items, &it))) {
         struct item *i = slot->value;
-        if (i->refs > 0 || sv_eq(slot->key, name) ||
-            !sv_eq(namespace_of(s, slot->key, &scratch), name)) {
+        if (i->refs > 0 || sv_eq(map_key(slot), name) ||
+            !sv_eq(namespace_of(s, map_key(slot), &scratch), name)) {
             continue;
         }
         forget_version(i);
@@ -299,9 +299,9 @@ static void put_changes(struct delta *s, struct buf *out) {
     while ((slot = map_next(&s->items, &it))) {
         struct item *i = slot->value;
         if (i->refs > 0 && (i->is_fresh || !i->is_sent)) {
-            *vec_push(&add) = slot->key;
+            *vec_push(&add) = map_key(slot);
         } else if (i->refs == 0 && i->is_sent) {
-            *vec_push(&gone) = slot->key;
+            *vec_push(&gone) = map_key(slot);
         }
         i->is_sent = i->refs > 0;
         i->is_fresh = false;
@@ -330,7 +330,7 @@ static void put_initial_versions(struct delta *s, struct buf *out) {
         const struct item *i = slot->value;
         if (i->version) {
             buf_clear(&entry);
-            wire_put_string(&entry, ENTRY_KEY, slot->key);
+            wire_put_string(&entry, ENTRY_KEY, map_key(slot));
             wire_put_string(&entry, ENTRY_VALUE, sv_cstr(i->version));
             wire_put_bytes(out, FIELD_INITIAL_VERSIONS, buf_pullup(&entry, buf_len(&entry)));
         }

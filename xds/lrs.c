@@ -82,7 +82,7 @@ static void wishes_fini(struct wishes *w) {
     size_t it = 0;
     struct map_slot *slot;
     while ((slot = map_next(&w->names, &it))) {
-        char *name = (char *)(uintptr_t)slot->key.p;
+        char *name = (char *)(uintptr_t)map_key(slot).p;
         xfree(name);
     }
     map_fini(&w->names);
@@ -147,7 +147,7 @@ static void list_names(struct lrs *l) {
     const struct wishes *w = &l->wishes;
     while ((slot = map_next(w->all ? &l->store->entries : &w->names, &it))) {
         const struct entry *e =
-            w->all ? slot->value : store_find(l->store, RES_CLUSTER, NULL, slot->key);
+            w->all ? slot->value : store_find(l->store, RES_CLUSTER, NULL, map_key(slot));
         if (is_ours(l, e)) {
             *vec_push(&l->names) = sv_from(sv_dup(entry_name(e)), e->name_n);
         }

@@ -180,7 +180,7 @@ static bool put_names(struct sotw *s, struct buf *out) {
         w->is_sent = w->refs > 0 && !w->is_readded;
         are_left |= w->is_readded;
         if (w->is_sent) {
-            *vec_push(&names) = slot->key;
+            *vec_push(&names) = map_key(slot);
         }
         w->is_readded = false;
         if (w->refs == 0) {

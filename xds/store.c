@@ -592,7 +592,7 @@ void store_free_names(struct store *s) {
     size_t it = 0;
     struct map_slot *slot;
     while ((slot = map_next(&s->config.told, &it))) {
-        char *key = (char *)(uintptr_t)slot->key.p;
+        char *key = (char *)(uintptr_t)map_key(slot).p;
         xfree(key);
     }
     map_fini(&s->config.told);

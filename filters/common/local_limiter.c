@@ -164,7 +164,7 @@ static void dup_fixed(const struct local_limiter *l, struct local_limiter *out, 
         struct fixed *fixed = arena_new(a, struct fixed);
         *fixed = *(const struct fixed *)s->value;
         token_bucket_fill(&fixed->bucket);
-        map_put(&out->fixed, arena_sv(a, s->key), fixed);
+        map_put(&out->fixed, arena_sv(a, map_key(s)), fixed);
     }
 }
 

@@ -15,25 +15,26 @@ void map_fini(struct map *m) {
     map_init(m);
 }
 
-static inline uint64_t nonzero(uint64_t hash) { return hash ? hash : 1; }
+/* What a slot keeps of a key's hash. */
+static inline uint32_t slot_hash(uint64_t hash) { return (uint32_t)hash ? (uint32_t)hash : 1; }
 
 /* The slot of `key`, or the free one where it would go. The table has a free slot, so this ends. */
-static struct map_slot *probe(const struct map *m, sv key, uint64_t hash) {
+static struct map_slot *probe(const struct map *m, sv key, uint32_t hash) {
     size_t mask = m->cap_ - 1;
     for (size_t i = hash & mask;; i = (i + 1) & mask) {
         struct map_slot *s = &m->slots_[i];
-        if (s->hash == 0 || (s->hash == hash && sv_eq(s->key, key))) {
+        if (s->hash_ == 0 || (s->hash_ == hash && sv_eq(map_key(s), key))) {
             return s;
         }
     }
 }
 
 void *map_get_hashed(const struct map *m, sv key, uint64_t hash) {
-    return m->count_ ? probe(m, key, nonzero(hash))->value : NULL;
+    return m->count_ ? probe(m, key, slot_hash(hash))->value : NULL;
 }
 
 void *map_get(const struct map *m, sv key) {
-    return m->count_ ? probe(m, key, nonzero(sv_hash(key)))->value : NULL;
+    return m->count_ ? probe(m, key, slot_hash(sv_hash(key)))->value : NULL;
 }
 
 static void rehash(struct map *m, size_t cap) {
@@ -42,11 +43,11 @@ static void rehash(struct map *m, size_t cap) {
     m->cap_ = cap;
     for (size_t i = 0; i < old.cap_; i++) {
         struct map_slot *s = &old.slots_[i];
-        if (!s->hash) {
+        if (!s->hash_) {
             continue;
         }
-        size_t to = s->hash & (cap - 1);
-        while (m->slots_[to].hash) {
+        size_t to = s->hash_ & (cap - 1);
+        while (m->slots_[to].hash_) {
             to = (to + 1) & (cap - 1);
         }
         m->slots_[to] = *s;
@@ -59,11 +60,11 @@ void *map_put(struct map *m, sv key, void *value) {
     if ((m->count_ + 1) * 4 > m->cap_ * 3) {
         rehash(m, m->cap_ ? m->cap_ * 2 : CAP_MIN);
     }
-    uint64_t hash = nonzero(sv_hash(key));
+    uint32_t hash = slot_hash(sv_hash(key));
     struct map_slot *s = probe(m, key, hash);
     void *old = s->value;
-    m->count_ += s->hash == 0;
-    *s = (struct map_slot){hash, key, value};
+    m->count_ += s->hash_ == 0;
+    *s = (struct map_slot){key.p, value, (uint32_t)key.n, hash};
     return old;
 }
 
@@ -71,14 +72,14 @@ void *map_put(struct map *m, sv key, void *value) {
  * is not (cyclically) after the hole. */
 static void close_hole(struct map *m, size_t hole) {
     size_t mask = m->cap_ - 1;
-    for (size_t i = (hole + 1) & mask; m->slots_[i].hash; i = (i + 1) & mask) {
-        size_t home = m->slots_[i].hash & mask;
+    for (size_t i = (hole + 1) & mask; m->slots_[i].hash_; i = (i + 1) & mask) {
+        size_t home = m->slots_[i].hash_ & mask;
         if (((i - home) & mask) >= ((i - hole) & mask)) {
             m->slots_[hole] = m->slots_[i];
             hole = i;
         }
     }
-    m->slots_[hole] = (struct map_slot){0, SV_NULL, NULL};
+    m->slots_[hole] = (struct map_slot){NULL, NULL, 0, 0};
     m->count_--;
 }
 
@@ -86,7 +87,7 @@ void *map_remove(struct map *m, sv key) {
     if (m->count_ == 0) {
         return NULL;
     }
-    struct map_slot *s = probe(m, key, nonzero(sv_hash(key)));
+    struct map_slot *s = probe(m, key, slot_hash(sv_hash(key)));
     void *old = s->value;
     if (old) {
         close_hole(m, (size_t)(s - m->slots_));
@@ -109,11 +110,11 @@ struct map_slot *map_next(const struct map *m, size_t *it) {
         bool is_second = *it >= m->cap_;
         size_t i = (*it)++ & (m->cap_ - 1);
         struct map_slot *s = &m->slots_[i];
-        if (s->hash == 0) {
+        if (s->hash_ == 0) {
             *it = is_second ? 2 * m->cap_ : *it; /* wrapped entries end at the first gap */
             continue;
         }
-        bool is_wrapped = (s->hash & (m->cap_ - 1)) > i;
+        bool is_wrapped = (s->hash_ & (m->cap_ - 1)) > i;
         if (is_wrapped == is_second) {
             return s;
         }

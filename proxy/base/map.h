@@ -1,16 +1,19 @@
 /* Hash table with open addressing from byte-string keys to pointers. Keys are borrowed: the value
- * (or its owner) must keep the key bytes alive while it is in the map. Threads: one owner;
- * read-only sharing is fine once it stops changing. */
+ * (or its owner) must keep the key bytes, less than 4 GiB, alive while it is in the map. Threads: one
+ * owner; read-only sharing is fine once it stops changing. */
 #ifndef SLUICE_BASE_MAP_H
 #define SLUICE_BASE_MAP_H
 
 #include "proxy/base/sv.h"
 
 struct map_slot {
-    uint64_t hash; /* 0: free */
-    sv key;
+    const char *key_;
     void *value;
+    uint32_t key_n_;
+    uint32_t hash_; /* 0: free */
 };
+static inline sv map_key(const struct map_slot *s) { return sv_from(s->key_, s->key_n_); }
+
 struct map {
     struct map_slot *slots_;
     size_t cap_; /* power of two, or 0 */

@@ -74,7 +74,7 @@ static void collect_lengths(struct wildcard_index *w, struct arena *a) {
     w->lengths = (uint32_t *)arena_alloc(a, (map_count(&w->map) + 1) * sizeof(*w->lengths));
     size_t it = 0;
     for (struct map_slot *s; (s = map_next(&w->map, &it)) != NULL;) {
-        uint32_t n = (uint32_t)s->key.n;
+        uint32_t n = (uint32_t)map_key(s).n;
         unsigned at = 0;
         while (at < w->lengths_n && w->lengths[at] > n) {
             at++;

@@ -55,7 +55,7 @@ static inline void test_config_fini(struct test_config *t) {
     size_t it = 0;
     struct map_slot *slot;
     while ((slot = map_next(&t->config.told, &it))) {
-        xfree((void *)(uintptr_t)slot->key.p);
+        xfree((void *)(uintptr_t)map_key(slot).p);
     }
     map_fini(&t->config.told);
     map_fini(&t->config.shared);

@@ -49,7 +49,7 @@ static void test_put_get_remove(void **state) {
     assert_int_equal(map_count(&m), 1);
     size_t it = 0;
     struct map_slot *s = map_next(&m, &it);
-    assert_ptr_equal(s->key.p, other_k); /* the stored key is the new one */
+    assert_ptr_equal(map_key(s).p, other_k); /* the stored key is the new one */
     assert_ptr_equal(s->value, &two);
     assert_null(map_next(&m, &it));
     assert_null(map_next(&m, &it));
