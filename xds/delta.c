@@ -8,6 +8,7 @@
 
 #include "proxy/base/map.h"
 #include "proxy/base/mem.h"
+#include "proxy/base/shared_text.h"
 #include "proxy/base/vec.h"
 #include "proxy/config/collection.h"
 #include "xds/subscription.h"
@@ -29,7 +30,7 @@ struct item {
     bool is_sent; /* the server knows that it is wanted */
     /* wanted anew: subscribe even when it is_sent, so that the server sends it again */
     bool is_fresh;
-    char *version; /* of what is in use; NULL: none */
+    struct shared_text *version; /* of what is in use; NULL: none */
     size_t n;
     char name[];
 };
@@ -42,6 +43,7 @@ struct reply {
 struct delta {
     enum resource_type type;
     struct map items;  /* → struct item */
+    struct shared_text *last_version; /* given to an item; NULL: none yet */
     unsigned wanted_n; /* of them with refs, without the wildcard */
     uint32_t wildcard_refs;
     VEC(struct reply) replies; /* in order of their responses */
@@ -67,7 +69,7 @@ static struct subscription *delta_make(enum resource_type t) {
 }
 
 static void item_free(struct item *i) {
-    xfree(i->version);
+    shared_text_unref(i->version);
     xfree(i);
 }
 
@@ -87,6 +89,7 @@ static void delta_free(struct subscription *sub) {
         item_free(slot->value);
     }
     map_fini(&s->items);
+    shared_text_unref(s->last_version);
     drop_replies(s);
     vec_fini(&s->replies);
     xfree(s);
@@ -132,7 +135,7 @@ static bool is_in_namespace(const struct delta *s, sv name) {
 }
 
 static void forget_version(struct item *i) {
-    xfree(i->version);
+    shared_text_unref(i->version);
     i->version = NULL;
 }
 
@@ -331,7 +334,7 @@ static void put_initial_versions(struct delta *s, struct buf *out) {
         if (i->version) {
             buf_clear(&entry);
             wire_put_string(&entry, ENTRY_KEY, map_key(slot));
-            wire_put_string(&entry, ENTRY_VALUE, sv_cstr(i->version));
+            wire_put_string(&entry, ENTRY_VALUE, sv_cstr(i->version->text));
             wire_put_bytes(out, FIELD_INITIAL_VERSIONS, buf_pullup(&entry, buf_len(&entry)));
         }
     }
@@ -378,7 +381,7 @@ static void keep_version(struct delta *s, const struct xds_resource *x) {
     }
     i = item_get(s, x->name);
     forget_version(i);
-    i->version = sv_dup(x->version);
+    i->version = shared_text_get(&s->last_version, x->version);
 }
 
 static void drop_version(struct delta *s, sv name) {

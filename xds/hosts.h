@@ -15,16 +15,21 @@ struct cluster_hosts {
     const struct cluster_config *cfg;
     struct host_set *set;    /* one ref */
     bool is_ready;           /* first discovery is over, one way or the other */
-    struct dns_name **names; /* DNS clusters: one for each different name */
-    unsigned names_n;
-    struct dns_resolver *resolver;     /* one ref while names are looked up */
-    struct timer dns_wait;             /* of a new cluster: how long it waits for all its names */
+    bool is_removal_due;     /* a host that was kept for its good health has lost it */
+    struct cluster_dns *dns; /* names of a DNS cluster; NULL: it has none */
     struct outlier_detector *detector; /* of cfg; NULL: no outlier detection */
     struct health_checker *checker;    /* of cfg; NULL: none, or not begun yet */
     struct dns_cache_user dns_user;    /* listed while cfg has a DNS cache */
     struct list due_node;              /* in store.hosts_due */
     struct loop_task health_task;      /* hosts' health changed: their lists are due */
-    bool is_removal_due;               /* a host that was kept for its good health has lost it */
+};
+/* What is looked up for a cluster. */
+struct cluster_dns {
+    struct cluster_hosts *hosts;
+    struct dns_name **names; /* one for each different name */
+    unsigned names_n;
+    struct dns_resolver *resolver; /* one ref while names are looked up */
+    struct timer wait;             /* of a new cluster: how long it waits for all its names */
 };
 struct dns_name {
     struct cluster_hosts *hosts;
@@ -36,6 +41,7 @@ struct dns_name {
     struct dns_lookup *lookup; /* under way; NULL */
     struct timer refresh;
 };
+/* NULL: it is not looked up. */
 const struct dns_name *store_dns_find(const struct cluster_hosts *h, sv name);
 void store_dns_start(struct cluster_hosts *h);
 void store_dns_stop(struct cluster_hosts *h);

@@ -15,17 +15,18 @@
 #define FIRST_ANSWER_WAIT_MS 500u
 
 const struct dns_name *store_dns_find(const struct cluster_hosts *h, sv name) {
-    for (unsigned i = 0; i < h->names_n; i++) {
-        if (sv_eq(h->names[i]->name, name)) {
-            return h->names[i];
+    const struct cluster_dns *d = h->dns;
+    for (unsigned i = 0; d && i < d->names_n; i++) {
+        if (sv_eq(d->names[i]->name, name)) {
+            return d->names[i];
         }
     }
     return NULL;
 }
 
-static bool all_answered(const struct cluster_hosts *h) {
-    for (unsigned i = 0; i < h->names_n; i++) {
-        if (!h->names[i]->is_answered) {
+static bool all_answered(const struct cluster_dns *d) {
+    for (unsigned i = 0; i < d->names_n; i++) {
+        if (!d->names[i]->is_answered) {
             return false;
         }
     }
@@ -94,7 +95,7 @@ static void on_answer(void *arg, enum dns_status status, const struct dns_answer
         log_debug(LOG_upstream, "DNS lookup of '%.*s' failed: %.*s", SV_ARG(n->name),
                   SV_ARG(details));
         timer_start(&n->refresh, failure_delay_ms(c, n, &l->rng));
-        h->is_ready |= all_answered(h);
+        h->is_ready |= all_answered(h->dns);
         if (!was_ready && h->is_ready) {
             store_hosts_changed(h);
         }
@@ -105,7 +106,7 @@ static void on_answer(void *arg, enum dns_status status, const struct dns_answer
     uint32_t ttl = keep_answer(n, v, count);
     stats_inc(st, count ? CLUSTER_update_success : CLUSTER_update_empty);
     timer_start(&n->refresh, success_delay_ms(c, ttl, &l->rng));
-    h->is_ready |= all_answered(h);
+    h->is_ready |= all_answered(h->dns);
     if (!is_same || !was_ready) {
         store_hosts_changed(h);
     } else {
@@ -116,7 +117,7 @@ static void on_answer(void *arg, enum dns_status status, const struct dns_answer
 static void look_up(struct dns_name *n) {
     struct cluster_hosts *h = n->hosts;
     stats_inc(stats_front(h->cfg->stats), CLUSTER_update_attempt);
-    n->lookup = dns_resolve_start(h->resolver, n->name, h->cfg->dns->family, on_answer, n);
+    n->lookup = dns_resolve_start(h->dns->resolver, n->name, h->cfg->dns->family, on_answer, n);
 }
 
 static void on_refresh(struct timer *t) { look_up(CONTAINER_OF(t, struct dns_name, refresh)); }
@@ -129,20 +130,26 @@ static void add_name(struct cluster_hosts *h, sv name) {
     n->hosts = h;
     n->name = name; /* lives in the cluster's resource, which h pins */
     timer_init(&n->refresh, h->entry->store->loop, on_refresh);
-    h->names = xreallocarray(h->names, h->names_n + 1, sizeof(*h->names));
-    h->names[h->names_n++] = n;
+    if (!h->dns) {
+        h->dns = xnew(struct cluster_dns);
+        h->dns->hosts = h;
+    }
+    struct cluster_dns *d = h->dns;
+    d->names = xreallocarray(d->names, d->names_n + 1, sizeof(*d->names));
+    d->names[d->names_n++] = n;
 }
 
 static void on_wait_over(struct timer *t) {
-    struct cluster_hosts *h = CONTAINER_OF(t, struct cluster_hosts, dns_wait);
+    const struct cluster_dns *d = CONTAINER_OF(t, struct cluster_dns, wait);
+    struct cluster_hosts *h = d->hosts;
     if (h->is_ready) {
         return;
     }
-    for (unsigned i = 0; i < h->names_n; i++) {
-        if (!h->names[i]->is_answered) {
+    for (unsigned i = 0; i < d->names_n; i++) {
+        if (!d->names[i]->is_answered) {
             log_warn(LOG_upstream,
                      "cluster '%.*s' goes on without an answer to its DNS name '%.*s'",
-                     SV_ARG(h->cfg->name), SV_ARG(h->names[i]->name));
+                     SV_ARG(h->cfg->name), SV_ARG(d->names[i]->name));
         }
     }
     h->is_ready = true;
@@ -157,24 +164,30 @@ void store_dns_start(struct cluster_hosts *h) {
             add_name(h, cla->endpoints[i].extra->dns_name);
         }
     }
-    h->is_ready = h->names_n == 0;
+    struct cluster_dns *d = h->dns;
+    h->is_ready = !d;
     if (h->is_ready || s->opt.is_dry_run) {
         return;
     }
-    h->resolver = dns_resolver_get(s->loop, s->opt.stats, &h->cfg->dns->resolver);
-    for (unsigned i = 0; i < h->names_n; i++) {
-        look_up(h->names[i]);
+    d->resolver = dns_resolver_get(s->loop, s->opt.stats, &h->cfg->dns->resolver);
+    for (unsigned i = 0; i < d->names_n; i++) {
+        look_up(d->names[i]);
     }
-    timer_init(&h->dns_wait, s->loop, on_wait_over);
+    timer_init(&d->wait, s->loop, on_wait_over);
     if (!h->entry->active) { /* else the version before serves on until all names are answered */
-        timer_start(&h->dns_wait, FIRST_ANSWER_WAIT_MS);
+        timer_start(&d->wait, FIRST_ANSWER_WAIT_MS);
     }
 }
 
 void store_dns_stop(struct cluster_hosts *h) {
-    timer_cancel(&h->dns_wait);
-    for (unsigned i = 0; i < h->names_n; i++) {
-        struct dns_name *n = h->names[i];
+    struct cluster_dns *d = h->dns;
+    if (!d) {
+        return;
+    }
+    h->dns = NULL;
+    timer_cancel(&d->wait);
+    for (unsigned i = 0; i < d->names_n; i++) {
+        struct dns_name *n = d->names[i];
         timer_cancel(&n->refresh);
         if (n->lookup) {
             dns_resolve_cancel(n->lookup);
@@ -182,11 +195,9 @@ void store_dns_stop(struct cluster_hosts *h) {
         xfree(n->addrs);
         xfree(n);
     }
-    xfree(h->names);
-    h->names = NULL;
-    h->names_n = 0;
-    if (h->resolver) {
-        dns_resolver_unref(h->resolver);
-        h->resolver = NULL;
+    xfree(d->names);
+    if (d->resolver) {
+        dns_resolver_unref(d->resolver);
     }
+    xfree(d);
 }

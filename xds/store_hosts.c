@@ -350,7 +350,7 @@ bool store_dial_target(struct store *s, sv cluster, struct xds_dial_target *out)
     }
     *out = (struct xds_dial_target){.authority = out->authority,
                                     .addr = h->host->addr,
-                                    .source = c->source,
+                                    .source = c->bind->source,
                                     .connect_timeout_ms = c->connect_timeout_ms,
                                     .transport = f->ops->is_secure ? f : NULL,
                                     .host_name = h->host->hostname,
@@ -359,8 +359,8 @@ bool store_dial_target(struct store *s, sv cluster, struct xds_dial_target *out)
                                     .is_http2 = c->protocol == UPSTREAM_HTTP2,
                                     .http2_keepalive_ms = c->codec->h2.keepalive_interval_ms,
                                     .http2_keepalive_timeout_ms = c->codec->h2.keepalive_timeout_ms,
-                                    .keepalive_time_s = c->sock_opts.keepalive_time_s,
-                                    .keepalive_interval_s = c->sock_opts.keepalive_interval_s,
-                                    .keepalive_probes = c->sock_opts.keepalive_probes};
+                                    .keepalive_time_s = c->bind->opts.keepalive_time_s,
+                                    .keepalive_interval_s = c->bind->opts.keepalive_interval_s,
+                                    .keepalive_probes = c->bind->opts.keepalive_probes};
     return true;
 }

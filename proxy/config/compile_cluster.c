@@ -162,7 +162,7 @@ static void discovery(struct compile_ctx *ctx, const Cluster__Cluster *m,
 
 /* additional_source_addresses is the older name of the same list. */
 static void extra_sources(struct compile_ctx *ctx, const Core__BindConfig *b,
-                          struct cluster_config *c) {
+                          struct cluster_bind *out) {
     size_t newer = b->n_extra_source_addresses, older = b->n_additional_source_addresses;
     if (newer && older) {
         diag_error(ctx->diag,
@@ -178,29 +178,40 @@ static void extra_sources(struct compile_ctx *ctx, const Core__BindConfig *b,
         DIAG_FIELD(ctx->diag, "additional_source_addresses[%zu]", i);
         compile_socket_address(ctx, b->additional_source_addresses[i], &extra[i]);
     }
-    c->extra_sources = extra;
-    c->extra_sources_n = (unsigned)(newer + older);
+    out->extra_sources = extra;
+    out->extra_sources_n = (unsigned)(newer + older);
 }
 
 static void bind_config(struct compile_ctx *ctx, const Core__BindConfig *b,
-                        struct cluster_config *c) {
-    if (!b) {
-        return;
-    }
+                        struct cluster_bind *out) {
     DIAG_FIELD(ctx->diag, "upstream_bind_config");
     if (b->source_address) {
         struct addr *a = arena_new(ctx->arena, struct addr);
         DIAG_FIELD(ctx->diag, "source_address");
         compile_socket_address(ctx, b->source_address, a);
-        c->source = a;
+        out->source = a;
     }
-    extra_sources(ctx, b, c);
-    c->sock_opts.freebind = b->freebind && b->freebind->value;
+    extra_sources(ctx, b, out);
+    out->opts.freebind = b->freebind && b->freebind->value;
     socket_options_compile(ctx, (void *const *)b->socket_options, b->n_socket_options,
-                           &c->sock_opts);
+                           &out->opts);
     if (b->local_address_selector) {
         compile_unhonoured(ctx, "local_address_selector");
     }
+}
+
+static const struct cluster_bind *binding(struct compile_ctx *ctx, const Cluster__Cluster *m) {
+    if (!m->upstream_bind_config && !m->upstream_connection_options) {
+        return &cluster_no_bind;
+    }
+    struct cluster_bind *out = arena_new(ctx->arena, struct cluster_bind);
+    if (m->upstream_bind_config) {
+        bind_config(ctx, m->upstream_bind_config, out);
+    }
+    if (m->upstream_connection_options) {
+        tcp_keepalive_compile(m->upstream_connection_options->tcp_keepalive, &out->opts);
+    }
+    return out;
 }
 
 static void transport_sockets(struct compile_ctx *ctx, const Cluster__Cluster *m,
@@ -292,10 +303,7 @@ bool compile_cluster(struct compile_ctx *ctx, struct resource *r, const void *ms
     cluster_lb_compile(ctx, m, c);
     cluster_http_compile(ctx, m, c);
     transport_sockets(ctx, m, c);
-    bind_config(ctx, m->upstream_bind_config, c);
-    if (m->upstream_connection_options) {
-        tcp_keepalive_compile(m->upstream_connection_options->tcp_keepalive, &c->sock_opts);
-    }
+    c->bind = binding(ctx, m);
     c->metadata = route_metadata_compile(ctx, m->metadata);
     cluster_detection_compile(ctx, m, c);
     cluster_filters_compile(ctx, m, c);

@@ -70,7 +70,7 @@ static void scope_free(struct stats_scope *sc) {
     }
     xfree(sc->shards);
     shard_free(sc->front, 0);
-    xfree(sc->text);
+    shared_text_unref(sc->text);
     ext_free(sc->ext, sc->group->n);
     xfree(sc->labels);
     xfree(sc->rejected);
@@ -87,6 +87,7 @@ void stats_store_free(struct stats_store *s) {
         scope_free(scope_of_node(n));
     }
     ASSERT(s->metrics.count == 0);
+    shared_text_unref(s->last_text);
     for (size_t i = 0; i < s->orders.n; i++) {
         xfree(s->orders.p[i].cells);
     }
@@ -299,9 +300,9 @@ void stats_text_set(struct stats_scope *sc, unsigned i, sv text) {
     ASSERT(sc->group->defs[i].kind == STAT_TEXT);
     (void)i;
     LOCK(sc->store);
-    if (!sc->text || !sv_eq(sv_cstr(sc->text), text)) {
-        xfree(sc->text);
-        sc->text = sv_dup(text);
+    if (!sc->text || !sv_eq(sv_cstr(sc->text->text), text)) {
+        shared_text_unref(sc->text);
+        sc->text = shared_text_get(&sc->store->last_text, text);
     }
     UNLOCK(sc->store);
 }

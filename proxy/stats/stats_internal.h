@@ -8,6 +8,7 @@
 
 #include "proxy/base/list.h"
 #include "proxy/base/map.h"
+#include "proxy/base/shared_text.h"
 #include "proxy/base/vec.h"
 #include "proxy/stats/stats.h"
 #include "proxy/stats/stats_config.h"
@@ -65,7 +66,7 @@ struct stats_scope {
     struct stats_shard **shards; /* [store->threads]; shared, atomic; NULL until one is used */
     struct stats_shard *front;   /* of front_n cells; shared, atomic; NULL until used */
     struct stats_ext *ext;       /* NULL until needed */
-    char *text;                  /* of the group's only text; NULL: not set */
+    struct shared_text *text;    /* of the group's only text; NULL: not set */
     const void *source;          /* of computed gauges; NULL: they are not shown */
     /* explicit tags, behind the bytes; NULL: default rules */
     struct stats_tag *tags;
@@ -109,6 +110,7 @@ struct stats_store {
     struct stats_tree metrics;
     struct list unclassified; /* stats_scope.class_node */
     struct map classes;       /* by stats_class.key */
+    struct shared_text *last_text; /* given to a scope; NULL: none yet */
     /* first tokens that are dropped instead of prefixed in exposition formats */
     VEC(sv) namespaces;
     VEC(sv) tag_names;               /* of scopes' own tags, each once */

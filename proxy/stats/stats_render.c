@@ -33,7 +33,7 @@ uint64_t stats_item_value(const struct stats_item *i) {
 }
 
 sv stats_item_text(const struct stats_item *i) {
-    return !i->dyn && i->scope->text ? sv_cstr(i->scope->text) : SV_NULL;
+    return !i->dyn && i->scope->text ? sv_cstr(i->scope->text->text) : SV_NULL;
 }
 
 const struct stats_latch *stats_item_latch(const struct stats_item *i) {

@@ -7,6 +7,8 @@
 #include "proxy/base/buf.h"
 #include "proxy/http/codec_stats.h"
 
+const struct cluster_bind cluster_no_bind = {0};
+
 static bool read_breaker(const void *source, unsigned i, uint64_t *value);
 
 static const struct stat_def cluster_stat_defs[] = {

@@ -81,64 +81,69 @@ struct health_check_config;
 struct lb_zone_config;
 struct subset_config;
 
+/* What connections are bound to: upstream_bind_config, upstream_connection_options. */
+struct cluster_bind {
+    const struct addr *source; /* source_address; NULL */
+    const struct addr *extra_sources;
+    unsigned extra_sources_n;
+    struct sock_opts opts;
+};
+extern const struct cluster_bind cluster_no_bind;
+
+/* One for each of tens of thousands: what few clusters have is behind a pointer. */
 struct cluster_config {
     sv name, observability_name;
     sv eds_service_name; /* EDS: name of the ClusterLoadAssignment wanted */
     enum cluster_type type;
-    bool added_via_api;
     slot_t slot;
-    uint32_t connect_timeout_ms;
-    uint32_t buffer_limit_bytes;
-    const struct lb_policy_type *lb_type;
-    const void *lb_config;
-    const struct subset_config *subsets; /* upstream/lb_subset.h; NULL: none */
-    uint32_t healthy_panic_pct;          /* 50 */
-    const struct lb_zone_config *zone;   /* upstream/lb_zone.h; NULL: zones do not count */
+    bool added_via_api;
     bool locality_weighted, close_connections_on_host_health_failure,
         ignore_new_hosts_until_first_hc, fail_traffic_on_panic;
-    /* bit set of core.v3.HealthStatus that override hosts may have */
-    uint32_t override_host_status;
-    slot_t transport; /* factory slot */
-    const struct transport_match *transport_matches;
-    unsigned transport_matches_n;
     bool auto_sni, auto_san_validation;
-    sv auto_sni_header;
-    enum upstream_protocol protocol;
-    const struct codec_options *codec; /* of the arena, or what all plain clusters share */
-    uint32_t idle_timeout_ms, max_connection_duration_ms, tcp_idle_timeout_ms;
-    uint32_t max_requests_per_connection; /* 0: unlimited */
-    uint32_t max_stream_duration_ms, max_response_headers_kb;
-    struct breaker breakers[PRIORITIES];
-    struct breaker_use *use;     /* [PRIORITIES], arena memory, atomics */
-    struct cluster_drops *drops; /* arena memory, atomics; NULL: not counted */
-    bool is_reported_to_self;    /* lrs_server: self */
-    const struct addr *source;   /* upstream_bind_config.source_address; NULL */
-    const struct addr *extra_sources;
-    unsigned extra_sources_n;
-    struct sock_opts sock_opts;
-    const struct cluster_upstream_filter *filters;
-    unsigned filters_n;
-    const struct kv_metadata *metadata;
-    const struct cla_config *endpoints; /* load_assignment of STATIC and DNS clusters; NULL */
-    const struct dns_config *dns;
-    struct dns_cache *dns_cache;  /* whose hosts these are: CLUSTER_TYPE_DYNAMIC; else NULL */
+    bool is_reported_to_self;     /* lrs_server: self */
     bool allows_insecure_options; /* allow_insecure_cluster_options */
-    const struct aggregate_config *aggregate; /* upstream/aggregate.h */
-    const struct outlier_config *outlier;
-    const struct health_check_config *health_check; /* NULL: none */
-    bool use_http_header_original_dst;
-    sv original_dst_header;
-    bool has_original_dst_port;
-    uint16_t original_dst_port;
-    uint32_t cleanup_interval_ms;
+    bool use_http_header_original_dst, has_original_dst_port;
     bool drain_connections_on_host_removal;
     bool wait_for_warm_on_init;
     bool connection_pool_per_downstream;
     bool close_connections_on_host_set_change;
     bool tells_addresses; /* some transport looks at transport_options.addresses */
+    uint16_t original_dst_port;
+    uint32_t cleanup_interval_ms;
+    uint32_t connect_timeout_ms;
+    uint32_t buffer_limit_bytes;
+    const struct lb_policy_type *lb_type;
+    const void *lb_config;
+    const struct subset_config *subsets; /* upstream/lb_subset.h; NULL: none */
+    const struct lb_zone_config *zone;   /* upstream/lb_zone.h; NULL: zones do not count */
+    uint32_t healthy_panic_pct;          /* 50 */
+    /* bit set of core.v3.HealthStatus that override hosts may have */
+    uint32_t override_host_status;
+    slot_t transport; /* factory slot */
+    unsigned transport_matches_n;
+    const struct transport_match *transport_matches;
+    sv auto_sni_header;
+    const struct codec_options *codec; /* of the arena, or what all plain clusters share */
+    enum upstream_protocol protocol;
+    uint32_t idle_timeout_ms, max_connection_duration_ms, tcp_idle_timeout_ms;
+    uint32_t max_requests_per_connection; /* 0: unlimited */
+    uint32_t max_stream_duration_ms, max_response_headers_kb;
+    unsigned filters_n;
+    const struct cluster_upstream_filter *filters;
+    struct breaker breakers[PRIORITIES];
+    struct breaker_use *use;     /* [PRIORITIES], arena memory, atomics */
+    struct cluster_drops *drops; /* arena memory, atomics; NULL: not counted */
+    const struct cluster_bind *bind; /* never NULL */
+    const struct kv_metadata *metadata;
+    const struct cla_config *endpoints; /* load_assignment of STATIC and DNS clusters; NULL */
+    const struct dns_config *dns;
+    struct dns_cache *dns_cache; /* whose hosts these are: CLUSTER_TYPE_DYNAMIC; else NULL */
+    const struct aggregate_config *aggregate; /* upstream/aggregate.h */
+    const struct outlier_config *outlier;
+    const struct health_check_config *health_check; /* NULL: none */
+    sv original_dst_header;
     double per_upstream_preconnect_ratio;
     struct stats_scope *stats; /* cluster.<observability name>. */
-    /* …http1., …http2. (http/codec_stats.h); NULL: not counted */
     /* …http1., …http2. (http/codec_stats.h): atomic; made with the first codec */
     struct stats_scope *codec_stats[2];
     /* upstream/outlier.h; NULL: none. Set before the config is shared */

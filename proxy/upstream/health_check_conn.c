@@ -450,7 +450,7 @@ static bool connect_host(struct health_session *s) {
     struct health_conn *hc = xnew(struct health_conn);
     int err;
     hc->conn = conn_connect(s->checker->loop, to, upstream_source_for(cluster, to),
-                            &cluster->sock_opts, t, &conn_ops, hc, &err);
+                            &cluster->bind->opts, t, &conn_ops, hc, &err);
     if (!hc->conn) {
         xfree(hc);
         return false;

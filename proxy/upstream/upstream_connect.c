@@ -26,22 +26,23 @@ static bool has_more(const struct upstream_connect *u) {
 }
 
 const struct addr *upstream_source_for(const struct cluster_config *c, const struct addr *to) {
-    if (!c->source || c->source->family == to->family) {
-        return c->source;
+    const struct cluster_bind *b = c->bind;
+    if (!b->source || b->source->family == to->family) {
+        return b->source;
     }
-    for (unsigned i = 0; i < c->extra_sources_n; i++) {
-        if (c->extra_sources[i].family == to->family) {
-            return &c->extra_sources[i];
+    for (unsigned i = 0; i < b->extra_sources_n; i++) {
+        if (b->extra_sources[i].family == to->family) {
+            return &b->extra_sources[i];
         }
     }
-    return to->family == AF_UNIX ? NULL : c->source;
+    return to->family == AF_UNIX ? NULL : b->source;
 }
 
 static struct conn *connect_from(struct upstream_connect *u, const struct addr *to,
                                  struct transport *t, int *err) {
     const struct cluster_config *cfg = u->view->cfg;
     if (!u->source) {
-        return conn_connect(u->view->loop, to, upstream_source_for(cfg, to), &cfg->sock_opts, t,
+        return conn_connect(u->view->loop, to, upstream_source_for(cfg, to), &cfg->bind->opts, t,
                             &racer_ops, u, err);
     }
     if (u->source->addr.family != to->family) {
@@ -49,7 +50,7 @@ static struct conn *connect_from(struct upstream_connect *u, const struct addr *
         t->ops->destroy(t);
         return NULL;
     }
-    struct sock_opts opts = cfg->sock_opts;
+    struct sock_opts opts = cfg->bind->opts;
     opts.transparent = true;
     opts.mark = u->source->mark ? (int)u->source->mark : opts.mark;
     return conn_connect(u->view->loop, to, &u->source->addr, &opts, t, &racer_ops, u, err);
@@ -67,7 +68,7 @@ static struct conn *open_conn(struct upstream_connect *u, const struct addr *to,
     }
     struct conn *c = connect_from(u, to, t, err);
     if (!c) {
-        if (cfg->source || u->source) {
+        if (cfg->bind->source || u->source) {
             stats_inc(u->view->stats, CLUSTER_bind_errors);
         }
         return NULL;

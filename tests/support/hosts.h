@@ -28,6 +28,7 @@ static inline void fixture_init(struct fixture_cluster *f, const struct lb_polic
                                      .connect_timeout_ms = 1000,
                                      .buffer_limit_bytes = 1 << 20,
                                      .lb_type = lb,
+                                     .bind = &cluster_no_bind,
                                      .use = f->use,
                                      .override_host_status = 1 | 2 | 32};
     for (unsigned i = 0; i < PRIORITIES; i++) {
