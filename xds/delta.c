@@ -42,9 +42,9 @@ struct reply {
 
 struct delta {
     enum resource_type type;
-    struct map items;  /* → struct item */
+    struct map items;                 /* → struct item */
     struct shared_text *last_version; /* given to an item; NULL: none yet */
-    unsigned wanted_n; /* of them with refs, without the wildcard */
+    unsigned wanted_n;                /* of them with refs, without the wildcard */
     uint32_t wildcard_refs;
     VEC(struct reply) replies; /* in order of their responses */
     bool is_up, was_asked;

@@ -13,10 +13,10 @@ struct cluster_hosts {
     struct entry *entry;
     struct resource *resource; /* one ref: the version being discovered */
     const struct cluster_config *cfg;
-    struct host_set *set;    /* one ref */
-    bool is_ready;           /* first discovery is over, one way or the other */
-    bool is_removal_due;     /* a host that was kept for its good health has lost it */
-    struct cluster_dns *dns; /* names of a DNS cluster; NULL: it has none */
+    struct host_set *set;              /* one ref */
+    bool is_ready;                     /* first discovery is over, one way or the other */
+    bool is_removal_due;               /* a host that was kept for its good health has lost it */
+    struct cluster_dns *dns;           /* names of a DNS cluster; NULL: it has none */
     struct outlier_detector *detector; /* of cfg; NULL: no outlier detection */
     struct health_checker *checker;    /* of cfg; NULL: none, or not begun yet */
     struct dns_cache_user dns_user;    /* listed while cfg has a DNS cache */

@@ -13,8 +13,8 @@
 
 struct arena_block {
     struct arena_block *next; /* older */
-    size_t bytes;             /* of data */
-    bool is_regular;          /* not made for one large object */
+    size_t bytes : 63;        /* of data */
+    bool is_regular : 1;      /* not made for one large object */
     char data[] __attribute__((aligned(8)));
 };
 
@@ -26,6 +26,7 @@ struct arena_cleanup {
 
 void arena_init(struct arena *a, size_t block_bytes) {
     size_t bytes = block_bytes > BLOCK_MIN_BYTES ? block_bytes : BLOCK_MIN_BYTES;
+    ASSERT(bytes < 1u << 24);
     *a = (struct arena){.block_bytes_ =
                             block_bytes ? (bytes + 7) & ~(size_t)7 : BLOCK_DEFAULT_BYTES};
 }

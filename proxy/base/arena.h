@@ -16,8 +16,8 @@ struct arena {
     char *end_;
     struct arena_block *head_; /* newest block; the chain is freed by _fini/_reset */
     struct arena_cleanup *cleanups_;
-    size_t used_bytes_;  /* of blocks allocated, for accounting */
-    size_t block_bytes_; /* size of the first regular block; later ones grow with the arena */
+    size_t used_bytes_ : 40;  /* of blocks allocated, for accounting */
+    size_t block_bytes_ : 24; /* of the first regular block; later ones grow with the arena */
 };
 
 /* Blocks of `block_bytes` (0: 4 KiB) are taken when first needed: an unused arena owns nothing. */

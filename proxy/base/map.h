@@ -1,6 +1,6 @@
 /* Hash table with open addressing from byte-string keys to pointers. Keys are borrowed: the value
- * (or its owner) must keep the key bytes, less than 4 GiB, alive while it is in the map. Threads: one
- * owner; read-only sharing is fine once it stops changing. */
+ * (or its owner) must keep the key bytes, less than 4 GiB, alive while it is in the map. Threads:
+ * one owner; read-only sharing is fine once it stops changing. */
 #ifndef SLUICE_BASE_MAP_H
 #define SLUICE_BASE_MAP_H
 

@@ -1,5 +1,5 @@
-/* Immutable texts that many hold, such as the version that all resources of a push have: one copy for
- * those that follow each other. Threads: any; a `last` belongs to one thread (or a lock). */
+/* Immutable texts that many hold, such as the version that all resources of a push have: one copy
+ * for those that follow each other. Threads: any; a `last` belongs to one thread (or a lock). */
 #ifndef SLUICE_BASE_SHARED_TEXT_H
 #define SLUICE_BASE_SHARED_TEXT_H
 

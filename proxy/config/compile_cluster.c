@@ -193,8 +193,7 @@ static void bind_config(struct compile_ctx *ctx, const Core__BindConfig *b,
     }
     extra_sources(ctx, b, out);
     out->opts.freebind = b->freebind && b->freebind->value;
-    socket_options_compile(ctx, (void *const *)b->socket_options, b->n_socket_options,
-                           &out->opts);
+    socket_options_compile(ctx, (void *const *)b->socket_options, b->n_socket_options, &out->opts);
     if (b->local_address_selector) {
         compile_unhonoured(ctx, "local_address_selector");
     }

@@ -108,8 +108,8 @@ struct stats_store {
     pthread_mutex_t lock;
     struct stats_tree scopes;
     struct stats_tree metrics;
-    struct list unclassified; /* stats_scope.class_node */
-    struct map classes;       /* by stats_class.key */
+    struct list unclassified;      /* stats_scope.class_node */
+    struct map classes;            /* by stats_class.key */
     struct shared_text *last_text; /* given to a scope; NULL: none yet */
     /* first tokens that are dropped instead of prefixed in exposition formats */
     VEC(sv) namespaces;

@@ -131,8 +131,8 @@ struct cluster_config {
     unsigned filters_n;
     const struct cluster_upstream_filter *filters;
     struct breaker breakers[PRIORITIES];
-    struct breaker_use *use;     /* [PRIORITIES], arena memory, atomics */
-    struct cluster_drops *drops; /* arena memory, atomics; NULL: not counted */
+    struct breaker_use *use;         /* [PRIORITIES], arena memory, atomics */
+    struct cluster_drops *drops;     /* arena memory, atomics; NULL: not counted */
     const struct cluster_bind *bind; /* never NULL */
     const struct kv_metadata *metadata;
     const struct cla_config *endpoints; /* load_assignment of STATIC and DNS clusters; NULL */
