@@ -1,8 +1,9 @@
 /* Access-log files. A worker copies a line into its own buffer under its own mutex, which only the
  * flush thread ever contends for, and that for a pointer swap. Full buffers are queued on the sink;
- * the flush thread writes them.
- * Threads: see log_sink.h. Locks: lane, then queue; both and the registry's are held for list work
- * and one copy only. */
+ * the flush thread takes them, and what the workers have besides, and writes all lines in the order
+ * in which they were appended.
+ * Threads: see log_sink.h. Locks: lanes by index, then queue; all and the registry's are held for
+ * list work and one copy only. */
 #include "proxy/observe/log_sink.h"
 
 #include <errno.h>
@@ -18,10 +19,17 @@
 
 #define STALLED_MS_MAX 1000 /* a reader that takes nothing for so long loses lines */
 
-/* Whole lines of one thread. */
+/* Where a line ends, and its place among those of all threads. */
+struct line_mark {
+    uint32_t end;
+    uint32_t turn; /* wraps */
+};
+/* Whole lines of one thread: their text from the front, their marks from the back. */
 struct log_chunk {
     struct log_chunk *next;
     size_t n, cap;
+    uint32_t lines_n;
+    unsigned lane;
     char data[];
 };
 struct lane { /* one thread's side of a sink */
@@ -37,6 +45,7 @@ struct log_sink {
     pthread_mutex_t lock;
     struct log_chunk *head, **tail; /* full chunks; guarded by lock */
     uint64_t pending;               /* shared, atomic: bytes buffered and not yet written */
+    uint32_t turn;                  /* shared, atomic: of the next line */
     unsigned lanes_n;
     struct lane lanes[];
 };
@@ -114,37 +123,140 @@ static void enqueue(struct log_sink *s, struct log_chunk *c) {
     pthread_mutex_unlock(&s->lock);
 }
 
-/* Queue what a thread still holds: behind what it queued before, so that its lines keep their
- * order. */
-static void lane_drain(struct log_sink *s, struct lane *l) {
-    pthread_mutex_lock(&l->lock);
-    if (l->chunk) {
-        enqueue(s, l->chunk);
-        l->chunk = NULL;
-    }
-    pthread_mutex_unlock(&l->lock);
+static bool has_queued(struct log_sink *s) {
+    pthread_mutex_lock(&s->lock);
+    bool has = s->head != NULL;
+    pthread_mutex_unlock(&s->lock);
+    return has;
 }
 
-static void write_chunks(struct log_sink *s, struct log_chunk *c) {
-    while (c) {
-        struct log_chunk *next = c->next;
-        write_all(s, c->data, c->n);
-        xfree(c);
-        c = next;
+/* All that is buffered at one moment, so that no line is left behind that was there before one of
+ * these. */
+static struct log_chunk *take_all(struct log_sink *s) {
+    for (unsigned i = 0; i < s->lanes_n; i++) {
+        pthread_mutex_lock(&s->lanes[i].lock);
     }
-}
-
-/* Write what is queued, and with_lanes what the threads still hold. */
-static void sink_write(struct log_sink *s, bool with_lanes) {
-    for (unsigned i = 0; with_lanes && i < s->lanes_n; i++) {
-        lane_drain(s, &s->lanes[i]);
+    for (unsigned i = 0; i < s->lanes_n; i++) {
+        if (s->lanes[i].chunk) {
+            enqueue(s, s->lanes[i].chunk);
+            s->lanes[i].chunk = NULL;
+        }
     }
     pthread_mutex_lock(&s->lock);
-    struct log_chunk *queued = s->head;
+    struct log_chunk *all_of_it = s->head;
     s->head = NULL;
     s->tail = &s->head;
     pthread_mutex_unlock(&s->lock);
-    write_chunks(s, queued);
+    for (unsigned i = s->lanes_n; i > 0; i--) {
+        pthread_mutex_unlock(&s->lanes[i - 1].lock);
+    }
+    return all_of_it;
+}
+
+/* --- lines of several threads in one order --- */
+
+static struct line_mark *mark_of(const struct log_chunk *c, uint32_t i) {
+    return (struct line_mark *)(void *)(uintptr_t)(c->data + c->cap) - (i + 1);
+}
+
+/* What is left of one thread's lines. */
+struct lane_reader {
+    struct log_chunk *chunk; /* NULL: nothing */
+    uint32_t line;           /* the next one */
+    struct log_chunk **tail;
+};
+
+static uint32_t next_turn(const struct lane_reader *r) { return mark_of(r->chunk, r->line)->turn; }
+static bool is_before(uint32_t turn, uint32_t other) { return (int32_t)(turn - other) < 0; }
+
+/* The reader whose line comes first, and the one that comes next. NULL: there is none. */
+static struct lane_reader *first_reader(struct lane_reader *v, unsigned n,
+                                        struct lane_reader **second) {
+    struct lane_reader *first = NULL;
+    *second = NULL;
+    for (unsigned i = 0; i < n; i++) {
+        if (!v[i].chunk) {
+            continue;
+        }
+        if (!first || is_before(next_turn(&v[i]), next_turn(first))) {
+            *second = first;
+            first = &v[i];
+        } else if (!*second || is_before(next_turn(&v[i]), next_turn(*second))) {
+            *second = &v[i];
+        }
+    }
+    return first;
+}
+
+/* Text that one write takes: lines of different threads are put together. */
+struct gather {
+    size_t n;
+    char text[LOG_BUFFER_BYTES];
+};
+
+static void gather_flush(struct log_sink *s, struct gather *g) {
+    if (g->n) {
+        write_all(s, g->text, g->n);
+        g->n = 0;
+    }
+}
+
+static void gather_add(struct log_sink *s, struct gather *g, const char *text, size_t n) {
+    if (n > sizeof(g->text) - g->n) {
+        gather_flush(s, g);
+    }
+    if (n > sizeof(g->text)) {
+        write_all(s, text, n);
+        return;
+    }
+    memcpy(g->text + g->n, text, n);
+    g->n += n;
+}
+
+/* This reader's lines that come before `second`'s (NULL: all of its chunk). */
+static void gather_run(struct log_sink *s, struct gather *g, struct lane_reader *r,
+                       const struct lane_reader *second) {
+    struct log_chunk *c = r->chunk;
+    size_t from = r->line ? mark_of(c, r->line - 1)->end : 0;
+    do {
+        r->line++;
+    } while (r->line < c->lines_n && (!second || is_before(next_turn(r), next_turn(second))));
+    gather_add(s, g, c->data + from, mark_of(c, r->line - 1)->end - from);
+    if (r->line == c->lines_n) {
+        r->chunk = c->next;
+        r->line = 0;
+        xfree(c);
+    }
+}
+
+static void write_chunks(struct log_sink *s, struct log_chunk *c) {
+    if (!c) {
+        return;
+    }
+    struct lane_reader *readers = xnew_array(struct lane_reader, s->lanes_n);
+    struct gather *g = xalloc(sizeof(*g));
+    g->n = 0;
+    for (struct log_chunk *next; c; c = next) {
+        next = c->next;
+        c->next = NULL;
+        struct lane_reader *r = &readers[c->lane];
+        *(r->chunk ? r->tail : &r->chunk) = c;
+        r->tail = &c->next;
+    }
+    struct lane_reader *first, *second;
+    while ((first = first_reader(readers, s->lanes_n, &second))) {
+        gather_run(s, g, first, second);
+    }
+    gather_flush(s, g);
+    xfree(g);
+    xfree(readers);
+}
+
+/* Write what is buffered, if there is a full buffer or is_due. */
+static void sink_write(struct log_sink *s, bool is_due) {
+    if (is_due || has_queued(s)) {
+        write_chunks(s, take_all(s));
+    }
 }
 
 static int open_file(const char *path) {
@@ -395,11 +507,16 @@ void log_sink_unref(struct log_sink *s) {
 
 /* --- appending --- */
 
-static struct log_chunk *chunk_of(size_t line) {
+static struct log_chunk *chunk_of(size_t line, unsigned lane) {
     size_t cap = line > LOG_BUFFER_BYTES ? line : LOG_BUFFER_BYTES;
+    cap = (cap + sizeof(struct line_mark) + 7) & ~(size_t)7;
     struct log_chunk *c = xalloc(sizeof(*c) + cap);
-    *c = (struct log_chunk){.cap = cap};
+    *c = (struct log_chunk){.cap = cap, .lane = lane};
     return c;
+}
+
+static bool has_room(const struct log_chunk *c, size_t line) {
+    return c->cap - c->n >= line + (c->lines_n + 1) * sizeof(struct line_mark);
 }
 
 void log_sink_append(struct log_sink *s, unsigned thread, const struct buf *line) {
@@ -411,18 +528,22 @@ void log_sink_append(struct log_sink *s, unsigned thread, const struct buf *line
         return;
     }
     BUMP(write_buffered, 1);
-    struct lane *l = &s->lanes[thread % s->lanes_n];
+    unsigned lane = thread % s->lanes_n;
+    struct lane *l = &s->lanes[lane];
     pthread_mutex_lock(&l->lock);
-    bool is_full = l->chunk && l->chunk->cap - l->chunk->n < n;
-    if (is_full) { /* lines are never split: other threads' lines come between chunks */
+    bool is_full = l->chunk && !has_room(l->chunk, n); /* lines are never split */
+    if (is_full) {
         enqueue(s, l->chunk);
         l->chunk = NULL;
     }
     if (!l->chunk) {
-        l->chunk = chunk_of(n);
+        l->chunk = chunk_of(n, lane);
     }
-    buf_peek(line, 0, l->chunk->data + l->chunk->n, n);
-    l->chunk->n += n;
+    struct log_chunk *c = l->chunk;
+    buf_peek(line, 0, c->data + c->n, n);
+    c->n += n;
+    *mark_of(c, c->lines_n++) = (struct line_mark){
+        .end = (uint32_t)c->n, .turn = __atomic_fetch_add(&s->turn, 1, __ATOMIC_RELAXED)};
     pthread_mutex_unlock(&l->lock);
     if (is_full) {
         wake(&all.kick);

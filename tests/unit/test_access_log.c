@@ -472,13 +472,47 @@ static void test_many_threads(void **state) {
     xfree(all);
 }
 
+/* Lines of all threads stand in the order in which they were appended, with buffers of several
+ * sizes full in between. */
+static void test_order(void **state) {
+    (void)state;
+    static const char filler[] = "abcdefghijklmnopqrstuvwxyz0123456789";
+    const char *path = path_of("order");
+    log_sinks_start(4, 1, NULL);
+    struct log_sink *s = log_sink_get(sv_cstr(path), &f.diag);
+    for (unsigned i = 0; i < 4 * LINES; i++) {
+        char line[2 * LOG_BUFFER_BYTES];
+        unsigned n = (unsigned)snprintf(line, sizeof(line), "%06u:%s", i, filler);
+        if (i % 1999 == 0) { /* larger than any buffer */
+            memset(line + n, 'x', LOG_BUFFER_BYTES);
+            n += LOG_BUFFER_BYTES;
+        }
+        snprintf(line + n, sizeof(line) - n, "\n");
+        append(s, i * 7 % 13 % 4, line);
+    }
+    log_sink_unref(s);
+    log_sinks_stop();
+    char *all = slurp(path);
+    unsigned want = 0;
+    for (sv rest = sv_cstr(all); rest.n; want++) {
+        sv tail = sv_cut(&rest, '\n'), number = sv_cut(&tail, ':');
+        uint64_t n;
+        assert_true(sv_to_u64(number, &n));
+        assert_int_equal(n, want);
+        assert_int_equal(tail.n, sizeof(filler) - 1 + (want % 1999 ? 0 : LOG_BUFFER_BYTES));
+    }
+    assert_int_equal(want, 4 * LINES);
+    xfree(all);
+}
+
 static int make_dir(void **state) {
     (void)state;
     return mkdtemp(dir) ? 0 : -1;
 }
 static int remove_dir(void **state) {
     (void)state;
-    static const char *const names[] = {"one", "two", "default", "log", "log.1", "big", "many"};
+    static const char *const names[] = {"one",   "two", "default", "log",
+                                        "log.1", "big", "many",    "order"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         char path[128];
         snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
@@ -500,6 +534,7 @@ int main(void) {
         TEST(test_reopen),
         TEST(test_queue_limit),
         TEST(test_many_threads),
+        TEST(test_order),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
