@@ -1,11 +1,12 @@
 /* Counts calls of libc functions: preloaded into a proxy, it keeps its counters in the file that
  * COUNT_CALLS names.
- * Threads: any. Read by call_counter.py, in the order of NAMES there. Not counted: what libc calls
- * by itself. */
+ * Threads: those that read from connections; what others do goes by the clock, not by requests.
+ * Read by call_counter.py, in the order of NAMES there. Not counted: what libc calls by itself. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -31,6 +32,14 @@ enum {
 
 static uint64_t none[CALLS];
 static uint64_t *counts = none; /* shared, atomic */
+static __thread bool is_serving __attribute__((tls_model("initial-exec")));
+
+static void count(int which) {
+    is_serving |= which == RECV || which == READV;
+    if (is_serving) {
+        __atomic_add_fetch(&counts[which], 1, __ATOMIC_RELAXED);
+    }
+}
 
 __attribute__((constructor)) static void begin(void) {
     const char *path = getenv("COUNT_CALLS");
@@ -43,14 +52,14 @@ __attribute__((constructor)) static void begin(void) {
     close(fd);
 }
 
-#define COUNTED(which, type, name, params, args)                 \
-    type name params {                                           \
-        static type(*real) params;                               \
-        if (!real) {                                             \
-            *(void **)&real = dlsym(RTLD_NEXT, #name);           \
-        }                                                        \
-        __atomic_add_fetch(&counts[which], 1, __ATOMIC_RELAXED); \
-        return real args;                                        \
+#define COUNTED(which, type, name, params, args)       \
+    type name params {                                 \
+        static type(*real) params;                     \
+        if (!real) {                                   \
+            *(void **)&real = dlsym(RTLD_NEXT, #name); \
+        }                                              \
+        count(which);                                  \
+        return real args;                              \
     }
 
 COUNTED(RECV, ssize_t, recv, (int fd, void *p, size_t n, int flags), (fd, p, n, flags))
@@ -67,14 +76,14 @@ void *__libc_malloc(size_t n);
 void *__libc_calloc(size_t n, size_t size);
 void *__libc_realloc(void *p, size_t n);
 void *malloc(size_t n) {
-    __atomic_add_fetch(&counts[MALLOC], 1, __ATOMIC_RELAXED);
+    count(MALLOC);
     return __libc_malloc(n);
 }
 void *calloc(size_t n, size_t size) {
-    __atomic_add_fetch(&counts[CALLOC], 1, __ATOMIC_RELAXED);
+    count(CALLOC);
     return __libc_calloc(n, size);
 }
 void *realloc(void *p, size_t n) {
-    __atomic_add_fetch(&counts[REALLOC], 1, __ATOMIC_RELAXED);
+    count(REALLOC);
     return __libc_realloc(p, n);
 }
