@@ -23,7 +23,13 @@ class TunnelServer(TcpServer):
     # ---- HTTP/1 ----
 
     def serve_http1(self, sock):
-        data = b""
+        """One tunnel after the other by POST: a connection that is kept alive must not end behind an answer."""
+        data = self.serve_request(sock, b"")
+        while data is not None:
+            data = self.serve_request(sock, data)
+
+    def serve_request(self, sock, data):
+        """→ what came behind it; None: the connection ends."""
         while b"\r\n\r\n" not in data:
             data += sock.recv(65536) or self.gone()
         head, rest = data.split(b"\r\n\r\n", 1)
@@ -32,11 +38,11 @@ class TunnelServer(TcpServer):
         noted = [[(":method", method), (":target", target)] + [tuple(line.split(": ", 1)) for line in lines], b""]
         self.received.append(noted)
         if self.status is None:
-            return
+            return None
         is_chunked = method == "POST"
         fields = self.headers + ([("transfer-encoding", "chunked")] if is_chunked else [])
         sock.sendall(f"HTTP/1.1 {self.status} X\r\n{''.join(f'{k}: {v}{chr(13)}{chr(10)}' for k, v in fields)}\r\n".encode())
-        (self.echo_chunks if is_chunked else self.echo)(sock, rest, noted)
+        return (self.echo_chunks if is_chunked else self.echo)(sock, rest, noted)
 
     @staticmethod
     def gone():
@@ -66,6 +72,7 @@ class TunnelServer(TcpServer):
             sock.sendall(b"%x\r\n%s\r\n" % (size, body.upper()))
         bye = b"3\r\nBYE\r\n" if noted[1].endswith(b"?") else b""
         sock.sendall(bye + b"0\r\n" + b"".join(f"{k}: {v}\r\n".encode() for k, v in self.trailers) + b"\r\n")
+        return data
 
     # ---- HTTP/2 ----
 
