@@ -11,8 +11,25 @@
 
 static sv text_of(const json_t *v) { return sv_from(json_string_value(v), json_string_length(v)); }
 
+/* {"seconds": 1, "nanos": 5}: as lenient as Envoy. */
+static bool read_time_object(struct pb_json_reader *r, const struct proto_path *path,
+                             const struct proto_type *t, const json_t *v, ProtobufCMessage *m) {
+    if (!pb_json_read_plain(r, path, t, v, m, SV_NULL)) {
+        return false;
+    }
+    struct pb_time time = {*(const int64_t *)reflect_member_mut(m, &t->desc->fields[0]),
+                           *(const int32_t *)reflect_member_mut(m, &t->desc->fields[1])};
+    if (t->kind == PROTO_KIND_DURATION && !pb_duration_is_valid(time)) {
+        return pb_json_fail(r, path, "duration out of range");
+    }
+    return true;
+}
+
 static bool read_time(struct pb_json_reader *r, const struct proto_path *path,
                       const struct proto_type *t, const json_t *v, ProtobufCMessage *m) {
+    if (json_is_object(v)) {
+        return read_time_object(r, path, t, v, m);
+    }
     if (!json_is_string(v)) {
         return pb_json_fail(r, path, "expected string for message %s", t->name);
     }

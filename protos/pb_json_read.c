@@ -161,6 +161,16 @@ static bool read_bool(struct pb_json_reader *r, const struct proto_path *path, c
     return pb_json_fail(r, path, "expected 'true' or 'false'");
 }
 
+/* NULL: there is none of the name. In any case of letters, as Envoy reads it. */
+static const ProtobufCEnumValue *find_value(const ProtobufCEnumDescriptor *e, const char *name) {
+    const ProtobufCEnumValue *found = protobuf_c_enum_descriptor_get_value_by_name(e, name);
+    for (unsigned i = 0; !found && i < e->n_value_names; i++) {
+        const ProtobufCEnumValueIndex *at = &e->values_by_name[i];
+        found = sv_eq_nocase(sv_cstr(at->name), sv_cstr(name)) ? &e->values[at->index] : NULL;
+    }
+    return found;
+}
+
 /* By name or by number, the number in quotes too. */
 static bool read_enum(struct pb_json_reader *r, const struct proto_path *path,
                       const struct proto_type *t, const ProtobufCFieldDescriptor *f,
@@ -173,8 +183,7 @@ static bool read_enum(struct pb_json_reader *r, const struct proto_path *path,
         return pb_json_fail(r, path, "expected number or string");
     }
     const char *name = json_string_value(v);
-    const ProtobufCEnumValue *named =
-        protobuf_c_enum_descriptor_get_value_by_name(reflect_enum_of(f), name);
+    const ProtobufCEnumValue *named = find_value(reflect_enum_of(f), name);
     if (!named) {
         return unknown(r, path, t->name, arena_printf(r->a, "unknown enum value: '%s'", name));
     }

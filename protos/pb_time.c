@@ -5,6 +5,8 @@
 
 #include <stdio.h>
 
+#define NANOS 1000000000 /* in a second */
+
 /* Take ".123" off the front as nanoseconds; none is 0. */
 static bool eat_fraction(sv *s, int32_t *nanos) {
     *nanos = 0;
@@ -22,6 +24,12 @@ static bool eat_fraction(sv *s, int32_t *nanos) {
     }
     *s = sv_skip(*s, digits);
     return digits > 0;
+}
+
+bool pb_duration_is_valid(struct pb_time t) {
+    bool is_signed_alike = t.nanos == 0 || t.seconds == 0 || (t.nanos < 0) == (t.seconds < 0);
+    return t.seconds >= -PB_DURATION_SECONDS_MAX && t.seconds <= PB_DURATION_SECONDS_MAX &&
+           t.nanos > -NANOS && t.nanos < NANOS && is_signed_alike;
 }
 
 const char *pb_duration_parse(sv text, struct pb_time *out) {

@@ -20,6 +20,9 @@ struct pb_time {
 const char *pb_duration_parse(sv text, struct pb_time *out);
 /* RFC 3339 with Z or an offset. NULL, or what is wrong with it. */
 const char *pb_timestamp_parse(sv text, struct pb_time *out);
+/* The values JSON may say: seconds within 10,000 years, the sign of both the same, nanos below a
+ * second. */
+bool pb_duration_is_valid(struct pb_time t);
 /* Into `out`; decimals come in threes. Returns the length. Out-of-range values are written as they
  * are. */
 size_t pb_duration_format(struct pb_time t, char out[static PB_TIME_TEXT_MAX]);
