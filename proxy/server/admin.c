@@ -404,6 +404,7 @@ static bool bind_admin(struct admin *ad, const Bootstrap__Admin *m, struct diag 
 struct admin *admin_new(struct server *s, struct diag *d) {
     const Bootstrap__Admin *m = s->bootstrap->admin;
     if (!m || !m->address) {
+        log_info(LOG_main, "No admin address given, so no admin HTTP server started.");
         return NULL;
     }
     struct admin *ad = xnew(struct admin);

@@ -370,7 +370,7 @@ bool server_init(struct server *s, const struct registry *r, struct diag *d) {
         overload_manager_start(s->overload);
     }
     s->admin = admin_new(s, d);
-    if (s->bootstrap->admin && !s->admin) {
+    if (!diag_ok(d)) {
         return false;
     }
     start_flushing(s);

@@ -6,6 +6,7 @@ import pytest
 
 from support.config import bootstrap, cluster, direct, endpoint, hcm, http_options, listener, route, tcp_proxy
 from support.process import wait_until
+from support.proxy import Sluice
 from support.rawhttp import Client, fetch
 
 RUNTIME = {"layers": [{"name": "static", "static_layer": {"a": {"b": 5}, "text": "x"}}, {"name": "admin", "admin_layer": {}}]}
@@ -24,6 +25,19 @@ def proxy(shared_sluice, shared_upstream):
     started = shared_sluice(configuration(shared_upstream.port))
     assert fetch(started.port("main")).status == 200
     return started
+
+
+@pytest.mark.parametrize("admin", [None, {}])
+def test_without_an_address(tmp_path, admin):
+    """Not an error: there is no admin port."""
+    made = bootstrap([listener(hcm([direct("/", 200)]))], admin=admin)
+    proxy = Sluice(tmp_path / "p", {k: v for k, v in made.items() if v is not None}, name="p")
+    proxy.launch(proxy.command())
+    try:
+        wait_until(lambda: proxy.expect_running() and "starting workers" in proxy.log(), "the workers")
+        assert "No admin address given, so no admin HTTP server started" in proxy.log()
+    finally:
+        proxy.stop()
 
 
 @pytest.mark.smoke
