@@ -39,6 +39,8 @@ struct pb_json_slices {
     bool is_begun;
     sv url, wire, mask;
     const ProtobufCMessage *m;
+    struct pb_json_more more; /* n 0: none */
+    size_t more_at;
     struct arena scratch; /* of one slice */
 };
 
@@ -169,9 +171,18 @@ static bool has_room(const struct pb_json_slices *s) {
     return s->out.depth < PB_JSON_WRITE_DEPTH_MAX;
 }
 
+/* The list that is appended to is there, then. */
+static void expect_more(const struct pb_json_slices *s, struct frame *f) {
+    const ProtobufCFieldDescriptor *fd = field_of(f, s->more.field);
+    CHECK(fd && is_wire_list(fd));
+    f->seen[index_of(f, fd)] = 2;
+}
+
 static void put_any(struct pb_json_slices *s, sv url, sv value, sv mask, bool is_hidden) {
     const struct proto_type *t = any_type(url);
-    bool is_sliced = t && is_plain(t) && (value.n > PB_JSON_SLICE_BYTES || mask.n) && has_room(s);
+    bool has_more = !s->top && s->more.n;
+    bool is_sliced =
+        t && is_plain(t) && (value.n > PB_JSON_SLICE_BYTES || mask.n || has_more) && has_room(s);
     struct frame *f = is_sliced ? open_wire(t, value, mask, is_hidden) : NULL;
     if (!f) { /* short, of a type without fields of its own, or no message at all */
         Pb__Any any;
@@ -184,6 +195,9 @@ static void put_any(struct pb_json_slices *s, sv url, sv value, sv mask, bool is
     json_obj(s->out.w);
     json_key(s->out.w, SV("@type"));
     json_str(s->out.w, url);
+    if (has_more) {
+        expect_more(s, f);
+    }
     push(s, f);
 }
 
@@ -273,19 +287,33 @@ static bool is_sensitive(const struct pb_json_slices *s, const struct frame *f, 
            ((s->out.flags & PB_JSON_REDACT) && (f->type->fields[i].flags & PROTO_FIELD_SENSITIVE));
 }
 
+/* The next item of the open list on the wire, or of what is appended to it. */
+static bool next_wire_item(struct pb_json_slices *s, struct frame *f, uint32_t field, sv *item) {
+    struct wire_field w;
+    while (wire_eat_field(&f->list_rest, &w)) {
+        if (w.number == field) {
+            *item = w.value;
+            return true;
+        }
+    }
+    if (f->below || field != s->more.field || s->more_at == s->more.n) {
+        return false;
+    }
+    *item = s->more.item(s->more.user, s->more_at++);
+    return true;
+}
+
 /* The next item of the open list; false: there is none. */
 static bool put_item(struct pb_json_slices *s, struct frame *f) {
     const ProtobufCFieldDescriptor *fd = &f->type->desc->fields[f->field];
     bool is_hidden = is_sensitive(s, f, f->field);
     if (f->wire.p) {
-        struct wire_field w;
-        while (wire_eat_field(&f->list_rest, &w)) {
-            if (w.number == fd->id) {
-                put_wire_item(s, f, f->field, w.value, is_hidden);
-                return true;
-            }
+        sv item;
+        bool has = next_wire_item(s, f, fd->id, &item);
+        if (has) {
+            put_wire_item(s, f, f->field, item, is_hidden);
         }
-        return false;
+        return has;
     }
     if (f->item == reflect_count(f->m, fd)) {
         return false;
@@ -401,6 +429,11 @@ struct pb_json_slices *pb_json_slices_of_message(const ProtobufCMessage *m, unsi
     struct pb_json_slices *s = new_slices(flags);
     s->m = m;
     return s;
+}
+
+void pb_json_slices_append(struct pb_json_slices *s, const struct pb_json_more *more) {
+    ASSERT(!s->is_begun);
+    s->more = *more;
 }
 
 bool pb_json_slices_next(struct pb_json_slices *s, struct json_writer *w) {

@@ -17,6 +17,16 @@ struct pb_json_slices;
 struct pb_json_slices *pb_json_slices_of_any(sv url, sv wire, sv mask, unsigned flags);
 /* An unpacked message, borrowed until the end. */
 struct pb_json_slices *pb_json_slices_of_message(const ProtobufCMessage *m, unsigned flags);
+/* Items that follow those on the wire in a list of the outermost message. */
+struct pb_json_more {
+    uint32_t field; /* the list's number */
+    size_t n;
+    /* Wire bytes of item i, asked for in order; they stay until the next call, or the end. */
+    sv (*item)(void *user, size_t i);
+    void *user;
+};
+/* Before the first slice. Copied; `user` is borrowed until the end. */
+void pb_json_slices_append(struct pb_json_slices *s, const struct pb_json_more *more);
 void pb_json_slices_free(struct pb_json_slices *s);
 /* Write the next slice; w is where one value is due, and nobody else writes to it until the end.
  * Returns whether there is more. */

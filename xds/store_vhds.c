@@ -389,6 +389,25 @@ void store_vhds_update(struct source_client *c, const struct xds_update *u, stru
     }
 }
 
+struct resource **store_vhds_hosts(const struct entry *route, unsigned *n) {
+    const struct entry *set = set_among(&route->uses);
+    *n = 0;
+    if (!set || !map_count(&set->extra->vhosts->by_name)) {
+        return NULL;
+    }
+    const struct map *hosts = &set->extra->vhosts->by_name;
+    struct resource **list = xnew_array(struct resource *, map_count(hosts));
+    size_t it = 0;
+    struct map_slot *slot;
+    while ((slot = map_next(hosts, &it))) {
+        const struct vhost_item *i = slot->value;
+        if (i->active) {
+            list[(*n)++] = shared_ref(i->active);
+        }
+    }
+    return list;
+}
+
 void store_vhds_refused(const struct entry *route, struct refused *out) {
     const struct entry *set = set_among(&route->uses);
     if (!set || !set->extra->vhosts->refused_n) {

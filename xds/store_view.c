@@ -37,8 +37,8 @@ static struct view_rates *rates_of(const struct cluster_hosts *h) {
     return r;
 }
 
-static void add(struct item_vec *items, const struct entry *e, struct resource *r,
-                enum view_status status) {
+static struct view_item *add(struct item_vec *items, const struct entry *e, struct resource *r,
+                             enum view_status status) {
     struct view_item *i = vec_push(items);
     i->status = status;
     i->is_static = e->is_static;
@@ -46,7 +46,7 @@ static void add(struct item_vec *items, const struct entry *e, struct resource *
     if (status == VIEW_ERROR) {
         i->error = xstrdup(e->extra->error);
         i->error_us = e->extra->error_us;
-        return;
+        return i;
     }
     if (e->hosts && e->hosts->set) {
         i->hosts = shared_ref(e->hosts->set);
@@ -55,6 +55,7 @@ static void add(struct item_vec *items, const struct entry *e, struct resource *
     if (e->extra->sockets && status == VIEW_ACTIVE) {
         i->sockets = shared_ref(e->extra->sockets);
     }
+    return i;
 }
 
 void refused_add(struct refused *r, sv name, sv error, const struct resource *failed, uint64_t us) {
@@ -187,7 +188,10 @@ static bool is_answered_set(const struct entry *e) {
 
 static void gather_entry(struct gathered *g, const struct entry *e) {
     if (e->active) {
-        add(&g->items, e, e->active, VIEW_ACTIVE);
+        struct view_item *i = add(&g->items, e, e->active, VIEW_ACTIVE);
+        if (e->type == RES_ROUTE) {
+            i->members = store_vhds_hosts(e, &i->members_n);
+        }
     }
     if (e->warming) {
         add(&g->items, e, e->warming, VIEW_WARMING);

@@ -32,6 +32,9 @@ struct entry *store_vhds_demand(struct store *s, slot_t slot, sv host);
 /* Does the table in this slot have the host by now? */
 bool store_vhds_has(struct store *s, slot_t slot, sv host);
 void store_vhds_forget(struct entry *host); /* it is asked for no more */
+/* The hosts beside the active version of a route configuration, a ref on each, in no order; the
+ * list is the caller's. NULL: it has none. */
+struct resource **store_vhds_hosts(const struct entry *route, unsigned *n);
 /* What is refused at present of the hosts beside the active version of a route configuration. */
 void store_vhds_refused(const struct entry *route, struct refused *out);
 

@@ -34,6 +34,9 @@ static bool endpoint_address(struct compile_ctx *ctx, const Core__Address *a, bo
     struct addr ip;
     if (addr_parse_ip(sv_cstr(s->address), (uint16_t)s->port_value, &ip)) {
         out->addr = ip;
+        if (allow_names && !out->extra->hostname.n) { /* as Envoy: what was to be resolved */
+            own_extra(ctx, out)->hostname = keep(ctx, s->address);
+        }
         return true;
     }
     if (!allow_names) {

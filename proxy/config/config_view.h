@@ -26,8 +26,8 @@ struct view_item {
     struct host_set *hosts;
     struct view_rates *rates; /* NULL: no outlier detection */
     struct listener_sockets *sockets;
-    /* RES_SCOPED_ROUTE: the item is a set of scopes, `resource` has its name and version only; a
-     * ref on each */
+    /* RES_SCOPED_ROUTE: the item is a set of scopes, `resource` has its name and version only.
+     * RES_ROUTE: virtual hosts that came one by one (VHDS). A ref on each */
     struct resource **members;
     unsigned members_n;
     /* VIEW_ERROR of a set, whose name and version `resource` has: one of its members that were

@@ -8,6 +8,7 @@
 #include "protos/field_mask.h"
 #include "proxy/base/mem.h"
 #include "proxy/base/regex.h"
+#include "proxy/server/admin_endpoints.h"
 #include "proxy/server/admin_inline.h"
 #include "proxy/server/admin_internal.h"
 
@@ -107,11 +108,12 @@ struct dump {
     sv mask;                         /* heap; empty: none */
     const struct dump_section *only; /* ?resource= */
     const struct dump_list *only_list;
-    bool include_eds, is_begun, is_list_open, is_section_open, is_element_open;
+    bool include_eds, is_begun, is_open, is_list_open, is_section_open, is_element_open;
     int section; /* -1: the bootstrap */
     unsigned list, item;
     struct admin_script script;      /* what is left of the open element */
     struct admin_inline in_managers; /* what is left of the open listener */
+    struct admin_endpoints hosts;    /* what is left of the open cluster's */
     Bootstrap__Bootstrap shown;
 };
 
@@ -131,6 +133,22 @@ static void error_state(struct admin_script *x, const struct view_item *it) {
 
 void admin_script_error_state(struct admin_script *x, const struct view_item *refused) {
     error_state(x, refused);
+}
+
+/* config.route.v3.RouteConfiguration.virtual_hosts */
+#define ROUTE_VIRTUAL_HOSTS 2
+
+static sv member(void *item, size_t i) {
+    return ((const struct view_item *)item)->members[i]->wire;
+}
+
+void admin_script_item(struct admin_script *x, const char *key, const struct view_item *it) {
+    const struct resource *r = it->resource;
+    const struct pb_json_more hosts = {.field = ROUTE_VIRTUAL_HOSTS,
+                                       .n = r->type == RES_ROUTE ? it->members_n : 0,
+                                       .item = member,
+                                       .user = (void *)(uintptr_t)it};
+    admin_script_resource_with(x, key, r->type, r->wire, &hosts);
 }
 
 /* Is the item of the same resource as `it`, one further in the sorted view? */
@@ -179,12 +197,21 @@ static void plain_element(struct dump *d, const struct dump_section *s,
     if (s->type == RES_SCOPED_ROUTE) {
         members(x, s, it);
     } else {
-        admin_script_resource(x, s->config, s->type, it->resource->wire);
+        admin_script_item(x, s->config, it);
     }
     admin_script_time(x, "last_updated", it->resource->updated_us);
     const struct view_item *next = next_of_same(d, it);
     if (next && next->status == VIEW_ERROR) {
         error_state(x, next);
+    }
+}
+
+/* Of what there is to show. */
+static void open_configs(struct dump *d) {
+    if (!d->is_open) {
+        d->is_open = true;
+        json_key(&d->w, SV("configs"));
+        json_arr(&d->w);
     }
 }
 
@@ -195,6 +222,7 @@ static void open_section(struct dump *d, const struct dump_section *s) {
     }
     char type[96];
     int n = snprintf(type, sizeof(type), "type.googleapis.com/envoy.admin.v3.%s", s->dump);
+    open_configs(d);
     json_obj(&d->w);
     json_key(&d->w, SV("@type"));
     json_str(&d->w, sv_from(type, (size_t)n));
@@ -214,6 +242,7 @@ static void element_begin(struct dump *d, const struct dump_section *s, const st
         json_arr(&d->w);
         d->is_list_open = true;
     }
+    open_configs(d);
     json_obj(&d->w);
     if (d->only) {
         char type[160];
@@ -236,10 +265,22 @@ static void begin_script(struct dump *d) {
     admin_script_begin(&d->script, d->only ? d->mask : SV_NULL);
 }
 
+/* A cluster's own endpoints; there is no version and no time to tell. */
+static void hosts_element(struct dump *d, const struct dump_section *s,
+                          const struct view_item *it) {
+    struct pb_json_more localities;
+    sv wire = admin_endpoints_begin(&d->hosts, it, &localities);
+    admin_script_resource_with(&d->script, s->config, s->type, wire, &localities);
+}
+
 static void item_element(struct dump *d, const struct dump_section *s, const struct dump_list *l,
                          const struct view_item *it) {
     begin_script(d);
-    (l->id == LIST_GROUPED ? grouped_element : plain_element)(d, s, it);
+    if (it->resource->type != s->type) {
+        hosts_element(d, s, it);
+    } else {
+        (l->id == LIST_GROUPED ? grouped_element : plain_element)(d, s, it);
+    }
     element(d, s, l);
 }
 
@@ -277,10 +318,16 @@ static bool inline_element(struct dump *d, const struct dump_section *s,
     return true;
 }
 
+/* Is the item's type the list's? */
+static bool is_of_list(const struct dump_section *s, const struct dump_list *l,
+                       const struct view_item *it) {
+    return it->resource->type == (is_inline(l) ? RES_LISTENER : s->type) ||
+           (s->type == RES_ENDPOINTS && admin_endpoints_has(it));
+}
+
 static bool belongs(const struct dump *d, const struct dump_section *s, const struct dump_list *l,
                     const struct view_item *it) {
-    enum resource_type type = is_inline(l) ? RES_LISTENER : s->type;
-    if (it->resource->type != type ||
+    if (!is_of_list(s, l, it) ||
         (d->name && !regex_partial_match(d->name, it->resource->name.p, it->resource->name.n))) {
         return false;
     }
@@ -292,7 +339,7 @@ static bool belongs(const struct dump *d, const struct dump_section *s, const st
     case LIST_WARMING:
         return !it->is_static && it->status == VIEW_WARMING;
     case LIST_GROUPED: /* the first of each name */
-        return !it->is_static && (it == d->view->items || it[-1].resource->type != type ||
+        return !it->is_static && (it == d->view->items || it[-1].resource->type != s->type ||
                                   !sv_eq(it[-1].resource->name, it->resource->name));
     case LIST_INLINE_ROUTES:
     case LIST_INLINE_SCOPES:
@@ -344,6 +391,7 @@ static bool mask_leads_anywhere(const struct dump *d) {
 /* ---- walking sections, lists, items ---- */
 
 static void bootstrap_section(struct dump *d) {
+    open_configs(d);
     json_obj(&d->w);
     json_key(&d->w, SV("@type"));
     json_str(&d->w, SV("type.googleapis.com/envoy.admin.v3.BootstrapConfigDump"));
@@ -455,13 +503,13 @@ static bool next(void *state, struct buf *out) {
         d->is_begun = true;
         json_begin(&d->w, out, 1);
         json_obj(&d->w);
-        json_key(&d->w, SV("configs"));
-        json_arr(&d->w);
     }
     struct admin_turn turn = admin_turn_begin(out);
     while (!admin_turn_is_over(&turn)) {
         if (!step(d)) {
-            json_end(&d->w);
+            if (d->is_open) {
+                json_end(&d->w);
+            }
             json_end(&d->w);
             buf_lit(out, "\n");
             return false;
@@ -474,6 +522,7 @@ static void free_dump(void *state) {
     struct dump *d = state;
     admin_script_fini(&d->script);
     admin_inline_fini(&d->in_managers);
+    admin_endpoints_fini(&d->hosts);
     view_free(d->view);
     regex_free(d->name);
     char *mask = (char *)(uintptr_t)d->mask.p;
@@ -485,11 +534,11 @@ static void free_dump(void *state) {
 
 static bool find_resource(struct dump *d, sv name) {
     for (size_t i = 0; i < ARRAY_LEN(sections); i++) {
-        for (size_t k = 0; k < LISTS_MAX && sections[i].lists[k].field; k++) {
+        bool is_there = !sections[i].is_full_only || d->include_eds;
+        for (size_t k = 0; is_there && k < LISTS_MAX && sections[i].lists[k].field; k++) {
             if (sv_is(name, sections[i].lists[k].field)) {
                 d->only = &sections[i];
                 d->only_list = &sections[i].lists[k];
-                d->include_eds |= sections[i].is_full_only;
                 return true;
             }
         }
@@ -547,6 +596,7 @@ static void on_view(struct admin_stream *a, struct view *view) {
     d->section = -1;
     admin_script_init(&d->script);
     admin_inline_init(&d->in_managers);
+    admin_endpoints_init(&d->hosts);
     if (!read_params(a, d)) {
         free_dump(d);
         return;

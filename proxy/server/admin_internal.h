@@ -66,6 +66,8 @@ void admin_view(struct admin_stream *a, unsigned types,
  * gives an empty view. */
 sv admin_param(struct admin_stream *a, const char *name);
 void admin_list_commands(struct buf *out);
+/* The item's resource; a route configuration with its members. Borrows of it. */
+void admin_script_item(struct admin_script *x, const char *key, const struct view_item *it);
 /* error_state of a resource whose last version was refused; keeps a borrow of it. */
 void admin_script_error_state(struct admin_script *x, const struct view_item *refused);
 

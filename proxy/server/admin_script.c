@@ -14,6 +14,7 @@ struct admin_op {
     sv value, mask; /* of OP_RESOURCE: wire bytes */
     uint64_t us;
     const ProtobufCMessage *message;
+    struct pb_json_more more; /* n 0: none */
 };
 
 void admin_script_init(struct admin_script *s) {
@@ -89,12 +90,18 @@ void admin_script_time(struct admin_script *s, const char *key, uint64_t wall_us
     }
 }
 
-void admin_script_resource(struct admin_script *s, const char *key, enum resource_type t, sv wire) {
+void admin_script_resource_with(struct admin_script *s, const char *key, enum resource_type t,
+                                sv wire, const struct pb_json_more *more) {
     struct admin_op *op = add(s, OP_RESOURCE, key);
     if (op) {
         op->type = t;
         op->value = wire;
+        op->more = *more;
     }
+}
+
+void admin_script_resource(struct admin_script *s, const char *key, enum resource_type t, sv wire) {
+    admin_script_resource_with(s, key, t, wire, &(struct pb_json_more){0});
 }
 
 void admin_script_message(struct admin_script *s, const char *key, const ProtobufCMessage *m) {
@@ -141,6 +148,7 @@ static void write_op(struct admin_script *s, const struct admin_op *op, struct j
     case OP_RESOURCE:
         s->slices = pb_json_slices_of_any(sv_cstr(resource_types[op->type].type_url), op->value,
                                           op->mask, PB_JSON_REDACT);
+        pb_json_slices_append(s->slices, &op->more);
         break;
     case OP_MESSAGE:
         s->slices = pb_json_slices_of_message(op->message, PB_JSON_REDACT);

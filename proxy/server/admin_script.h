@@ -35,6 +35,10 @@ void admin_script_text(struct admin_script *s, const char *key, sv text); /* emp
 void admin_script_time(struct admin_script *s, const char *key, uint64_t wall_us);
 /* The resource as an opened Any, sensitive fields redacted. */
 void admin_script_resource(struct admin_script *s, const char *key, enum resource_type t, sv wire);
+/* The same, with what follows in one of its lists. `more` is copied, what it refers to borrowed
+ * until all is written. */
+void admin_script_resource_with(struct admin_script *s, const char *key, enum resource_type t,
+                                sv wire, const struct pb_json_more *more);
 /* A message, the same way; borrowed until it is written. No masks. */
 void admin_script_message(struct admin_script *s, const char *key, const ProtobufCMessage *m);
 

@@ -45,7 +45,7 @@ static void write_item(struct csds *c, unsigned i) {
     if (it != bad) {
         admin_script_text(x, "version_info", r->version);
         if (!c->without_contents) {
-            admin_script_resource(x, "xds_config", r->type, r->wire);
+            admin_script_item(x, "xds_config", it);
         }
         admin_script_time(x, "last_updated", r->updated_us);
     }

@@ -93,12 +93,11 @@ def test_config_dump_order(proxy):
         assert kinds == [f"{k}ConfigDump" for k in expected]
 
 
-@pytest.mark.xfail(strict=True, reason="admin: endpoints of static clusters are not in /config_dump?include_eds")
 def test_config_dump_with_endpoints(proxy):
     configs = proxy.admin("/config_dump?include_eds").json["configs"]
     assert configs[2]["@type"].endswith("EndpointsConfigDump")
     names = [e["endpoint_config"]["cluster_name"] for e in configs[2]["static_endpoint_configs"]]
-    assert "up" in names
+    assert names == ["empty", "h2", "up"]
 
 
 def test_config_dump_content(proxy):
@@ -129,6 +128,7 @@ def test_config_dump_mask(proxy):
 
 @pytest.mark.parametrize("query, status, text", [
     ("resource=zzz", 404, "zzz not found in config dump"),
+    ("resource=static_endpoint_configs", 404, "static_endpoint_configs not found in config dump"),
     ("name_regex=(", 400, "Error while parsing name_regex from (: missing ): ("),
     ("resource=static_clusters&mask=zz", 400, "FieldMask zz could not be successfully applied to any configs.")])
 def test_config_dump_errors(proxy, query, status, text):

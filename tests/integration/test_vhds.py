@@ -68,6 +68,43 @@ def test_hosts_by_subscription(sluice, ads):
     wait_until(lambda: (get(proxy, "a"), get(proxy, "b"), get(proxy, "base")) == (203, 202, 200), "the update")
 
 
+def dumped(proxy, query=""):
+    found, = proxy.admin(f"/config_dump?resource=dynamic_route_configs{query}").json["configs"]
+    return found
+
+
+def names(element):
+    return [h["name"] for h in element["route_config"].get("virtual_hosts", [])]
+
+
+@pytest.mark.parametrize("own", [["base"], []])
+def test_dump_shows_hosts_within_their_routes(sluice, ads, own):
+    serve(ads, hosts=[host(n) for n in own])
+    proxy = started(sluice, ads, *((f"r/{n}", [f"r/{n}"], host(n)) for n in "abc"))
+    found = dumped(proxy)
+    assert names(found)[:len(own)] == own and sorted(names(found)) == sorted([*own, "a", "b", "c"])
+    assert found["route_config"]["name"] == "r" and found["version_info"] == "r1"
+    full = [c for c in proxy.admin("/config_dump").json["configs"] if c["@type"].endswith(".RoutesConfigDump")]
+    assert [c["route_config"] for c in full[0]["dynamic_route_configs"]] == [found["route_config"]]
+
+    masked = dumped(proxy, "&mask=route_config.virtual_hosts")
+    assert names(masked) == names(found) and "name" not in masked["route_config"]
+    assert "virtual_hosts" not in dumped(proxy, "&mask=route_config.name")["route_config"]
+    assert dumped(proxy, "&name_regex=^r$") == found
+    assert proxy.admin("/config_dump?resource=dynamic_route_configs&name_regex=^a$").json == {}
+
+    respond(ads, ("r/d", [], host("d")), removed=["r/a", "r/b"])
+    wait_until(lambda: sorted(names(dumped(proxy))) == sorted([*own, "c", "d"]), lambda: str(dumped(proxy)))
+
+
+def test_client_status_has_hosts_within_their_routes(sluice, ads):
+    serve(ads, hosts=[host("base")])
+    proxy = started(sluice, ads, ("r/a", ["r/a"], host("a")))
+    found, = [c for c in proxy.admin("/v3/discovery:client_status").json["config"][0]["generic_xds_configs"]
+              if c["type_url"] == ROUTE]
+    assert [h["name"] for h in found["xds_config"]["virtual_hosts"]] == ["base", "a"]
+
+
 def test_listener_waits_and_is_told_why(sluice, ads):
     serve(ads)
     proxy = sluice(ads_bootstrap(ads, "DELTA_GRPC"), ready=False)

@@ -269,6 +269,53 @@ static void test_masks(void **state) {
     }
 }
 
+/* The same wire bytes every time: a virtual host. */
+static sv same_host(void *user, size_t i) {
+    (void)i;
+    return *(const sv *)user;
+}
+
+/* What is appended to a list is as if it stood on the wire, however short the rest is. */
+static void test_appended(void **state) {
+    struct pb_fixture *f = *state;
+    static const char host[] = "{\"name\":\"v\",\"domains\":[\"d\"]}";
+    static const struct {
+        const char *base, *mask, *list;
+        unsigned n;
+    } rows[] = {
+        {"{\"name\":\"r\"%s}", "", "virtual_hosts", 2},
+        {"{\"name\":\"r\",\"virtual_hosts\":[{\"name\":\"own\",\"domains\":[\"o\"]}%s]}", "", NULL,
+         3},
+        {"{\"name\":\"r\"%s}", "", "virtual_hosts", 0},
+        {"{\"name\":\"r\"%.0s}", "name", NULL, 2},
+        {"{%s}", "virtual_hosts", "virtual_hosts", 2},
+    };
+    sv wire = proto_pack(message(f, "envoy.config.route.v3.VirtualHost", sv_cstr(host)), &f->a);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        bool is_own_list = rows[i].list != NULL;
+        struct buf BUF_AUTO more;
+        buf_init(&more);
+        for (unsigned k = 0; k < rows[i].n; k++) {
+            buf_printf(&more, "%s%s", k || !is_own_list ? "," : "", host);
+        }
+        sv hosts = arena_sv(&f->a, buf_pullup(&more, buf_len(&more)));
+        if (is_own_list && hosts.n) {
+            hosts = arena_printf(&f->a, "%s\"%s\":[%.*s]", i == 4 ? "" : ",", rows[i].list,
+                                 SV_ARG(hosts));
+        }
+        sv want_json = arena_printf(&f->a, rows[i].base, arena_cstr(&f->a, hosts));
+        sv base = proto_pack(message(f, ROUTES, arena_printf(&f->a, rows[i].base, "")), &f->a);
+        sv all = proto_pack(message(f, ROUTES, want_json), &f->a);
+        struct pb_json_slices *s = pb_json_slices_of_any(SV(TYPE(ROUTES)), i == 4 ? SV("") : base,
+                                                         sv_cstr(rows[i].mask), PB_JSON_REDACT);
+        const struct pb_json_more appended = {2, rows[i].n, same_host, &wire};
+        pb_json_slices_append(s, &appended);
+        size_t slices, longest;
+        sv got = all_of(f, s, &slices, &longest);
+        assert_row(sv_eq(got, sliced(f, ROUTES, all, rows[i].mask, &slices, &longest)), i);
+    }
+}
+
 static void test_mask_texts(void **state) {
     static const char *const bad[] = {",", "a,,b", "a b", "a/b", "a-b", ",a"};
     (void)state;
@@ -302,7 +349,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         PB_TEST(test_as_in_one_go),  PB_TEST(test_slices_are_short), PB_TEST(test_short_ones),
         PB_TEST(test_members_twice), PB_TEST(test_no_message),       PB_TEST(test_masks),
-        PB_TEST(test_mask_texts),    PB_TEST(test_given_up),
+        PB_TEST(test_appended),      PB_TEST(test_mask_texts),       PB_TEST(test_given_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
