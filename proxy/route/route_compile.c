@@ -19,6 +19,10 @@
 #include "proxy/route/route_stats.h"
 #include "proxy/route/route_vhds.h"
 
+/* A changed table: how far from its place a virtual host is looked for, and how many may be missing
+ * there before all are looked through. */
+#define PREV_WINDOW 4u
+#define PREV_MISSES_MAX 64u
 #define VHOST_ARENA_BYTES 1024
 #define BODY_BYTES_MAX_DEFAULT 4096
 #define FIELD_VIRTUAL_HOSTS 2
@@ -96,7 +100,9 @@ struct table_compile {
     struct route_vhost_bytes *more; /* VHDS */
     unsigned more_n;
     const struct route_table *prev;
-    struct map prev_by_hash; /* made when virtual hosts moved */
+    unsigned prev_at;        /* where the former table is thought to have the next virtual host */
+    unsigned misses;         /* virtual hosts that were not about there */
+    struct map prev_by_hash; /* made when many were not */
     bool has_prev_map;
 };
 
@@ -291,8 +297,8 @@ static struct vhost *compile_vhost(struct table_compile *tc, sv wire, XXH128_has
                                   .must_exist = tc->must_exist,
                                   .body_bytes_max = tc->body_bytes_max};
         v->routes_ = arena_new(&v->arena, struct vhost_routes);
-        v->routes_->hash_low = hash.low64;
-        v->routes_->hash_high = hash.high64;
+        v->hash_[0] = hash.low64;
+        v->hash_[1] = hash.high64;
         fill_vhost(&c, m);
         arena_trim(&v->arena);
         arena_check_apart(&v->arena, &tc->scratch);
@@ -305,28 +311,49 @@ static struct vhost *compile_vhost(struct table_compile *tc, sv wire, XXH128_has
 }
 
 static bool has_hash(const struct vhost *v, XXH128_hash_t hash) {
-    return v->routes_->hash_low == hash.low64 && v->routes_->hash_high == hash.high64;
+    return v->hash_[0] == hash.low64 && v->hash_[1] == hash.high64;
 }
 
-/* The virtual host of the former table that has these bytes; NULL: none. Usually it stands where it
- * stood. */
-static struct vhost *find_prev(struct table_compile *tc, unsigned i, XXH128_hash_t hash) {
+/* Of p's virtual hosts about `at`, the one with these bytes; p->vhosts_n: none. */
+static unsigned find_near(const struct route_table_private *p, unsigned at, XXH128_hash_t hash) {
+    for (unsigned d = 0; d <= PREV_WINDOW; d++) {
+        if (at + d < p->vhosts_n && has_hash(p->vhosts[at + d], hash)) {
+            return at + d;
+        }
+        if (d <= at && at - d < p->vhosts_n && has_hash(p->vhosts[at - d], hash)) {
+            return at - d;
+        }
+    }
+    return p->vhosts_n;
+}
+
+static const struct vhost *find_anywhere(struct table_compile *tc, XXH128_hash_t hash) {
+    const struct route_table_private *p = tc->prev->priv_;
+    if (!tc->has_prev_map) {
+        tc->has_prev_map = true;
+        for (unsigned k = 0; k < p->vhosts_n; k++) {
+            map_put(&tc->prev_by_hash, sv_from(p->vhosts[k]->hash_, sizeof(p->vhosts[k]->hash_)),
+                    (void *)(uintptr_t)p->vhosts[k]);
+        }
+    }
+    return map_get(&tc->prev_by_hash, sv_from(&hash, sizeof(hash)));
+}
+
+/* The virtual host of the former table that has these bytes; NULL: none was found. Most stand where
+ * they stood, but for what was put in or taken out before them. */
+static struct vhost *find_prev(struct table_compile *tc, XXH128_hash_t hash) {
     const struct route_table_private *p = tc->prev ? tc->prev->priv_ : NULL;
     if (!p) {
         return NULL;
     }
-    const struct vhost *v = i < p->vhosts_n ? p->vhosts[i] : NULL;
-    if (!v || !has_hash(v, hash)) {
-        if (!tc->has_prev_map) {
-            tc->has_prev_map = true;
-            for (unsigned k = 0; k < p->vhosts_n; k++) {
-                map_put(&tc->prev_by_hash,
-                        sv_from(&p->vhosts[k]->routes_->hash_low, 2 * sizeof(uint64_t)),
-                        (void *)(uintptr_t)p->vhosts[k]);
-            }
-        }
-        v = (const struct vhost *)map_get(&tc->prev_by_hash, sv_from(&hash, sizeof(hash)));
-        v = v && has_hash(v, hash) ? v : NULL;
+    unsigned at = find_near(p, tc->prev_at, hash);
+    const struct vhost *v = NULL;
+    if (at < p->vhosts_n) {
+        v = p->vhosts[at];
+        tc->prev_at = at + 1;
+    } else {
+        tc->prev_at++; /* changed where it stood, as it seems */
+        v = ++tc->misses > PREV_MISSES_MAX ? find_anywhere(tc, hash) : NULL;
     }
     return (struct vhost *)(uintptr_t)v;
 }
@@ -335,7 +362,7 @@ static bool add_vhost(struct table_compile *tc, unsigned i, sv wire) {
     struct route_table_private *p = tc->t->priv_;
     XXH128_hash_t hash = XXH3_128bits_withSeed(wire.p, wire.n, tc->env.low64);
     /* A cluster that must exist may be gone since: then everything is looked at again. */
-    struct vhost *v = tc->must_exist ? NULL : find_prev(tc, i, hash);
+    struct vhost *v = tc->must_exist ? NULL : find_prev(tc, hash);
     if (v) {
         shared_ref(v);
     } else {

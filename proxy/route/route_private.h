@@ -52,8 +52,6 @@ struct vhost_routes {
     const struct path_index *index;                   /* NULL: scan */
     const sv *domains;                                /* lower case */
     unsigned domains_n;
-    /* of the wire bytes and what the table says beside them */
-    uint64_t hash_low, hash_high;
 };
 /* NULL when a scan is as good. */
 const struct path_index *path_index_build(struct arena *a, const struct route_entry *v, unsigned n);

@@ -60,6 +60,7 @@ struct virtual_cluster {
 struct vhost {
     /* a vhost with equal bytes is reused by the next table */
     struct shared shared;
+    uint64_t hash_[2]; /* private: of the wire bytes and what the table says beside them */
     struct arena arena;
     sv name;
     enum { TLS_REQUIRE_NONE, TLS_REQUIRE_EXTERNAL, TLS_REQUIRE_ALL } require_tls;
