@@ -79,8 +79,8 @@ bool api_source_check(const void *msg, enum api_source_protocol *protocol, struc
     if (!protocol_of(m, protocol, d)) {
         return false;
     }
-    if (m->transport_api_version != CORE__API_VERSION__V3) {
-        return diag_error(d, "transport_api_version: only V3 is supported");
+    if (m->transport_api_version == CORE__API_VERSION__V2) { /* AUTO, the default, means V3 */
+        return diag_error(d, "transport_api_version: V2 is no longer supported: use V3");
     }
     if (m->n_config_validators) {
         return diag_error(d, "config_validators are not supported");

@@ -21,6 +21,8 @@ static void taken(void **state) {
         {"api_type: AGGREGATED_DELTA_GRPC " V3 ENVOY_GRPC(""), API_SOURCE_DELTA},
         {REST "refresh_delay { seconds: 1 }", API_SOURCE_REST},
         {REST "refresh_delay { nanos: 1 }", API_SOURCE_REST},
+        {"api_type: GRPC " ENVOY_GRPC(""), API_SOURCE_SOTW}, /* AUTO */
+        {"api_type: REST cluster_names: 'a' refresh_delay { seconds: 1 }", API_SOURCE_REST},
         {"api_type: GRPC " V3 BACK_OFF("base_interval { seconds: 1 } max_interval { seconds: 1 }"),
          API_SOURCE_SOTW},
         {"api_type: GRPC " V3 BACK_OFF("base_interval { nanos: 1 } max_interval { nanos: 2 }"),
@@ -41,7 +43,7 @@ static void taken(void **state) {
 #define ONE_NAME "cluster_names: REST must have a single cluster name specified"
 #define NO_DELAY "refresh_delay is required for REST API configuration sources"
 #define BAD_DELAY "refresh_delay: Invalid duration: expected positive duration"
-#define ONLY_V3 "transport_api_version: only V3 is supported"
+#define NO_V2 "transport_api_version: V2 is no longer supported: use V3"
 #define ONLY_KINDS "api_type: only GRPC, DELTA_GRPC and REST are supported"
 #define ORDER                                                                                      \
     "grpc_services[0]: envoy_grpc.retry_policy.retry_back_off: max_interval must be greater than " \
@@ -55,9 +57,9 @@ static void refused(void **state) {
         {"api_type: DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE " V3, ONLY_KINDS},
         {"", ONLY_KINDS}, /* 0 is that one */
         {"api_type: 99 " V3 ENVOY_GRPC(""), ONLY_KINDS},
-        {"api_type: GRPC " ENVOY_GRPC(""), ONLY_V3},
-        {"api_type: GRPC transport_api_version: V2 " ENVOY_GRPC(""), ONLY_V3},
-        {"api_type: REST cluster_names: 'a' refresh_delay { seconds: 1 }", ONLY_V3},
+        {"api_type: GRPC transport_api_version: V2 " ENVOY_GRPC(""), NO_V2},
+        {"api_type: REST transport_api_version: V2 cluster_names: 'a' refresh_delay { seconds: 1 }",
+         NO_V2},
         {"api_type: GRPC " V3 ENVOY_GRPC("") "config_validators { name: 'v' }",
          "config_validators are not supported"},
         {"api_type: GRPC " V3, ONE_API},

@@ -1,0 +1,66 @@
+"""What control planes put into everybody's configuration, asked for or not, and bootstraps as they are written in the field."""
+import subprocess
+
+import pytest
+from support.config import bootstrap, cluster, hcm, listener, route, typed, vhost
+from support.proxy import Sluice
+from support.rawhttp import fetch
+from support.upstream import Reply
+from support.xds_config import ads_bootstrap, serve_all
+
+HTTP = "envoy.extensions.filters.http"
+SCRIPT = "function envoy_on_response(handle) handle:headers():add('x-lua', '1') end"
+
+
+def validate(tmp_path, text):
+    path = tmp_path / "bootstrap.yaml"
+    path.write_text(text)
+    return subprocess.run([Sluice.binary, "-c", str(path), "--mode", "validate"], capture_output=True, text=True,
+                          timeout=30, check=False)
+
+
+@pytest.mark.parametrize("text", ["admin: {}", "admin: {access_log_path: /dev/null}", "{}"])
+def test_no_admin_address(tmp_path, text):
+    done = validate(tmp_path, text)
+    assert done.returncode == 0 and "OK" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("version, text", [("V3", ""), ("AUTO", ""), ("V2", "transport_api_version: V2 is no longer")])
+def test_versions_of_the_transport(tmp_path, sluice, ads, upstream, version, text):
+    if text:
+        done = validate(tmp_path, str(ads_bootstrap(ads, transport_api_version=version)))
+        assert done.returncode == 1 and text in done.stderr
+        return
+    serve_all(ads, upstream.port)
+    assert fetch(sluice(ads_bootstrap(ads, transport_api_version=version)).port()).status == 200
+
+
+def default_chain():
+    """An ingress controller's: most filters wait for a route's own settings."""
+    gzip = typed("gzip", "envoy.extensions.compression.gzip.compressor.v3.Gzip")
+    return [typed("envoy.filters.http.compressor", f"{HTTP}.compressor.v3.Compressor", compressor_library=gzip),
+            typed("envoy.filters.http.grpc_web", f"{HTTP}.grpc_web.v3.GrpcWeb"),
+            typed("envoy.filters.http.grpc_stats", f"{HTTP}.grpc_stats.v3.FilterConfig", emit_filter_state=True,
+                  enable_upstream_stats=True),
+            typed("envoy.filters.http.cors", f"{HTTP}.cors.v3.Cors"),
+            typed("envoy.filters.http.local_ratelimit", f"{HTTP}.local_ratelimit.v3.LocalRateLimit", stat_prefix="http"),
+            typed("envoy.filters.http.lua", f"{HTTP}.lua.v3.Lua",
+                  source_codes={"rewrite": {"inline_string": SCRIPT}}),
+            typed("envoy.filters.http.rbac", f"{HTTP}.rbac.v3.RBAC")]
+
+
+def test_an_ingress_controllers_chain_serves(sluice, upstream):
+    upstream.script(Reply(body=b"ok"))
+    off = {"envoy.filters.http.lua": {"@type": f"type.googleapis.com/{HTTP}.lua.v3.LuaPerRoute", "disabled": True}}
+    manager = hcm(vhosts=[vhost([{**route("/off"), "typed_per_filter_config": off}, route()])], filters=default_chain())
+    proxy = sluice(bootstrap([listener(manager)], [cluster("up", upstream.port)]))
+    for path in ("/", "/off"):
+        answer = fetch(proxy.port(), path)
+        assert answer.status == 200 and answer.body == b"ok" and answer.get("x-lua") is None
+
+
+def test_a_script_that_would_run_is_refused(tmp_path):
+    lua = typed("envoy.filters.http.lua", f"{HTTP}.lua.v3.Lua", default_source_code={"inline_string": SCRIPT})
+    done = validate(tmp_path, str(bootstrap([listener(hcm(filters=[lua]))], [cluster("up", 1)])))
+    assert done.returncode == 1
+    assert "http_filters[0].typed_config.default_source_code: Lua scripts are not supported" in done.stderr
