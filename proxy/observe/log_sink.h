@@ -25,7 +25,7 @@ void log_sinks_stop(void);
 void log_sinks_reopen(void);
 /* Write out what is buffered now, and wait for it. Any thread; for tests and shutdown. */
 void log_sinks_flush(void);
-/* Bring filesystem.* up to date; main, before each stats flush. */
+/* Bring filesystem.* up to date; main, before each stats flush and before stats are shown. */
 void log_sinks_publish_stats(unsigned thread);
 
 /* The sink of a path, opened when it is new; returns a ref. NULL: error added. Any thread, cold. */

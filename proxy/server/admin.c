@@ -342,6 +342,7 @@ static void init_hcm(struct admin *ad) {
     c->drain_timeout_ms = 100;
     c->delayed_close_timeout_ms = 1000;
     c->server_name = SV("envoy");
+    c->normalize_path = true;
     c->use_remote_address = true;
     ad->slot =
         (struct network_filter_slot){.type = &hcm_network_filter, .config = c, .slot = SLOT_NONE};

@@ -173,7 +173,11 @@ static void list_loggers(struct buf *b) {
     }
 }
 
-static bool set_paths(sv list) {
+#define UNKNOWN_NAME "unknown logger name"
+#define UNKNOWN_LEVEL "unknown logger level"
+
+/* The error text, or NULL. */
+static const char *set_paths(sv list) {
     for (int pass = 0; pass < 2; pass++) { /* all or nothing */
         sv rest = list;
         while (rest.n) {
@@ -181,46 +185,53 @@ static bool set_paths(sv list) {
             sv name = sv_cut(&item, ':');
             enum log_component c;
             enum log_level l;
-            if (!log_component_parse(name, &c) || !log_level_parse(item, &l)) {
-                return false;
+            if (!name.n || !item.n) {
+                return "empty logger name or empty logger level";
+            }
+            if (!log_component_parse(name, &c)) {
+                return UNKNOWN_NAME;
+            }
+            if (!log_level_parse(item, &l)) {
+                return UNKNOWN_LEVEL;
             }
             if (pass) {
                 log_set(c, l);
             }
         }
     }
-    return true;
+    return NULL;
 }
 
-/* The error text, or NULL. */
-static const char *change_logging(struct admin_stream *a) {
-    enum log_level l;
-    if (!a->query.n) {
-        return NULL;
-    }
-    sv level = admin_param(a, "level");
-    if (level.p) {
-        if (!log_level_parse(level, &l)) {
-            return "unknown logger level";
-        }
-        log_set_all(l);
-        return NULL;
-    }
-    sv paths = admin_param(a, "paths");
-    if (paths.p) {
-        return set_paths(paths) ? NULL : "unknown logger name";
-    }
-    sv q = a->query;
-    sv name = sv_cut(&q, '=');
+static const char *set_level(sv name, sv level) {
+    bool is_all = sv_is(name, "level");
     enum log_component c;
-    if (!log_component_parse(name, &c)) {
-        return "unknown logger name";
+    enum log_level l;
+    if (!is_all && !log_component_parse(name, &c)) {
+        return UNKNOWN_NAME;
     }
-    if (!log_level_parse(q, &l)) {
-        return "unknown logger level";
+    if (!log_level_parse(level, &l)) {
+        return UNKNOWN_LEVEL;
     }
-    log_set(c, l);
+    if (is_all) {
+        log_set_all(l);
+    } else {
+        log_set(c, l);
+    }
     return NULL;
+}
+
+static const char *change_logging(struct admin_stream *a) {
+    sv rest = a->query;
+    sv value = sv_cut(&rest, '&');
+    sv name = sv_cut(&value, '=');
+    value = percent_decode(value, http_arena(&a->base));
+    if (rest.n) {
+        return "invalid number of parameters";
+    }
+    if (!value.n) { /* only shows them */
+        return NULL;
+    }
+    return sv_is(name, "paths") ? set_paths(value) : set_level(name, value);
 }
 
 void admin_logging(struct admin_stream *a) {
@@ -229,7 +240,7 @@ void admin_logging(struct admin_stream *a) {
     const char *error = change_logging(a);
     if (error) {
         buf_printf(&b,
-                   "error: %s\nusage: /logging?<name>=<level> (change single level)\nusage: "
+                   "error: %s\n\nusage: /logging?<name>=<level> (change single level)\nusage: "
                    "/logging?paths=name1:level1,"
                    "name2:level2,... (change multiple levels)\nusage: /logging?level=<level> "
                    "(change all levels)\nlevels: "

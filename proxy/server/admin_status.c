@@ -3,6 +3,7 @@
 #include "proxy/base/mem.h"
 #include "proxy/base/regex.h"
 #include "proxy/net/tls.h"
+#include "proxy/observe/log_sink.h"
 #include "proxy/server/admin_internal.h"
 #include "proxy/stats/stats_export.h"
 #include "proxy/upstream/cluster.h"
@@ -24,6 +25,8 @@ static void stats_page(struct admin_stream *a, bool is_prometheus) {
     }
     if (a->server->flushes_on_admin) {
         server_flush_stats(a->server);
+    } else {
+        log_sinks_publish_stats(a->server->main->loop.thread_index);
     }
     const char *type = stats_content_type(p.format);
     struct admin_producer producer = {next_stats, free_stats, stats_iter_new(a->server->stats, &p)};

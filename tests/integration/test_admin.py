@@ -40,6 +40,11 @@ def test_without_an_address(tmp_path, admin):
         proxy.stop()
 
 
+@pytest.mark.parametrize("path", ["/./ready", "/a/../ready", "/%72eady"])
+def test_paths_are_normalised(proxy, path):
+    assert proxy.admin(path).text == "LIVE\n"
+
+
 @pytest.mark.smoke
 def test_ready(proxy):
     answer = proxy.admin("/ready")
@@ -265,11 +270,23 @@ def test_logging(proxy):
     assert proxy.post("/logging?level=info").status == 200
 
 
-@pytest.mark.parametrize("query, text", [("level=blah", "error: unknown logger level"),
-                                         ("nosuch=info", "error: unknown logger name")])
+@pytest.mark.parametrize("query, text", [
+    ("level=blah", "error: unknown logger level"), ("nosuch=info", "error: unknown logger name"),
+    ("admin=blah", "error: unknown logger level"), ("admin=debug,x", "error: unknown logger level"),
+    ("paths=http:trace,nosuch:trace", "error: unknown logger name"),
+    ("paths=http:trace,upstream:blah", "error: unknown logger level"), ("paths=http", "error: empty logger name or empty logger level"),
+    ("level=trace&http=trace", "error: invalid number of parameters"),
+    ("paths=http:trace&level=trace", "error: invalid number of parameters")])
 def test_logging_errors(proxy, query, text):
+    assert proxy.post("/logging?level=info").status == 200
     answer = proxy.post(f"/logging?{query}")
-    assert answer.status == 400 and text in answer.text
+    assert answer.status == 400 and answer.text.startswith(text + "\n\nusage: ")
+    assert ": trace" not in answer.text.split("active loggers:")[1]  # all of it or nothing
+
+
+@pytest.mark.parametrize("query", ["", "?", "?level", "?level=", "?paths="])
+def test_logging_shows(proxy, query):
+    assert proxy.post("/logging" + query).text.startswith("active loggers:\n")
 
 
 def test_reset_counters(proxy):
