@@ -47,7 +47,7 @@ def test_answer(proxy, shared_upstream, name):
 
 def test_full_disk(sluice):
     proxy = sluice(bootstrap([listener(hcm([direct("/", 200, "x")], access_log=[file_log("/dev/full", "line\n")]))],
-                             stats_flush_interval="300s"))
+                             stats_flush_interval="100s"))
     assert all(fetch(proxy.port()).status == 200 for _ in range(50))
     proxy.wait_stat("filesystem.write_failed", lambda n: n > 0)  # as it is, not as it was at the last flush
     assert fetch(proxy.port()).status == 200
