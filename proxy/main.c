@@ -228,9 +228,17 @@ static bool init_logging(const struct options *o) {
         sv item = sv_cut(&list, ',');
         sv name = sv_cut(&item, ':');
         enum log_component c;
-        if (!log_level_parse(item, &level) || !log_component_parse(name, &c)) {
-            fprintf(stderr, "error: invalid component log level '%.*s:%.*s'\n", SV_ARG(name),
-                    SV_ARG(item));
+        if (!name.n || !item.n) {
+            fprintf(stderr, "error: component log level not correctly specified '%.*s'\n",
+                    SV_ARG(name));
+            return false;
+        }
+        if (!log_level_parse(item, &level)) {
+            fprintf(stderr, "error: invalid log level specified '%.*s'\n", SV_ARG(item));
+            return false;
+        }
+        if (!log_component_parse(name, &c)) {
+            fprintf(stderr, "error: invalid component specified '%.*s'\n", SV_ARG(name));
             return false;
         }
         log_set(c, level);

@@ -130,6 +130,16 @@ static int fail(const char *what, const char *which, const char *argv0) {
     return 1;
 }
 
+/* value: what was given; NULL: it does not matter. */
+static int fail_flag(const struct flag *f, const char *what, const char *value, const char *argv0) {
+    char which[64], text[1024];
+    snprintf(which, sizeof(which), "(--%s)", f->name);
+    snprintf(text, sizeof(text), value ? "%s '%s'" : "%s", what, value);
+    return fail(text, which, argv0);
+}
+
+static bool is_list(const struct flag *f) { return f->kind == FLAG_TAGS || f->kind == FLAG_LIST; }
+
 static const struct flag *find_flag(sv name, bool is_letter) {
     for (size_t i = 0; i < ARRAY_LEN(flags); i++) {
         if (is_letter ? name.n == 1 && flags[i].letter == name.p[0] && flags[i].letter
@@ -209,6 +219,17 @@ static int set_plain(struct options *o, const struct flag *f, const char *argv0)
     return 0;
 }
 
+/* -1 to go on, else the exit code. */
+static int take_value(struct options *o, const struct flag *f, const char *value,
+                      const char *argv0) {
+    if (!value) {
+        return fail_flag(f, "Missing a value for this argument!", NULL, argv0);
+    }
+    return set_value(o, f, value)
+               ? -1
+               : fail_flag(f, "Couldn't read argument value from string", value, argv0);
+}
+
 static void defaults(struct options *o) {
     memset(o, 0, sizeof(*o));
     o->log_level = "info";
@@ -220,6 +241,7 @@ static void defaults(struct options *o) {
 }
 
 int options_parse(struct options *o, int argc, char **argv) {
+    bool was_given[ARRAY_LEN(flags)] = {false};
     defaults(o);
     for (int i = 1; i < argc; i++) {
         sv arg = sv_cstr(argv[i]);
@@ -239,19 +261,14 @@ int options_parse(struct options *o, int argc, char **argv) {
         if (f->kind == FLAG_IGNORE_REST) {
             return -1;
         }
-        if (!f->arg) {
-            int rc = set_plain(o, f, argv[0]);
-            if (rc >= 0) {
-                return rc;
-            }
-            continue;
+        if (was_given[f - flags] && !is_list(f)) {
+            return fail_flag(f, "Argument already set!", NULL, argv[0]);
         }
-        const char *value = eq != SIZE_MAX ? rest.p + eq + 1 : i + 1 < argc ? argv[++i] : NULL;
-        if (!value) {
-            return fail("Missing a value for this argument!", argv[i], argv[0]);
-        }
-        if (!set_value(o, f, value)) {
-            return fail("Couldn't read argument value from string", argv[i], argv[0]);
+        was_given[f - flags] = true;
+        const char *value = eq != SIZE_MAX ? rest.p + eq + 1 : f->arg ? argv[++i] : NULL;
+        int rc = f->arg ? take_value(o, f, value, argv[0]) : set_plain(o, f, argv[0]);
+        if (rc >= 0) {
+            return rc;
         }
     }
     return -1;

@@ -51,6 +51,30 @@ def test_bad_flag():
     assert done.returncode == 1 and "PARSE ERROR: Argument: --foo" in done.stderr
 
 
+@pytest.mark.parametrize("flags, text", [
+    (["--concurrency", "many"], "PARSE ERROR: Argument: (--concurrency)\n             Couldn't read argument value from string 'many'"),
+    (["--concurrency=-1"], "(--concurrency)\n             Couldn't read argument value from string '-1'"),
+    (["--drain-strategy", "slow"], "(--drain-strategy)\n             Couldn't read argument value from string 'slow'"),
+    (["--mode", "x" * 4000], "(--mode)\n             Couldn't read argument value from string 'xxx"),
+    (["-c", "a", "--config-path", "b"], "(--config-path)\n             Argument already set!"),
+    (["--disable-hot-restart"] * 2, "(--disable-hot-restart)\n             Argument already set!"),
+    (["--mode"], "Missing a value for this argument!"),
+    (["-l", "chatty"], "error: invalid log level specified 'chatty'"),
+    (["--component-log-level", "nope:debug"], "error: invalid component specified 'nope'"),
+    (["--component-log-level", "http:chatty"], "error: invalid log level specified 'chatty'"),
+    (["--component-log-level", "http"], "error: component log level not correctly specified 'http'"),
+    (["--component-log-level", "http:debug,,upstream:debug"], "error: component log level not correctly specified ''")])
+def test_bad_values_of_flags(flags, text):
+    done = run(*flags)
+    assert done.returncode == 1 and text in done.stderr
+
+
+def test_flags_that_may_be_repeated(tmp_path):
+    path = tmp_path / "bootstrap.json"
+    path.write_text(json.dumps(bootstrap([listener(hcm())], [cluster("up", 1)])))
+    assert run("-c", path, "--mode", "validate", "--stats-tag", "a:b", "--stats-tag", "c:d").returncode == 0
+
+
 def test_no_config():
     done = run()
     assert done.returncode == 1

@@ -47,7 +47,8 @@ class Proxy(Process):
 
     def command(self):
         self.config_path.write_text(json.dumps(self.bootstrap, indent=1))
-        return [self.binary, "-c", self.config_path, "--admin-address-path", self.admin_path, "--concurrency",
+        config = [] if "-c" in self.args else ["-c", self.config_path]
+        return [self.binary, *config, "--admin-address-path", self.admin_path, "--concurrency",
                 self.concurrency, "--disable-hot-restart", "--file-flush-interval-msec", "10", *self.args]
 
     def start(self, ready=True):
