@@ -85,7 +85,7 @@ conformance: $(B)/sluice $(DEV_VENV_STAMP) | $(APT_TEST) ## h2spec and h2load on
 	    --name conformance tests/conformance/test_h2spec.py $(PYTEST_ARGS)
 
 scale: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## What one change costs among 100,000 resources (SLUICE_SCALE: services, two each)
-	$(Q)SLUICE_SCALE=$${SLUICE_SCALE:-50000} $(PYTEST) --name scale tests/integration/test_scale.py -k one_change --timeout=0 $(PYTEST_ARGS)
+	$(Q)SLUICE_SCALE=$${SLUICE_SCALE:-50000} $(PYTEST) --name scale tests/integration/test_scale.py -k 'one_change or config_thread' --timeout=0 $(PYTEST_ARGS)
 
 churn: $(B)/sluice $(VENV_STAMP) | $(APT_TEST) ## 1000 (SLUICE_CHURN) random updates below load: nothing fails, nothing grows
 	$(Q)$(PYTEST) --name churn tests/conformance/test_churn.py $(PYTEST_ARGS)

@@ -83,6 +83,7 @@ struct entry {
     bool is_timed_out;       /* initial_fetch_timeout passed */
     bool is_on_demand;       /* watched because requests asked for it (store_demand.c) */
     bool is_only_rejected;   /* extra->error is all there is of it */
+    bool view_mark;          /* as store.view_mark: admin's walk has it already (store_view.c) */
     char key_[];             /* in the table of entries: type, source id, name, NUL */
 };
 #define ENTRY_KEY_HEAD (1 + sizeof(uint64_t))

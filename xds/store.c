@@ -3,6 +3,7 @@
 #include "xds/store.h"
 #include "xds/scopes.h"
 #include "xds/store_demand.h"
+#include "xds/store_view.h"
 #include "xds/vhds.h"
 
 #include "proxy/base/log.h"
@@ -86,12 +87,14 @@ struct entry *store_get(struct store *s, enum resource_type t, const struct conf
     e->extra = &entry_no_extra;
     e->type = t;
     e->source = src;
+    e->view_mark = s->view_mark;
     e->name_n = (uint32_t)name.n;
     map_put(&s->entries, sv_from(e->key_, text.n), e);
     return e;
 }
 
 static void entry_free(struct entry *e) {
+    store_view_before(e);
     map_remove(&e->store->entries, sv_from(e->key_, ENTRY_KEY_HEAD + e->name_n));
     store_stop_wait(e);
     store_secret_unwatch(e);
@@ -121,7 +124,7 @@ static void entry_free(struct entry *e) {
     entry_links_fini(&e->warming_uses);
     xfree(e->extra->error);
     entry_extra_free(e);
-    xfree(e);
+    store_view_release(e);
 }
 
 void store_drop_if_unused(struct entry *e) {
@@ -303,6 +306,7 @@ void store_publish_route(struct entry *e) { set_route(e, e->active); }
 void store_set_active(struct entry *e, struct resource *r) {
     struct store *s = e->store;
     struct resource *old = e->active;
+    store_view_before(e);
     if (r && !store_make_transports(e->store, r)) {
         log_error(LOG_config, "%s '%.*s': a transport socket could not be made",
                   resource_types[e->type].short_name, SV_ARG(entry_name(e)));
@@ -338,6 +342,7 @@ void store_set_active(struct entry *e, struct resource *r) {
 static void set_warming(struct entry *e, struct resource *r) {
     struct store *s = e->store;
     unsigned routes = 1; /* not counted */
+    store_view_before(e);
     unsigned *count = e->type == RES_CLUSTER    ? &s->warming_clusters
                       : e->type == RES_LISTENER ? &s->warming_listeners
                                                 : &routes;
@@ -361,6 +366,7 @@ static void set_warming(struct entry *e, struct resource *r) {
 
 void store_drop_failed(struct entry *e) {
     if (e->extra->failed) {
+        store_view_before(e);
         e->store->failed_bytes -= e->extra->failed->wire.n;
         shared_unref(&e->extra->failed->shared);
         entry_extra(e)->failed = NULL;
@@ -373,6 +379,7 @@ void store_clear_error(struct entry *e) {
         e->store->only_rejected_n--;
     }
     if (e->extra->error) {
+        store_view_before(e);
         xfree(e->extra->error);
         entry_extra(e)->error = NULL;
     }
@@ -501,6 +508,7 @@ void store_init(struct store *s, const struct store_options *o) {
     timer_init(&s->leaving_timer, s->loop, on_leaving_timer);
     map_init(&s->entries);
     list_init(&s->demands);
+    list_init(&s->views);
     list_init(&s->dns_waits);
     list_init(&s->dns_answers);
     list_init(&s->hosts_due);
@@ -553,6 +561,7 @@ void store_fini(struct store *s) {
         struct entry *e = slot->value;
         store_hosts_stop(e);
     }
+    store_view_end(s);
     struct map left = s->entries;
     map_init(&s->entries); /* entry_free removes from an empty map: nothing moves under the walk */
     it = 0;

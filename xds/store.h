@@ -73,6 +73,8 @@ struct store {
     struct list dns_waits, dns_answers;
     struct list hosts_due;     /* of struct cluster_hosts: to be made anew for it */
     struct stats_scope *odcds; /* NULL until used */
+    struct list views;         /* of struct view_request: the first is being gathered */
+    bool view_mark;            /* of entries that it has seen, or need not see */
     struct entry_vec scope_sets, scope_entries; /* of all sources; the latter active */
     uint64_t update_count;
     uint32_t walks;           /* through the users of a resource */
@@ -106,6 +108,8 @@ struct store {
     char *socket_error;         /* a static listener could not be bound: why; NULL */
     unsigned warming_clusters, warming_listeners, active_clusters, active_listeners;
 };
+
+struct view_request;
 
 void store_init(struct store *s, const struct store_options *o);
 void store_fini(struct store *s);

@@ -7,6 +7,7 @@
 #include "xds/scopes.h"
 #include "xds/store.h"
 #include "xds/store_demand.h"
+#include "xds/store_view.h"
 #include "xds/vhds.h"
 
 #define NACK_TEXT_MAX (64u * 1024)
@@ -71,6 +72,7 @@ static void note_only_rejected(struct entry *e) {
 
 static void reject(struct entry *e, sv wire, sv version, sv text, struct xds_verdict *v) {
     store_add_error(v, e->type, entry_name(e), text);
+    store_view_before(e);
     struct entry_extra *x = entry_extra(e);
     xfree(x->error);
     x->error = sv_dup(text);

@@ -1,4 +1,5 @@
-/* Answering admin: the entries of the asked types at one moment, as refs on immutable objects.
+/* Answering admin: the entries of the asked types at one moment, as refs on immutable objects. They
+ * are gathered in slices, so that updates go on; what changes before its turn is taken first.
  * Threads: gathered on the config thread, handed to main. */
 #include "xds/store_view.h"
 
@@ -9,14 +10,8 @@
 #include "xds/scopes.h"
 #include "xds/vhds.h"
 
-struct view_request {
-    struct loop_msg msg;
-    struct store *store;
-    unsigned types;
-    struct loop *reply_to;
-    void (*on_view)(struct view *v, void *user);
-    void *user;
-};
+/* A slice: about half a millisecond. */
+#define GATHER_SLICE_ENTRIES 2048u
 
 VEC_TYPE(item_vec, struct view_item)
 
@@ -169,13 +164,27 @@ static void add_absent(struct absent_vec *absent, const struct entry *e) {
 struct gathered {
     struct item_vec items;
     struct absent_vec absent;
-    struct entry_vec scope_sets, bad_scopes; /* become items together */
+    struct entry_vec bad_scopes; /* become items with their sets, at the end */
+};
+/* One question; they are answered one after the other. */
+struct view_request {
+    struct loop_msg msg;
+    struct list node; /* in store.views */
+    struct store *store;
+    unsigned types;
+    struct loop *reply_to;
+    void (*on_view)(struct view *v, void *user);
+    void *user;
+    /* the walk: NULL until its turn comes */
+    struct view *view;
+    struct gathered g;
+    struct entry **entries; /* all there were when it began */
+    size_t entries_n, at;
+    struct entry_vec gone; /* of these: only their memory is left */
 };
 
 static void gather_scope(struct gathered *g, struct entry *e) {
-    if (e->extra->scopes) {
-        *vec_push(&g->scope_sets) = e;
-    } else if (e->extra->error) {
+    if (e->extra->error && !e->extra->scopes) {
         *vec_push(&g->bad_scopes) = e;
     }
 }
@@ -205,59 +214,157 @@ static void gather_entry(struct gathered *g, const struct entry *e) {
     }
 }
 
-static void gather(struct store *s, unsigned types, struct view *v) {
-    struct gathered g = {0};
+/* ---- the walk ---- */
+
+static struct view_request *walking(const struct store *s) {
+    return list_empty(&s->views) ? NULL : LIST_ENTRY(s->views.next, struct view_request, node);
+}
+
+static void visit(struct view_request *r, struct entry *e) {
+    e->view_mark = r->store->view_mark;
+    if (e->warming) {
+        add_unready(r->view, e);
+    }
+    if (!(r->types >> e->type & 1)) {
+        return;
+    }
+    if (e->type == RES_SCOPED_ROUTE) {
+        gather_scope(&r->g, e);
+    } else {
+        gather_entry(&r->g, e);
+    }
+}
+
+void store_view_before(struct entry *e) {
+    struct view_request *r = walking(e->store);
+    if (UNLIKELY(r && e->view_mark != e->store->view_mark)) {
+        visit(r, e);
+    }
+}
+
+static void forget_bad_scope(struct gathered *g, const struct entry *e) {
+    for (size_t i = 0; i < g->bad_scopes.n; i++) {
+        if (g->bad_scopes.p[i] == e) {
+            vec_swap_remove(&g->bad_scopes, i);
+            return;
+        }
+    }
+}
+
+void store_view_release(struct entry *e) {
+    struct view_request *r = walking(e->store);
+    if (!r) {
+        xfree(e);
+        return;
+    }
+    forget_bad_scope(&r->g, e);
+    *vec_push(&r->gone) = e;
+}
+
+static void walk_begin(struct view_request *r) {
+    struct store *s = r->store;
+    r->view = xnew(struct view);
+    r->view->cds_version = xstrdup(s->cds_version);
+    r->view->lds_version = xstrdup(s->lds_version);
+    r->entries = xnew_array(struct entry *, map_count(&s->entries) + 1);
     size_t it = 0;
     struct map_slot *slot;
-    vec_reserve(&g.items, map_count(&s->entries));
     while ((slot = map_next(&s->entries, &it))) {
-        struct entry *e = slot->value;
-        if (e->warming) {
-            add_unready(v, e);
-        }
-        if (types >> e->type & 1) {
-            if (e->type == RES_SCOPED_ROUTE) {
-                gather_scope(&g, e);
-            } else {
-                gather_entry(&g, e);
-            }
+        r->entries[r->entries_n++] = slot->value;
+    }
+    s->view_mark = !s->view_mark;
+}
+
+/* What is left of the walk but its view. */
+static void walk_free(struct view_request *r) {
+    for (size_t i = 0; i < r->gone.n; i++) {
+        xfree(r->gone.p[i]);
+    }
+    vec_fini(&r->gone);
+    vec_fini(&r->g.bad_scopes);
+    xfree(r->entries);
+    list_unlink(&r->node);
+    xfree(r);
+}
+
+static void fill_view(struct view_request *r) {
+    struct view *v = r->view;
+    v->absent = r->g.absent.p;
+    v->absent_n = (unsigned)r->g.absent.n;
+    v->items_n = (unsigned)r->g.items.n;
+    v->items = r->g.items.p;
+    v->on_view = r->on_view;
+    v->user = r->user;
+    v->loop = r->reply_to;
+}
+
+static void on_slice(struct loop *l, struct loop_msg *m);
+
+static void walk_end(struct view_request *r) {
+    struct store *s = r->store;
+    if (r->types >> RES_SCOPED_ROUTE & 1) {
+        for (size_t i = 0; i < s->scope_sets.n; i++) {
+            add_scopes(&r->g.items, s->scope_sets.p[i], &r->g.bad_scopes);
         }
     }
-    for (size_t i = 0; i < g.scope_sets.n; i++) {
-        add_scopes(&g.items, g.scope_sets.p[i], &g.bad_scopes);
+    fill_view(r);
+    view_post(r->view);
+    walk_free(r);
+    struct view_request *next = walking(s);
+    if (next) {
+        next->msg.run = on_slice;
+        loop_post(s->loop, &next->msg);
     }
-    vec_fini(&g.scope_sets);
-    vec_fini(&g.bad_scopes);
-    v->absent = g.absent.p;
-    v->absent_n = (unsigned)g.absent.n;
-    v->items_n = (unsigned)g.items.n;
-    v->items = g.items.p;
+}
+
+static void on_slice(struct loop *l, struct loop_msg *m) {
+    struct view_request *r = CONTAINER_OF(m, struct view_request, msg);
+    r->msg.run = on_slice;
+    if (!r->view) {
+        walk_begin(r);
+    }
+    for (unsigned i = 0; i < GATHER_SLICE_ENTRIES && r->at < r->entries_n; i++) {
+        struct entry *e = r->entries[r->at++];
+        if (e->view_mark != r->store->view_mark) {
+            visit(r, e);
+        }
+    }
+    if (r->at < r->entries_n) {
+        loop_post(l, &r->msg);
+    } else {
+        walk_end(r);
+    }
 }
 
 static void on_request(struct loop *l, struct loop_msg *m) {
     struct view_request *r = CONTAINER_OF(m, struct view_request, msg);
-    struct view *v = xnew(struct view);
-    (void)l;
-    gather(r->store, r->types, v);
-    v->cds_version = sv_dup(sv_from(r->store->cds_version, strlen(r->store->cds_version)));
-    v->lds_version = sv_dup(sv_from(r->store->lds_version, strlen(r->store->lds_version)));
-    v->on_view = r->on_view;
-    v->user = r->user;
-    v->loop = r->reply_to;
-    view_post(v);
-    xfree(r);
+    bool is_first = list_empty(&r->store->views);
+    list_push_back(&r->store->views, &r->node);
+    if (is_first) {
+        on_slice(l, m);
+    }
+}
+
+void store_view_end(struct store *s) {
+    for (struct view_request *r; (r = walking(s));) {
+        if (r->view) {
+            fill_view(r);
+            view_free_now(r->view);
+        }
+        walk_free(r);
+    }
 }
 
 static void request(void *config, unsigned types, struct loop *reply_to,
                     void (*on_view)(struct view *v, void *user), void *user) {
     struct store *s = config;
     struct view_request *r = xnew(struct view_request);
-    *r = (struct view_request){.msg.run = on_request,
-                               .store = s,
-                               .types = types,
-                               .reply_to = reply_to,
-                               .on_view = on_view,
-                               .user = user};
+    r->msg.run = on_request;
+    r->store = s;
+    r->types = types;
+    r->reply_to = reply_to;
+    r->on_view = on_view;
+    r->user = user;
     loop_post(s->loop, &r->msg);
 }
 

@@ -6,6 +6,13 @@
 #include "xds/store.h"
 
 struct config_view store_view(struct store *s);
+/* What admin asks for is gathered in slices, and yet as it was at one moment: an entry is told here
+ * before its resources or its error change, or it goes. Hosts and the members of sets are those of
+ * when their turn comes. */
+void store_view_before(struct entry *e);
+/* Its memory, all of its content freed: at once, or when the walk that has it is over. */
+void store_view_release(struct entry *e);
+void store_view_end(struct store *s); /* the store ends: what was asked is not answered */
 
 /* Refused members of a set, told as one. */
 #define REFUSED_TEXT_MAX (64u * 1024)

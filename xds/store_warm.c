@@ -8,6 +8,7 @@
 #include "xds/leds.h"
 #include "xds/scopes.h"
 #include "xds/store.h"
+#include "xds/store_view.h"
 #include "xds/vhds.h"
 
 /* ---- transport factories ---- */
@@ -129,6 +130,7 @@ void store_check_warm(struct entry *e) {
     if (e->type == RES_LISTENER && !take_sockets(e, r)) {
         return;
     }
+    store_view_before(e);
     e->warming = NULL;
     if (e->type == RES_CLUSTER) {
         s->warming_clusters--;

@@ -187,6 +187,13 @@ static void on_free(struct loop *l, struct loop_msg *m) {
     }
 }
 
+void view_free_now(struct view *v) {
+    while (v->items_n) {
+        item_fini(&v->items[--v->items_n]);
+    }
+    free_rest(v);
+}
+
 void view_free(struct view *v) {
     v->msg.run = on_free;
     on_free(v->loop, &v->msg);

@@ -67,6 +67,7 @@ struct view {
 void view_post(struct view *v);
 /* On v->loop. What is many is let go of between other events. */
 void view_free(struct view *v);
+void view_free_now(struct view *v); /* all of it, where no loop runs any more */
 
 struct config_view {
     /* types: bit set of 1 << enum resource_type. Any number of requests may be under way. */

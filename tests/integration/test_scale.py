@@ -1,13 +1,14 @@
 """Many resources: what one change costs the config thread and a worker, how long admin's largest pages keep a thread, and how much
 memory they take.
 
-SLUICE_SCALE is the number of services, a cluster and its endpoints each: 10,000 unless told (`make scale`: 50,000, the first test only).
+SLUICE_SCALE is the number of services, a cluster and its endpoints each: 10,000 unless told (`make scale`: 50,000, what is said of 100,000 resources).
 """
 
 import http.client
 import os
 import pathlib
 import re
+import threading
 
 import pytest
 
@@ -146,6 +147,52 @@ def test_large_pages_are_made_in_pieces(loaded, page):
     while found[-1] and len(found) < 3 and not is_slow(proxy):
         found.append(longest_kept_short(proxy, page))
     assert found[-1] is None or is_slow(proxy), found
+
+
+@pytest.mark.parametrize("page", ["config_dump?include_eds", "v3/discovery:client_status", "clusters"])
+def test_the_config_thread_is_never_kept_long(loaded, page):
+    """It gathers what a page shows in slices, and updates go on meanwhile: each turn is short, however many resources there are."""
+    proxy, ads, port = loaded
+    longer = []
+    for attempt in range(3):
+        before = turns_of(proxy, ["config_thread"])["config_thread"]
+        seen = len(ads.requests)
+        ads.update(ENDPOINTS, f"e2.{page}.{attempt}", [assignment(attempt, port, weight=attempt + 2)])
+        assert cluster(SERVICES - 1).name.encode() in proxy.admin(f"/{page}").body
+        ads.wait_ack(ENDPOINTS, after=seen)
+        after = turns_of(proxy, ["config_thread"])["config_thread"]
+        longer.append(after.count - before.count - (after.at_most[TURN_US] - before.at_most[TURN_US]))
+        if not longer[-1]:
+            break
+    assert not longer[-1] or is_slow(proxy), longer
+
+
+def test_pages_while_resources_come_and_go(loaded):
+    """What goes or changes while a page is gathered is on it as it was, once."""
+    proxy, ads, _ = loaded
+    everything = [cluster(i) for i in range(SERVICES)]
+    kept = everything[SERVICES // 2:]
+    pages, is_over = [], threading.Event()
+
+    def ask():
+        while not is_over.is_set():
+            pages.append(proxy.admin("/config_dump?resource=dynamic_active_clusters").json["configs"])
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    for version, resources in (("c2", kept), ("c3", everything)):
+        seen = len(ads.requests)
+        ads.set(CLUSTER, version, resources)
+        ads.wait_ack(CLUSTER, after=seen)
+    is_over.set()
+    for thread in asking:
+        thread.join()
+    proxy.wait_stat("cluster_manager.active_clusters", SERVICES + 1, 60)
+    assert pages
+    for page in pages:
+        names = {c["cluster"]["name"] for c in page}
+        assert len(names) == len(page) and names >= {c.name for c in kept}
 
 
 def peak_kb(pid):
