@@ -69,7 +69,9 @@ const struct conn_info *net_conn_info(const struct network_filter *f);
 struct conn_info *net_conn_info_mut(struct network_filter *f);
 struct worker *net_worker(const struct network_filter *f);
 struct stream_info *
-net_stream_info(const struct network_filter *f);         /* of the connection; made on first use */
+net_stream_info(const struct network_filter *f); /* of the connection; made on first use */
+/* Filter state of the connection, which its requests inherit; NULL: none yet. */
+struct filter_state *net_filter_state(const struct network_filter *f);
 struct arena *net_arena(const struct network_filter *f); /* of the connection */
 bool net_is_draining(const struct network_filter *f);
 struct stats_shard *net_listener_stats(const struct network_filter *f);

@@ -363,6 +363,10 @@ struct stream_info *net_stream_info(const struct network_filter *f) {
     return net_chain_info(f->chain);
 }
 
+struct filter_state *net_filter_state(const struct network_filter *f) {
+    return f->chain->si_ ? f->chain->si_->filter_state : NULL;
+}
+
 struct stream_info *net_chain_info(struct net_chain *c) {
     if (!c->si_) {
         struct stream_info *si = arena_new(&c->arena_, struct stream_info);

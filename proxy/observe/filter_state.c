@@ -46,7 +46,7 @@ static struct filter_state_object *add(struct filter_state *fs, sv name) {
 bool filter_state_set(struct filter_state *fs, sv name, sv text, const struct kv_value *typed,
                       bool is_read_only, enum filter_state_sharing sharing) {
     struct filter_state_object *o = find(fs, name);
-    if (o && o->is_read_only) {
+    if (o ? o->is_read_only : filter_state_get(fs->parent, name) != NULL) {
         return false;
     }
     if (!o) {

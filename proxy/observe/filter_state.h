@@ -26,8 +26,8 @@ struct filter_state;
 /* parent: the connection's, looked at when a name is not here; may be NULL and must outlive the
  * child. */
 struct filter_state *filter_state_new(struct arena *a, const struct filter_state *parent);
-/* Copies name and text. False: it is there read-only, or FILTER_STATE_MAX reached. typed is
- * borrowed for the arena's life. */
+/* Copies name and text. False: it is there read-only, the parent has it, or FILTER_STATE_MAX
+ * reached. typed is borrowed for the arena's life. */
 bool filter_state_set(struct filter_state *fs, sv name, sv text, const struct kv_value *typed,
                       bool is_read_only, enum filter_state_sharing sharing);
 /* A deep copy of this level. */

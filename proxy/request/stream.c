@@ -150,6 +150,8 @@ static void init_info(struct stream *s) {
     si->has_protocol = true;
     si->arena = &s->arena;
     si->requested_server_name = si->cx->server_name;
+    const struct filter_state *of_conn = net_filter_state(&s->hcm->base);
+    si->filter_state = of_conn ? filter_state_new(&s->arena, of_conn) : NULL;
 }
 
 struct stream *stream_new(struct hcm *h, struct codec_stream *cs) {

@@ -374,6 +374,20 @@ static const struct tcp_cluster *pick_target(struct tcp_proxy *p) {
     return &c->clusters[0];
 }
 
+/* The cluster that filter state names (sni_cluster, set_filter_state), else a configured one. NULL:
+ * there is none of that name. */
+static struct cluster_view *pick_cluster(struct tcp_proxy *p) {
+    struct worker *w = net_worker(&p->base);
+    sv name =
+        filter_state_text(net_stream_info(&p->base)->filter_state, SV("envoy.tcp_proxy.cluster"));
+    if (name.p) {
+        p->target = &p->cfg->named;
+        return worker_cluster_by_name(w, name);
+    }
+    p->target = pick_target(p);
+    return worker_cluster(w, p->target->slot);
+}
+
 static enum net_status on_new_connection(struct network_filter *f) {
     struct tcp_proxy *p = (struct tcp_proxy *)f;
     p->magic = TCP_PROXY_MAGIC;
@@ -388,8 +402,7 @@ static enum net_status on_new_connection(struct network_filter *f) {
     f->conn->stats.rx_bytes_buffered = &p->stats->v[TCP_downstream_cx_rx_bytes_buffered];
     f->conn->stats.tx_bytes_buffered = &p->stats->v[TCP_downstream_cx_tx_bytes_buffered];
     stats_inc(p->stats, TCP_downstream_cx_total);
-    p->target = pick_target(p);
-    struct cluster_view *v = worker_cluster(net_worker(f), p->target->slot);
+    struct cluster_view *v = pick_cluster(p);
     if (!v) {
         stats_inc(p->stats, TCP_downstream_cx_no_route);
         close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(NC), SV_NULL);

@@ -36,6 +36,8 @@ struct tcp_proxy_config {
     const struct tcp_cluster *clusters; /* one, or weighted */
     unsigned clusters_n;
     uint64_t weight_total;
+    /* where filter state names the cluster (envoy.tcp_proxy.cluster): all but its name and slot */
+    struct tcp_cluster named;
     uint32_t idle_timeout_ms, max_duration_ms, max_connect_attempts;
     bool hash_source_ip;
     const struct access_logs *access_logs;

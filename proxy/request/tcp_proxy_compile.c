@@ -16,6 +16,7 @@ static void cluster(struct compile_ctx *ctx, const char *name, uint32_t weight,
 static void clusters(struct compile_ctx *ctx, const TcpProxy__TcpProxy *m,
                      struct tcp_proxy_config *c) {
     const struct metadata_match *base = route_metadata_match(ctx, m->metadata_match, NULL);
+    c->named.metadata_match = base;
     if (m->cluster_specifier_case == TCP_PROXY__TCP_PROXY__CLUSTER_SPECIFIER_CLUSTER) {
         struct tcp_cluster *one = arena_new(ctx->arena, struct tcp_cluster);
         cluster(ctx, m->cluster, 1, one);

@@ -2,9 +2,9 @@
 import subprocess
 
 import pytest
-from support.config import bootstrap, cluster, hcm, listener, route, typed, vhost
+from support.config import bootstrap, cluster, direct, hcm, listener, route, tcp_proxy, typed, vhost
 from support.proxy import Sluice
-from support.rawhttp import fetch
+from support.rawhttp import Client, fetch
 from support.upstream import Reply
 from support.xds_config import ads_bootstrap, serve_all
 
@@ -64,3 +64,27 @@ def test_a_script_that_would_run_is_refused(tmp_path):
     done = validate(tmp_path, str(bootstrap([listener(hcm(filters=[lua]))], [cluster("up", 1)])))
     assert done.returncode == 1
     assert "http_filters[0].typed_config.default_source_code: Lua scripts are not supported" in done.stderr
+
+
+def test_a_meshs_inbound_chain_serves(sluice, upstream):
+    """A limit of connections, who the peer is for routes, and a gateway's choice of cluster by server name."""
+    upstream.script(Reply(body=b"ok"))
+    limit = typed("envoy.filters.network.connection_limit", "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit",
+                  stat_prefix="inbound", max_connections=1)
+    who = {"object_key": "peer", "factory_key": "envoy.string", "read_only": True, "skip_if_empty": True,
+           "format_string": {"text_format_source": {"inline_string": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"}}}
+    state = typed("envoy.filters.network.set_filter_state", "envoy.extensions.filters.network.set_filter_state.v3.Config",
+                  on_new_connection=[who])
+    again = typed("envoy.filters.http.set_filter_state", f"{HTTP}.set_filter_state.v3.Config", on_request_headers=[
+        {**who, "object_key": "name", "format_string": {"text_format_source": {"inline_string": "%REQ(x-name)%"}}}])
+    by_peer = {"match": {"prefix": "/", "filter_state": [{"key": "peer", "string_match": {"exact": "127.0.0.1"}}]},
+               "route": {"cluster": "up"}}
+    sni = typed("envoy.filters.network.sni_cluster", "envoy.extensions.filters.network.sni_cluster.v3.SniCluster")
+    proxy = sluice(bootstrap([listener(limit, state, hcm(routes=[by_peer, direct("/", 403)], filters=[again])),
+                              listener(sni, tcp_proxy(), name="gateway")], [cluster("up", upstream.port)]))
+    with Client(proxy.port("main")) as client:
+        assert client.request("GET", "/").body == b"ok"
+        with Client(proxy.port("main")) as second:
+            assert second.is_closed()
+    assert proxy.stat("connection_limit.inbound.limited_connections") == 1
+    assert fetch(proxy.port("gateway")).body == b"ok"  # no server name: the configured cluster
