@@ -195,12 +195,15 @@ static void test_filter_state(void **state) {
     assert_true(
         filter_state_set(cx, SV("k"), SV("of the connection"), NULL, false, FILTER_STATE_LOCAL));
     assert_sv_is(filter_state_text(fs, SV("k")), "of the connection");
-    assert_true(filter_state_set(fs, SV("k"), SV("own"), NULL, true, FILTER_STATE_SHARE_ONCE));
-    assert_sv_is(filter_state_text(fs, SV("k")), "own");
+    /* what the connection has is not the stream's to change */
+    assert_false(filter_state_set(fs, SV("k"), SV("own"), NULL, false, FILTER_STATE_LOCAL));
+    assert_sv_is(filter_state_text(fs, SV("k")), "of the connection");
+    assert_true(filter_state_set(fs, SV("s"), SV("own"), NULL, true, FILTER_STATE_SHARE_ONCE));
+    assert_sv_is(filter_state_text(fs, SV("s")), "own");
+    assert_null(filter_state_get(cx, SV("s")));
     /* read-only */
-    assert_false(filter_state_set(fs, SV("k"), SV("again"), NULL, false, FILTER_STATE_LOCAL));
-    assert_sv_is(filter_state_text(fs, SV("k")), "own");
-    assert_sv_is(filter_state_text(cx, SV("k")), "of the connection");
+    assert_false(filter_state_set(fs, SV("s"), SV("again"), NULL, false, FILTER_STATE_LOCAL));
+    assert_sv_is(filter_state_text(fs, SV("s")), "own");
     assert_int_equal(filter_state_at(fs, 0)->sharing, FILTER_STATE_SHARE_ONCE);
     assert_null(filter_state_at(fs, 1));
     assert_null(filter_state_at(NULL, 0));
