@@ -58,19 +58,31 @@ struct making {
     struct lb_subsets *t;
     const struct subset_config *cfg;
     struct arena *arena;
-    uint32_t entry; /* the host being placed */
+    uint32_t entry;  /* the host being placed */
+    uint32_t placed; /* combinations of its values so far: no more than there may be subsets */
 };
 
-static void index_all(struct lb_subsets *t, uint32_t cap) {
+static void index_one(struct lb_subsets *t, uint32_t k) {
+    uint64_t i = t->v[k].hash & t->index_mask;
+    while (t->index[i]) {
+        i = (i + 1) & t->index_mask;
+    }
+    t->index[i] = k + 1;
+}
+
+/* The newest one; the index stays at most half full. */
+static void index_newest(struct lb_subsets *t) {
+    uint32_t cap = t->index ? t->index_mask + 1 : 0;
+    if (t->n * 2 <= cap) {
+        index_one(t, t->n - 1);
+        return;
+    }
+    cap = cap ? cap * 2 : 16;
     xfree(t->index);
     t->index = xnew_array(uint32_t, cap);
     t->index_mask = cap - 1;
     for (uint32_t k = 0; k < t->n; k++) {
-        uint64_t i = t->v[k].hash & t->index_mask;
-        while (t->index[i]) {
-            i = (i + 1) & t->index_mask;
-        }
-        t->index[i] = k + 1;
+        index_one(t, k);
     }
 }
 
@@ -94,12 +106,17 @@ static void add_member(struct lb_subset *s, uint32_t entry) {
     s->members[s->members_n++] = entry;
 }
 
+static void too_many(void) {
+    log_warn_limited(LOG_upstream, "a cluster has more than %u subsets", LB_SUBSETS_MAX);
+}
+
 static void place(struct making *m, const struct metadata_criterion *v, unsigned n) {
+    m->placed++;
     uint64_t hash = hash_of(v, n);
     uint32_t k = find(m->t, v, n, hash);
     if (k == NO_SUBSET) {
         if (m->t->n >= LB_SUBSETS_MAX) {
-            log_warn_limited(LOG_upstream, "a cluster has more than %u subsets", LB_SUBSETS_MAX);
+            too_many();
             return;
         }
         k = m->t->n;
@@ -107,9 +124,7 @@ static void place(struct making *m, const struct metadata_criterion *v, unsigned
         struct metadata_criterion *own = arena_new_array(m->arena, struct metadata_criterion, n);
         memcpy(own, v, n * sizeof(*v)); /* values are the host's, which the set keeps */
         *s = (struct lb_subset){.criteria = own, .criteria_n = n, .hash = hash};
-        bool is_full = m->t->n * 2 > (m->t->index ? m->t->index_mask : 0);
-        index_all(m->t,
-                  is_full ? (m->t->index ? (m->t->index_mask + 1) * 2 : 16) : m->t->index_mask + 1);
+        index_newest(m->t);
     }
     add_member(&m->t->v[k], m->entry);
 }
@@ -117,14 +132,15 @@ static void place(struct making *m, const struct metadata_criterion *v, unsigned
 /* Every combination of values from key i on: a list may stand for each of its items. */
 static void place_from(struct making *m, const struct subset_selector *s,
                        const struct kv_value *metadata, struct metadata_criterion *v, unsigned i) {
+    if (m->placed == LB_SUBSETS_MAX) { /* lists of a few keys make millions */
+        too_many();
+        return;
+    }
     if (i == s->keys_n) {
         place(m, v, i);
         return;
     }
     const struct kv_value *have = kv_get(metadata, s->keys[i]);
-    if (!have) {
-        return;
-    }
     if (have->kind != KV_LIST || !m->cfg->list_as_any) {
         v[i] = (struct metadata_criterion){s->keys[i], *have, kv_hash(have)};
         place_from(m, s, metadata, v, i + 1);
@@ -137,6 +153,18 @@ static void place_from(struct making *m, const struct subset_selector *s,
     }
 }
 
+/* Without a value of each key there is no combination, however many the others make. */
+static bool has_values(const struct making *m, const struct subset_selector *s,
+                       const struct kv_value *metadata) {
+    for (unsigned i = 0; i < s->keys_n; i++) {
+        const struct kv_value *have = kv_get(metadata, s->keys[i]);
+        if (!have || (have->kind == KV_LIST && m->cfg->list_as_any && !have->list.n)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static const struct kv_value *lb_metadata(const struct host *h) {
     const struct kv_value *v =
         h->metadata ? kv_metadata_namespace(h->metadata, SV("envoy.lb")) : NULL;
@@ -146,8 +174,11 @@ static const struct kv_value *lb_metadata(const struct host *h) {
 static void place_host(struct making *m, const struct host *h) {
     struct metadata_criterion v[LB_SUBSET_KEYS_MAX];
     const struct kv_value *metadata = lb_metadata(h);
+    m->placed = 0;
     for (unsigned i = 0; metadata && i < m->cfg->selectors_n; i++) {
-        place_from(m, &m->cfg->selectors[i], metadata, v, 0);
+        if (has_values(m, &m->cfg->selectors[i], metadata)) {
+            place_from(m, &m->cfg->selectors[i], metadata, v, 0);
+        }
     }
 }
 
@@ -165,7 +196,7 @@ static void place_default(struct making *m, const struct host_set *s) {
 struct lb_subsets *lb_subsets_build(const struct cluster_config *cfg, struct host_set *s) {
     struct lb_subsets *t = arena_new(&s->arena, struct lb_subsets);
     t->dflt = NO_SUBSET;
-    struct making m = {t, cfg->subsets, &s->arena, 0};
+    struct making m = {.t = t, .cfg = cfg->subsets, .arena = &s->arena};
     for (m.entry = 0; m.entry < s->hosts_n; m.entry++) {
         place_host(&m, s->entries[m.entry].host);
     }

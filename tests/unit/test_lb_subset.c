@@ -144,9 +144,48 @@ static void test_many_subsets_are_found(void **state) {
     bench_fini(&b);
 }
 
+/* A host with lists for keys_n of the 32 keys that the selector wants. */
+static struct host_set *host_with_lists(struct bench *b, unsigned keys_n) {
+    struct kv_value items[2] = {kv_string(SV("x")), kv_string(SV("y"))};
+    const struct kv_value list = {.kind = KV_LIST, .list = {.v = items, .n = 2}};
+    struct kv_metadata *m = kv_metadata_new(&b->fc.arena);
+    for (unsigned i = 0; i < keys_n; i++) {
+        kv_metadata_set(m, SV("envoy.lb"), arena_printf(&b->fc.arena, "k%02u", i), &list);
+    }
+    struct host_set_builder *hb = host_set_builder_new(&b->f.cfg, NULL, 1);
+    struct host_spec spec = {.metadata = m};
+    assert_true(addr_parse_ip_port(SV("10.0.0.1:80"), &spec.addr));
+    unsigned l = host_set_builder_locality(hb, 0, &(struct locality){0}, 0);
+    host_set_builder_add(hb, l, &spec, 1, UINT16_MAX, 0);
+    return host_set_builder_finish(hb, NULL);
+}
+
+static void test_combinations_are_bounded(void **state) {
+    (void)state;
+    static const struct {
+        unsigned lists_n, subsets_n;
+    } rows[] = {{LB_SUBSET_KEYS_MAX, LB_SUBSETS_MAX}, {LB_SUBSET_KEYS_MAX - 1, 0}};
+    char config[LB_SUBSET_KEYS_MAX * 16 + 64] = "list_as_any: true subset_selectors {";
+    for (unsigned i = 0; i < LB_SUBSET_KEYS_MAX; i++) {
+        size_t n = strlen(config);
+        snprintf(config + n, sizeof(config) - n, " keys: 'k%02u'", i);
+    }
+    strncat(config, " }", sizeof(config) - strlen(config) - 1);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct bench b;
+        bench_init(&b, config);
+        assert_true(diag_ok(&b.fc.diag));
+        struct host_set *s = host_with_lists(&b, rows[i].lists_n);
+        assert_int_equal(lb_subsets_new(s->subsets, NULL), rows[i].subsets_n);
+        shared_unref(&s->shared);
+        bench_fini(&b);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refused), cmocka_unit_test(test_without_selectors_there_is_nothing),
-        cmocka_unit_test(test_members), cmocka_unit_test(test_many_subsets_are_found)};
+        cmocka_unit_test(test_members), cmocka_unit_test(test_many_subsets_are_found),
+        cmocka_unit_test(test_combinations_are_bounded)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
