@@ -167,6 +167,17 @@ static void want_attention(struct io *io) {
     }
 }
 
+/* Its memory may go before attention is paid. */
+static void forgo_attention(struct io *io) {
+    for (struct io **at = &io->loop_->attention_; *at; at = &(*at)->attention_next_) {
+        if (*at == io) {
+            *at = io->attention_next_;
+            io->has_attention_ = false;
+            return;
+        }
+    }
+}
+
 /* Let the kernel watch exactly what is wanted. Nothing at all: out of the set, for it reports
  * hang-ups unasked. */
 static void sync_watch(struct io *io) {
@@ -227,6 +238,8 @@ void io_close(struct io *io, int fd, void (*on_closed)(struct io *io)) {
     }
     if (on_closed) {
         want_attention(io);
+    } else if (io->has_attention_) { /* the kernel had refused the watch */
+        forgo_attention(io);
     }
 }
 

@@ -258,6 +258,36 @@ static void unwatchable_fd_is_told(void **state) {
     assert_int_equal(e.closed, 1);
 }
 
+struct freed_watch {
+    struct loop_garbage garbage;
+    struct io io;
+};
+static void on_watch_freed(struct loop_garbage *g) { memset(g, 0xff, sizeof(struct freed_watch)); }
+
+/* Whoever wants no word of the end may free the memory at the end of the turn, though the kernel
+ * refused the watch in the same turn. */
+static void refused_watch_is_forgotten_when_closed(void **state) {
+    (void)state;
+    char path[] = "/tmp/sluice-test-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    unlink(path);
+    struct freed_watch w[3];
+    for (unsigned i = 0; i < 3; i++) {
+        w[i].garbage.free = on_watch_freed;
+        assert_int_equal(io_open(&w[i].io, &loop, fd, on_end_ready), 0);
+        io_want(&w[i].io, IO_READ);
+    }
+    static const unsigned order[] = {1, 2, 0};
+    for (unsigned i = 0; i < 3; i++) {
+        io_close(&w[order[i]].io, -1, NULL);
+        loop_defer_free(&loop, &w[order[i]].garbage);
+    }
+    loop_run_nowait(&loop);
+    loop_run_nowait(&loop);
+    close(fd);
+}
+
 static void exclusive_watch_ends_with_its_fd(void **state) {
     (void)state;
     struct end e[2];
@@ -315,6 +345,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(hang_up_with_nothing_wanted, setup, teardown),
         cmocka_unit_test_setup_teardown(closed_by_a_callback_of_the_same_batch, setup, teardown),
         cmocka_unit_test_setup_teardown(unwatchable_fd_is_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(refused_watch_is_forgotten_when_closed, setup, teardown),
         cmocka_unit_test_setup_teardown(exclusive_watch_ends_with_its_fd, setup, teardown),
         cmocka_unit_test_setup_teardown(uv_handles_work, setup, teardown),
         cmocka_unit_test_setup_teardown(timer_wakes_and_is_not_early, setup, teardown),
