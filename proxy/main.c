@@ -344,6 +344,7 @@ static int run(struct program *p, struct diag *d) {
 }
 
 int main(int argc, char **argv) {
+    mem_tune();
     struct program *p = xnew(struct program);
     int rc = options_parse(&p->server.opt, argc, argv);
     if (rc >= 0) {

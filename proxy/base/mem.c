@@ -56,4 +56,12 @@ void *xmemdup(const void *p, size_t n) {
 
 char *xstrdup(const char *s) { return xmemdup(s, strlen(s) + 1); }
 
+#define MMAP_BYTES (256 * 1024) /* such blocks are mapped alone, and unmapped with their end */
+#define TOP_BYTES (256 * 1024)  /* free ones at the end of a heap that are kept */
+
+void mem_tune(void) {
+    (void)mallopt(M_MMAP_THRESHOLD, MMAP_BYTES);
+    (void)mallopt(M_TRIM_THRESHOLD, TOP_BYTES);
+}
+
 void mem_trim(void) { malloc_trim(0); }

@@ -55,6 +55,10 @@ char *xstrdup(const char *s);
 #define MEM_IS_POISONED(p) ((void)(p), 0)
 #endif
 
+/* Have the C library keep little of what is freed: of itself it lets its limits grow to twice the
+ * largest block that it ever freed, which after one large update is megabytes for each thread's
+ * heap. Once, at the start. */
+void mem_tune(void);
 /* Give unused heap pages back to the system (malloc_trim); used after large updates and by
  * /memory. */
 void mem_trim(void);

@@ -17,13 +17,42 @@ static sv keep(struct compile_ctx *ctx, const char *s) {
 
 /* ---- circuit breakers ---- */
 
-static void breaker_defaults(struct breaker *b) {
-    *b = (struct breaker){.max_connections = 1024,
-                          .max_pending = 1024,
-                          .max_requests = 1024,
-                          .max_retries = 3,
-                          .max_pools = UINT32_MAX,
-                          .max_connections_per_host = UINT32_MAX};
+#define BREAKER_DEFAULTS                                                                      \
+    {                                                                                         \
+        .max_connections = 1024, .max_pending = 1024, .max_requests = 1024, .max_retries = 3, \
+        .max_pools = UINT32_MAX, .max_connections_per_host = UINT32_MAX,                      \
+    }
+#define BREAKER_OPEN                                                                          \
+    {                                                                                         \
+        .max_connections = UINT32_MAX, .max_pending = UINT32_MAX, .max_requests = UINT32_MAX, \
+        .max_retries = UINT32_MAX, .max_pools = UINT32_MAX,                                   \
+        .max_connections_per_host = UINT32_MAX,                                               \
+    }
+/* What most clusters have: nothing is set, or, as Istio has it, nothing is limited. */
+static const struct breaker common_breakers[][PRIORITIES] = {
+    {BREAKER_DEFAULTS, BREAKER_DEFAULTS},
+    {[PRIORITY_DEFAULT] = BREAKER_OPEN, [PRIORITY_HIGH] = BREAKER_DEFAULTS},
+};
+
+static bool same_breaker(const struct breaker *a, const struct breaker *b) {
+    return a->max_connections == b->max_connections && a->max_pending == b->max_pending &&
+           a->max_requests == b->max_requests && a->max_retries == b->max_retries &&
+           a->max_pools == b->max_pools &&
+           a->max_connections_per_host == b->max_connections_per_host && !a->has_retry_budget &&
+           !a->track_remaining;
+}
+
+static const struct breaker *common_or_copy(struct arena *a, const struct breaker *v) {
+    for (size_t i = 0; i < ARRAY_LEN(common_breakers); i++) {
+        const struct breaker *c = common_breakers[i];
+        if (same_breaker(&v[PRIORITY_DEFAULT], &c[PRIORITY_DEFAULT]) &&
+            same_breaker(&v[PRIORITY_HIGH], &c[PRIORITY_HIGH])) {
+            return c;
+        }
+    }
+    struct breaker *own = arena_new_array(a, struct breaker, PRIORITIES);
+    memcpy(own, v, PRIORITIES * sizeof(*v));
+    return own;
 }
 
 static uint32_t value_or(const Pb__UInt32Value *v, uint32_t dflt) { return v ? v->value : dflt; }
@@ -44,32 +73,32 @@ static void breaker(const Cluster__CircuitBreakers__Thresholds *t, struct breake
 }
 
 static void per_host(struct compile_ctx *ctx, const Cluster__CircuitBreakers__Thresholds *t,
-                     struct cluster_config *c) {
+                     struct breaker *v) {
     unsigned p = (unsigned)t->priority;
     if (t->max_pending_requests || t->max_requests || t->max_retries || t->max_connection_pools ||
         t->retry_budget || t->track_remaining) {
         diag_error(ctx->diag, "Unsupported field in per_host_thresholds: only max_connections");
     } else if (p < PRIORITIES) {
-        c->breakers[p].max_connections_per_host = value_or(t->max_connections, UINT32_MAX);
+        v[p].max_connections_per_host = value_or(t->max_connections, UINT32_MAX);
     }
 }
 
 static void breakers(struct compile_ctx *ctx, const Cluster__CircuitBreakers *m,
                      struct cluster_config *c) {
-    breaker_defaults(&c->breakers[PRIORITY_DEFAULT]);
-    breaker_defaults(&c->breakers[PRIORITY_HIGH]);
+    struct breaker v[PRIORITIES] = {BREAKER_DEFAULTS, BREAKER_DEFAULTS};
     c->use = arena_new_array(ctx->arena, struct breaker_use, PRIORITIES);
     c->drops = arena_new(ctx->arena, struct cluster_drops);
     for (size_t i = 0; m && i < m->n_thresholds; i++) {
         unsigned p = (unsigned)m->thresholds[i]->priority;
         if (p < PRIORITIES) {
-            breaker(m->thresholds[i], &c->breakers[p]);
+            breaker(m->thresholds[i], &v[p]);
         }
     }
     for (size_t i = 0; m && i < m->n_per_host_thresholds; i++) {
         DIAG_FIELD(ctx->diag, "circuit_breakers.per_host_thresholds[%zu]", i);
-        per_host(ctx, m->per_host_thresholds[i], c);
+        per_host(ctx, m->per_host_thresholds[i], v);
     }
+    c->breakers = common_or_copy(ctx->arena, v);
 }
 
 /* ---- discovery ---- */

@@ -117,7 +117,7 @@ static void on_resource_free(struct shared *s) {
 static struct resource *resource_new(enum resource_type t, sv name, sv version, sv wire) {
     /* One block holds a small resource of the common kinds: clusters and endpoints come by the ten
      * thousand. */
-    static const unsigned compiled_bytes[RES_TYPES] = {[RES_CLUSTER] = 1400, [RES_ENDPOINTS] = 420};
+    static const unsigned compiled_bytes[RES_TYPES] = {[RES_CLUSTER] = 800, [RES_ENDPOINTS] = 300};
     struct arena a;
     size_t bytes =
         wire.n + sizeof(struct resource) + 128 + (compiled_bytes[t] ? compiled_bytes[t] : 512);

@@ -63,13 +63,13 @@ struct vhost {
     uint64_t hash_[2]; /* private: of the wire bytes and what the table says beside them */
     struct arena arena;
     sv name;
-    enum { TLS_REQUIRE_NONE, TLS_REQUIRE_EXTERNAL, TLS_REQUIRE_ALL } require_tls;
     const struct header_mutations *request_mutations, *response_mutations;
     struct filter_overrides overrides;
+    enum { TLS_REQUIRE_NONE, TLS_REQUIRE_EXTERNAL, TLS_REQUIRE_ALL } require_tls;
     bool include_request_attempt_count, include_attempt_count_in_response, include_is_timeout_retry;
     uint32_t request_body_buffer_limit;
-    const struct virtual_cluster *virtual_clusters;
     unsigned virtual_clusters_n; /* 0, or the last one is the catch-all "other" */
+    const struct virtual_cluster *virtual_clusters;
     const struct kv_metadata *metadata;
     const struct rate_limits *rate_limits; /* NULL: none */
     struct vhost_routes *routes_;          /* private: the compiled match structure */

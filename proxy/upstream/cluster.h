@@ -45,10 +45,10 @@ struct breaker {
     uint32_t max_connections, max_pending, max_requests, max_retries; /* 1024, 1024, 1024, 3 */
     uint32_t max_pools;
     uint32_t max_connections_per_host; /* per_host_thresholds; UINT32_MAX */
+    uint32_t min_retry_concurrency;
+    double budget_percent;
     bool track_remaining;
     bool has_retry_budget;
-    double budget_percent;
-    uint32_t min_retry_concurrency;
 };
 struct breaker_use { /* shared, atomic */
     uint32_t connections, pending, requests, retries, pools;
@@ -130,7 +130,7 @@ struct cluster_config {
     uint32_t max_stream_duration_ms, max_response_headers_kb;
     unsigned filters_n;
     const struct cluster_upstream_filter *filters;
-    struct breaker breakers[PRIORITIES];
+    const struct breaker *breakers;  /* [PRIORITIES], of the arena or what many clusters share */
     struct breaker_use *use;         /* [PRIORITIES], arena memory, atomics */
     struct cluster_drops *drops;     /* arena memory, atomics; NULL: not counted */
     const struct cluster_bind *bind; /* never NULL */

@@ -14,6 +14,7 @@ struct fixture_cluster {
     struct compile_ctx ctx;
     struct cluster_config cfg;
     struct breaker_use use[PRIORITIES];
+    struct breaker breakers[PRIORITIES];
 };
 
 static inline void fixture_init(struct fixture_cluster *f, const struct lb_policy_type *lb) {
@@ -30,14 +31,15 @@ static inline void fixture_init(struct fixture_cluster *f, const struct lb_polic
                                      .lb_type = lb,
                                      .bind = &cluster_no_bind,
                                      .use = f->use,
+                                     .breakers = f->breakers,
                                      .override_host_status = 1 | 2 | 32};
     for (unsigned i = 0; i < PRIORITIES; i++) {
-        f->cfg.breakers[i] = (struct breaker){.max_connections = 1024,
-                                              .max_pending = 1024,
-                                              .max_requests = 1024,
-                                              .max_retries = 3,
-                                              .max_pools = UINT32_MAX,
-                                              .max_connections_per_host = UINT32_MAX};
+        f->breakers[i] = (struct breaker){.max_connections = 1024,
+                                          .max_pending = 1024,
+                                          .max_requests = 1024,
+                                          .max_retries = 3,
+                                          .max_pools = UINT32_MAX,
+                                          .max_connections_per_host = UINT32_MAX};
     }
     f->cfg.stats = stats_scope_get(f->store, &cluster_stats_group, SV("cluster.c."));
     f->cfg.lb_config = lb && lb->compile ? lb->compile(&f->ctx, NULL) : NULL;

@@ -29,10 +29,10 @@ static void test_retries(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct fixture_cluster f;
         fixture_init(&f, NULL);
-        f.cfg.breakers[0] = (struct breaker){.max_retries = rows[i].max_retries,
-                                             .has_retry_budget = rows[i].budget,
-                                             .budget_percent = rows[i].percent,
-                                             .min_retry_concurrency = rows[i].min};
+        f.breakers[0] = (struct breaker){.max_retries = rows[i].max_retries,
+                                         .has_retry_budget = rows[i].budget,
+                                         .budget_percent = rows[i].percent,
+                                         .min_retry_concurrency = rows[i].min};
         f.use[0].requests = rows[i].requests;
         f.use[0].pending = rows[i].pending;
         uint32_t n = 0;
@@ -49,12 +49,12 @@ static void test_gauges(void **state) {
     (void)state;
     struct fixture_cluster f;
     fixture_init(&f, NULL);
-    f.cfg.breakers[0] = (struct breaker){.max_connections = 2,
-                                         .max_pending = 5,
-                                         .max_requests = 1,
-                                         .max_retries = 0,
-                                         .max_pools = 7,
-                                         .track_remaining = true};
+    f.breakers[0] = (struct breaker){.max_connections = 2,
+                                     .max_pending = 5,
+                                     .max_requests = 1,
+                                     .max_retries = 0,
+                                     .max_pools = 7,
+                                     .track_remaining = true};
     f.use[0] = (struct breaker_use){.connections = 2, .pending = 1, .requests = 0, .pools = 9};
     static const struct {
         enum breaker_stat stat;

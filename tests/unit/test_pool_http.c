@@ -242,7 +242,7 @@ static void test_connection_limit(void **state) {
     (void)state;
     struct bench b;
     bench_init(&b, false);
-    b.f.cfg.breakers[0].max_connections = 1;
+    b.f.breakers[0].max_connections = 1;
     for (unsigned i = 0; i < 4; i++) {
         ask(&b, i);
     }
@@ -254,7 +254,7 @@ static void test_connection_limit(void **state) {
     assert_int_equal(b.server.accepted, 1);
     bench_fini(&b);
     bench_init(&b, false);
-    b.f.cfg.breakers[0].max_connections = 0; /* a pool without connections gets one all the same */
+    b.f.breakers[0].max_connections = 0; /* a pool without connections gets one all the same */
     ask(&b, 0);
     finish_all(&b, 1);
     assert_true(b.rq[0].is_done);
@@ -265,7 +265,7 @@ static void test_pending_limit(void **state) {
     (void)state;
     struct bench b;
     bench_init(&b, false);
-    b.f.cfg.breakers[0].max_pending = 1;
+    b.f.breakers[0].max_pending = 1;
     ask(&b, 0);
     struct request *r = ask(&b, 1);
     assert_true(r->is_failed);
@@ -280,7 +280,7 @@ static void test_pool_limit(void **state) {
     (void)state;
     struct bench b;
     bench_init(&b, false);
-    b.f.cfg.breakers[0].max_pools = 0;
+    b.f.breakers[0].max_pools = 0;
     assert_int_equal(ask(&b, 0)->failure, POOL_OVERFLOW);
     assert_true(b.rq[0].is_failed);
     assert_int_equal(count(&b, CLUSTER_upstream_cx_pool_overflow), 1);
@@ -757,7 +757,7 @@ static void test_tcp(void **state) {
     struct bench b;
     struct tcp t[3];
     bench_init(&b, false);
-    b.f.cfg.breakers[0].max_connections = 2;
+    b.f.breakers[0].max_connections = 2;
     for (unsigned i = 0; i < 3; i++) {
         tcp_ask(&b, &t[i]);
     }

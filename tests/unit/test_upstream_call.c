@@ -16,6 +16,7 @@ static struct {
     struct stats_scope *scope;
     struct cluster_config cfg;
     struct breaker_use use[PRIORITIES];
+    struct breaker breakers[PRIORITIES];
     struct cluster_view view;
     struct host host;
     struct codec codec;
@@ -149,9 +150,9 @@ static int start(void **state) {
     buf_init(&t.body);
     t.stats = stats_store_new(4);
     t.scope = stats_scope_get(t.stats, &cluster_stats_group, SV("cluster.c."));
-    t.cfg = (struct cluster_config){.name = SV("c"), .use = t.use};
+    t.cfg = (struct cluster_config){.name = SV("c"), .use = t.use, .breakers = t.breakers};
     t.cfg.stats = t.scope;
-    t.cfg.breakers[PRIORITY_DEFAULT].max_requests = 2;
+    t.breakers[PRIORITY_DEFAULT].max_requests = 2;
     pin.refs = 1;
     t.view = (struct cluster_view){
         .cfg = &t.cfg, .refs = 1, .stats = stats_shard(t.scope, 2), .pin_ = &pin};
