@@ -10,6 +10,7 @@
 #include "proxy/request/stream.h"
 
 STATS_GROUP(hcm, HCM, HCM_STATS);
+STATS_GROUP(hcm_listener, HCM_LISTENER, HCM_LISTENER_STATS);
 
 /* Envoy's defaults: overload.premature_reset_total_stream_count, …min_stream_lifetime_seconds. */
 #define PREMATURE_RESET_STREAMS 500u

@@ -56,7 +56,7 @@ struct hcm_config {
     sv stat_prefix;
     /* http.<p>. and http1./http2. below it */
     struct stats_scope *stats, *codec_h1_stats, *codec_h2_stats;
-    struct stats_codes *rq_codes; /* downstream_rq_Nxx */
+    struct stats_scope *listener_stats; /* listener.<address>.http.<p>.; NULL: it has no listener */
     /* Routes: an inline table, a slot of RDS, or by scope. */
     struct route_table *routes;
     slot_t route_slot;

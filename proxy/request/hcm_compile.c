@@ -106,8 +106,11 @@ static void stats(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
     c->codec_h2_stats = scope(ctx, &h2_stats_group, SV("http2."));
     c->tracing_stats = scope(ctx, &tracing_stats_group,
                              arena_printf(ctx->arena, "%.*stracing.", SV_ARG(c->stat_prefix)));
-    c->rq_codes = stats_codes_new(c->stats, "downstream_rq_");
-    arena_on_fini(ctx->arena, (void (*)(void *))stats_codes_free, c->rq_codes);
+    if (ctx->stat_prefix.n) {
+        c->listener_stats = scope(
+            ctx, &hcm_listener_stats_group,
+            arena_printf(ctx->arena, "%.*s%.*s", SV_ARG(ctx->stat_prefix), SV_ARG(c->stat_prefix)));
+    }
 }
 
 /* ---- routes ---- */

@@ -6,6 +6,8 @@
 
 // clang-format off
 #define HCM_STATS(P, C, G, H, T)                                                                                                \
+    C(P, downstream_rq_1xx) C(P, downstream_rq_2xx) C(P, downstream_rq_3xx) C(P, downstream_rq_4xx)                             \
+    C(P, downstream_rq_5xx)                                                                                                     \
     G(P, downstream_cx_active)                                                                                                  \
     C(P, downstream_cx_delayed_close_timeout)                                                                                   \
     C(P, downstream_cx_destroy) C(P, downstream_cx_destroy_active_rq) C(                                                        \
@@ -85,6 +87,18 @@
                                                                                           rs_too_large)
 // clang-format on
 STATS_ENUM(HCM, HCM_STATS);
+/* The first of five, by class. */
+#define HCM_RQ_CLASS(status) (HCM_downstream_rq_1xx + (status) / 100 - 1)
+
+/* "listener.<address>.http.<stat_prefix>." */
+#define HCM_LISTENER_STATS(P, C, G, H, T) \
+    C(P, downstream_rq_1xx)               \
+    C(P, downstream_rq_2xx)               \
+    C(P, downstream_rq_3xx)               \
+    C(P, downstream_rq_4xx) C(P, downstream_rq_5xx) C(P, downstream_rq_completed)
+STATS_ENUM(HCM_LISTENER, HCM_LISTENER_STATS);
+#define HCM_LISTENER_RQ_CLASS(status) (HCM_LISTENER_downstream_rq_1xx + (status) / 100 - 1)
+extern const struct stats_group hcm_listener_stats_group;
 extern const struct stats_group hcm_stats_group;
 
 #endif

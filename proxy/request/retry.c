@@ -2,6 +2,7 @@
  * Threads: worker-local. Spec: Envoy's "x-envoy-retry-on" table, RetryPolicy,
  * RateLimitedRetryBackOff. */
 #include "proxy/request/retry.h"
+#include "proxy/route/route_stats.h"
 
 #include "proxy/base/mem.h"
 
@@ -176,13 +177,24 @@ static bool headers_want_retry(const struct retry_state *r, const struct headers
     return false;
 }
 
+static void count(const struct retry_state *r, struct cluster_view *v, unsigned cluster_stat,
+                  unsigned route_stat) {
+    stats_inc(v->stats, cluster_stat);
+    for (size_t i = 0; i < ARRAY_LEN(r->also); i++) {
+        if (r->also[i]) {
+            stats_inc(r->also[i], route_stat);
+        }
+    }
+}
+
 static enum retry_verdict claim(struct retry_state *r, struct cluster_view *v) {
     if (r->remaining == 0) {
-        stats_inc(v->stats, CLUSTER_upstream_rq_retry_limit_exceeded);
+        count(r, v, CLUSTER_upstream_rq_retry_limit_exceeded,
+              ROUTE_upstream_rq_retry_limit_exceeded);
         return RETRY_NO_LIMIT;
     }
     if (!breaker_retry_try(v->cfg, r->priority)) {
-        stats_inc(v->stats, CLUSTER_upstream_rq_retry_overflow);
+        count(r, v, CLUSTER_upstream_rq_retry_overflow, ROUTE_upstream_rq_retry_overflow);
         return RETRY_NO_OVERFLOW;
     }
     r->holds_breaker = true;
@@ -194,7 +206,7 @@ static enum retry_verdict claim(struct retry_state *r, struct cluster_view *v) {
 /* The attempt before was another one, too, and needs no further. */
 static void settle(struct retry_state *r, struct cluster_view *v, bool wants) {
     if (r->holds_breaker && !wants) {
-        stats_inc(v->stats, CLUSTER_upstream_rq_retry_success);
+        count(r, v, CLUSTER_upstream_rq_retry_success, ROUTE_upstream_rq_retry_success);
     }
     retry_release(r, v);
 }
@@ -233,7 +245,7 @@ enum retry_verdict retry_on_reset(struct retry_state *r, struct cluster_view *v,
 }
 
 void retry_begin(struct retry_state *r, struct cluster_view *v) {
-    stats_inc(v->stats, CLUSTER_upstream_rq_retry);
+    count(r, v, CLUSTER_upstream_rq_retry, ROUTE_upstream_rq_retry);
     stats_inc(v->stats, r->is_ratelimited ? CLUSTER_upstream_rq_retry_backoff_ratelimited
                                           : CLUSTER_upstream_rq_retry_backoff_exponential);
 }

@@ -20,6 +20,8 @@ struct retry_state {
     bool holds_breaker;  /* an attempt that a decision asked for waits or is under way */
     bool is_ratelimited; /* it waits as the response before asked */
     uint8_t priority;
+    /* count retries, too (route/route_stats.h): of the virtual cluster and the route; NULL: none */
+    struct stats_shard *also[2];
     /* previous_priorities: of hosts tried, and how many they were */
     struct priorities_tried tried;
     uint32_t tried_n;

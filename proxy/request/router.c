@@ -13,6 +13,7 @@
 #include "proxy/request/mirror.h"
 #include "proxy/request/router_timeouts.h"
 #include "proxy/request/stream.h"
+#include "proxy/route/route_stats.h"
 
 static struct router *router_of(struct http_filter *f) { return CAST(router, ROUTER_MAGIC, f); }
 static struct stream_info *info_of(struct router *r) { return http_stream_info(&r->base); }
@@ -281,6 +282,7 @@ static enum filter_headers_status start_request(struct router *r, bool end_strea
     }
     router_timeouts_read(r);
     r->retry = retry_state_new(r->route->retry, r->headers, http_arena(&r->base), r->priority);
+    router_retry_counts(r);
     apply_request_mutations(r);
     r->connect = connect_of(r);
     r->is_headers_only = end_stream;
@@ -642,6 +644,7 @@ static void on_global_timeout(struct timer *t) {
     struct router *r = CONTAINER_OF(t, struct router, global_timer);
     if (r->up.stream || r->up.pending) { /* else it waits to try again */
         stats_inc(r->cluster->stats, CLUSTER_upstream_rq_timeout);
+        router_count_route(r, ROUTE_upstream_rq_timeout);
         if (r->up.host) {
             note_host_timeout(r);
         }

@@ -112,6 +112,9 @@ void router_on_response_end(struct router *r, const struct headers *trailers);
 void router_on_upstream_failure(struct router *r, enum reset_reason why, sv transport_failure);
 
 /* router_stats.c */
+/* A ROUTE_x of the request's virtual cluster and of its route. */
+void router_count_route(struct router *r, unsigned route_stat);
+void router_retry_counts(struct router *r);                /* so do its retries, from now on */
 void router_count_code(struct router *r, unsigned status); /* of an answer, also of our own */
 /* The attempt ends without a response; `status` is what the client gets. */
 void router_count_abort(struct router *r, unsigned status);

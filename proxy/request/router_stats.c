@@ -6,6 +6,8 @@
  * (stream.c). */
 #include "proxy/request/router.h"
 #include "proxy/request/stream.h"
+#include "proxy/route/route_stats.h"
+#include "proxy/upstream/cluster_view.h"
 #include "proxy/upstream/health_check.h"
 
 static void count_side(const struct cluster_config *c, enum cluster_side side, unsigned status) {
@@ -13,6 +15,65 @@ static void count_side(const struct cluster_config *c, enum cluster_side side, u
     stats_codes_inc(codes, status);
     stats_codes_inc_completed(codes);
 }
+
+/* ---- the route's own stats: of its virtual cluster and of its stat_prefix ---- */
+
+#define ROUTE_COUNTERS 2u
+struct route_counter {
+    struct stats_scope *scope; /* NULL: none */
+    struct stats_codes *codes;
+};
+
+static struct route_counter route_counter(struct router *r, unsigned i) {
+    const struct virtual_cluster *v = r->base.stream->vcluster;
+    const struct route_extra *x = r->route->extra;
+    if (i == 0) {
+        return v ? (struct route_counter){v->stats, v->rq_codes} : (struct route_counter){0};
+    }
+    return (struct route_counter){x->stats, x->rq_codes};
+}
+
+static struct stats_shard *shard_of(struct router *r, const struct route_counter *c) {
+    return stats_shard(c->scope, http_loop(&r->base)->thread_index);
+}
+
+void router_count_route(struct router *r, unsigned route_stat) {
+    for (unsigned i = 0; i < ROUTE_COUNTERS; i++) {
+        struct route_counter c = route_counter(r, i);
+        if (UNLIKELY(c.scope)) {
+            stats_inc(shard_of(r, &c), route_stat);
+        }
+    }
+}
+
+void router_retry_counts(struct router *r) {
+    for (unsigned i = 0; r->retry && i < ROUTE_COUNTERS; i++) {
+        struct route_counter c = route_counter(r, i);
+        r->retry->also[i] = c.scope ? shard_of(r, &c) : NULL;
+    }
+}
+
+static void count_route_code(struct router *r, unsigned status) {
+    for (unsigned i = 0; i < ROUTE_COUNTERS; i++) {
+        struct route_counter c = route_counter(r, i);
+        if (UNLIKELY(c.scope)) {
+            stats_codes_inc(c.codes, status);
+            stats_inc(shard_of(r, &c), ROUTE_upstream_rq_completed);
+        }
+    }
+}
+
+static void record_times(struct router *r, uint64_t ms) {
+    stats_record(r->cluster->stats, CLUSTER_upstream_rq_time, ms);
+    for (unsigned i = 0; i < ROUTE_COUNTERS; i++) {
+        struct route_counter c = route_counter(r, i);
+        if (UNLIKELY(c.scope)) {
+            stats_record(shard_of(r, &c), ROUTE_upstream_rq_time, ms);
+        }
+    }
+}
+
+/* ---- the cluster's ---- */
 
 static bool is_5xx(unsigned status) { return status >= 500 && status < 600; }
 
@@ -28,7 +89,7 @@ static void count_host(struct router *r, bool is_success) {
 }
 
 /* By the host's metadata, or as the response says. */
-static bool is_canary(const struct router *r) {
+static bool is_canary(struct router *r) {
     return r->up.host && (r->up.host->is_canary ||
                           (r->had_attempt_headers &&
                            sv_is(headers_get(&r->response, HDR_x_envoy_upstream_canary), "true")));
@@ -46,6 +107,7 @@ void router_count_code(struct router *r, unsigned status) {
     if (UNLIKELY(is_canary(r))) {
         count_side(c, CLUSTER_SIDE_CANARY, status);
     }
+    count_route_code(r, status);
     if (is_5xx(status)) {
         count_host(r, false);
     }
@@ -99,7 +161,13 @@ void router_count_end(struct router *r, const struct headers *trailers) {
         count_host(r, trailers && !is_5xx(headers_grpc_as_http(trailers, 500)));
     }
     if (r->request_end_us && r->cfg->dynamic_stats) {
-        stats_record(r->cluster->stats, CLUSTER_upstream_rq_time,
-                     (loop_now_us(http_loop(&r->base)) - r->request_end_us) / 1000);
+        uint64_t ms = (loop_now_us(http_loop(&r->base)) - r->request_end_us) / 1000;
+        bool is_internal = r->base.stream->is_internal_request;
+        record_times(r, ms);
+        cluster_view_record_side(r->cluster,
+                                 is_internal ? CLUSTER_SIDE_INTERNAL : CLUSTER_SIDE_EXTERNAL, ms);
+        if (UNLIKELY(is_canary(r))) {
+            cluster_view_record_side(r->cluster, CLUSTER_SIDE_CANARY, ms);
+        }
     }
 }

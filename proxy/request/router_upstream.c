@@ -9,6 +9,7 @@
 #include "proxy/request/router.h"
 #include "proxy/request/router_timeouts.h"
 #include "proxy/request/stream.h"
+#include "proxy/route/route_stats.h"
 #include "proxy/upstream/dynamic_host.h"
 
 static struct router *router_of(void *user) { return CAST(router, ROUTER_MAGIC, user); }
@@ -243,6 +244,7 @@ static void on_ready(void *user, struct codec_stream *s, struct conn *c, struct 
         HOST_STAT_ADD(h, rq_total, 1);
         HOST_STAT_ADD(h, rq_active, 1);
         stats_inc(r->up.cluster->stats, CLUSTER_upstream_rq_total);
+        router_count_route(r, ROUTE_upstream_rq_total);
         stats_gauge_inc(r->up.cluster->stats, CLUSTER_upstream_rq_active);
     }
     http_pool_stream_arena(s, http_arena(&r->base));

@@ -181,13 +181,32 @@ struct stream *stream_new(struct hcm *h, struct codec_stream *cs) {
     return s;
 }
 
+/* Of the connection manager, and of its listener. */
+static void count_status(const struct stream *s, unsigned status) {
+    struct hcm *h = s->hcm;
+    bool has_class = status >= 100 && status < 600;
+    stats_inc(h->stats, HCM_downstream_rq_completed);
+    if (has_class) {
+        stats_inc(h->stats, HCM_RQ_CLASS(status));
+    }
+    if (!s->cfg->listener_stats) {
+        return;
+    }
+    struct stats_shard *l = stats_shard(s->cfg->listener_stats, h->loop->thread_index);
+    stats_inc(l, HCM_LISTENER_downstream_rq_completed);
+    if (has_class) {
+        stats_inc(l, HCM_LISTENER_RQ_CLASS(status));
+    }
+}
+
 static void count_response(struct stream *s) {
     struct hcm *h = s->hcm;
-    if (s->info.response_code && s->cfg->rq_codes && !s->is_redirected) {
-        stats_codes_inc_class(s->cfg->rq_codes, s->info.response_code);
-        stats_inc(h->stats, HCM_downstream_rq_completed);
+    if (s->info.response_code && !s->is_redirected) {
+        count_status(s, s->info.response_code);
     }
-    stats_record(h->stats, HCM_downstream_rq_time, (s->info.end_us - s->info.start_us) / 1000);
+    if (s->response_ended) { /* a tunnel, or one that was cut, took no time to answer */
+        stats_record(h->stats, HCM_downstream_rq_time, (s->info.end_us - s->info.start_us) / 1000);
+    }
 }
 
 static void collect_wire_bytes(struct stream *s) {
@@ -612,10 +631,7 @@ void stream_send_headers(struct stream *s, struct headers *h, bool end_stream) {
 }
 
 void stream_send_1xx(struct stream *s, const struct headers *h) {
-    if (s->cfg->rq_codes) {
-        stats_codes_inc_class(s->cfg->rq_codes, headers_status(h));
-        stats_inc(s->hcm->stats, HCM_downstream_rq_completed);
-    }
+    count_status(s, headers_status(h));
     s->codec_stream->codec->vt->send_1xx(s->codec_stream, h);
 }
 

@@ -62,6 +62,7 @@ struct stream {
     const struct route_table *table;
     const struct route_entry *route;
     const struct vhost *vhost;
+    const struct virtual_cluster *vcluster; /* of the route's request; NULL: none */
     bool is_route_cached;
     uint64_t random;
     const struct weighted_cluster *weighted; /* chosen with the route; NULL: none */

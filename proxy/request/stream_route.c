@@ -110,6 +110,7 @@ static void note_route(struct stream *s) {
     sv name;
     const struct virtual_cluster *vc =
         vhost_virtual_cluster(s->vhost, &s->request, &s->arena, &name);
+    s->vcluster = vc;
     s->info.virtual_cluster_name = vc && vc->matchers ? name : SV_NULL; /* the catch-all has none */
     s->info.route_name = s->route->name;
     s->info.vhost_name = s->route->vhost->name;
@@ -130,6 +131,7 @@ void stream_resolve_route(struct stream *s) {
     s->is_route_cached = true;
     s->route = NULL;
     s->vhost = NULL;
+    s->vcluster = NULL;
     s->weighted = NULL;
     s->cluster_slot = SLOT_NONE;
     s->cluster_name = SV_NULL;

@@ -335,7 +335,6 @@ static void init_hcm(struct admin *ad) {
     c->stats = scope(ad, &hcm_stats_group, "http.admin.");
     c->codec_h1_stats = scope(ad, &h1_stats_group, "http1.");
     c->codec_h2_stats = scope(ad, &h2_stats_group, "http2.");
-    c->rq_codes = stats_codes_new(c->stats, "downstream_rq_");
     c->route_slot = SLOT_NONE;
     c->filters = (struct hcm_filters){&ad->filter, 1, sizeof(struct admin_stream)};
     c->idle_timeout_ms = 3600000;
@@ -437,7 +436,6 @@ void admin_free(struct admin *ad) {
     }
     loop_run_nowait(&ad->server->main->loop);
     loop_run_nowait(&ad->server->main->loop);
-    stats_codes_free(ad->hcm.rq_codes);
     arena_fini(&ad->arena);
     xfree(ad);
 }

@@ -25,6 +25,9 @@ static void on_garbage(struct loop_garbage *g) {
     xfree(l->socks);
     shared_unref(&l->sockets->shared);
     shared_unref(&l->resource->shared);
+    if (l->worker_stats) {
+        stats_scope_unref(l->worker_stats);
+    }
     if (l->last) {
         shared_unref(&l->last->shared);
     }
@@ -68,12 +71,27 @@ static void count_connection(struct worker *w, int by) {
     __atomic_store_n(&w->connections, w->connections + (uint64_t)(int64_t)by, __ATOMIC_RELAXED);
 }
 
+/* The listener's connections of this worker. */
+static struct stats_shard *worker_shard(struct worker_listener *l) {
+    if (UNLIKELY(!l->worker_stats)) {
+        struct buf BUF_AUTO prefix;
+        buf_init(&prefix);
+        buf_printf(&prefix, "%.*sworker_%u.", SV_ARG(stats_scope_prefix(l->cfg->stats)),
+                   l->worker->index);
+        l->worker_stats =
+            stats_scope_get(stats_scope_store(l->cfg->stats), &listener_worker_stats_group,
+                            buf_pullup(&prefix, buf_len(&prefix)));
+    }
+    return stats_shard(l->worker_stats, l->worker->loop.thread_index);
+}
+
 static void on_chain_end(struct net_chain *c, enum conn_event e) {
     struct worker_listener *l = CAST(worker_listener, WORKER_LISTENER_MAGIC, c->owner);
     (void)e;
     list_unlink(&c->node);
     count_connection(l->worker, -1);
     stats_gauge_dec(l->stats, LISTENER_downstream_cx_active);
+    stats_gauge_dec(worker_shard(l), LISTENER_WORKER_downstream_cx_active);
     stats_inc(l->stats, LISTENER_downstream_cx_destroy);
     uint64_t age_us = loop_now_us(&l->worker->loop) - c->cx.start_us;
     stats_record(l->stats, LISTENER_downstream_cx_length_ms, age_us / 1000);
@@ -184,6 +202,8 @@ static void serve(struct worker_listener *l, int fd, struct accept_info *info) {
     count_connection(w, 1);
     stats_inc(l->stats, LISTENER_downstream_cx_total);
     stats_gauge_inc(l->stats, LISTENER_downstream_cx_active);
+    stats_inc(worker_shard(l), LISTENER_WORKER_downstream_cx_total);
+    stats_gauge_inc(worker_shard(l), LISTENER_WORKER_downstream_cx_active);
     net_chain_start(c);
 }
 

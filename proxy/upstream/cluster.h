@@ -184,7 +184,8 @@ struct cluster_view {
     struct pool_table *pools_;          /* made with the first pool */
     struct aggregate *aggregate_;       /* levels; made with the first pick of an aggregate */
     struct original_dst *original_dst_; /* made with the first pick of an ORIGINAL_DST cluster */
-    struct codec_stats codec_stats_;    /* resolved with the first codec */
+    struct codec_stats codec_stats_;    /* resolved with the first codec of the kind */
+    struct cluster_side_times *side_times_; /* made with the first */
 };
 /* Made by the worker. Takes a ref on pin and hosts (hosts may be NULL). */
 struct cluster_view *cluster_view_new(struct worker *w, struct loop *l,

@@ -409,6 +409,7 @@ struct host *cluster_view_pick(struct cluster_view *v, struct lb_context *ctx,
         return dynamic_host_pick(v, ctx, entry);
     }
     if (!v->hosts || !v->hosts->hosts_n || !v->cfg->lb_type) {
+        stats_add(v->stats, CLUSTER_lb_healthy_panic, v->cfg->healthy_panic_pct > 0);
         return NULL;
     }
     const struct host_entry *e = pick(v, ctx);
@@ -468,6 +469,51 @@ void cluster_view_keep_host(struct cluster_view *v, struct host *h) {
     pin_replace(v, v->hosts);
 }
 
+/* ---- times by side ---- */
+
+/* cluster.<name>.<side>.upstream_rq_time */
+#define SIDE_STATS(P, C, G, H, T) H(P, upstream_rq_time, MS)
+STATS_ENUM(SIDE, SIDE_STATS);
+STATS_GROUP(side, SIDE, SIDE_STATS);
+struct cluster_side_times {
+    struct stats_scope *scopes[CLUSTER_SIDES]; /* a ref each; NULL: not yet */
+};
+
+static void side_times_free(struct cluster_side_times *t) {
+    for (unsigned i = 0; t && i < CLUSTER_SIDES; i++) {
+        if (t->scopes[i]) {
+            stats_scope_unref(t->scopes[i]);
+        }
+    }
+    xfree(t);
+}
+
+static struct stats_scope *side_scope(const struct cluster_view *v, const char *side) {
+    struct buf BUF_AUTO prefix, tagged;
+    buf_init(&prefix);
+    buf_init(&tagged);
+    buf_printf(&prefix, "cluster.%.*s.%s.", SV_ARG(v->cfg->observability_name), side);
+    buf_printf(&tagged, "cluster.%s.", side);
+    struct stats_tag tag = {SV("envoy.cluster_name"), v->cfg->observability_name};
+    return stats_scope_get_tagged(stats_scope_store(v->cfg->stats), &side_stats_group,
+                                  buf_pullup(&prefix, buf_len(&prefix)),
+                                  buf_pullup(&tagged, buf_len(&tagged)), &tag, 1);
+}
+
+void cluster_view_record_side(struct cluster_view *v, enum cluster_side side, uint64_t ms) {
+    static const char *const names[CLUSTER_SIDES] = {[CLUSTER_SIDE_INTERNAL] = "internal",
+                                                     [CLUSTER_SIDE_EXTERNAL] = "external",
+                                                     [CLUSTER_SIDE_CANARY] = "canary"};
+    if (UNLIKELY(!v->side_times_)) {
+        v->side_times_ = xnew(struct cluster_side_times);
+    }
+    struct stats_scope **sc = &v->side_times_->scopes[side];
+    if (UNLIKELY(!*sc)) {
+        *sc = side_scope(v, names[side]);
+    }
+    stats_record(stats_shard(*sc, v->loop->thread_index), SIDE_upstream_rq_time, ms);
+}
+
 /* ---- life ---- */
 
 struct cluster_view *cluster_view_new(struct worker *w, struct loop *l,
@@ -495,6 +541,7 @@ void cluster_view_unref(struct cluster_view *v) {
     pool_table_free(v->pools_);
     states_free(v);
     hosts_pin_release(v->pin_);
+    side_times_free(v->side_times_);
     shared_unref(v->cfg_pin);
     xfree(v);
 }
@@ -516,13 +563,10 @@ void cluster_view_retire(struct cluster_view *v) {
     cluster_view_unref(v);
 }
 
-const struct codec_stats *cluster_view_codec_stats(struct cluster_view *v) {
-    struct codec_stats *st = &v->codec_stats_;
-    if (!st->h1 && v->cfg->stats) {
-        st->h1 = stats_shard(cluster_codec_stats(v->cfg, false), v->loop->thread_index);
+const struct codec_stats *cluster_view_codec_stats(struct cluster_view *v, bool is_h2) {
+    struct stats_shard **st = is_h2 ? &v->codec_stats_.h2 : &v->codec_stats_.h1;
+    if (!*st && v->cfg->stats) {
+        *st = stats_shard(cluster_codec_stats(v->cfg, is_h2), v->loop->thread_index);
     }
-    if (!st->h2 && v->cfg->stats) {
-        st->h2 = stats_shard(cluster_codec_stats(v->cfg, true), v->loop->thread_index);
-    }
-    return st;
+    return &v->codec_stats_;
 }

@@ -80,7 +80,9 @@ static void count_end(struct http_conn *hc, bool is_remote, bool is_active) {
     }
     stats_record(st, CLUSTER_upstream_cx_length_ms,
                  (loop_now_us(loop_of(hc)) - hc->opened_us) / 1000);
-    stats_record(st, CLUSTER_upstream_rq_per_cx, hc->requests);
+    if (hc->codec) { /* else it was never connected */
+        stats_record(st, CLUSTER_upstream_rq_per_cx, hc->requests);
+    }
 }
 
 static void on_closed(struct http_conn *hc, bool is_remote) {
@@ -374,7 +376,7 @@ static void on_connected(struct upstream_connect *u, struct conn *c) {
     hc->max_streams = http_conn_streams_max(p, is_h2);
     conn_set_ops(c, &conn_ops, hc);
     hc->codec = (is_h2 ? h2_client_new : h1_client_new)(
-        c, cfg->codec, cluster_view_codec_stats(p->view), &codec_ops, hc);
+        c, cfg->codec, cluster_view_codec_stats(p->view, is_h2), &codec_ops, hc);
     if (cfg->max_connection_duration_ms) {
         timer_start(&hc->duration, cfg->max_connection_duration_ms);
     }

@@ -2,7 +2,6 @@
 of additions, changes, removals, refusals and a reconnect, and after each step their stats are compared: names, kinds, values and
 which were ever written. control_stats_differences.yaml has what differs, each with its reason; a row that is not needed fails."""
 
-import fnmatch
 import pathlib
 import re
 
@@ -12,32 +11,14 @@ import yaml
 from support import config
 from support.ads_server import CLUSTER, ENDPOINTS, LISTENER, ROUTE, AdsServer
 from support.process import wait_until
+from support.stats_beside import Differences, stats_of
 from support.xds_config import ads_bootstrap, assignment, eds_cluster, rds_listener, routes
 
 DIFFERENCES = yaml.safe_load((pathlib.Path(__file__).parent / "control_stats_differences.yaml").read_text())
-PAGES = {"counter": "Counters", "gauge": "Gauges"}
 COMPARED = re.compile(r"^(cluster_manager|listener_manager|server|runtime|control_plane|cluster)\.|\.update_\w+$|\.config_reload")
 # Clocks, memory, traces of asking: only names and kinds are compared.
 VOLATILE = re.compile(r"(update_time|config_reload_time_ms|uptime|memory_\w+|stats_recent_lookups|total_connections)$")
 STEP_S = 30
-
-
-def stats_of(proxy):
-    """{name: (kind, value, was it ever written)} of what is compared."""
-    found = {}
-    for kind, page in PAGES.items():
-        used = {s["name"] for s in proxy.admin(f"/stats?format=json&usedonly&type={page}").json["stats"]}
-        for s in proxy.admin(f"/stats?format=json&type={page}").json["stats"]:
-            if COMPARED.search(s["name"]):
-                found[s["name"]] = (kind, None if VOLATILE.search(s["name"]) else s["value"], s["name"] in used)
-    return found
-
-
-def aspects(ours, envoys):
-    """What differs of one stat: name (there or not), kind, value, used."""
-    if not ours or not envoys:
-        return ["name"]
-    return [what for what, a, b in zip(("kind", "value", "used"), ours, envoys) if a != b]
 
 
 class Pair:
@@ -47,8 +28,7 @@ class Pair:
         self.planes = [AdsServer(), AdsServer()]
         self.proxies = [start({**ads_bootstrap(ads, kind), "stats_flush_interval": "0.1s"}, ready=False)
                         for start, ads in zip((sluice, shared_envoy), self.planes)]
-        self.rows = [row for row in DIFFERENCES if row.get("kind", kind) == kind]
-        self.needed = set()
+        self.differences = Differences([row for row in DIFFERENCES if row.get("kind", kind) == kind])
 
     def set(self, type_url, version, resources, is_refused=False):
         """Push, and wait until both have answered."""
@@ -57,25 +37,13 @@ class Pair:
             ads.set(type_url, version, resources)
             ads.wait(lambda r: r.type_url == type_url and r.response_nonce and r.is_nack == is_refused, after)
 
-    def unexplained(self, ignored):
-        ours, envoys = (stats_of(p) for p in self.proxies)
-        found = {}
-        for name in ours.keys() | envoys.keys():
-            for what in aspects(ours.get(name), envoys.get(name)):
-                rows = [n for n, row in enumerate(self.rows)
-                        if what in row["aspects"] and any(fnmatch.fnmatchcase(name, p) for p in row["stats"])]
-                self.needed.update(rows)
-                if not rows and not re.search(ignored, name):
-                    found[f"{name} {what}"] = (ours.get(name), envoys.get(name))
-        return found
-
     def compare(self, step, ignored="^$"):
         """What follows an acknowledgement may take its time: all has to agree in the end."""
         left = {}
 
         def settled():
             nonlocal left
-            left = self.unexplained(ignored)
+            left = self.differences.unexplained(*(stats_of(p, COMPARED, VOLATILE) for p in self.proxies), ignored)
             return not left
         wait_until(settled, lambda: f"{step}: " + "".join(f"\n  {n}: {v}" for n, v in sorted(left.items())), STEP_S)
 
@@ -103,7 +71,7 @@ def test_stats_of_a_life(sluice, shared_envoy, kind):
     pair = Pair(sluice, shared_envoy, kind)
     try:
         run_script(pair)
-        unneeded = [row["stats"] for n, row in enumerate(pair.rows) if n not in pair.needed and not row.get("racy")]
+        unneeded = pair.differences.unneeded()
         assert not unneeded, f"these no longer differ: {unneeded}"
     finally:
         pair.end()
