@@ -45,13 +45,14 @@ struct entry *store_find(struct store *s, enum resource_type t, const struct con
 
 static void on_fetch_timeout(struct timer *t) {
     struct entry *e = CONTAINER_OF(t, struct fetch_wait, timer)->entry;
+    struct store *s = e->store;
     store_stop_wait(e);
     e->is_timed_out = true;
     store_note_failure(e, XDS_init_fetch_timeout);
     log_warn(LOG_config, "%s: initial fetch of '%.*s' timed out",
              resource_types[e->type].short_name, SV_ARG(entry_name(e)));
-    store_target_changed(e);
-    store_touch(e->store); /* who waits for it gets an answer */
+    store_target_changed(e); /* e may be gone */
+    store_touch(s);          /* who waits for it gets an answer */
 }
 
 void store_start_wait(struct entry *e, uint32_t ms) {

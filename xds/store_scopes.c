@@ -341,11 +341,11 @@ void store_scopes_updated(struct source_client *c, const struct xds_update *u, b
     struct entry_vec sets = {0}; /* activating a listener may change the list */
     for (size_t i = 0; i < s->scope_sets.n; i++) {
         if (store_same_source(s->scope_sets.p[i]->source, c->source)) {
+            s->scope_sets.p[i]->watchers++; /* keeps it while users change, its own and others' */
             *vec_push(&sets) = s->scope_sets.p[i];
         }
     }
     for (size_t i = 0; i < sets.n; i++) {
-        sets.p[i]->watchers++; /* keeps it while its users change */
         note_update(sets.p[i], u, is_good);
         sets.p[i]->extra->scopes->is_answered = true;
         store_stop_wait(sets.p[i]);

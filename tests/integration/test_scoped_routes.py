@@ -9,7 +9,7 @@ from support.ads_server import CLUSTER, LISTENER, PREFIX, ROUTE, SCOPED_ROUTE
 from support.process import wait_until
 from support.proxy import Sluice
 from support.rawhttp import Client, fetch
-from support.xds_config import ADS, X_SCOPE, ads_bootstrap, api_source, scope, scope_key, scoped_listener, xds_cluster
+from support.xds_config import ADS, X_SCOPE, ads_bootstrap, api_source, rds_listener, scope, scope_key, scoped_listener, xds_cluster
 
 both = pytest.mark.parametrize("kind", ["GRPC", "DELTA_GRPC"])
 
@@ -226,3 +226,19 @@ def test_scopes_wanted_again(sluice, ads, kind):
     ads.set(SCOPED_ROUTE, "s9", [scope("a", "1", "r1"), scope("b", "2", "r1")])
     ads.update(LISTENER, "l3", changed=[scoped_listener()])
     wait_until(lambda: get(proxy, "2") == 200, "scopes again")
+
+
+@both
+def test_routes_that_a_listener_and_the_scopes_it_leaves_wait_for(sluice, ads, kind):
+    """Their arrival ends the scopes while it is told to all who wait."""
+    serve(ads, [scope("a", "1", "r1")])
+    proxy = sluice(ads_bootstrap(ads, kind))
+    assert get(proxy, "1") == 200
+    ads.hold(ROUTE)
+    ads.update(LISTENER, "l2", changed=[rds_listener(route_name="late")])
+    ads.wait(lambda r: r.type_url == ROUTE and "late" in r.names)
+    assert not ads.push(SCOPED_ROUTE, "s2", [scope("a", "1", "r1"), scope("b", "2", "late")]).is_nack
+    ads.set(ROUTE, "r2", [table("r1"), table("late", 207)])
+    ads.release(ROUTE)
+    wait_until(lambda: get(proxy) == 207, "the new listener")
+    assert proxy.stat("listener_manager.total_listeners_warming") == 0
