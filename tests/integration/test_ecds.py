@@ -85,7 +85,7 @@ def test_update_drains_nothing(sluice, ads, kind):
 def test_dump_has_no_section_without_discovered_filters(sluice):
     proxy = sluice(config.bootstrap([listener()]))
     assert "EcdsConfigDump" not in proxy.admin("/config_dump").text
-    assert proxy.admin("/config_dump?resource=ecds_filters").json == {"configs": []}
+    assert proxy.admin("/config_dump?resource=ecds_filters").json == {}
 
 
 @both
