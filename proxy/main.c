@@ -15,6 +15,7 @@
 #include "proxy/base/mem.h"
 #include "proxy/base/version.h"
 #include "proxy/config/bootstrap.h"
+#include "proxy/config/google_grpc.h"
 #include "proxy/net/tls.h"
 #include "proxy/net/transport.h"
 #include "proxy/server/bootstrap_check.h"
@@ -90,10 +91,40 @@ static void run_config(void *arg) {
 
 /* ---- start-up ---- */
 
+/* The bytes of the cluster that stands for a google_grpc source; empty: it is none. */
+static sv google_grpc_wire(const Core__ApiConfigSource *m, const char *field, struct arena *a,
+                           struct diag *d) {
+    const Core__GrpcService *g = m && m->n_grpc_services ? m->grpc_services[0] : NULL;
+    if (!g || g->target_specifier_case != CORE__GRPC_SERVICE__TARGET_SPECIFIER_GOOGLE_GRPC) {
+        return SV_NULL;
+    }
+    DIAG_FIELD(d, "%s.grpc_services[0].google_grpc", field);
+    const ProtobufCMessage *c = google_grpc_cluster(g->google_grpc, a, d);
+    return c ? proto_pack(c, a) : SV_NULL;
+}
+
+/* The clusters of ads_config and hds_config that name none; both may be the same. */
+static void add_google_grpc(struct program *p, struct diag *d) {
+    const Bootstrap__Bootstrap *b = p->server.bootstrap;
+    struct arena a;
+    arena_init(&a, 0);
+    sv ads = google_grpc_wire(b->dynamic_resources ? b->dynamic_resources->ads_config : NULL,
+                              "dynamic_resources.ads_config", &a, d);
+    sv hds = google_grpc_wire(b->hds_config, "hds_config", &a, d);
+    if (ads.n) {
+        store_add_static(&p->store, RES_CLUSTER, ads, d);
+    }
+    if (hds.n && !sv_eq(ads, hds)) {
+        store_add_static(&p->store, RES_CLUSTER, hds, d);
+    }
+    arena_fini(&a);
+}
+
 static bool add_static(struct program *p, struct diag *d) {
     const Bootstrap__Bootstrap__StaticResources *r = p->server.bootstrap->static_resources;
     struct arena a;
     arena_init(&a, 0);
+    add_google_grpc(p, d);
     DIAG_FIELD(d, "static_resources");
     for (size_t i = 0; r && i < r->n_secrets; i++) {
         DIAG_FIELD(d, "secrets[%zu]", i);

@@ -11,6 +11,7 @@
 #include <grpc/slice.h>
 #include <grpc/support/log.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "proxy/base/log.h"
@@ -18,6 +19,7 @@
 
 #define ADS_MAGIC 0xAD557EA3u
 #define LARGE_MESSAGE_BYTES (1u << 20) /* from here on memory is given back after a message */
+#define METADATA_FILE_MAX 16385u       /* a token's bytes, and one more */
 
 /* Its id is the tag of its batch. */
 enum op_kind { OP_START, OP_SEND, OP_RECEIVE, OP_STATUS, OP_KINDS };
@@ -302,10 +304,34 @@ static grpc_channel *open_channel(const struct ads_stream_options *o, const char
 
 static grpc_slice slice_of(sv s) { return grpc_slice_from_copied_buffer(s.p, s.n); }
 
+/* The value, behind it what its file has now (a token that is renewed); nothing when the file can
+ * not be read: the server says then what it misses. */
+static grpc_slice value_of(const struct xds_metadata *m) {
+    char text[METADATA_FILE_MAX];
+    size_t n = 0;
+    if (!m->file.n) {
+        return slice_of(m->value);
+    }
+    FILE *f = fopen(m->file.p, "re");
+    if (f) {
+        n = fread(text, 1, sizeof(text), f);
+        fclose(f);
+    }
+    if (!n || n == sizeof(text)) {
+        log_warn_limited(LOG_grpc, "'%s' can not be read, is empty or over %u bytes: no '%.*s'",
+                         m->file.p, METADATA_FILE_MAX - 1, SV_ARG(m->key));
+        return slice_of(m->value);
+    }
+    grpc_slice all = grpc_slice_malloc(m->value.n + n);
+    memcpy(GRPC_SLICE_START_PTR(all), m->value.p, m->value.n);
+    memcpy(GRPC_SLICE_START_PTR(all) + m->value.n, text, n);
+    return all;
+}
+
 static void copy_metadata(struct ads_stream *s, const struct ads_stream_options *o) {
     s->metadata = xnew_array(grpc_metadata, o->metadata_n);
     for (unsigned i = 0; i < o->metadata_n; i++) {
-        grpc_slice key = slice_of(o->metadata[i].key), value = slice_of(o->metadata[i].value);
+        grpc_slice key = slice_of(o->metadata[i].key), value = value_of(&o->metadata[i]);
         bool is_binary = grpc_is_binary_header(key);
         if (!grpc_header_key_is_legal(key) ||
             !(is_binary || grpc_header_nonbin_value_is_legal(value))) {

@@ -12,6 +12,7 @@
 #include "proxy/config/api_source.h"
 #include "proxy/upstream/cluster.h"
 #include "xds/dial.h"
+#include "xds/service_target.h"
 
 #define BACKOFF_BASE_MS 500u
 #define BACKOFF_MAX_MS 30000u
@@ -66,18 +67,17 @@ static void rate_limit(const Core__RateLimitSettings *m, struct xds_mux_options 
 
 static void grpc_of(struct source_client *c, const Core__GrpcService *g, struct xds_mux_options *o,
                     struct arena *a) {
-    const Core__GrpcService__EnvoyGrpc *e = g->envoy_grpc;
-    c->cluster = sv_cstr(xstrdup(e->cluster_name));
-    o->authority = *e->authority ? arena_sv(a, sv_cstr(e->authority)) : c->cluster;
-    struct xds_metadata *md = arena_new_array(a, struct xds_metadata, g->n_initial_metadata);
-    for (size_t i = 0; i < g->n_initial_metadata; i++) {
-        md[i].key = arena_sv(a, sv_cstr(g->initial_metadata[i]->key));
-        md[i].value = arena_sv(a, sv_cstr(g->initial_metadata[i]->value));
-    }
-    o->initial_metadata = md;
-    o->initial_metadata_n = (unsigned)g->n_initial_metadata;
-    o->max_receive_bytes = e->max_receive_message_length ? e->max_receive_message_length->value : 0;
-    back_off(e->retry_policy, o);
+    struct service_target t;
+    service_target_read(g, a, &t);
+    c->cluster = sv_from(sv_dup(t.cluster), t.cluster.n);
+    o->authority = t.authority;
+    o->initial_metadata = t.metadata;
+    o->initial_metadata_n = t.metadata_n;
+    o->max_receive_bytes = t.max_receive_bytes;
+    back_off(g->target_specifier_case == CORE__GRPC_SERVICE__TARGET_SPECIFIER_ENVOY_GRPC
+                 ? g->envoy_grpc->retry_policy
+                 : NULL,
+             o);
 }
 
 /* As Envoy: a control plane is not fetched from the control plane. (Sources in static resources may
@@ -116,7 +116,7 @@ static bool api_mux(struct source_client *c, const Core__ApiConfigSource *m, boo
                     struct diag *d) {
     struct store *s = c->store;
     enum api_source_protocol protocol;
-    if (!api_source_check(m, &protocol, d)) {
+    if (!(is_aggregated ? api_source_check_ads : api_source_check)(m, &protocol, d)) {
         return false;
     }
     if (protocol == API_SOURCE_REST && is_aggregated) {

@@ -60,7 +60,10 @@ struct xds_mux_options {
     enum resource_type only;         /* the type of a per-type stream */
     sv node;                         /* serialised core.v3.Node */
     bool node_on_first_message_only; /* set_node_on_first_message_only */
-    const struct xds_metadata { sv key, value; } * initial_metadata;
+    const struct xds_metadata {
+        sv key, value;
+        sv file; /* what it has when a stream begins stands behind `value`; empty: none */
+    } * initial_metadata;
     unsigned initial_metadata_n;
     sv authority;               /* :authority of the gRPC channel; the cluster's name by default */
     uint32_t max_receive_bytes; /* 0: unlimited */

@@ -6,6 +6,7 @@
 #include "proxy/base/mem.h"
 #include "xds/ads.h"
 #include "xds/dial.h"
+#include "xds/service_target.h"
 
 #define BACKOFF_BASE_MS 500u
 #define BACKOFF_MAX_MS 30000u
@@ -134,20 +135,16 @@ static bool read_source(struct service_stream *t, const Core__ApiConfigSource *m
     if (m->api_type != CORE__API_CONFIG_SOURCE__API_TYPE__GRPC) {
         return diag_error(d, "api_type: only GRPC is supported");
     }
-    if (m->n_grpc_services != 1 || m->grpc_services[0]->target_specifier_case !=
-                                       CORE__GRPC_SERVICE__TARGET_SPECIFIER_ENVOY_GRPC) {
-        return diag_error(d, "grpc_services: exactly one envoy_grpc is expected");
+    if (m->n_grpc_services != 1 || m->grpc_services[0]->target_specifier_case ==
+                                       CORE__GRPC_SERVICE__TARGET_SPECIFIER__NOT_SET) {
+        return diag_error(d, "grpc_services: exactly one service is expected");
     }
-    const Core__GrpcService *g = m->grpc_services[0];
-    t->cluster = arena_sv(&t->arena, sv_cstr(g->envoy_grpc->cluster_name));
-    sv authority = sv_cstr(g->envoy_grpc->authority);
-    t->authority = authority.n ? arena_sv(&t->arena, authority) : t->cluster;
-    t->metadata = arena_new_array(&t->arena, struct xds_metadata, g->n_initial_metadata);
-    t->metadata_n = (unsigned)g->n_initial_metadata;
-    for (size_t i = 0; i < g->n_initial_metadata; i++) {
-        t->metadata[i].key = arena_sv(&t->arena, sv_cstr(g->initial_metadata[i]->key));
-        t->metadata[i].value = arena_sv(&t->arena, sv_cstr(g->initial_metadata[i]->value));
-    }
+    struct service_target target;
+    service_target_read(m->grpc_services[0], &t->arena, &target);
+    t->cluster = target.cluster;
+    t->authority = target.authority;
+    t->metadata = target.metadata;
+    t->metadata_n = target.metadata_n;
     return store_has_cluster(t->store, t->cluster) ||
            diag_error(d, "grpc_services[0].envoy_grpc: unknown cluster '%.*s'", SV_ARG(t->cluster));
 }

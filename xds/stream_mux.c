@@ -554,6 +554,7 @@ static void copy_options(struct stream_mux *m, const struct xds_mux_options *o) 
     for (unsigned i = 0; i < o->initial_metadata_n; i++) {
         md[i].key = arena_sv(&m->arena, o->initial_metadata[i].key);
         md[i].value = arena_sv(&m->arena, o->initial_metadata[i].value);
+        md[i].file = arena_sv(&m->arena, o->initial_metadata[i].file);
     }
     m->opt.initial_metadata = md;
 }

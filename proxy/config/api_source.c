@@ -45,7 +45,7 @@ static bool check_rest(const Core__ApiConfigSource *m, struct diag *d) {
     return true;
 }
 
-static bool check_grpc(const Core__ApiConfigSource *m, struct diag *d) {
+static bool check_grpc(const Core__ApiConfigSource *m, bool is_ads, struct diag *d) {
     if (m->n_cluster_names) {
         return diag_error(d, "cluster_names: (DELTA_)GRPC must not have a cluster name specified");
     }
@@ -59,8 +59,13 @@ static bool check_grpc(const Core__ApiConfigSource *m, struct diag *d) {
     }
     DIAG_FIELD(d, "[0]");
     const Core__GrpcService *g = m->grpc_services[0];
+    if (g->target_specifier_case == CORE__GRPC_SERVICE__TARGET_SPECIFIER_GOOGLE_GRPC && is_ads) {
+        return true; /* its cluster was checked when it was made */
+    }
     if (g->target_specifier_case != CORE__GRPC_SERVICE__TARGET_SPECIFIER_ENVOY_GRPC) {
-        return diag_error(d, "only envoy_grpc is supported");
+        return diag_error(d,
+                          "only envoy_grpc is supported (google_grpc in ads_config and hds_config, "
+                          "too)");
     }
     const Core__RetryPolicy *r = g->envoy_grpc->retry_policy;
     const Core__BackoffStrategy *b = r ? r->retry_back_off : NULL;
@@ -74,8 +79,8 @@ static bool check_grpc(const Core__ApiConfigSource *m, struct diag *d) {
     return true;
 }
 
-bool api_source_check(const void *msg, enum api_source_protocol *protocol, struct diag *d) {
-    const Core__ApiConfigSource *m = msg;
+static bool check(const Core__ApiConfigSource *m, bool is_ads, enum api_source_protocol *protocol,
+                  struct diag *d) {
     if (!protocol_of(m, protocol, d)) {
         return false;
     }
@@ -85,5 +90,13 @@ bool api_source_check(const void *msg, enum api_source_protocol *protocol, struc
     if (m->n_config_validators) {
         return diag_error(d, "config_validators are not supported");
     }
-    return *protocol == API_SOURCE_REST ? check_rest(m, d) : check_grpc(m, d);
+    return *protocol == API_SOURCE_REST ? check_rest(m, d) : check_grpc(m, is_ads, d);
+}
+
+bool api_source_check(const void *msg, enum api_source_protocol *protocol, struct diag *d) {
+    return check(msg, false, protocol, d);
+}
+
+bool api_source_check_ads(const void *msg, enum api_source_protocol *protocol, struct diag *d) {
+    return check(msg, true, protocol, d);
 }

@@ -89,6 +89,44 @@ def test_tls(sluice, control_planes, authority, upstream, kind, is_mutual):
     assert get(sluice(ads_bootstrap(ads, kind, fields))) == 200
 
 
+def google_grpc(ads, authority, token, target="localhost"):
+    """The control plane without a cluster, with a token in a file."""
+    plugin = {"name": "envoy.grpc_credentials.file_based_metadata", "typed_config": {
+        "@type": "type.googleapis.com/envoy.config.grpc_credential.v3.FileBasedMetadataConfig",
+        "secret_data": {"filename": str(token)}, "header_prefix": "Bearer "}}
+    service = {"target_uri": f"{target}:{ads.port}", "stat_prefix": "ads", "call_credentials": [{"from_plugin": plugin}],
+               "credentials_factory_name": plugin["name"],
+               "channel_credentials": {"ssl_credentials": {"root_certs": {"filename": str(authority.pair.cert)}}},
+               "channel_args": {"args": {"grpc.keepalive_time_ms": {"int_value": 10000}}}}
+    made = ads_bootstrap(ads)
+    made["dynamic_resources"]["ads_config"]["grpc_services"] = [{"google_grpc": service}]
+    return made
+
+
+def test_google_grpc(sluice, control_planes, authority, upstream, tmp_path):
+    server = authority.leaf("localhost", "DNS:localhost", "IP:127.0.0.1")
+    ads = control_planes(credentials=grpc.ssl_server_credentials([(server.key.read_bytes(), server.cert.read_bytes())]))
+    serve_all(ads, upstream.port)
+    token = tmp_path / "token"
+    token.write_text("first")
+    proxy = sluice(google_grpc(ads, authority, token))
+    assert get(proxy) == 200
+    assert ads.streams[0].metadata["authorization"] == "Bearer first"
+    token.write_text("second")
+    ads.kill()
+    ads.start()
+    wait_until(lambda: ads.streams[-1].metadata["authorization"] == "Bearer second", "the renewed token")
+    assert get(sluice(google_grpc(ads, authority, token, "127.0.0.1"))) == 200
+
+
+def test_google_grpc_of_a_stranger_is_refused(sluice, control_planes, authority, tmp_path):
+    server = authority.leaf("other.test", "DNS:other.test")
+    ads = control_planes(credentials=grpc.ssl_server_credentials([(server.key.read_bytes(), server.cert.read_bytes())]))
+    proxy = sluice(google_grpc(ads, authority, tmp_path / "none"), ready=False)
+    proxy.wait_stat("cluster_manager.cds.update_failure", lambda n: n >= 2)
+    assert not ads.streams
+
+
 def test_tls_of_a_stranger_is_refused(sluice, control_planes, authority):
     server = authority.leaf("other.test", "DNS:other.test")
     ads = control_planes(credentials=grpc.ssl_server_credentials([(server.key.read_bytes(), server.cert.read_bytes())]))

@@ -44,6 +44,9 @@ static void taken(void **state) {
 #define NO_DELAY "refresh_delay is required for REST API configuration sources"
 #define BAD_DELAY "refresh_delay: Invalid duration: expected positive duration"
 #define NO_V2 "transport_api_version: V2 is no longer supported: use V3"
+#define ONLY_ENVOY_GRPC                                                              \
+    "grpc_services[0]: only envoy_grpc is supported (google_grpc in ads_config and " \
+    "hds_config, too)"
 #define ONLY_KINDS "api_type: only GRPC, DELTA_GRPC and REST are supported"
 #define ORDER                                                                                      \
     "grpc_services[0]: envoy_grpc.retry_policy.retry_back_off: max_interval must be greater than " \
@@ -67,9 +70,9 @@ static void refused(void **state) {
         {"api_type: GRPC " V3 "cluster_names: 'a' ", NO_NAME},
         {"api_type: GRPC " V3 "cluster_names: 'a' " ENVOY_GRPC(""), NO_NAME},
         {"api_type: GRPC " V3 ENVOY_GRPC("") ENVOY_GRPC(""), ONE_SERVICE},
-        {"api_type: GRPC " V3 GRPC_OF(""), "grpc_services[0]: only envoy_grpc is supported"},
+        {"api_type: GRPC " V3 GRPC_OF(""), ONLY_ENVOY_GRPC},
         {"api_type: GRPC " V3 GRPC_OF("google_grpc { target_uri: 'a' stat_prefix: 'b' }"),
-         "grpc_services[0]: only envoy_grpc is supported"},
+         ONLY_ENVOY_GRPC},
         {"api_type: GRPC " V3 BACK_OFF("base_interval { seconds: 2 } max_interval { seconds: 1 }"),
          ORDER},
         {"api_type: GRPC " V3 BACK_OFF("base_interval { nanos: 2 } max_interval { nanos: 1 }"),
@@ -96,7 +99,21 @@ static void refused(void **state) {
     }
 }
 
+static void taken_for_ads(void **state) {
+    struct pb_fixture *f = *state;
+    enum api_source_protocol protocol;
+    assert_true(
+        api_source_check_ads(pb_make(f, TYPE,
+                                     "api_type: DELTA_GRPC " GRPC_OF(
+                                         "google_grpc { target_uri: 'a' stat_prefix: 'b' }")),
+                             &protocol, &f->d));
+    assert_int_equal(protocol, API_SOURCE_DELTA);
+    assert_false(
+        api_source_check_ads(pb_make(f, TYPE, "api_type: GRPC " GRPC_OF("")), &protocol, &f->d));
+    assert_errors(f, ONLY_ENVOY_GRPC);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {PB_TEST(taken), PB_TEST(refused)};
+    const struct CMUnitTest tests[] = {PB_TEST(taken), PB_TEST(refused), PB_TEST(taken_for_ads)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
