@@ -222,7 +222,7 @@ void istio_labels_outcome(const struct stream_info *si, const char *protocol,
     l->v[ISTIO_LABEL_response_flags] = SV("-");
     if (si->flags) {
         BUF_AUTO struct buf b = {0};
-        response_flags_write(si->flags, &b);
+        stream_info_flags_write(si, false, &b);
         char *text = buf_dup_str(&b);
         l->v[ISTIO_LABEL_response_flags] = arena_sv(a, sv_cstr(text));
         xfree(text);

@@ -323,19 +323,28 @@ static void write_those(uint64_t flags, bool is_long, bool *any, struct buf *out
     }
 }
 
-/* In the order they arise: what refused another attempt comes before what ended the last one. */
-static void write_flags(uint64_t flags, bool is_long, struct buf *out) {
-    const uint64_t first = RESPONSE_FLAG(URX) | RESPONSE_FLAG(UO);
+/* A request's: it was delayed, then another attempt was refused, then the last one had ended. */
+static void write_of_request(uint64_t flags, bool is_long, struct buf *out) {
+    const uint64_t first = RESPONSE_FLAG(DI), second = RESPONSE_FLAG(URX) | RESPONSE_FLAG(UO);
     bool any = false;
     write_those(flags & first, is_long, &any, out);
-    write_those(flags & ~first, is_long, &any, out);
+    write_those(flags & second, is_long, &any, out);
+    write_those(flags & ~(first | second), is_long, &any, out);
     if (!any) {
         buf_lit(out, "-");
     }
 }
 
-void response_flags_write(uint64_t flags, struct buf *out) { write_flags(flags, false, out); }
-void response_flags_long_write(uint64_t flags, struct buf *out) { write_flags(flags, true, out); }
+void response_flags_write(uint64_t flags, struct buf *out) { write_of_request(flags, false, out); }
+
+void stream_info_flags_write(const struct stream_info *si, bool is_long, struct buf *out) {
+    bool any = false;
+    if (si->has_protocol || !si->flags) {
+        write_of_request(si->flags, is_long, out);
+    } else {
+        write_those(si->flags, is_long, &any, out);
+    }
+}
 
 bool response_flag_parse(sv name, uint64_t *flag) {
     for (unsigned i = 0; i < FLAG_BITS; i++) {

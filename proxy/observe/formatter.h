@@ -35,9 +35,10 @@ bool substitution_format_compile(struct compile_ctx *ctx, const void *msg,
                                  struct substitution_format *out);
 void substitution_format_write(const struct substitution_format *f, const struct stream_info *si,
                                struct buf *out);
-/* "UF,URX" or "-". */
+/* Of a request, "URX,UF" or "-": in the order they arise, as Envoy tells them. */
 void response_flags_write(uint64_t flags, struct buf *out);
-void response_flags_long_write(uint64_t flags, struct buf *out);
+/* Of a request or a connection without, whose attempts fail before they are given up. */
+void stream_info_flags_write(const struct stream_info *si, bool is_long, struct buf *out);
 /* The gRPC status of an exchange: from trailers, else response headers, else what the HTTP status
  * stands for. False: there was no response; UINT64_MAX: a grpc-status that is no number. */
 bool stream_grpc_status(const struct stream_info *si, uint64_t *status);

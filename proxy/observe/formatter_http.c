@@ -285,11 +285,7 @@ static void eval_flags(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_va
         return;
     }
     size_t from = buf_len(c->scratch);
-    if (op->def->sub) {
-        response_flags_long_write(c->si->flags, c->scratch);
-    } else {
-        response_flags_write(c->si->flags, c->scratch);
-    }
+    stream_info_flags_write(c->si, op->def->sub, c->scratch);
     fmt_str(v, sv_skip(buf_pullup(c->scratch, buf_len(c->scratch)), from));
 }
 

@@ -102,7 +102,7 @@ static void start_idle_timer(struct tcp_proxy *p) {
 static void on_duration(struct timer *t) {
     struct tcp_proxy *p = CONTAINER_OF(t, struct tcp_proxy, duration);
     stats_inc(p->stats, TCP_max_downstream_connection_duration);
-    close_downstream(p, CONN_CLOSE_NO_FLUSH, 0, SV_NULL);
+    close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(DT), SV_NULL);
 }
 
 /* ---- the upstream connection ---- */
@@ -205,7 +205,7 @@ static void attempt_failed(struct tcp_proxy *p, bool is_overflow, sv reason, str
     si->up.host = h;
     si->up.transport_failure = reason.n ? arena_sv(si->arena, reason) : SV_NULL;
     if (is_overflow) {
-        close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UF) | RESPONSE_FLAG(UO), SV_NULL);
+        close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UO), SV_NULL);
         return;
     }
     connect_upstream(p);
@@ -311,8 +311,7 @@ static bool look_up_host(struct tcp_proxy *p, const struct cluster_view *v,
 static void connect_upstream(struct tcp_proxy *p) {
     if (p->attempts >= p->cfg->max_connect_attempts) {
         stats_inc(p->cluster->stats, CLUSTER_upstream_cx_connect_attempts_exceeded);
-        close_downstream(p, CONN_CLOSE_NO_FLUSH,
-                         RESPONSE_FLAG(UF) | (p->attempts > 1 ? RESPONSE_FLAG(URX) : 0), SV_NULL);
+        close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UF) | RESPONSE_FLAG(URX), SV_NULL);
         return;
     }
     p->attempts++;

@@ -94,7 +94,7 @@ def test_upstream_refuses(sluice, tmp_path):
                                  [cluster("up", dead.getsockname()[1])]))
         with Client(proxy.port()) as client:
             assert client.until_close() == b""
-        assert proxy.log_lines(log, 1)[0].startswith("UF")
+        assert proxy.log_lines(log, 1)[0].startswith("UF,URX ")
         proxy.wait_stat("cluster.up.upstream_cx_connect_fail", 1)
 
 

@@ -487,10 +487,29 @@ static void test_literal(void **state) {
 
 static void test_flags(void **state) {
     (void)state;
-    si.flags = RESPONSE_FLAG(UF) | RESPONSE_FLAG(URX);
-    assert_string_equal(
-        text_of(formatter_compile(&f.ctx, SV("%RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG%"), false)),
-        "URX,UF UpstreamRetryLimitExceeded,UpstreamConnectionFailure");
+    static const struct {
+        uint64_t flags;
+        bool is_request;
+        const char *text;
+    } rows[] = {
+        {RESPONSE_FLAG(UF) | RESPONSE_FLAG(URX), true,
+         "URX,UF UpstreamRetryLimitExceeded,UpstreamConnectionFailure"},
+        {RESPONSE_FLAG(UF) | RESPONSE_FLAG(URX), false,
+         "UF,URX UpstreamConnectionFailure,UpstreamRetryLimitExceeded"},
+        {RESPONSE_FLAG(DI) | RESPONSE_FLAG(URX), true,
+         "DI,URX DelayInjected,UpstreamRetryLimitExceeded"},
+        {0, true, "- -"},
+        {0, false, "- -"},
+    };
+    bool has_protocol = si.has_protocol;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        si.flags = rows[i].flags;
+        si.has_protocol = rows[i].is_request;
+        assert_string_equal(
+            text_of(formatter_compile(&f.ctx, SV("%RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG%"), false)),
+            rows[i].text);
+    }
+    si.has_protocol = has_protocol;
     si.flags = (1ull << FLAG_BITS) - 1; /* longer than the small buffer */
     const char *all = text_of(formatter_compile(&f.ctx, SV("%RESPONSE_FLAGS_LONG%"), false));
     assert_true(strlen(all) > 512);
