@@ -88,3 +88,21 @@ def test_a_meshs_inbound_chain_serves(sluice, upstream):
             assert second.is_closed()
     assert proxy.stat("connection_limit.inbound.limited_connections") == 1
     assert fetch(proxy.port("gateway")).body == b"ok"  # no server name: the configured cluster
+
+
+def test_a_mesh_tells_clients_by_metadata(sluice, upstream):
+    """Parts of a header become metadata, by which requests are let in."""
+    rewrite = {"pattern": {"regex": "^.*URI=spiffe://([^/]+)/.*$"}, "substitution": "\\1"}
+    to_metadata = typed("envoy.filters.http.header_to_metadata", f"{HTTP}.header_to_metadata.v3.Config", request_rules=[
+        {"header": "x-forwarded-client-cert", "remove": True, "on_header_present": {
+            "metadata_namespace": "mesh", "key": "trust-domain", "regex_value_rewrite": rewrite}}])
+    trusted = {"metadata": {"filter": "mesh", "path": [{"key": "trust-domain"}], "value": {"string_match": {"exact": "a.test"}}}}
+    rbac = typed("envoy.filters.http.rbac", f"{HTTP}.rbac.v3.RBAC", rules={"policies": {"p": {
+        "permissions": [{"any": True}], "principals": [trusted]}}})
+    upstream.script(Reply(body=b"ok"))
+    proxy = sluice(bootstrap([listener(hcm(filters=[to_metadata, rbac], forward_client_cert_details="ALWAYS_FORWARD_ONLY"))],
+                             [cluster("up", upstream.port)]))
+    for domain, status in (("a.test", 200), ("b.test", 403)):
+        answer = fetch(proxy.port(), headers=[("x-forwarded-client-cert", f"By=x;URI=spiffe://{domain}/ns/a;Hash=1")])
+        assert answer.status == status
+    assert fetch(proxy.port()).status == 403
