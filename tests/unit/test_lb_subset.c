@@ -165,12 +165,12 @@ static void test_combinations_are_bounded(void **state) {
     static const struct {
         unsigned lists_n, subsets_n;
     } rows[] = {{LB_SUBSET_KEYS_MAX, LB_SUBSETS_MAX}, {LB_SUBSET_KEYS_MAX - 1, 0}};
-    char config[LB_SUBSET_KEYS_MAX * 16 + 64] = "list_as_any: true subset_selectors {";
+    char config[LB_SUBSET_KEYS_MAX * 16 + 64];
+    int n = snprintf(config, sizeof(config), "list_as_any: true subset_selectors {");
     for (unsigned i = 0; i < LB_SUBSET_KEYS_MAX; i++) {
-        size_t n = strlen(config);
-        snprintf(config + n, sizeof(config) - n, " keys: 'k%02u'", i);
+        n += snprintf(config + n, sizeof(config) - (size_t)n, " keys: 'k%02u'", i);
     }
-    strncat(config, " }", sizeof(config) - strlen(config) - 1);
+    snprintf(config + n, sizeof(config) - (size_t)n, " }");
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct bench b;
         bench_init(&b, config);
