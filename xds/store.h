@@ -162,6 +162,11 @@ void store_link_one(struct entry *owner, const struct resource_ref *ref, struct 
 void store_unlink(struct entry *owner, struct entry_links *uses);
 void store_watch(struct entry *target); /* first watcher subscribes */
 void store_unwatch(struct entry *target);
+/* For walks that change entries: what lives by being watched is put in `kept` and stays until
+ * store_let_go(), though a resource that is activated meanwhile lets go of it. Others end only by
+ * an update of their own. */
+void store_keep(struct entry_vec *kept, struct entry *e);
+void store_let_go(struct entry_vec *kept); /* frees the list */
 /* The aggregated stream is there: static resources have asked for some already. */
 void store_ads_opened(struct store *s);
 struct source_client *store_client(struct store *s, const struct config_source *src,

@@ -104,7 +104,7 @@ static struct entry *set_of(struct source_client *c, sv name) {
 static void note(struct entry_vec *sets, struct entry *set) {
     if (set->seen_update != set->store->update_count) {
         set->seen_update = set->store->update_count;
-        *vec_push(sets) = set;
+        store_keep(sets, set); /* what one makes ready may end another */
     }
 }
 
@@ -227,6 +227,6 @@ void store_leds_update(struct source_client *c, const struct xds_update *u, stru
         }
         settle(sets.p[i]);
     }
-    vec_fini(&sets);
+    store_let_go(&sets);
     vec_fini(&refused);
 }

@@ -176,6 +176,20 @@ void store_watch(struct entry *t) {
     }
 }
 
+void store_keep(struct entry_vec *kept, struct entry *e) {
+    if (e->watchers) {
+        e->watchers++;
+        *vec_push(kept) = e;
+    }
+}
+
+void store_let_go(struct entry_vec *kept) {
+    for (size_t i = 0; i < kept->n; i++) {
+        store_unwatch(kept->p[i]);
+    }
+    vec_fini(kept);
+}
+
 void store_ads_opened(struct store *s) {
     size_t it = 0;
     struct map_slot *slot;

@@ -341,8 +341,7 @@ void store_scopes_updated(struct source_client *c, const struct xds_update *u, b
     struct entry_vec sets = {0}; /* activating a listener may change the list */
     for (size_t i = 0; i < s->scope_sets.n; i++) {
         if (store_same_source(s->scope_sets.p[i]->source, c->source)) {
-            s->scope_sets.p[i]->watchers++; /* keeps it while users change, its own and others' */
-            *vec_push(&sets) = s->scope_sets.p[i];
+            store_keep(&sets, s->scope_sets.p[i]);
         }
     }
     for (size_t i = 0; i < sets.n; i++) {
@@ -352,8 +351,5 @@ void store_scopes_updated(struct source_client *c, const struct xds_update *u, b
         publish(sets.p[i]);
         store_target_changed(sets.p[i]);
     }
-    for (size_t i = 0; i < sets.n; i++) {
-        store_unwatch(sets.p[i]);
-    }
-    vec_fini(&sets);
+    store_let_go(&sets);
 }

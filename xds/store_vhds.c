@@ -290,7 +290,7 @@ static void note(struct entry_vec *sets, struct entry *set) {
             return;
         }
     }
-    *vec_push(sets) = set;
+    store_keep(sets, set); /* what one makes ready may let go of another */
 }
 
 /* Take errors out of what is staged, told to the server. */
@@ -383,7 +383,7 @@ void store_vhds_update(struct source_client *c, const struct xds_update *u, stru
     for (size_t i = 0; i < sets.n; i++) {
         settle(sets.p[i], v);
     }
-    vec_fini(&sets);
+    store_let_go(&sets);
     for (unsigned i = 0; i < u->resources_n; i++) {
         v->accepted[i] = is_accepted(c, &u->resources[i]);
     }

@@ -172,22 +172,6 @@ static void user_changed(struct entry *user, struct entry *target) {
     store_check_warm(user);
 }
 
-/* What lives by being watched stays until the walk is over: a user that is activated may let go of
- * the target and of other users, such as the scopes its old version had. */
-static void keep(struct entry_vec *kept, struct entry *e) {
-    if (e->watchers) {
-        e->watchers++;
-        *vec_push(kept) = e;
-    }
-}
-
-static void let_go(struct entry_vec *kept) {
-    for (size_t i = 0; i < kept->n; i++) {
-        store_unwatch(kept->p[i]);
-    }
-    vec_fini(kept);
-}
-
 void store_target_changed(struct entry *target) {
     if (target->type == RES_RUNTIME) {
         store_runtime_changed(target->store);
@@ -197,10 +181,10 @@ void store_target_changed(struct entry *target) {
     struct entry_vec kept = {0};
     for (size_t i = 0; i < target->users.n; i++) {
         *vec_push(&users) = entry_links_at(&target->users, i);
-        keep(&kept, users.p[i]);
+        store_keep(&kept, users.p[i]);
     }
     if (users.n) {
-        keep(&kept, target);
+        store_keep(&kept, target);
     }
     /* One that is there by its active and its warming version is told once; a walk within this one
      * may make it twice, which does no harm. */
@@ -212,7 +196,7 @@ void store_target_changed(struct entry *target) {
         }
     }
     vec_fini(&users);
-    let_go(&kept);
+    store_let_go(&kept);
 }
 
 /* ---- start-up ---- */

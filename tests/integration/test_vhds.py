@@ -217,3 +217,16 @@ def test_refused_by_sotw_ads(sluice, ads):
     serve(ads)
     sluice(ads_bootstrap(ads, "GRPC"), ready=False)
     assert "vhds: only 'DELTA_GRPC' is supported as an api_type." in ads.wait_nack(ROUTE).error_detail.message
+
+
+def test_one_answer_for_the_routes_that_come_and_those_they_replace(sluice, ads):
+    """The first half of it makes the new listener ready, which ends the routes that the second half is about."""
+    serve(ads, hosts=[host("base")])
+    proxy = started(sluice, ads, ("r/a", [], host("a", 201)))
+    ads.set(ROUTE, "r2", [{"name": name, "virtual_hosts": [host("base", status)], "vhds": {"config_source": ADS}}
+                          for name, status in (("r", 200), ("new", 203))])
+    ads.set(LISTENER, "l2", [rds_listener(route_name="new")])
+    ads.wait(lambda r: r.type_url == VIRTUAL_HOST and "new" in r.names)
+    assert not respond(ads, ("new/a", [], host("a", 204)), ("r/a", [], host("a", 202)), ("r/b", [], host("b", 202))).is_nack
+    wait_until(lambda: (get(proxy, "base"), get(proxy, "a")) == (203, 204), "the new routes")
+    proxy.expect_running()

@@ -213,3 +213,18 @@ def test_stats(started, ads):
     proxy.wait_stat(TEXT + "update_success", 1)
     assert proxy.stat(TEXT + "update_attempt") >= 1 and proxy.stat(TEXT + "update_rejected") == 0
     assert proxy.stat("cluster.up.membership_total") == 1
+
+
+def test_one_answer_for_the_collection_that_comes_and_the_one_it_replaces(started, ads):
+    """The first half of it makes the new assignment ready, which ends the collection that the second half is about."""
+    proxy = started(members=[member(1, 1001)])
+    wait_hosts(proxy, 1001)
+    ads.hold(LB_ENDPOINT)
+    ads.set(ENDPOINTS, "e2", [endpoints(locality("d"))])
+    ads.wait(lambda r: r.type_url == LB_ENDPOINT and glob("d") in r.names)
+    response = discovery_pb2.DeltaDiscoveryResponse(type_url=LB_ENDPOINT, nonce="both", system_version_info="2")
+    response.resources.extend([member(1, 1002, "d", "2"), member(1, 1003, "c", "2")])
+    ads.send(response)
+    assert not ads.wait(lambda r: r.type_url == LB_ENDPOINT and r.response_nonce == "both").is_nack
+    wait_hosts(proxy, 1002)
+    proxy.expect_running()
