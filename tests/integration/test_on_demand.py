@@ -63,6 +63,7 @@ def test_cluster_by_header(sluice, ads, upstream, own, kind):
     assert asked.names == ["new"] or not own and sorted(asked.names) in (["*", "new"], ["new"])
     assert proxy.stat("http.ingress.on_demand.rq_fetch") == 1
     assert proxy.stat("cluster_manager.odcds.update_success") == 1
+    ads.wait_ack(CLUSTER, "c1" if own else "c2")
     after = len(ads.requests)
     assert get(proxy).status == 200  # known by now
     assert not [r for r in ads.requests[after:] if "new" in r.names]
