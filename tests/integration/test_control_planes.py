@@ -2,7 +2,7 @@
 import subprocess
 
 import pytest
-from support.config import bootstrap, cluster, direct, hcm, listener, route, tcp_proxy, typed, vhost
+from support.config import bootstrap, cluster, direct, hcm, http_options, listener, route, tcp_proxy, typed, vhost
 from support.proxy import Sluice
 from support.rawhttp import Client, fetch
 from support.upstream import Reply
@@ -106,3 +106,15 @@ def test_a_mesh_tells_clients_by_metadata(sluice, upstream):
         answer = fetch(proxy.port(), headers=[("x-forwarded-client-cert", f"By=x;URI=spiffe://{domain}/ns/a;Hash=1")])
         assert answer.status == status
     assert fetch(proxy.port()).status == 403
+
+
+def test_a_meshs_grpc_chain_serves(sluice, upstream):
+    """gRPC services: counted by method, and told to clients of HTTP/1 without trailers."""
+    bridge = typed("envoy.filters.http.grpc_http1_bridge", f"{HTTP}.grpc_http1_bridge.v3.Config")
+    counters = typed("envoy.filters.http.grpc_stats", f"{HTTP}.grpc_stats.v3.FilterConfig", stats_for_all_methods=True)
+    trailers = http_options(explicit_http_config={"http_protocol_options": {"enable_trailers": True}})
+    upstream.script(Reply(headers=[("content-type", "application/grpc")], chunks=[b"abc"], trailers=[("grpc-status", "14")]))
+    proxy = sluice(bootstrap([listener(hcm(filters=[counters, bridge]))],
+                             [cluster("up", upstream.port, typed_extension_protocol_options=trailers)]))
+    answer = fetch(proxy.port(), "/a.B/C", method="POST", headers=[("content-type", "application/grpc")])
+    assert answer.status == 503 and answer.get("grpc-status") == "14" and answer.body == b"abc"
