@@ -82,6 +82,19 @@ void listener_conn_done(const struct listener_sock_config *config) {
     conn_limit_give(config->global_limit);
 }
 
+static void move_place(struct conn_limit *from, struct conn_limit *to) {
+    if (to) {
+        __atomic_add_fetch(&to->active, 1, __ATOMIC_RELAXED);
+    }
+    conn_limit_give(from);
+}
+
+void listener_conn_moved(const struct listener_sock_config *from,
+                         const struct listener_sock_config *to) {
+    move_place(from->limit, to->limit);
+    move_place(from->global_limit, to->global_limit);
+}
+
 bool listener_predicate_match(const struct listener_predicate *p, const struct accept_info *info) {
     bool is_and = p->kind == LISTENER_PRED_AND;
     switch (p->kind) {

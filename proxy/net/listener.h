@@ -90,6 +90,9 @@ void listener_sock_pause(struct listener_sock *l, bool pause);
 void listener_sock_hand(struct listener_sock *l, int fd, const struct accept_info *info);
 /* A connection given to on_accepted has ended: its place under the limits is free again. */
 void listener_conn_done(const struct listener_sock_config *config);
+/* A connection goes on under an update of its listener: there it counts, even past the limit. */
+void listener_conn_moved(const struct listener_sock_config *from,
+                         const struct listener_sock_config *to);
 
 const struct addr *listener_sock_addr(const struct listener_sock *l);
 void *listener_sock_owner(const struct listener_sock *l);

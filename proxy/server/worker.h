@@ -88,7 +88,6 @@ struct worker_listener {
     struct stats_shard *stats;
     /* listener.<address>.worker_<n>.; the first connection makes it. NULL: none came */
     struct stats_scope *worker_stats;
-    struct conn_limit limit;
     uint64_t drain_started_ms; /* 0: not draining */
     bool is_removed;           /* sockets are closed; freed with the last connection */
     struct timer drain_end;

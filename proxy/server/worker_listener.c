@@ -333,6 +333,7 @@ static void drain_changed(struct worker_listener *old, struct worker_listener *l
         if (has_equal_chain(l->cfg, config_of(c))) {
             list_unlink(&c->node);
             list_push_back(&l->chains, &c->node);
+            listener_conn_moved(&old->cfg->sock, &l->cfg->sock);
             c->owner = l;
         }
     }

@@ -5,10 +5,12 @@ import threading
 
 import pytest
 
-from support.config import bootstrap, cluster, direct, endpoint, file_log, hcm, http_options, listener, route
+from support.ads_server import CLUSTER, LISTENER
+from support.config import bootstrap, cluster, direct, endpoint, file_log, hcm, http_options, listener, route, typed
 from support.process import wait_until
 from support.rawhttp import Client, encode, fetch
 from support.upstream import Reply, ScriptedUpstream
+from support.xds_config import ads_bootstrap
 
 
 def thresholds(**limits):
@@ -277,3 +279,38 @@ def test_access_log_is_complete(sluice, upstream, tmp_path):
         for i in range(200):
             assert client.request("GET", "/", [("x-n", str(i))]).status == 200
     assert proxy.log_lines(log, 200) == [str(i) for i in range(200)]
+
+
+@pytest.mark.parametrize("limit", ["listener", "process"])
+def test_connections_of_an_updated_listener_keep_their_places(sluice, ads, limit):
+    """Those that stay count for the new version, and each of them once."""
+    fields = {"ignore_global_conn_limit": True} if limit == "process" else {}
+    ads.set(CLUSTER, "1", [])
+    ads.set(LISTENER, "1", [listener(hcm([direct("/", 200)]), **fields)])
+    made = ads_bootstrap(ads)
+    if limit == "listener":
+        made["layered_runtime"] = {"layers": [
+            {"name": "static", "static_layer": {"envoy.resource_limits.listener.main.connection_limit": 2}}]}
+    else:
+        made["overload_manager"] = {"resource_monitors": [typed(
+            "envoy.resource_monitors.global_downstream_max_connections",
+            "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+            max_active_downstream_connections=2)]}
+    proxy = sluice(made)
+    with Client(proxy.port()) as first, Client(proxy.port()) as second:
+        assert first.request("GET", "/").status == second.request("GET", "/").status == 200
+        ads.set(LISTENER, "2", [listener(hcm([direct("/", 200)]), continue_on_listener_filters_timeout=True)])
+        proxy.wait_stat("listener_manager.listener_modified", 1)
+        proxy.wait_stat("listener_manager.total_listeners_warming", 0)
+
+        def is_full():
+            with Client(proxy.port()) as more:
+                return more.is_closed(0.5)
+
+        wait_until(is_full, "a third to be refused")
+        assert first.request("GET", "/").status == 200  # it has stayed
+    wait_until(lambda: proxy.stat("http.ingress.downstream_cx_active") == 0, "both to end")
+    with Client(proxy.port()) as third, Client(proxy.port()) as fourth:
+        assert third.request("GET", "/").status == fourth.request("GET", "/").status == 200
+        with Client(proxy.port()) as fifth:
+            assert fifth.is_closed()
