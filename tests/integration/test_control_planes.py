@@ -4,7 +4,7 @@ import subprocess
 import pytest
 from support.config import bootstrap, cluster, direct, hcm, http_options, listener, route, tcp_proxy, typed, vhost
 from support.proxy import Sluice
-from support.rawhttp import Client, fetch
+from support.rawhttp import Client, chunks, fetch
 from support.upstream import Reply
 from support.xds_config import ads_bootstrap, serve_all
 
@@ -118,3 +118,13 @@ def test_a_meshs_grpc_chain_serves(sluice, upstream):
                              [cluster("up", upstream.port, typed_extension_protocol_options=trailers)]))
     answer = fetch(proxy.port(), "/a.B/C", method="POST", headers=[("content-type", "application/grpc")])
     assert answer.status == 503 and answer.get("grpc-status") == "14" and answer.body == b"abc"
+
+
+def test_requests_are_buffered(sluice, upstream):
+    proxy = sluice(bootstrap([listener(hcm(filters=[
+        typed("envoy.filters.http.buffer", f"{HTTP}.buffer.v3.Buffer", max_request_bytes=10)]))], [cluster("up", upstream.port)]))
+    chunked = [("transfer-encoding", "chunked")]
+    assert fetch(proxy.port(), method="POST", headers=chunked, body=chunks(b"abc", b"de")).status == 200
+    assert upstream.requests[0].get("content-length") == "5" and upstream.requests[0].body == b"abcde"
+    assert fetch(proxy.port(), method="POST", headers=chunked, body=chunks(b"abc", b"x" * 10)).status == 413
+    assert len(upstream.requests) == 1
