@@ -208,4 +208,4 @@ def test_needs_mode_validate(tmp_path):
 
 def test_a_dump_of_our_own_is_accepted(sluice, validate, write):
     proxy = sluice(bootstrap([listener(hcm(), name="l")], [cluster("up", 80)]))
-    passes(validate(write("dump.json", proxy.admin("/config_dump?include_eds").text)), 3)
+    passes(validate(write("dump.json", proxy.admin("/config_dump?include_eds").text)), 4)  # the endpoints, too
