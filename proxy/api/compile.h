@@ -35,6 +35,9 @@ struct compile_ctx {
     /* "http.ingress." while HTTP filters compile, "cluster.x." for upstream filters, … */
     sv stat_prefix;
     sv owner; /* name of the resource being compiled, for messages */
+    /* filter_chain_match.server_names of the chain whose transport socket compiles */
+    const char *const *server_names;
+    size_t server_names_n;
 };
 
 /* A cluster's slot; the cluster may be missing at run time (Envoy: 503 NC). must_exist: diag_error

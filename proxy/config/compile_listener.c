@@ -321,7 +321,13 @@ static void filter_chain(struct compile_ctx *ctx, const Listener__FilterChain *m
     net->listener = c;
     compile_duration_ms(ctx, m->transport_socket_connect_timeout, 0,
                         &net->transport_connect_timeout_ms);
+    if (m->filter_chain_match) {
+        ctx->server_names = (const char *const *)m->filter_chain_match->server_names;
+        ctx->server_names_n = m->filter_chain_match->n_server_names;
+    }
     out->transport = compile_transport_socket(ctx, m->transport_socket);
+    ctx->server_names = NULL;
+    ctx->server_names_n = 0;
     if (m->use_proxy_proto && m->use_proxy_proto->value) {
         diag_error(ctx->diag, "use_proxy_proto is not supported: add the listener filter "
                               "envoy.filters.listener.proxy_protocol");

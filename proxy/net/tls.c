@@ -246,6 +246,16 @@ static void count_staple(struct tls *t, enum tls_staple s) {
     count(t, SSL_STAT_ocsp_staple_requests);
 }
 
+static bool show_cert(SSL *ssl, const struct tls_config *c, const struct tls_cert *cert,
+                      bool stapled) {
+    if (!tls_config_limits_signatures(c)) {
+        return SSL_add1_credential(ssl, stapled ? cert->stapled : cert->plain);
+    }
+    return SSL_set_chain_and_key(ssl, cert->chain, cert->chain_n, cert->key, NULL) &&
+           (!stapled || SSL_set_ocsp_response(ssl, CRYPTO_BUFFER_data(cert->staple),
+                                              CRYPTO_BUFFER_len(cert->staple)));
+}
+
 enum ssl_select_cert_result_t tls_on_client_hello(const SSL_CLIENT_HELLO *hello) {
     struct tls *t = tls_of_ssl(hello->ssl);
     const struct tls_factory *f = t->factory;
@@ -256,16 +266,14 @@ enum ssl_select_cert_result_t tls_on_client_hello(const SSL_CLIENT_HELLO *hello)
     bool matched;
     unsigned i = tls_select_find(&f->select, sni, curves, wants_staple(hello), unix_now(), &staple,
                                  &matched);
+    const struct tls_cert *cert = f->certs[i];
+    t->info.local = cert->leaf;
     count_staple(t, staple);
     if (staple == TLS_STAPLE_FAILED || (f->config->require_sni && !matched)) {
         return ssl_select_cert_error;
     }
-    const struct tls_cert *cert = f->certs[i];
-    if (!SSL_add1_credential(hello->ssl, staple == TLS_STAPLE ? cert->stapled : cert->plain)) {
-        return ssl_select_cert_error;
-    }
-    t->info.local = cert->leaf;
-    return ssl_select_cert_success;
+    return show_cert(hello->ssl, f->config, cert, staple == TLS_STAPLE) ? ssl_select_cert_success
+                                                                        : ssl_select_cert_error;
 }
 
 int tls_on_alpn(SSL *ssl, const uint8_t **out, uint8_t *out_len, const uint8_t *in, unsigned in_len,
@@ -802,6 +810,7 @@ static void setup(struct tls *t, const struct transport_options *o) {
     t->state = TLS_HANDSHAKE;
     if (!t->is_client) {
         SSL_set_accept_state(t->ssl);
+        t->info.local = t->factory->certs[0]->leaf; /* until a ClientHello chooses another */
     } else if (!set_client(t, o)) {
         ERR_clear_error();
         t->failure = xstrdup("TLS_error:invalid server name or application protocol:TLS_error_end");

@@ -16,7 +16,7 @@ extern const struct transport_socket_type tls_upstream_transport_socket;
 void tls_thread_drop(void);
 
 /* --- facts of a connection (conn_ssl()); views live as long as the connection. Empty until the
- * handshake is done --- */
+ * handshake is done, but for the version, the cipher and the own subject: as far as it came --- */
 enum ssl_fact {
     SSL_FACT_PEER_SUBJECT, /* RFC 2253 */
     SSL_FACT_PEER_ISSUER,

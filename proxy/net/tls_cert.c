@@ -131,6 +131,12 @@ static void cert_free(struct tls_interned *self) {
     X509_free(c->leaf);
     SSL_CREDENTIAL_free(c->plain);
     SSL_CREDENTIAL_free(c->stapled);
+    for (size_t i = 0; i < c->chain_n; i++) {
+        CRYPTO_BUFFER_free(c->chain[i]);
+    }
+    xfree(c->chain);
+    EVP_PKEY_free(c->key);
+    CRYPTO_BUFFER_free(c->staple);
     xfree(c);
 }
 
@@ -188,10 +194,21 @@ static bool add_staple(struct tls_cert *c, const struct chain *chain, EVP_PKEY *
     CHECK(bytes);
     c->stapled = credential(chain, key);
     CHECK(c->stapled && SSL_CREDENTIAL_set1_ocsp_response(c->stapled, bytes));
-    CRYPTO_BUFFER_free(bytes);
+    c->staple = bytes;
     c->ocsp_this_update_s = ocsp.this_update_s;
     c->ocsp_next_update_s = ocsp.next_update_s;
     return true;
+}
+
+static void keep_parts(struct tls_cert *c, const struct chain *chain, EVP_PKEY *key) {
+    c->chain = xnew_array(CRYPTO_BUFFER *, chain->n);
+    c->chain_n = chain->n;
+    for (size_t i = 0; i < chain->n; i++) {
+        CRYPTO_BUFFER_up_ref(chain->v[i]);
+        c->chain[i] = chain->v[i];
+    }
+    EVP_PKEY_up_ref(key);
+    c->key = key;
 }
 
 static bool fill(struct tls_cert *c, const struct cert_sources *src, const struct chain *chain,
@@ -207,6 +224,7 @@ static bool fill(struct tls_cert *c, const struct cert_sources *src, const struc
     tls_x509_not_after(c->leaf, &c->not_after_s);
     c->key_type = tls_x509_key_type(c->leaf, &c->curve_nid);
     c->is_must_staple = tls_x509_is_must_staple(c->leaf);
+    keep_parts(c, chain, key);
     if (!check_key_type(c, cert_path, d)) {
         return false;
     }

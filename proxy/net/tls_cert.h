@@ -38,8 +38,13 @@ struct tls_cert {
     X509 *leaf;
     SSL_CREDENTIAL *plain;
     SSL_CREDENTIAL *stapled; /* plain with the OCSP response; NULL: none configured */
-    int key_type;            /* EVP_PKEY_x */
-    int curve_nid;           /* NID_undef: not EC */
+    /* what they consist of, for contexts that limit signature algorithms */
+    CRYPTO_BUFFER **chain;
+    size_t chain_n;
+    EVP_PKEY *key;
+    CRYPTO_BUFFER *staple; /* NULL: none */
+    int key_type;          /* EVP_PKEY_x */
+    int curve_nid;         /* NID_undef: not EC */
     bool is_must_staple;
     int64_t not_after_s; /* of the leaf, Unix time */
     int64_t ocsp_this_update_s, ocsp_next_update_s;

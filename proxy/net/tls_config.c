@@ -469,6 +469,28 @@ static bool ocsp_policy_of(int v, enum tls_ocsp_policy *out, struct diag *d) {
     }
 }
 
+bool tls_config_check_staple(const struct tls_config *c, const struct tls_cert *cert,
+                             struct diag *d) {
+    if (cert->stapled) {
+        return true;
+    }
+    if (cert->is_must_staple) {
+        return diag_error(d, "OCSP response is required for must-staple certificate");
+    }
+    return c->ocsp_policy != TLS_OCSP_MUST_STAPLE ||
+           diag_error(d, "Required OCSP response is missing from TLS context");
+}
+
+/* Of the certificates that are here already; the factory judges those that come by name. */
+static bool check_inline_staples(const struct tls_config *c, struct diag *d) {
+    bool ok = true;
+    for (unsigned i = 0; i < c->certs_n; i++) {
+        const struct tls_secret *s = c->certs[i].inlined;
+        ok = (!s || tls_config_check_staple(c, s->cert, d)) && ok;
+    }
+    return ok;
+}
+
 static bool compile_timeout(struct tls_config *c, const Pb__Duration *m, struct diag *d) {
     if (!m) {
         return true;
@@ -479,6 +501,15 @@ static bool compile_timeout(struct tls_config *c, const Pb__Duration *m, struct 
     c->has_session_timeout = true;
     c->session_timeout_s = (uint32_t)m->seconds;
     return true;
+}
+
+static void keep_server_names(struct tls_config *c, const struct compile_ctx *ctx) {
+    sv *names = arena_new_array(&c->arena_, sv, ctx->server_names_n);
+    for (size_t i = 0; i < ctx->server_names_n; i++) {
+        names[i] = arena_sv(&c->arena_, sv_cstr(ctx->server_names[i]));
+    }
+    c->server_names = names;
+    c->server_names_n = ctx->server_names_n;
 }
 
 struct tls_config *tls_config_downstream(struct compile_ctx *ctx, const void *msg) {
@@ -497,10 +528,11 @@ struct tls_config *tls_config_downstream(struct compile_ctx *ctx, const void *ms
     c->full_scan = m->full_scan_certs_on_sni_mismatch && m->full_scan_certs_on_sni_mismatch->value;
     c->prefer_client_ciphers = m->prefer_client_ciphers;
     c->no_session_cache = m->disable_stateful_session_resumption;
+    keep_server_names(c, ctx);
     ok = ocsp_policy_of((int)m->ocsp_staple_policy, &c->ocsp_policy, d) && ok;
     ok = compile_timeout(c, m->session_timeout, d) && ok;
     ok = compile_tickets(c, ctx, m) && ok;
-    ok = ok && check_inline_policy(c, d);
+    ok = ok && check_inline_policy(c, d) && check_inline_staples(c, d);
     if (!ok) {
         return NULL;
     }

@@ -64,7 +64,10 @@ static SSL_CTX *client_ctx(const struct tls_factory *f) {
         SSL_CTX_set_reverify_on_resume(ctx, 1);
     }
     if (f->certs_n) {
-        CHECK(SSL_CTX_add1_credential(ctx, f->certs[0]->plain));
+        const struct tls_cert *cert = f->certs[0];
+        CHECK(tls_config_limits_signatures(c)
+                  ? SSL_CTX_set_chain_and_key(ctx, cert->chain, cert->chain_n, cert->key, NULL)
+                  : SSL_CTX_add1_credential(ctx, cert->plain));
     }
     if (c->alpn) {
         CHECK(SSL_CTX_set_alpn_protos(ctx, c->alpn, c->alpn_n) == 0);
@@ -98,6 +101,12 @@ static void set_ca_list(SSL_CTX *ctx, const struct tls_policy *p) {
     SSL_CTX_set0_client_CAs(ctx, names);
 }
 
+static void digest_text(SHA256_CTX *sha, sv text) {
+    uint64_t n = text.n;
+    SHA256_Update(sha, &n, sizeof n);
+    SHA256_Update(sha, text.p, text.n);
+}
+
 /* Sessions are resumed only by contexts that would serve the same names and ask the same of
  * clients. */
 static void set_session_id_context(SSL_CTX *ctx, const struct tls_factory *f) {
@@ -111,10 +120,11 @@ static void set_session_id_context(SSL_CTX *ctx, const struct tls_factory *f) {
                       tls_x509_sans_text(f->certs[i]->leaf, &a),
                       tls_x509_issuer(f->certs[i]->leaf, &a)};
         for (unsigned j = 0; j < ARRAY_LEN(parts); j++) {
-            uint64_t n = parts[j].n;
-            SHA256_Update(&sha, &n, sizeof n);
-            SHA256_Update(&sha, parts[j].p, parts[j].n);
+            digest_text(&sha, parts[j]);
         }
+    }
+    for (size_t i = 0; i < f->config->server_names_n; i++) {
+        digest_text(&sha, f->config->server_names[i]);
     }
     for (unsigned i = 0; i < f->policy.parts_n; i++) {
         SHA256_Update(&sha, f->policy.part[i]->digest, TLS_DIGEST_BYTES);
@@ -288,14 +298,8 @@ static bool resolve_validation(struct tls_factory *f, const struct secret_source
 /* What no missing secret can cure. */
 static bool check_staples(const struct tls_factory *f, struct diag *d) {
     for (unsigned i = 0; i < f->certs_n; i++) {
-        if (f->certs[i]->stapled) {
-            continue;
-        }
-        if (f->certs[i]->is_must_staple) {
-            return diag_error(d, "OCSP response is required for must-staple certificate");
-        }
-        if (f->config->ocsp_policy == TLS_OCSP_MUST_STAPLE) {
-            return diag_error(d, "Required OCSP response is missing from TLS context");
+        if (!tls_config_check_staple(f->config, f->certs[i], d)) {
+            return false;
         }
     }
     return true;

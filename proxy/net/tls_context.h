@@ -66,6 +66,8 @@ struct tls_config {
     /* downstream */
     bool require_client_cert, require_sni, full_scan, prefer_client_ciphers;
     bool no_tickets, no_session_cache, has_session_timeout;
+    const sv *server_names; /* of the filter chain: sessions do not leave it */
+    size_t server_names_n;
     uint32_t session_timeout_s;
     enum tls_ocsp_policy ocsp_policy;
     /* NULL without a stats store */
@@ -75,9 +77,18 @@ struct tls_config {
     bool was_made;
 };
 
+/* A shared credential signs as it likes: a context with algorithms of its own has to take the parts
+ * of the certificate instead. */
+static inline bool tls_config_limits_signatures(const struct tls_config *c) {
+    return c->sigalgs || c->compliance;
+}
+
 /* tls_config.c */
 struct tls_config *tls_config_downstream(struct compile_ctx *ctx, const void *msg);
 struct tls_config *tls_config_upstream(struct compile_ctx *ctx, const void *msg);
+/* May a listener show this certificate, as far as its staple goes? */
+bool tls_config_check_staple(const struct tls_config *c, const struct tls_cert *cert,
+                             struct diag *d);
 
 /* Which certificate for which client, tls_select.c. */
 enum { TLS_CURVE_P256 = 1, TLS_CURVE_P384 = 2, TLS_CURVE_P521 = 4 };

@@ -118,7 +118,9 @@ static sv compute_fact(const struct ssl_info *s, enum ssl_fact fact, struct aren
 
 sv ssl_info_fact(const struct ssl_info *s, enum ssl_fact fact) {
     if (!is_final(s)) {
-        return SV_NULL;
+        return fact == SSL_FACT_LOCAL_SUBJECT && s->local
+                   ? tls_x509_subject(s->local, &facts_of(s)->arena)
+                   : SV_NULL;
     }
     struct ssl_facts *f = facts_of(s);
     if (!(f->have_facts >> fact & 1)) {
@@ -219,11 +221,11 @@ bool ssl_info_is_resumed(const struct ssl_info *s) {
 }
 
 sv ssl_info_version(const struct ssl_info *s) {
-    return is_final(s) ? sv_cstr(SSL_get_version(s->ssl)) : SV_NULL;
+    return s->ssl ? sv_cstr(SSL_get_version(s->ssl)) : SV_NULL;
 }
 
 sv ssl_info_cipher(const struct ssl_info *s) {
-    const SSL_CIPHER *c = is_final(s) ? SSL_get_current_cipher(s->ssl) : NULL;
+    const SSL_CIPHER *c = s->ssl ? SSL_get_current_cipher(s->ssl) : NULL;
     return c ? sv_cstr(SSL_CIPHER_get_name(c)) : SV_NULL;
 }
 

@@ -191,6 +191,8 @@ static void serve(struct worker_listener *l, int fd, struct accept_info *info) {
         log_warn_limited(LOG_connection,
                          "listener '%.*s': connection refused, its secrets are not there yet",
                          SV_ARG(l->cfg->name));
+        stats_inc(l->stats, LISTENER_downstream_cx_total);
+        stats_inc(l->stats, LISTENER_downstream_cx_destroy);
         refuse(l, fd);
         return;
     }

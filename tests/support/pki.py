@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import pathlib
+import re
 import ssl
 import subprocess
 
@@ -76,14 +77,17 @@ class Pki:
                             text, "-out", pair.cert)
         return pair
 
-    def ocsp(self, name, by, revoked=False, days=1):
-        """A DER response for the certificate."""
+    def ocsp(self, name, by, revoked=False, days=1, expired=False):
+        """A DER response for the certificate; an expired one has a signature that is not its own, which no server looks at."""
         index, out = self.path("ocsp.index"), self.path(f"{name}.ocsp")
         state = f"{'R' if revoked else 'V'}\t400101000000Z\t{'200101000000Z' if revoked else ''}\t{self.serial(name)}\tunknown\t/CN={name}\n"
         index.write_text(state)
         signer = ("-rsigner", self.path(f"{by}.own"), "-rkey", self.pair(by).key)
         openssl("ocsp", "-index", index, *signer, "-CA", self.path(f"{by}.own"), "-issuer", self.path(f"{by}.own"), "-cert",
                 self.path(f"{name}.own"), "-ndays", days, "-respout", out, "-noverify")
+        if expired:
+            der = out.read_bytes()
+            out.write_bytes(der.replace(max(re.findall(rb"\x18\x0f(\d{14}Z)", der)), b"20200101000000Z"))
         return out
 
     def der(self, name):
