@@ -73,6 +73,20 @@ static void test_named_secrets(void **state) {
     two_end(&t);
 }
 
+static void test_named_secret_without_staple(void **state) {
+    (void)state;
+    const void *config = compile(
+        false, "common_tls_context { tls_certificate_sds_secret_configs { name: 'cert' sds_config "
+               "{ ads {} } } } ocsp_staple_policy: MUST_STAPLE");
+    assert_non_null(config);
+    const struct tls_secret *v[] = {
+        secret("name: 'cert' tls_certificate { certificate_chain { inline_string: ~server~ } "
+               "private_key { inline_string: ~server_key~ } }")};
+    struct secret_source src = {v, 1};
+    assert_null(tls_downstream_transport_socket.make(config, &src, &g.f.diag));
+    assert_has(fake_errors(&g.f), "Required OCSP response is missing from TLS context");
+}
+
 static void test_upstream_not_ready(void **state) {
     (void)state;
     const void *config = compile(true, "common_tls_context { validation_context_sds_secret_config "
@@ -88,6 +102,75 @@ static void test_upstream_not_ready(void **state) {
     two_end(&t);
 }
 
+/* --- what a context binds --- */
+
+#define ONLY(algorithm) "tls_params { signature_algorithms: '" algorithm "' "
+#define UP "tls_maximum_protocol_version: TLSv1_3 } "
+
+/* The algorithms of a context hold for its own signatures, too, not only for the peer's. */
+static void test_signature_algorithms(void **state) {
+    (void)state;
+    static const struct {
+        const char *server, *client;
+        bool ok;
+    } rows[] = {
+        {"common_tls_context { " CERT("server") ONLY("ecdsa_secp256r1_sha256") "} }", CLIENT, true},
+        {"common_tls_context { " CERT("server") ONLY("ecdsa_secp384r1_sha384") "} }", CLIENT,
+         false},
+        {"common_tls_context { " CERT("server") "tls_params { compliance_policies: FIPS_202205 } }",
+         CLIENT, true},
+        {MTLS_SERVER,
+         "common_tls_context { " CERT("client") CA ONLY("ecdsa_secp256r1_sha256") UP "}", true},
+        {MTLS_SERVER, "common_tls_context { " CERT("client") CA ONLY("rsa_pss_rsae_sha256") UP "}",
+         false},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct two t;
+        two_start(&t, rows[i].server, rows[i].client, NULL);
+        assert_row((t.s.ready && t.c.ready) == rows[i].ok, i);
+        two_end(&t);
+        renew();
+    }
+}
+
+#define TEN "0123456789"
+#define WITH_TICKETS \
+    SERVER "session_ticket_keys { keys { inline_string: '" TEN TEN TEN TEN TEN TEN TEN TEN "' } }"
+
+/* Filter chains of other server names do not resume each other's sessions, though keys and
+ * certificates are the same. */
+static void test_sessions_stay_with_server_names(void **state) {
+    (void)state;
+    static const struct {
+        const char *names[2][2];
+        bool resumes;
+    } rows[] = {
+        {{{NULL}, {NULL}}, true},
+        {{{"a.test"}, {"a.test"}}, true},
+        {{{"a.test", "b.test"}, {"a.test", "b.test"}}, true},
+        {{{"a.test"}, {"b.test"}}, false},
+        {{{"a.test"}, {NULL}}, false},
+        {{{NULL}, {"a.test"}}, false},
+        {{{"a.test", "b.test"}, {"a.testb", ".test"}}, false},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct two t = {.fc = factory(true, CLIENT)};
+        for (unsigned j = 0; j < 2; j++) {
+            const char *const *names = rows[i].names[j];
+            g.f.ctx.server_names = names;
+            g.f.ctx.server_names_n = (size_t)(names[0] != NULL) + (names[1] != NULL);
+            t.fs = factory(false, WITH_TICKETS);
+            two_open(&t, NULL);
+            assert_true(tls_pair_passes(&t.s, &t.c, "tickets come before"));
+            assert_row(ssl_info_is_resumed(info(&t.s)) == (j == 1 && rows[i].resumes), i);
+            two_close(&t);
+            shared_unref(&t.fs->shared);
+        }
+        shared_unref(&t.fc->shared);
+        renew();
+    }
+}
+
 /* --- compile errors --- */
 
 static void test_bad_contexts(void **state) {
@@ -97,6 +180,8 @@ static void test_bad_contexts(void **state) {
         const char *text, *want;
     } rows[] = {
         {false, "", "No TLS certificates found for server context"},
+        {false, SERVER "ocsp_staple_policy: MUST_STAPLE",
+         "Required OCSP response is missing from TLS context"},
         {false,
          "common_tls_context { " CERT(
              "server") "tls_certificate_sds_secret_configs { name: 'x' } }",
@@ -306,9 +391,15 @@ static void test_threads(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TLS_TEST(test_named_secrets), TLS_TEST(test_upstream_not_ready),
-        TLS_TEST(test_bad_contexts),  TLS_TEST(test_key_log),
-        TLS_TEST(test_describe),      TLS_TEST(test_hash_key),
+        TLS_TEST(test_named_secrets),
+        TLS_TEST(test_named_secret_without_staple),
+        TLS_TEST(test_upstream_not_ready),
+        TLS_TEST(test_signature_algorithms),
+        TLS_TEST(test_sessions_stay_with_server_names),
+        TLS_TEST(test_bad_contexts),
+        TLS_TEST(test_key_log),
+        TLS_TEST(test_describe),
+        TLS_TEST(test_hash_key),
         TLS_TEST(test_threads),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
