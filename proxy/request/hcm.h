@@ -85,7 +85,7 @@ struct hcm_config {
     struct stats_scope *tracing_stats;    /* http.<p>.tracing. */
     enum xfcc_mode xfcc;
     struct {
-        bool subject, cert, chain, dns, uri;
+        bool subject, issuer, cert, chain, dns, uri;
     } xfcc_set;
     bool proxy_100_continue, normalize_path, merge_slashes, ipv4_mapped_ipv6,
         append_x_forwarded_port, append_local_overload;

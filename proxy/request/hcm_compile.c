@@ -217,6 +217,7 @@ static void client_certificate(struct compile_ctx *ctx, const Hcm__HttpConnectio
         m->set_current_client_cert_details;
     if (s) {
         c->xfcc_set.subject = is_true(s->subject, false);
+        c->xfcc_set.issuer = s->issuer;
         c->xfcc_set.cert = s->cert;
         c->xfcc_set.chain = s->chain;
         c->xfcc_set.dns = s->dns;

@@ -1,5 +1,5 @@
 /* x-forwarded-client-cert: see xfcc.h. An element is By=<our URI SAN>;Hash=<peer
- * sha256>;Cert=…;Chain=…;Subject="…";URI=…;DNS=…
+ * sha256>;Cert=…;Chain=…;Subject="…";URI=…;DNS=…;Issuer="…"
  * Threads: worker-local. */
 #include "proxy/request/xfcc.h"
 
@@ -57,6 +57,9 @@ static sv element(struct stream *s, const struct ssl_info *ssl) {
     }
     if (c->xfcc_set.dns) {
         sans(&b, "DNS", ssl, SSL_LIST_PEER_DNS, false);
+    }
+    if (c->xfcc_set.issuer) {
+        quoted(&b, "Issuer", ssl_info_fact(ssl, SSL_FACT_PEER_ISSUER));
     }
     return arena_sv(&s->arena, buf_pullup(&b, buf_len(&b)));
 }

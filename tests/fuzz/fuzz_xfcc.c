@@ -30,6 +30,8 @@ sv ssl_info_fact(const struct ssl_info *s, enum ssl_fact fact) {
         return tls_x509_sha256_hex(s->x, s->arena);
     case SSL_FACT_PEER_SUBJECT:
         return tls_x509_subject(s->x, s->arena);
+    case SSL_FACT_PEER_ISSUER:
+        return tls_x509_issuer(s->x, s->arena);
     default:
         return tls_x509_url_encode(tls_x509_pem(s->x, s->arena), s->arena);
     }
@@ -80,7 +82,7 @@ static void check_header(unsigned flags, struct arena *a) {
     static struct hcm hcm;
     struct hcm_config config = {.xfcc = flags & 16 ? XFCC_APPEND_FORWARD : XFCC_SANITIZE_SET};
     config.xfcc_set.cert = config.xfcc_set.chain = flags & 1;
-    config.xfcc_set.subject = flags & 2;
+    config.xfcc_set.subject = config.xfcc_set.issuer = flags & 2;
     config.xfcc_set.uri = flags & 4;
     config.xfcc_set.dns = flags & 8;
     struct stream *s = xnew(struct stream);
@@ -94,7 +96,8 @@ static void check_header(unsigned flags, struct arena *a) {
     CHECK(sv_contains(made, SV("Hash=")) && headers_count(&s->request) == 1);
     CHECK(sv_contains(made, SV("forged")) == (config.xfcc == XFCC_APPEND_FORWARD) ||
           sv_contains(tls_x509_sans_text(peer.x, a), SV("forged")) ||
-          sv_contains(tls_x509_subject(peer.x, a), SV("forged")));
+          sv_contains(tls_x509_subject(peer.x, a), SV("forged")) ||
+          sv_contains(tls_x509_issuer(peer.x, a), SV("forged")));
     arena_fini(&s->arena);
     xfree(s);
 }
@@ -111,6 +114,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         arena_init(&a, 0);
         check_facts(x, &a);
         check_quoting(tls_x509_subject(x, &a));
+        check_quoting(tls_x509_issuer(x, &a));
         peer = (struct ssl_info){.x = x, .arena = &a};
         check_header(data[0], &a);
         arena_fini(&a);

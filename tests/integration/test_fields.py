@@ -112,13 +112,13 @@ def test_what_is_named_is_there():
 
 def test_told_with_the_path(tmp_path):
     def validate(up):
-        manager = hcm([route()], set_current_client_cert_details={"issuer": True})
+        manager = hcm([route()], http2_protocol_options={"enable_huffman_encoding": False})
         path = tmp_path / "bootstrap.json"
         path.write_text(json.dumps(bootstrap([listener(manager)], [up])))
         return subprocess.run([Sluice.binary, "-c", path, "--mode", "validate"], capture_output=True, text=True, timeout=60)
     said = validate(cluster("up", 1))
     assert said.returncode == 0
-    assert "filters[0].typed_config.set_current_client_cert_details.issuer: has no effect here" in said.stderr
+    assert "filters[0].typed_config.http2_protocol_options.enable_huffman_encoding: has no effect here" in said.stderr
     up = cluster("up", 1)
     up["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"] = {
         "address": "127.0.0.1", "named_port": "http"}

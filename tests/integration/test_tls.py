@@ -33,7 +33,7 @@ def proxy(shared_sluice, shared_upstream, authority, leaves):
     def site(name, **match):
         return chain(hcm([direct("/", 200, name), route("/")], stat_prefix=name,
                          forward_client_cert_details="SANITIZE_SET",
-                         set_current_client_cert_details={"subject": True, "uri": True, "dns": True}),
+                         set_current_client_cert_details={"subject": True, "uri": True, "dns": True, "issuer": True}),
                      transport_socket=match.pop("socket"), **({"filter_chain_match": match} if match else {}))
 
     by_name = listener(stat_prefix="sni", chains=[site("a", server_names=["a.test"], socket=terminate(leaves["a.test"])),
@@ -86,6 +86,7 @@ def test_mutual_tls(proxy, authority, leaves, shared_upstream):
     assert answer.status == 200
     xfcc = shared_upstream.wait_requests(1)[0].get("x-forwarded-client-cert")
     assert xfcc.startswith("Hash=") and 'Subject="CN=client,O=Tests"' in xfcc and "DNS=client" in xfcc
+    assert xfcc.endswith(';Issuer="CN=test-ca,O=Tests"')
 
 
 def test_mutual_tls_needs_a_certificate(proxy, authority):

@@ -19,7 +19,8 @@ DETAILS = {
     "dns": {"dns": True},
     "uri": {"uri": True},
     "istio": {"subject": True, "dns": True, "uri": True},
-    "all": {"subject": True, "cert": True, "chain": True, "dns": True, "uri": True},
+    "issuer": {"issuer": True},
+    "all": {"subject": True, "issuer": True, "cert": True, "chain": True, "dns": True, "uri": True},
 }
 SOCKETS = ("mutual", "optional", "untrusted", "unverified", "plain")
 CLIENTS = ("none", "good", "many", "odd-subject", "no-san", "stranger", "empty-subject", "odd-uri")
