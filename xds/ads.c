@@ -51,6 +51,7 @@ struct ads_stream {
     grpc_metadata_array initial, trailing;
     grpc_status_code status;
     grpc_slice status_text;
+    struct loop_task trim; /* behind the answer to a large message */
 };
 
 /* ---- the pump ---- */
@@ -119,6 +120,7 @@ void ads_release(void) {
 
 static void stream_free(struct ads_stream *s) {
     ASSERT(s->pending_n == 0);
+    loop_cancel_task(&s->trim);
     if (s->call) {
         grpc_call_unref(s->call);
     }
@@ -205,6 +207,11 @@ void ads_stream_send(struct ads_stream *s, struct buf *message) {
 
 /* ---- completions, on the loop ---- */
 
+static void run_trim(struct loop_task *t) {
+    (void)t;
+    mem_trim();
+}
+
 static void deliver(struct ads_stream *s) {
     grpc_byte_buffer_reader reader;
     if (!grpc_byte_buffer_reader_init(&reader, s->received)) {
@@ -220,7 +227,7 @@ static void deliver(struct ads_stream *s) {
     s->cb->on_message(s->user, (sv){(const char *)GRPC_SLICE_START_PTR(all), n});
     grpc_slice_unref(all);
     if (n >= LARGE_MESSAGE_BYTES) {
-        mem_trim();
+        loop_queue_task(s->loop, &s->trim);
     }
 }
 
@@ -371,6 +378,7 @@ struct ads_stream *ads_stream_open(const struct ads_stream_options *o,
     s->cb = ops;
     s->user = user;
     s->status_text = grpc_empty_slice();
+    s->trim.run = run_trim;
     grpc_metadata_array_init(&s->initial);
     grpc_metadata_array_init(&s->trailing);
     for (int i = 0; i < OP_KINDS; i++) {

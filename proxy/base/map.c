@@ -55,17 +55,44 @@ static void rehash(struct map *m, size_t cap) {
     xfree(old.slots_);
 }
 
-void *map_put(struct map *m, sv key, void *value) {
-    ASSERT(value);
+void map_reserve(struct map *m, size_t count) {
+    size_t cap = m->cap_ || !count ? m->cap_ : CAP_MIN;
+    while (count * 4 > cap * 3) {
+        cap *= 2;
+    }
+    if (cap > m->cap_) {
+        rehash(m, cap);
+    }
+}
+
+/* The slot of `key`, or a free one for it. */
+static struct map_slot *slot_for(struct map *m, sv key, uint32_t hash) {
     if ((m->count_ + 1) * 4 > m->cap_ * 3) {
         rehash(m, m->cap_ ? m->cap_ * 2 : CAP_MIN);
     }
+    return probe(m, key, hash);
+}
+
+void *map_put(struct map *m, sv key, void *value) {
+    ASSERT(value);
     uint32_t hash = slot_hash(sv_hash(key));
-    struct map_slot *s = probe(m, key, hash);
+    struct map_slot *s = slot_for(m, key, hash);
     void *old = s->value;
     m->count_ += s->hash_ == 0;
     *s = (struct map_slot){key.p, value, (uint32_t)key.n, hash};
     return old;
+}
+
+void *map_put_new(struct map *m, sv key, void *value) {
+    ASSERT(value);
+    uint32_t hash = slot_hash(sv_hash(key));
+    struct map_slot *s = slot_for(m, key, hash);
+    if (s->hash_) {
+        return s->value;
+    }
+    m->count_++;
+    *s = (struct map_slot){key.p, value, (uint32_t)key.n, hash};
+    return NULL;
 }
 
 /* Free slot `hole`, moving back each later member of its cluster that may lie there: one whose home

@@ -31,6 +31,10 @@ void *map_get_hashed(const struct map *m, sv key, uint64_t hash);
 /* Insert or replace; returns the old value or NULL. On replace the stored key becomes the new one.
  * value != NULL. */
 void *map_put(struct map *m, sv key, void *value);
+/* Same, but what is there stays: that value, or NULL when `value` was inserted. */
+void *map_put_new(struct map *m, sv key, void *value);
+/* Room for `count` entries in all, so that putting them grows the table no more. */
+void map_reserve(struct map *m, size_t count);
 void *map_remove(struct map *m, sv key); /* returns the removed value or NULL */
 void map_clear(struct map *m);
 /* Iterate: size_t it = 0; struct map_slot *s; while ((s = map_next(&m, &it))) … The map must not

@@ -13,6 +13,12 @@ void host_index_init(struct host_index *x) {
     map_init(&x->prefix.map);
 }
 
+void host_index_reserve(struct host_index *x, const struct host_index *like) {
+    map_reserve(&x->exact, map_count(&like->exact));
+    map_reserve(&x->suffix.map, map_count(&like->suffix.map));
+    map_reserve(&x->prefix.map, map_count(&like->prefix.map));
+}
+
 void host_index_fini(struct host_index *x) {
     map_fini(&x->exact);
     map_fini(&x->suffix.map);
@@ -20,11 +26,7 @@ void host_index_fini(struct host_index *x) {
 }
 
 static bool put(struct map *m, sv key, const struct vhost *v) {
-    if (map_get(m, key)) {
-        return false;
-    }
-    map_put(m, key, (void *)(uintptr_t)v);
-    return true;
+    return !map_put_new(m, key, (void *)(uintptr_t)v);
 }
 
 static bool add_domain(struct host_index *x, const struct vhost *v, sv domain, sv route_name,

@@ -23,6 +23,8 @@
  * there before all are looked through. */
 #define PREV_WINDOW 4u
 #define PREV_MISSES_MAX 64u
+/* How far ahead of it the virtual hosts of a former table are drawn into the cache. */
+#define PREV_AHEAD 16u
 #define VHOST_ARENA_BYTES 1024
 #define BODY_BYTES_MAX_DEFAULT 4096
 #define FIELD_VIRTUAL_HOSTS 2
@@ -339,6 +341,20 @@ static const struct vhost *find_anywhere(struct table_compile *tc, XXH128_hash_t
     return map_get(&tc->prev_by_hash, sv_from(&hash, sizeof(hash)));
 }
 
+/* The former table's virtual hosts lie all over the heap, and are looked at one after the other:
+ * itself first, then what its own pointers lead to. */
+static void draw_near(const struct route_table_private *p, unsigned at) {
+    if (at + PREV_AHEAD >= p->vhosts_n) {
+        return;
+    }
+    const struct vhost *far = p->vhosts[at + PREV_AHEAD];
+    const struct vhost *next = p->vhosts[at + PREV_AHEAD / 2];
+    __builtin_prefetch(far, 1);
+    __builtin_prefetch(&far->routes_);
+    __builtin_prefetch(next->routes_);
+    __builtin_prefetch(p->vhosts[at + PREV_AHEAD / 4]->routes_->domains);
+}
+
 /* The virtual host of the former table that has these bytes; NULL: none was found. Most stand where
  * they stood, but for what was put in or taken out before them. */
 static struct vhost *find_prev(struct table_compile *tc, XXH128_hash_t hash) {
@@ -346,6 +362,7 @@ static struct vhost *find_prev(struct table_compile *tc, XXH128_hash_t hash) {
     if (!p) {
         return NULL;
     }
+    draw_near(p, tc->prev_at);
     unsigned at = find_near(p, tc->prev_at, hash);
     const struct vhost *v = NULL;
     if (at < p->vhosts_n) {
@@ -514,6 +531,10 @@ static bool compile_pieces(struct table_compile *tc, struct pieces *p) {
         tc->env = hash_environment(tc);
         tc->t->priv_->vhosts =
             arena_new_array(&tc->t->priv_->arena, const struct vhost *, p->vhosts.n + tc->more_n);
+        /* one that lost virtual hosts may need much less */
+        if (tc->prev && p->vhosts.n >= tc->prev->priv_->vhosts_n) {
+            host_index_reserve(&tc->t->priv_->hosts, &tc->prev->priv_->hosts);
+        }
         for (size_t i = 0; i < p->vhosts.n; i++) {
             add_vhost(tc, (unsigned)i, p->vhosts.p[i]);
         }

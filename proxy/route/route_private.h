@@ -73,6 +73,8 @@ struct host_index {
     const struct vhost *any;
 };
 void host_index_init(struct host_index *x);
+/* Room for as many domains as `like` has. */
+void host_index_reserve(struct host_index *x, const struct host_index *like);
 void host_index_fini(struct host_index *x);
 /* False: a domain of v is there already (error added, in Envoy's words). */
 bool host_index_add(struct host_index *x, const struct vhost *v, sv route_name, struct diag *d);

@@ -63,6 +63,43 @@ static void test_put_get_remove(void **state) {
     map_fini(&m);
 }
 
+static void test_put_new(void **state) {
+    (void)state;
+    struct map m = MAP_INIT;
+    int one = 1, two = 2;
+    char other_k[] = "k";
+    assert_null(map_put_new(&m, SV("k"), &one));
+    const char *stored = map_next(&m, &(size_t){0})->key_;
+    assert_ptr_equal(map_put_new(&m, sv_cstr(other_k), &two), &one);
+    assert_ptr_equal(map_get(&m, SV("k")), &one); /* neither value nor key was replaced */
+    assert_ptr_equal(map_next(&m, &(size_t){0})->key_, stored);
+    assert_int_equal(map_count(&m), 1);
+    map_remove(&m, SV("k"));
+    assert_null(map_put_new(&m, SV("k"), &two));
+    map_fini(&m);
+}
+
+static void test_reserve(void **state) {
+    (void)state;
+    struct map m = MAP_INIT;
+    map_reserve(&m, 0);
+    assert_null(m.slots_); /* nothing is allocated for nothing */
+    for (size_t n = 1; n <= KEYS; n++) {
+        map_reserve(&m, n);
+        size_t cap = m.cap_;
+        for (size_t i = map_count(&m); i < n; i++) {
+            assert_null(map_put_new(&m, key(i), &values[0][i]));
+        }
+        assert_int_equal(m.cap_, cap);
+        map_reserve(&m, n / 2); /* never smaller */
+        assert_int_equal(m.cap_, cap);
+        for (size_t i = 0; i < n; i++) {
+            assert_ptr_equal(map_get(&m, key(i)), &values[0][i]);
+        }
+    }
+    map_fini(&m);
+}
+
 static void test_random_against_array(void **state) {
     (void)state;
     for (uint64_t seed = 1; seed <= 50; seed++) {
@@ -154,6 +191,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_empty),
         cmocka_unit_test(test_put_get_remove),
+        cmocka_unit_test(test_put_new),
+        cmocka_unit_test(test_reserve),
         cmocka_unit_test(test_random_against_array),
         cmocka_unit_test(test_remove_while_walking),
         cmocka_unit_test(test_large),
