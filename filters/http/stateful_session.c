@@ -8,6 +8,8 @@
 #include "protos/gen/http_stateful_session.pb-c.h"
 #include "proxy/api/http_filter.h"
 
+#define STRICT_STATUS 503 /* where status_on_strict_destination_not_found is not set */
+
 #define STATEFUL_SESSION_STATS(P, C, G, H, T) \
     C(P, failed_closed) C(P, failed_open) C(P, no_session) C(P, routed)
 STATS_ENUM(STATEFUL_SESSION, STATEFUL_SESSION_STATS);
@@ -16,8 +18,8 @@ STATS_GROUP(stateful_session, STATEFUL_SESSION, STATEFUL_SESSION_STATS);
 struct session_config {
     const struct session_state *state; /* NULL: none */
     struct stats_scope *stats;         /* NULL: not counted */
-    bool is_strict;
-    bool is_disabled; /* by the route */
+    uint16_t strict_status;            /* of the reply when the host is not there; 0: not strict */
+    bool is_disabled;                  /* by the route */
 };
 struct stateful_session {
     struct http_filter base;             /* must be first */
@@ -30,10 +32,26 @@ struct stateful_session {
 
 static void release_scope(void *scope) { stats_scope_unref((struct stats_scope *)scope); }
 
+static bool compile_strict(struct compile_ctx *ctx, const HttpStatefulSession__StatefulSession *m,
+                           struct session_config *c) {
+    uint32_t status = m->status_on_strict_destination_not_found;
+    if (status && (status < 200 || status > 599)) {
+        return diag_error(
+            ctx->diag,
+            "status_on_strict_destination_not_found: value must be inside range [200, 599], or 0");
+    }
+    if (m->strict) {
+        c->strict_status = status ? (uint16_t)status : STRICT_STATUS;
+    }
+    return true;
+}
+
 static void *compile_session(struct compile_ctx *ctx, const HttpStatefulSession__StatefulSession *m,
                              sv scope) {
     struct session_config *c = arena_new(ctx->arena, struct session_config);
-    c->is_strict = m->strict;
+    if (!compile_strict(ctx, m, c)) {
+        return NULL;
+    }
     if (m->stat_prefix[0]) {
         sv prefix =
             arena_printf(ctx->arena, "%.*sstateful_session.%s.", SV_ARG(scope), m->stat_prefix);
@@ -92,7 +110,7 @@ static enum filter_headers_status decode_headers(struct http_filter *f, struct h
     s->config = c;
     s->takes_part = c->state && session_state_read(c->state, h, now_s(f), &s->asked);
     if (s->asked.n) {
-        http_set_upstream_override_host(f, s->asked, c->is_strict);
+        http_set_upstream_override_host(f, s->asked, c->strict_status);
     }
     return FILTER_HEADERS_CONTINUE;
 }
@@ -106,7 +124,7 @@ static enum filter_headers_status encode_headers(struct http_filter *f, struct h
         return FILTER_HEADERS_CONTINUE;
     }
     if (!host.n) {
-        if (s->takes_part && s->config->is_strict &&
+        if (s->takes_part && s->config->strict_status &&
             http_stream_info(f)->flags & RESPONSE_FLAG(UH)) {
             count(s, STATEFUL_SESSION_failed_closed);
         }
@@ -118,7 +136,7 @@ static enum filter_headers_status encode_headers(struct http_filter *f, struct h
     }
     if (!session_state_write(s->config->state, h, s->asked, host, now_s(f))) {
         count(s, STATEFUL_SESSION_routed);
-    } else if (!s->config->is_strict) {
+    } else if (!s->config->strict_status) {
         count(s, STATEFUL_SESSION_failed_open);
     }
     return FILTER_HEADERS_CONTINUE;

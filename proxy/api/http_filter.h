@@ -142,9 +142,10 @@ bool http_dynamic_host(struct http_filter *f, const struct dns_cache *c, sv key,
  * the stream. */
 void http_set_upstream_alpn(struct http_filter *f, const sv *protocols, unsigned n);
 /* The address ("1.2.3.4:80") of the host to send this request to at its first attempt, when its
- * cluster has it and its health is one of override_host_status; else any or, is_strict, none (503
- * UH). Any bytes: nobody is at what isn't written as addresses are told. */
-void http_set_upstream_override_host(struct http_filter *f, sv address, bool is_strict);
+ * cluster has it and its health is one of override_host_status; else any or, with a
+ * `strict_status` (200 to 599; 0: none), none: UH with this status. Any bytes: nobody is at what
+ * isn't written as addresses are told. */
+void http_set_upstream_override_host(struct http_filter *f, sv address, uint16_t strict_status);
 /* The address of the host that the request was last sent to; empty: none yet. */
 sv http_upstream_host_address(struct http_filter *f);
 /* Count a response of `code` that a filter gave in the cluster's place, in its upstream_rq_*. */

@@ -100,7 +100,7 @@ struct upstream_info {
     unsigned alpn_n;
     /* the host that a stateful session asks for; NULL: none. The stream's memory. */
     const struct addr *override_host;
-    bool override_strict; /* it or none */
+    uint16_t override_strict_status; /* it or none, which is answered thus; 0: else any */
     /* first URI SANs of a TLS connection's certificates, kept beyond it: of TCP, and of responses
      * that end with their headers */
     sv peer_uri, local_uri;
@@ -147,8 +147,8 @@ struct stream_info {
     sv custom_flags;              /* "a,b" */
 };
 
-/* Refer to the facts of the upstream connection's TLS in place of what was referred to; NULL: of none,
- * which ends every use of a stream_info. */
+/* Refer to the facts of the upstream connection's TLS in place of what was referred to; NULL: of
+ * none, which ends every use of a stream_info. */
 void stream_info_keep_ssl(struct stream_info *si, const struct ssl_info *ssl);
 /* Keep who is at both ends of the upstream connection (NULL: nobody known) for when it is gone. */
 void stream_info_note_identities(struct stream_info *si, const struct ssl_info *ssl);

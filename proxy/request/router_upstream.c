@@ -395,7 +395,7 @@ static struct host *pick(struct router *r, const struct host_entry **entry) {
     }
     if (r->attempts == 1) { /* further ones go where the balancer says */
         ctx.override_host = info_of(r)->up.override_host;
-        ctx.override_strict = info_of(r)->up.override_strict;
+        ctx.override_strict = info_of(r)->up.override_strict_status != 0;
     }
     struct cluster_view *v = choose_cluster(r, &ctx);
     struct host *h = v ? cluster_view_pick(v, &ctx, entry) : NULL;
@@ -410,8 +410,10 @@ static struct host *pick(struct router *r, const struct host_entry **entry) {
 static void attempt_on_host(struct router *r, struct host *h, const struct host_entry *entry);
 
 static void no_host(struct router *r, sv details) {
-    router_count_code(r, 503);
-    router_reply(r, 503, SV("no healthy upstream"), RESPONSE_FLAG(UH), details);
+    unsigned strict = r->attempts == 1 ? info_of(r)->up.override_strict_status : 0;
+    unsigned status = strict ? strict : 503;
+    router_count_code(r, status);
+    router_reply(r, status, SV("no healthy upstream"), RESPONSE_FLAG(UH), details);
 }
 
 /* At once: known before anybody had to wait. */

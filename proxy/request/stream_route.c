@@ -238,11 +238,11 @@ void http_set_upstream_alpn(struct http_filter *f, const sv *protocols, unsigned
     f->stream->info.up.alpn_n = n;
 }
 
-void http_set_upstream_override_host(struct http_filter *f, sv address, bool is_strict) {
+void http_set_upstream_override_host(struct http_filter *f, sv address, uint16_t strict_status) {
     struct stream *s = f->stream;
     struct addr *a = arena_new(&s->arena, struct addr); /* family 0: nobody's */
     s->info.up.override_host = a;
-    s->info.up.override_strict = is_strict;
+    s->info.up.override_strict_status = strict_status;
     if (address.n && (address.p[0] == '/' || address.p[0] == '@')) {
         addr_set_path(a, arena_cstr(&s->arena, address));
         return;

@@ -47,6 +47,16 @@ def cookie_for(port):
     return "s=" + base64.b64encode(f"127.0.0.1:{port}".encode()).decode()
 
 
+def test_status_when_gone(sluice, ports):
+    """Only where the session's host is what is missing: not without a session."""
+    only = sessions(strict=True, status_on_strict_destination_not_found=410)
+    proxy = sluice(config.bootstrap([config.listener(config.hcm(filters=[only]))], [config.cluster("up", *ports)]))
+    assert fetch(proxy.port(), headers=[("cookie", cookie_for(1))]).status == 410
+    assert ask(proxy, cookie_for(ports[0]))[0] == ports[0] and ask(proxy)[0] in ports
+    assert proxy.stat("http.ingress.stateful_session.t.failed_closed") == 1
+    assert proxy.stat("cluster.up.upstream_rq_410") == 1
+
+
 @pytest.mark.smoke
 def test_sticks(sluice, ports):
     proxy = sluice(config.bootstrap([config.listener(config.hcm(filters=[sessions()]))], [config.cluster("up", *ports)]))

@@ -42,6 +42,8 @@ ROUTES = {
     "ttl": session(cookie(ttl="120s", path="/p", attributes=[{"name": "SameSite", "value": "Lax"}, {"name": "Secure"}])),
     "slash": session(cookie(path="/p/")),
     "root": session(cookie(path="/", ttl="0.5s")),
+    "strict-status": session(cookie(), strict=True, status_on_strict_destination_not_found=404),
+    "lax-status": session(cookie(), status_on_strict_destination_not_found=404),
     "header": session(header("X-S")),
     "header-strict": session(header(), strict=True),
     "envelope": session(envelope()),
@@ -196,6 +198,7 @@ def test_statuses(sides, hosts, name):
 
 def test_stats(shared_envoy, shared_sluice, hosts):
     routes = {"open": session(cookie(), stat_prefix="open"), "closed": session(cookie(), strict=True, stat_prefix="closed"),
+              "gone": session(cookie(), strict=True, stat_prefix="gone", status_on_strict_destination_not_found=410),
               "path": session(cookie(path="/p"), stat_prefix="path"), "none": session(stat_prefix="none"),
               "envelope": session(envelope(), stat_prefix="envelope"), "header": session(header(), stat_prefix="header"),
               "plain": None, "off": ROUTES["off"]}

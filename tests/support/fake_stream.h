@@ -33,7 +33,7 @@ struct stream {
     unsigned charged; /* code that was charged to the route's cluster */
     sv local_body, local_details;
     sv override_host;
-    bool override_strict;
+    uint16_t override_strict_status;
     uint64_t local_flags;
     bool has_response, response_ended, was_reset;
     struct buf decoding, encoding; /* kept by STOP_BUFFER and STOP_WATERMARK */
@@ -200,9 +200,9 @@ void http_read_disable(struct http_filter *f, bool disable) {
     (void)f;
     (void)disable;
 }
-void http_set_upstream_override_host(struct http_filter *f, sv address, bool is_strict) {
+void http_set_upstream_override_host(struct http_filter *f, sv address, uint16_t strict_status) {
     f->stream->override_host = address;
-    f->stream->override_strict = is_strict;
+    f->stream->override_strict_status = strict_status;
 }
 sv http_upstream_host_address(struct http_filter *f) { return f->stream->upstream_host; }
 struct headers *http_request_headers(struct http_filter *f) {

@@ -17,7 +17,8 @@ extern const struct http_filter_type stateful_session_http_filter;
 #define UNTIL_2100 "CgoxLjIuMy40OjgwEP////8P"
 #define IPV6 "Wzo6MV06ODA=" /* [::1]:80 */
 #define PIPE "L3RtcC9z"     /* /tmp/s */
-#define NOBODY "bm9ib2R5"   /* nobody */
+#define GONE "status_on_strict_destination_not_found: 410 "
+#define NOBODY "bm9ib2R5" /* nobody */
 
 static void begin(struct stream *s, const char *config, const char *path, const char *headers) {
     const void *c = stateful_session_http_filter.compile(&f.ctx, fake_msg(&f, SESSION, config));
@@ -137,7 +138,10 @@ static void test_life(void **state) {
 static void test_route(void **state) {
     (void)state;
     static const char *const levels[] = {"disabled: true",
-                                         "stateful_session { strict: true " HEADER("x-s") "}"};
+                                         "stateful_session { strict: true " HEADER("x-s") "}",
+                                         "stateful_session { strict: true " GONE HEADER("x-s") "}",
+                                         "stateful_session { " GONE HEADER("x-s") "}"};
+    static const unsigned statuses[] = {0, 503, 410, 0};
     const void *c =
         stateful_session_http_filter.compile(&f.ctx, fake_msg(&f, SESSION, COOKIE("name: 's'")));
     for (unsigned i = 0; i < ARRAY_LEN(levels); i++) {
@@ -149,8 +153,8 @@ static void test_route(void **state) {
         assert_non_null(s.route_configs[0]);
         s.route_configs_n = 1;
         fake_stream_decode(&s, true);
-        assert_int_equal(s.override_host.n != 0, i == 1);
-        assert_int_equal(s.override_strict, i == 1);
+        assert_int_equal(s.override_host.n != 0, i != 0);
+        assert_int_equal(s.override_strict_status, statuses[i]);
         fake_stream_end(&s);
     }
 }
@@ -168,6 +172,12 @@ static void test_refused(void **state) {
         {ENVELOPE(""), "session_state.typed_config"},
         {ENVELOPE(":path"), "header.name: a header's name is required"},
         {STATE("envelope", "EnvelopeSessionState", ""), "header"},
+        {HEADER("x-s") "strict: true status_on_strict_destination_not_found: 199",
+         "status_on_strict_destination_not_found: value must be inside range"},
+        {HEADER("x-s") "status_on_strict_destination_not_found: 600",
+         "status_on_strict_destination_not_found: value must be inside range"},
+        {HEADER("x-s") "status_on_strict_destination_not_found: 65936", /* 400, were it cut */
+         "status_on_strict_destination_not_found: value must be inside range"},
         {"session_state { name: 'x' }", "session_state.typed_config"},
         {"session_state { name: 'x' typed_config { [type.googleapis.com/"
          "envoy.extensions.filters.http.cors.v3.Cors] { } } }",
