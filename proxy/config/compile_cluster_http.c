@@ -25,6 +25,9 @@ static void common(struct compile_ctx *ctx, const Core__HttpProtocolOptions *m,
     codec_options_common(ctx, m, codec_of(c));
     compile_duration_ms(ctx, m->idle_timeout, c->idle_timeout_ms, &c->idle_timeout_ms);
     compile_duration_ms(ctx, m->max_connection_duration, 0, &c->max_connection_duration_ms);
+    if (m->max_connection_duration_jitter) {
+        compile_unhonoured(ctx, "max_connection_duration_jitter");
+    }
     compile_duration_ms(ctx, m->max_stream_duration, 0, &c->max_stream_duration_ms);
     if (m->max_requests_per_connection) {
         c->max_requests_per_connection = m->max_requests_per_connection->value;

@@ -192,7 +192,9 @@ static enum net_status on_new_connection(struct network_filter *f) {
     }
     arm_idle(h);
     if (h->cfg->max_connection_duration_ms) {
-        timer_start(&h->duration, h->cfg->max_connection_duration_ms);
+        uint64_t jitter = h->cfg->max_connection_duration_jitter_ms;
+        timer_start(&h->duration,
+                    h->cfg->max_connection_duration_ms + rng_below(&c->loop->rng, jitter + 1));
     }
     return NET_CONTINUE;
 }

@@ -71,6 +71,7 @@ struct hcm_config {
     /* timeouts, ms; 0: off */
     uint32_t request_timeout_ms, request_headers_timeout_ms, stream_idle_timeout_ms,
         idle_timeout_ms;
+    uint32_t max_connection_duration_jitter_ms; /* at most this much later, by chance */
     uint32_t max_connection_duration_ms, max_stream_duration_ms, drain_timeout_ms,
         delayed_close_timeout_ms;
     uint32_t max_requests_per_connection;

@@ -59,6 +59,11 @@ static void codec(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
         codec_options_common(ctx, o, &c->codec);
         compile_duration_ms(ctx, o->idle_timeout, IDLE_TIMEOUT_MS, &c->idle_timeout_ms);
         compile_duration_ms(ctx, o->max_connection_duration, 0, &c->max_connection_duration_ms);
+        if (o->max_connection_duration_jitter) { /* at most 100 %, as its rules say */
+            c->max_connection_duration_jitter_ms =
+                (uint32_t)(c->max_connection_duration_ms *
+                           o->max_connection_duration_jitter->value / 100);
+        }
         compile_duration_ms(ctx, o->max_stream_duration, 0, &c->max_stream_duration_ms);
         c->max_requests_per_connection =
             o->max_requests_per_connection ? o->max_requests_per_connection->value : 0;

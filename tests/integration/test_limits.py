@@ -1,7 +1,11 @@
 """Circuit breakers, connection limits, slow clients, draining, retries under load."""
 
+import contextlib
 import json
+import selectors
+import socket
 import threading
+import time
 
 import pytest
 
@@ -107,6 +111,25 @@ def test_connection_duration(sluice, upstream):
         assert client.request("GET", "/").status == 200
         assert client.is_closed(5)
     assert proxy.stat("http.ingress.downstream_cx_max_duration_reached") == 1
+
+
+def test_connection_duration_jitter(sluice, upstream):
+    """Connections that begin together end one after the other, none before its time."""
+    options = {"max_connection_duration": "0.3s", "max_connection_duration_jitter": {"value": 100}}
+    proxy = start(sluice, upstream, {"common_http_protocol_options": options})
+    with contextlib.ExitStack() as stack, selectors.DefaultSelector() as waiting:
+        began, ends = time.monotonic(), []
+        for _ in range(16):
+            waiting.register(stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port()), 5)), selectors.EVENT_READ)
+        while waiting.get_map():
+            ready = waiting.select(5)
+            assert ready
+            for key, _ in ready:
+                assert key.fileobj.recv(1) == b""
+                waiting.unregister(key.fileobj)
+                ends.append(time.monotonic() - began)
+    assert min(ends) >= 0.29 and max(ends) - min(ends) > 0.05
+    assert proxy.stat("http.ingress.downstream_cx_max_duration_reached") == 16
 
 
 def test_slow_headers_time_out(sluice, upstream):
