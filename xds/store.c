@@ -324,6 +324,8 @@ void store_set_active(struct entry *e, struct resource *r) {
         store_secret_watch(e, r);
     } else if (e->type == RES_RUNTIME) {
         store_runtime_set_active(e, r);
+    } else if (e->type == RES_WORKLOAD) {
+        store_workload_set_active(e, r);
     } else if (e->type == RES_EXTENSION && !r) {
         store_extension_removed(e);
     }
@@ -589,6 +591,9 @@ void store_fini(struct store *s) {
     stats_scope_unref(s->cds_scope);
     stats_scope_unref(s->cds_reload_scope);
     stats_scope_unref(s->lds_scope);
+    if (s->workloads_scope) {
+        stats_scope_unref(s->workloads_scope);
+    }
 }
 
 void store_free_names(struct store *s) {

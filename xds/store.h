@@ -5,7 +5,8 @@
  * Files: store.c (activation, applying updates), entry.c (their memory), store_refs.c (wanted
  * names, sources), store_warm.c (readiness, activation), store_hosts.c (host sets, DNS),
  * store_health.c (checks, outliers), store_scopes.c (SRDS), store_vhds.c (VHDS), store_leds.c
- * (LEDS), store_demand.c (what requests ask for), store_view.c (what admin shows). */
+ * (LEDS), store_workloads.c (Istio's workloads), store_demand.c (what requests ask for),
+ * store_view.c (what admin shows). */
 #ifndef SLUICE_XDS_STORE_H
 #define SLUICE_XDS_STORE_H
 
@@ -105,7 +106,9 @@ struct store {
     struct lrs *lrs, *lrs_self; /* load reporting (lrs.h); NULL: none */
     const void *lrs_ads;        /* ads_config: where clusters with lrs_server: self report to */
     unsigned lrs_self_clusters; /* active ones */
-    char *socket_error;         /* a static listener could not be bound: why; NULL */
+    struct stats_scope *workloads_scope; /* NULL: workloads are not discovered */
+    unsigned workloads;                  /* active ones */
+    char *socket_error;                  /* a static listener could not be bound: why; NULL */
     unsigned warming_clusters, warming_listeners, active_clusters, active_listeners;
 };
 
@@ -190,6 +193,11 @@ bool store_set_runtime(struct store *s, const void *layered_runtime_msg, struct 
 bool store_waits_runtime(const struct store *s); /* start-up does, for a layer's first answer */
 void store_runtime_set_active(struct entry *e, struct resource *r);
 void store_runtime_changed(struct store *s); /* a layer came, went, was refused or timed out */
+/* store_workloads.c */
+/* Ask for the mesh's workloads if Bootstrap.bootstrap_extensions has Istio's extension; of others
+ * the log tells. */
+bool store_set_workloads(struct store *s, const void *bootstrap_msg, struct diag *d);
+void store_workload_set_active(struct entry *e, struct resource *r);
 /* client.c: ask for clusters, if that is still due */
 void store_watch_clusters(struct store *s);
 /* store_warm.c */

@@ -11,7 +11,10 @@ static struct stats_shard *shard_of(const struct store *s, struct stats_scope *s
 }
 
 struct stats_scope *store_wildcard_scope(struct store *s, enum resource_type t) {
-    return t == RES_CLUSTER ? s->cds_scope : t == RES_LISTENER ? s->lds_scope : NULL;
+    return t == RES_CLUSTER    ? s->cds_scope
+           : t == RES_LISTENER ? s->lds_scope
+           : t == RES_WORKLOAD ? s->workloads_scope
+                               : NULL;
 }
 
 void store_count(struct store *s, struct stats_scope *scope, unsigned xds_stat) {

@@ -4,6 +4,7 @@
 
 #include "protos/any.h"
 #include "protos/gen/core.pb-c.h"
+#include "protos/gen/istio_workload.pb-c.h"
 #include "protos/gen/pb.pb-c.h"
 #include "proxy/base/base64.h"
 
@@ -147,6 +148,54 @@ bool istio_peer_from_endpoint(sv text, struct arena *a, struct kv_value *out) {
         text = end == SIZE_MAX ? SV_NULL : sv_skip(text, end + 1);
     }
     return true;
+}
+
+/* --- from what the control plane knows --- */
+
+static sv or_default(const char *s, const char *dflt) { return sv_cstr(*s ? s : dflt); }
+
+static const char *type_of_workload(IstioWorkload__WorkloadType t) {
+    switch (t) {
+    case ISTIO_WORKLOAD__WORKLOAD_TYPE__CRONJOB:
+        return "cronjob";
+    case ISTIO_WORKLOAD__WORKLOAD_TYPE__POD:
+        return "pod";
+    case ISTIO_WORKLOAD__WORKLOAD_TYPE__JOB:
+        return "job";
+    default:
+        return "deployment";
+    }
+}
+
+static struct kv_value from_workload(const IstioWorkload__Workload *m, struct arena *a) {
+    struct kv_value peer = kv_empty_struct();
+    sv ns = or_default(m->namespace_, "default");
+    set(&peer, a, "workload", sv_cstr(m->workload_name));
+    set(&peer, a, "name", sv_cstr(m->name));
+    set(&peer, a, "cluster", sv_cstr(m->cluster_id));
+    set(&peer, a, "namespace", ns);
+    set(&peer, a, "service", sv_cstr(m->canonical_name));
+    set(&peer, a, "revision", sv_cstr(m->canonical_revision));
+    set(&peer, a, "app", sv_cstr(m->canonical_name));
+    set(&peer, a, "version", sv_cstr(m->canonical_revision));
+    set(&peer, a, "type", sv_cstr(type_of_workload(m->workload_type)));
+    set(&peer, a, "identity",
+        arena_printf(a, "spiffe://%.*s/ns/%.*s/sa/%.*s",
+                     SV_ARG(or_default(m->trust_domain, "cluster.local")), SV_ARG(ns),
+                     SV_ARG(or_default(m->service_account, "default"))));
+    return peer;
+}
+
+bool istio_peer_from_workload(sv wire, struct arena *a, struct kv_value *out) {
+    struct diag ignored;
+    diag_init(&ignored);
+    const IstioWorkload__Workload *m = PROTO_UNPACK(
+        IstioWorkload__Workload, istio_workload__workload__descriptor, wire, a, &ignored);
+    if (m) {
+        *out = from_workload(m, a);
+    }
+    diag_fini(&ignored);
+    return m != NULL;
 }
 
 /* --- filter state --- */

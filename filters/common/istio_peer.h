@@ -38,6 +38,8 @@ bool istio_peer_from_wire(sv wire, const sv *labels, unsigned labels_n, struct a
 struct kv_value istio_peer_from_baggage(sv baggage, struct arena *a);
 /* From "workload;namespace;service;revision;cluster". False: another form. Views are borrowed. */
 bool istio_peer_from_endpoint(sv text, struct arena *a, struct kv_value *out);
+/* From the bytes of an istio.workload.Workload. False: not well-formed. */
+bool istio_peer_from_workload(sv wire, struct arena *a, struct kv_value *out);
 /* "workload=x,namespace=y": what %FILTER_STATE(…:PLAIN)% prints. */
 sv istio_peer_text(const struct kv_value *peer, struct arena *a);
 /* Leave it in the filter state as the downstream's or upstream's, unless one is there. `peer` and

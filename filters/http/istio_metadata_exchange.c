@@ -5,6 +5,7 @@
 #include "filters/common/istio_peer.h"
 #include "protos/gen/istio_peer_metadata.pb-c.h"
 #include "proxy/api/http_filter.h"
+#include "proxy/api/worker.h"
 #include "proxy/base/base64.h"
 #include "proxy/base/map.h"
 
@@ -15,22 +16,24 @@
 STATS_ENUM(PEER, PEER_STATS);
 STATS_GROUP(istio_peer, PEER, PEER_STATS);
 
-enum method { METHOD_HEADERS, METHOD_BAGGAGE, METHOD_NONE };
+enum method { METHOD_HEADERS, METHOD_BAGGAGE, METHOD_WORKLOADS, METHOD_NONE };
 struct methods {
     enum method *v;
     unsigned n;
     bool skip_external; /* propagation: not to clusters outside of the mesh */
 };
-/* A peer as it introduced itself, shared by the streams that refer to it. Worker-local. */
+/* A peer as it introduced itself, or as the control plane tells of it, shared by the streams that
+ * refer to it. Worker-local. */
 struct peer_seen {
     uint32_t refs;
-    sv id, header;
+    sv id;
+    sv header; /* or the hash of the workload's resource */
     struct kv_value peer;
     sv text;
     struct arena arena;
 };
 struct peer_table {
-    struct map peers; /* id → struct peer_seen, one ref */
+    struct map peers, workloads; /* id, uid → struct peer_seen, one ref */
 };
 /* Of all filters of the process. */
 struct exchange {
@@ -60,11 +63,11 @@ static void peer_unref(struct peer_seen *p) {
     }
 }
 
-static void forget_all(struct peer_table *t) {
+static void forget_all(struct map *peers) {
     size_t it = 0;
-    for (struct map_slot *s; (s = map_next(&t->peers, &it)) != NULL;) {
+    for (struct map_slot *s; (s = map_next(peers, &it)) != NULL;) {
         struct peer_seen *p = s->value;
-        map_remove_at(&t->peers, &it);
+        map_remove_at(peers, &it);
         peer_unref(p);
     }
 }
@@ -73,8 +76,10 @@ static void release(void *arg) {
     struct exchange *x = arg;
     for (unsigned i = 0; i < STATS_THREADS_MAX; i++) {
         if (x->threads[i]) {
-            forget_all(x->threads[i]);
+            forget_all(&x->threads[i]->peers);
+            forget_all(&x->threads[i]->workloads);
             map_fini(&x->threads[i]->peers);
+            map_fini(&x->threads[i]->workloads);
             xfree(x->threads[i]);
         }
     }
@@ -92,12 +97,13 @@ static struct peer_table *table_of(struct exchange *x, unsigned thread) {
     if (!x->threads[thread]) {
         x->threads[thread] = xnew(struct peer_table);
         map_init(&x->threads[thread]->peers);
+        map_init(&x->threads[thread]->workloads);
     }
     return x->threads[thread];
 }
 
-static bool decode(const struct exchange_config *c, sv header, struct arena *a,
-                   struct kv_value *out) {
+static bool decode_header(const struct exchange_config *c, sv header, struct arena *a,
+                          struct kv_value *out) {
     if (header.n > BASE64_DECODED_MAX(ISTIO_PEER_WIRE_MAX)) {
         return false;
     }
@@ -106,27 +112,25 @@ static bool decode(const struct exchange_config *c, sv header, struct arena *a,
     return n != SIZE_MAX && istio_peer_from_wire(sv_from(bytes, n), c->labels, c->labels_n, a, out);
 }
 
-/* NULL: malformed. One ref. */
-static struct peer_seen *peer_read(const struct exchange_config *c, sv id, sv header) {
+/* One ref. Its memory is its own: `peer` may be transient. */
+static struct peer_seen *peer_new(sv id, sv header, const struct kv_value *peer) {
     struct peer_seen *p = xnew(struct peer_seen);
-    struct arena scratch;
-    struct kv_value peer;
     p->refs = 1;
     arena_init(&p->arena, 512);
-    arena_init(&scratch, 0);
-    bool ok = decode(c, header, &scratch, &peer);
-    if (ok) {
-        p->id = arena_sv(&p->arena, id);
-        p->header = arena_sv(&p->arena, header);
-        p->peer = kv_copy(&peer, &p->arena);
-        p->text = istio_peer_text(&p->peer, &p->arena);
-    }
-    arena_fini(&scratch);
-    if (!ok) {
-        peer_unref(p);
-        return NULL;
-    }
+    p->id = arena_sv(&p->arena, id);
+    p->header = arena_sv(&p->arena, header);
+    p->peer = kv_copy(peer, &p->arena);
+    p->text = istio_peer_text(&p->peer, &p->arena);
     return p;
+}
+
+static void keep(struct map *peers, struct peer_seen *p, struct stats_shard *stats) {
+    if (!map_get(peers, p->id) && map_count(peers) >= PEERS_MAX) {
+        stats_inc(stats, PEER_cache_full);
+        forget_all(peers);
+    }
+    p->refs++;
+    peer_unref(map_put(peers, p->id, p));
 }
 
 /* One ref. NULL: malformed. */
@@ -134,29 +138,57 @@ static struct peer_seen *peer_find(struct http_filter *f, sv id, sv header) {
     const struct exchange_config *c = f->config;
     unsigned thread = http_loop(f)->thread_index;
     struct stats_shard *stats = stats_shard(c->shared->stats, thread);
-    struct peer_table *t = table_of(c->shared, thread);
+    struct map *peers = &table_of(c->shared, thread)->peers;
     bool is_kept = id.n && header.n <= PEER_KEPT_BYTES_MAX && c->labels_n == 0;
-    struct peer_seen *p = is_kept ? map_get(&t->peers, id) : NULL;
+    struct peer_seen *p = is_kept ? map_get(peers, id) : NULL;
     if (p && sv_eq(p->header, header)) {
         stats_inc(stats, PEER_cache_hit);
         p->refs++;
         return p;
     }
     stats_inc(stats, PEER_cache_miss);
-    struct peer_seen *fresh = peer_read(c, id, header);
-    if (!fresh) {
+    struct arena scratch;
+    struct kv_value peer;
+    arena_init(&scratch, 0);
+    bool ok = decode_header(c, header, &scratch, &peer);
+    struct peer_seen *fresh = ok ? peer_new(id, header, &peer) : NULL;
+    arena_fini(&scratch);
+    if (!ok) {
         stats_inc(stats, PEER_malformed);
-        return NULL;
-    }
-    if (is_kept) {
-        if (!p && map_count(&t->peers) >= PEERS_MAX) {
-            stats_inc(stats, PEER_cache_full);
-            forget_all(t);
-        }
-        fresh->refs++;
-        peer_unref(map_put(&t->peers, fresh->id, fresh));
+    } else if (is_kept) {
+        keep(peers, fresh, stats);
     }
     return fresh;
+}
+
+/* One ref. NULL: the control plane knows no workload with this address. */
+static struct peer_seen *workload_find(struct http_filter *f, const struct addr *a) {
+    const struct exchange_config *c = f->config;
+    struct workload_told told;
+    if (!worker_workload(http_worker(f), a, &told)) {
+        return NULL;
+    }
+    unsigned thread = http_loop(f)->thread_index;
+    struct stats_shard *stats = stats_shard(c->shared->stats, thread);
+    struct map *peers = &table_of(c->shared, thread)->workloads;
+    sv version = sv_from((const char *)told.hash, 2 * sizeof(*told.hash));
+    struct peer_seen *p = map_get(peers, told.uid);
+    if (p && sv_eq(p->header, version)) {
+        stats_inc(stats, PEER_cache_hit);
+        p->refs++;
+        return p;
+    }
+    stats_inc(stats, PEER_cache_miss);
+    struct arena scratch;
+    struct kv_value peer;
+    arena_init(&scratch, 0);
+    p = istio_peer_from_workload(told.wire, &scratch, &peer) ? peer_new(told.uid, version, &peer)
+                                                             : NULL;
+    arena_fini(&scratch);
+    if (p) {
+        keep(peers, p, stats);
+    }
+    return p;
 }
 
 /* --- compile --- */
@@ -177,8 +209,7 @@ static void compile_discovery(struct compile_ctx *ctx, const char *field,
             add(out, METHOD_HEADERS);
             break;
         case ISTIO_PEER_METADATA__CONFIG__DISCOVERY_METHOD__METHOD_SPECIFIER_WORKLOAD_DISCOVERY:
-            /* finds nobody without the bootstrap extension that knows the workloads */
-            add(out, METHOD_NONE);
+            add(out, METHOD_WORKLOADS);
             break;
         case ISTIO_PEER_METADATA__CONFIG__DISCOVERY_METHOD__METHOD_SPECIFIER_UPSTREAM_FILTER_STATE:
             compile_unhonoured(ctx, "upstream_filter_state");
@@ -294,15 +325,36 @@ static bool discover_baggage(struct http_filter *f, struct headers *h, bool is_d
     return true;
 }
 
+static const struct addr *address_of(struct http_filter *f, bool is_downstream) {
+    const struct stream_info *si = http_stream_info(f);
+    return is_downstream ? (si->remote ? si->remote : &si->cx->remote)
+           : si->up.host ? observe_hooks()->host_addr(si->up.host)
+                         : NULL;
+}
+
+static bool discover_workload(struct http_filter *f, bool is_downstream) {
+    struct exchange_stream *s = (struct exchange_stream *)f;
+    struct peer_seen **kept = is_downstream ? &s->down : &s->up;
+    const struct addr *a = address_of(f, is_downstream);
+    if (a && !*kept) {
+        *kept = workload_find(f, a);
+        if (*kept) {
+            publish(f, is_downstream, &(*kept)->peer, (*kept)->text);
+        }
+    }
+    return *kept != NULL;
+}
+
 static void discover(struct http_filter *f, const struct methods *m, struct headers *h,
                      bool is_downstream) {
     bool found = false, had_headers = false;
     for (unsigned i = 0; i < m->n; i++) {
         had_headers |= m->v[i] == METHOD_HEADERS;
         if (!found) {
-            found = m->v[i] == METHOD_HEADERS   ? discover_headers(f, h, is_downstream)
-                    : m->v[i] == METHOD_BAGGAGE ? discover_baggage(f, h, is_downstream)
-                                                : false;
+            found = m->v[i] == METHOD_HEADERS     ? discover_headers(f, h, is_downstream)
+                    : m->v[i] == METHOD_BAGGAGE   ? discover_baggage(f, h, is_downstream)
+                    : m->v[i] == METHOD_WORKLOADS ? discover_workload(f, is_downstream)
+                                                  : false;
         }
     }
     if (had_headers) { /* they are between proxies */

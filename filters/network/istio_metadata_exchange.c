@@ -27,12 +27,14 @@ struct exchange_config {
     struct stats_scope *stats;
     const sv *labels;
     unsigned labels_n;
+    bool asks_workloads; /* about peers that tell nothing: enable_discovery */
 };
 /* The peer's preface on its way. */
 struct preface {
     const struct exchange_config *cfg;
     struct arena *arena; /* for what is found; lives as long as the connection */
     struct stats_shard *stats;
+    struct worker *worker;
     uint32_t length; /* of the metadata; 0: its head has not come */
     bool is_downstream;
 };
@@ -45,6 +47,7 @@ struct exchange_gate {
     struct conn_gate base; /* must be first */
     struct preface preface;
     struct arena arena;
+    bool is_unspoken; /* the peer speaks another protocol: no preface comes */
 };
 
 /* --- compile --- */
@@ -65,6 +68,7 @@ static void *exchange_compile(struct compile_ctx *ctx, const void *msg) {
     }
     c->labels = labels;
     c->labels_n = (unsigned)m->n_additional_labels;
+    c->asks_workloads = m->enable_discovery;
     return c;
 }
 
@@ -72,7 +76,16 @@ static void *exchange_compile(struct compile_ctx *ctx, const void *msg) {
 
 enum preface_step { PREFACE_MORE, PREFACE_OVER };
 
-static void found_nobody(struct filter_state *fs) {
+/* The peer tells nothing of itself; the control plane may know it by its address. */
+static void found_nobody(const struct preface *p, const struct addr *remote,
+                         struct filter_state *fs) {
+    struct workload_told told;
+    struct kv_value *peer = arena_new(p->arena, struct kv_value);
+    if (p->cfg->asks_workloads && worker_workload(p->worker, remote, &told) &&
+        istio_peer_from_workload(told.wire, p->arena, peer)) {
+        istio_peer_publish(fs, p->is_downstream, peer, istio_peer_text(peer, p->arena));
+        return;
+    }
     filter_state_set(fs, SV(ISTIO_NO_PEER), SV("true"), NULL, false, FILTER_STATE_LOCAL);
 }
 
@@ -118,13 +131,13 @@ static enum preface_step take_head(struct preface *p, struct buf *data) {
 
 /* Take the peer's preface off the front; what is none stays, for the application. */
 static enum preface_step take(struct preface *p, struct buf *data, bool end_stream,
-                              struct filter_state *fs) {
+                              const struct addr *remote, struct filter_state *fs) {
     if (!p->length && take_head(p, data) == PREFACE_MORE && !end_stream) {
         return PREFACE_MORE;
     }
     if (!p->length || p->length > ISTIO_PEER_WIRE_MAX) {
         stats_inc(p->stats, EXCHANGE_initial_header_not_found);
-        found_nobody(fs);
+        found_nobody(p, remote, fs);
         return PREFACE_OVER;
     }
     if (buf_len(data) < p->length && !end_stream) {
@@ -136,7 +149,7 @@ static enum preface_step take(struct preface *p, struct buf *data, bool end_stre
     buf_peek(data, 0, bytes, n);
     if (!peer_of(p, sv_from(bytes, n), peer)) {
         stats_inc(p->stats, EXCHANGE_header_not_found);
-        found_nobody(fs);
+        found_nobody(p, remote, fs);
         return PREFACE_OVER;
     }
     buf_drain(data, n);
@@ -169,11 +182,12 @@ static void begin(struct network_filter *f) {
         .cfg = c,
         .arena = net_arena(f),
         .stats = stats_shard(c->stats, worker_loop(net_worker(f))->thread_index),
+        .worker = net_worker(f),
         .is_downstream = true,
     };
     if (!speaks(&x->preface, f->conn)) {
         x->is_done = true;
-        found_nobody(state_of(f));
+        found_nobody(&x->preface, &f->conn->remote, state_of(f));
         return;
     }
     struct buf out;
@@ -191,7 +205,8 @@ static enum net_status exchange_on_data(struct network_filter *f, struct buf *da
         begin(f);
     }
     if (!x->is_done) {
-        x->is_done = take(&x->preface, data, end_stream, state_of(f)) == PREFACE_OVER;
+        x->is_done =
+            take(&x->preface, data, end_stream, &f->conn->remote, state_of(f)) == PREFACE_OVER;
     }
     return x->is_done ? NET_CONTINUE : NET_STOP;
 }
@@ -210,7 +225,8 @@ static enum net_status exchange_on_write(struct network_filter *f, struct buf *d
 
 static bool gate_on_data(struct conn_gate *g, struct conn *c, struct buf *data, bool end_stream) {
     struct exchange_gate *x = (struct exchange_gate *)g;
-    return take(&x->preface, data, end_stream, c->filter_state) == PREFACE_OVER;
+    return x->is_unspoken ||
+           take(&x->preface, data, end_stream, &c->remote, c->filter_state) == PREFACE_OVER;
 }
 
 static void gate_free(struct conn_gate *g) {
@@ -219,19 +235,36 @@ static void gate_free(struct conn_gate *g) {
     xfree(x);
 }
 
-static void exchange_on_upstream_ready(const void *config, struct conn *c, struct worker *w) {
-    const struct exchange_config *cfg = config;
-    struct preface p = {.cfg = cfg, .stats = stats_shard(cfg->stats, worker_loop(w)->thread_index)};
-    if (!speaks(&p, c) || c->gate) {
-        return;
-    }
+/* A gate with the arena and filter state of what is found of the peer. */
+static struct exchange_gate *gate_new(const struct preface *p, struct conn *c) {
     struct exchange_gate *x = xnew(struct exchange_gate);
     arena_init(&x->arena, 0);
     x->base = (struct conn_gate){.on_data = gate_on_data, .free = gate_free};
-    x->preface = p;
+    x->preface = *p;
     x->preface.arena = &x->arena;
     c->filter_state = filter_state_new(&x->arena, NULL);
     conn_set_gate(c, &x->base);
+    return x;
+}
+
+static void exchange_on_upstream_ready(const void *config, struct conn *c, struct worker *w) {
+    const struct exchange_config *cfg = config;
+    struct preface p = {
+        .cfg = cfg, .stats = stats_shard(cfg->stats, worker_loop(w)->thread_index), .worker = w};
+    bool is_spoken = speaks(&p, c);
+    if (c->gate) {
+        return;
+    }
+    if (!is_spoken) {
+        struct workload_told told;
+        if (cfg->asks_workloads && worker_workload(w, &c->remote, &told)) {
+            struct exchange_gate *x = gate_new(&p, c);
+            x->is_unspoken = true;
+            found_nobody(&x->preface, &c->remote, c->filter_state);
+        }
+        return;
+    }
+    gate_new(&p, c);
     struct buf out;
     buf_init(&out);
     buf_append_sv(&out, cfg->node->preface);

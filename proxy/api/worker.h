@@ -54,6 +54,14 @@ struct route_view *worker_route(struct worker *w, slot_t slot);
 /* The scopes of a slot; NULL: none yet. Borrowed for the event. */
 const struct scope_table *worker_scopes(struct worker *w, slot_t slot);
 void route_view_unref(struct route_view *v);
+/* What Istio's control plane tells of the workload with this IP address; borrowed for the event. */
+struct addr;
+struct workload_told {
+    sv uid;
+    sv wire;              /* istio.workload.Workload */
+    const uint64_t *hash; /* of wire: two words */
+};
+bool worker_workload(const struct worker *w, const struct addr *a, struct workload_told *out);
 /* What the slot of a discovered filter holds, with a ref taken; NULL: nothing. */
 struct extension_view *worker_extension(struct worker *w, slot_t slot);
 void extension_view_unref(struct extension_view *v);
@@ -74,7 +82,6 @@ sv worker_node_id(const struct worker *w);
 sv worker_node_cluster(const struct worker *w);
 /* The host's own non-loopback address (x-forwarded-for of loopback clients); family 0 when there is
  * none. */
-struct addr;
 const struct addr *worker_local_address(const struct worker *w);
 
 #endif

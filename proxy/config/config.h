@@ -34,7 +34,8 @@ struct snapshot {
     /* Slots of clusters by name, for lookups by request data (cluster_header): buckets, of which a
      * change copies one. */
     struct table cluster_buckets;
-    uint32_t cluster_buckets_n; /* power of two, or 0 */
+    uint32_t cluster_buckets_n;    /* power of two, or 0 */
+    struct table workload_buckets; /* by address: config/workload.h */
 };
 struct snapshot *snapshot_new(const struct snapshot *from); /* NULL: empty; shares all pages */
 /* The name of a cluster came or goes, while TABLE_CLUSTERS has it. clusters_n: how many there are
@@ -136,5 +137,6 @@ bool compile_lb_endpoint(struct compile_ctx *ctx, struct resource *r, const void
 bool compile_scope(struct compile_ctx *ctx, struct resource *r, const void *msg);
 bool compile_secret(struct compile_ctx *ctx, struct resource *r, const void *msg);
 bool compile_runtime(struct compile_ctx *ctx, struct resource *r, const void *msg);
+bool compile_workload(struct compile_ctx *ctx, struct resource *r, const void *msg);
 
 #endif

@@ -97,10 +97,11 @@ static sv top_level_string(sv wire, uint64_t field) {
     return found;
 }
 
-/* `name` is field 1 but in VirtualHost-like and endpoint messages too */
+#define FIELD_NAME 1u
+#define FIELD_WORKLOAD_UID 20u
+
 sv resource_name_of(enum resource_type t, sv wire) {
-    (void)t;
-    return top_level_string(wire, 1);
+    return top_level_string(wire, t == RES_WORKLOAD ? FIELD_WORKLOAD_UID : FIELD_NAME);
 }
 
 /* ---- compiling ---- */
@@ -117,7 +118,8 @@ static void on_resource_free(struct shared *s) {
 static struct resource *resource_new(enum resource_type t, sv name, sv version, sv wire) {
     /* One block holds a small resource of the common kinds: clusters and endpoints come by the ten
      * thousand. */
-    static const unsigned compiled_bytes[RES_TYPES] = {[RES_CLUSTER] = 800, [RES_ENDPOINTS] = 300};
+    static const unsigned compiled_bytes[RES_TYPES] = {
+        [RES_CLUSTER] = 800, [RES_ENDPOINTS] = 300, [RES_WORKLOAD] = 64};
     struct arena a;
     size_t bytes =
         wire.n + sizeof(struct resource) + 128 + (compiled_bytes[t] ? compiled_bytes[t] : 512);
@@ -175,6 +177,9 @@ static bool compile_message(struct compile_ctx *ctx, struct resource *r) {
             break;
         case RES_RUNTIME:
             compile_runtime(ctx, r, m);
+            break;
+        case RES_WORKLOAD:
+            compile_workload(ctx, r, m);
             break;
         case RES_EXTENSION: /* compiled where it is used: extension_config_new */
             break;

@@ -20,7 +20,8 @@
     X(ROUTE, "rds", "envoy.config.route.v3.RouteConfiguration", false)              \
     X(VIRTUAL_HOST, "vhds", "envoy.config.route.v3.VirtualHost", false)             \
     X(EXTENSION, "ecds", "envoy.config.core.v3.TypedExtensionConfig", false)        \
-    X(RUNTIME, "rtds", "envoy.service.runtime.v3.Runtime", false)
+    X(RUNTIME, "rtds", "envoy.service.runtime.v3.Runtime", false)                   \
+    X(WORKLOAD, "wds", "istio.workload.Workload", true)
 enum resource_type {
 #define X(id, short_name, proto, is_full) RES_##id,
     RESOURCE_TYPES(X)
@@ -43,6 +44,7 @@ struct cla_endpoint;
 struct tls_secret;
 struct runtime_values;
 struct scope_config;
+struct workload;
 
 struct resource {
     struct shared shared;
@@ -61,6 +63,7 @@ struct resource {
         struct tls_secret *secret;
         const struct runtime_values *runtime;
         struct scope_config *scope; /* route/scope.h */
+        struct workload *workload;  /* config/workload.h */
     };
     /* What it refers to, gathered by compile_*_ref(). */
     const struct resource_ref *refs;

@@ -9,6 +9,7 @@ static void on_free(struct shared *s) {
         table_fini(&snap->tables[i]);
     }
     table_fini(&snap->cluster_buckets);
+    table_fini(&snap->workload_buckets);
     xfree(snap);
 }
 
@@ -24,6 +25,7 @@ struct snapshot *snapshot_new(const struct snapshot *from) {
     }
     table_copy(&s->cluster_buckets, &from->cluster_buckets);
     s->cluster_buckets_n = from->cluster_buckets_n;
+    table_copy(&s->workload_buckets, &from->workload_buckets);
     return s;
 }
 

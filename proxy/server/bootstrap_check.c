@@ -63,7 +63,6 @@ bool bootstrap_check(const Bootstrap__Bootstrap *b, struct diag *d) {
         {b->admin && b->admin->n_socket_options, "admin.socket_options",
          "the socket is a plain one"},
         {b->watchdog != NULL || b->watchdogs != NULL, "watchdogs", "threads are not watched"},
-        {b->n_bootstrap_extensions != 0, "bootstrap_extensions", "none of them is needed here"},
         {b->n_fatal_actions != 0, "fatal_actions", "a crash prints its own dump"},
         {b->enable_worker_cpu_affinity, "enable_worker_cpu_affinity", "use taskset"},
         {b->n_inline_headers != 0, "inline_headers", "headers need no registration"},

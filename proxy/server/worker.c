@@ -11,6 +11,7 @@
 #include "proxy/base/mem.h"
 #include "proxy/base/runtime.h"
 #include "proxy/base/slab.h"
+#include "proxy/config/workload.h"
 #include "proxy/net/splice.h"
 #include "proxy/net/tls.h"
 #include "proxy/net/transport.h"
@@ -109,6 +110,15 @@ const struct scope_table *worker_scopes(struct worker *w, slot_t slot) {
     return slot == SLOT_NONE || !w->snapshot
                ? NULL
                : (const struct scope_table *)table_get(&w->snapshot->tables[TABLE_SCOPES], slot);
+}
+
+bool worker_workload(const struct worker *w, const struct addr *a, struct workload_told *out) {
+    const struct resource *r = w->snapshot ? snapshot_find_workload(w->snapshot, a) : NULL;
+    if (!r) {
+        return false;
+    }
+    *out = (struct workload_told){.uid = r->name, .wire = r->wire, .hash = r->hash};
+    return true;
 }
 
 static void route_view_free(struct route_view *v) {

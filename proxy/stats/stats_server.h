@@ -118,6 +118,10 @@ extern const struct stats_group sds_stats_group;
     C(P, config_conflict) C(P, config_fail)
 STATS_ENUM(ECDS, ECDS_STATS);
 extern const struct stats_group ecds_stats_group;
+/* "workload_discovery."; XDS_STATS come first, as in ECDS_STATS */
+#define WORKLOADS_STATS(P, C, G, H, T) XDS_STATS(P, C, G, H, T) G(P, total)
+STATS_ENUM(WORKLOADS, WORKLOADS_STATS);
+extern const struct stats_group workloads_stats_group;
 
 /* "control_plane.", and under a subscription's own prefix when it has its own stream */
 #define CONTROL_PLANE_STATS(P, C, G, H, T) \

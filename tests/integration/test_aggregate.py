@@ -90,7 +90,7 @@ def test_members_come_change_and_go(sluice, ads, servers, kind):
 def test_requests_under_way_survive_the_removal_of_their_member(sluice, ads, servers, upstreams):
     slow = upstreams(ScriptedUpstream)
     gate = threading.Event()
-    slow.script(Reply(body=b"slow", gate=gate))
+    slow.script(Reply(body=b"slow", gate=gate), Reply(body=b"not removed yet"))
     world = World(ads, aggregate("all", "first", "second"), eds_cluster("first"), eds_cluster("second"))
     world.endpoints = {"first": [slow.port], "second": [servers[1].port]}
     world.push()

@@ -79,7 +79,8 @@ def message_of(type_url, resource):
 
 def name_of(message):
     """A resource's name, whichever field it is in."""
-    return message.cluster_name if isinstance(message, endpoint_pb2.ClusterLoadAssignment) else message.name
+    field = {"ClusterLoadAssignment": "cluster_name", "Workload": "uid"}.get(message.DESCRIPTOR.name, "name")
+    return getattr(message, field)
 
 
 class Recorded:

@@ -24,8 +24,9 @@ def peer_metadata(**value):
     return inside("istio.metadata_exchange", "io.istio.http.peer_metadata.Config", **value)
 
 
-def tcp_exchange():
-    return inside("istio.metadata_exchange", "envoy.tcp.metadataexchange.config.MetadataExchange", protocol=PEER_EXCHANGE)
+def tcp_exchange(**value):
+    return inside("istio.metadata_exchange", "envoy.tcp.metadataexchange.config.MetadataExchange", protocol=PEER_EXCHANGE,
+                  **value)
 
 
 def stats(**fields):

@@ -28,7 +28,22 @@ struct loop *worker_loop(struct worker *w) {
     return &loop;
 }
 
+/* What the control plane tells of the one workload that it knows; NULL: of none. */
+static const char *told;
+static uint64_t told_hash[2];
+bool worker_workload(const struct worker *w, const struct addr *a, struct workload_told *out) {
+    (void)w;
+    (void)a;
+    if (told) {
+        void *m = fake_msg(&f, "istio.workload.Workload", told);
+        *out = (struct workload_told){
+            .uid = SV("c1//Pod/shop/known-1"), .wire = proto_pack(m, &f.arena), .hash = told_hash};
+    }
+    return told != NULL;
+}
+
 static int begin(void **state) {
+    told = NULL;
     start_with_stats(state);
     fake.node = fake_msg(&f, "envoy.config.core.v3.Node",
                          "id: 'me' metadata { fields { key: 'WORKLOAD_NAME' value { string_value: "
@@ -158,6 +173,48 @@ static void test_many_peers(void **state) {
     fake_stream_end(&kept);
 }
 
+/* --- whom the control plane knows --- */
+
+static const char *known_client(const void *config, const char *more) {
+    struct stream s;
+    fake_stream_start(&s, &istio_metadata_exchange_http_filter, config, "h.com", "/", more);
+    fake_stream_decode(&s, true);
+    const char *found = peer_in(&s, true);
+    fake_stream_end(&s);
+    return found;
+}
+
+static void test_workloads(void **state) {
+    (void)state;
+    const void *c = http_config("downstream_discovery { istio_headers { } } "
+                                "downstream_discovery { workload_discovery { } }");
+    assert_string_equal(known_client(c, NULL), "");
+    told = "workload_name: 'known' uid: 'u'";
+    told_hash[0] = 1;
+    assert_string_equal(known_client(c, NULL), "known");
+    told = "workload_name: 'changed' uid: 'u'";
+    assert_string_equal(known_client(c, NULL), "known"); /* remembered by the hash */
+    told_hash[0] = 2;
+    assert_string_equal(known_client(c, NULL), "changed");
+    const char *web =
+        arena_cstr(&f.arena, arena_printf(&f.arena, ISTIO_PEER_HEADER ": %s", web_header()));
+    assert_string_equal(known_client(c, web), "web"); /* it tells of itself */
+    told = NULL;
+    assert_string_equal(known_client(c, NULL), "");
+}
+
+static void test_upstream_workload(void **state) {
+    (void)state;
+    const void *c = http_config(CLIENT);
+    struct stream s;
+    fake_stream_start(&s, &istio_metadata_exchange_http_filter, c, "h.com", "/", NULL);
+    fake_stream_decode(&s, true);
+    told = "workload_name: 'known'";
+    fake_stream_respond(&s, 200, "", true); /* of no host */
+    assert_string_equal(peer_in(&s, false), "");
+    fake_stream_end(&s);
+}
+
 /* --- TCP --- */
 
 static const char *alpn;
@@ -262,6 +319,9 @@ static void test_downstream(void **state) {
                    false);
     run_downstream("istio-peer-exchange", SV("\x3d\x23\x04\x67\x7f\xff\xff\xff!"), 1, "!", false);
     run_downstream("", SV("hello"), 1, "hello", false);
+    told = "workload_name: 'known'";
+    run_downstream("", SV("hello"), 1, "hello", true);
+    run_downstream("istio-peer-exchange", SV("GET / HTTP/1.1\r\n"), 1, "GET / HTTP/1.1\r\n", true);
     loop_fini(&loop);
     transport_read_chunk_drop();
     chunk_cache_trim();
@@ -292,7 +352,7 @@ static void run_upstream(const char *with_alpn, sv sent, unsigned pieces, const 
     if (*with_alpn) {
         assert_received(fds[1], node()->preface);
     } else {
-        assert_null(c->gate);
+        assert_int_equal(c->gate != NULL, knows_peer);
     }
     size_t each = sent.n / pieces;
     for (unsigned i = 0; i < pieces; i++) {
@@ -313,6 +373,9 @@ static void test_upstream(void **state) {
     run_upstream("istio-peer-exchange", node()->preface, 9, "more", true);
     run_upstream("istio-peer-exchange", SV("220 ready\r\n"), 1, "220 ready\r\nmore", false);
     run_upstream("", SV("220"), 1, "220more", false);
+    told = "workload_name: 'known'";
+    run_upstream("", SV("220"), 1, "220more", true);
+    run_upstream("istio-peer-exchange", SV("220 ready\r\n"), 1, "220 ready\r\nmore", true);
     loop_fini(&loop);
     transport_read_chunk_drop();
     chunk_cache_trim();
@@ -324,6 +387,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_server, begin, end),
         cmocka_unit_test_setup_teardown(test_client, begin, end),
         cmocka_unit_test_setup_teardown(test_many_peers, begin, end),
+        cmocka_unit_test_setup_teardown(test_workloads, begin, end),
+        cmocka_unit_test_setup_teardown(test_upstream_workload, begin, end),
         cmocka_unit_test_setup_teardown(test_downstream, begin, end),
         cmocka_unit_test_setup_teardown(test_upstream, begin, end),
     };

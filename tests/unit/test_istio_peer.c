@@ -34,6 +34,33 @@ static void test_metadata(void **state) {
     assert_true(sv_is(istio_peer_field(kv_get(&peer, SV("labels")), team), "blue"));
 }
 
+static void test_workload(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *want;
+    } rows[] = {
+        {"",
+         "identity=spiffe://cluster.local/ns/default/sa/default,namespace=default,type=deployment"},
+        {"name: 'web-1' namespace: 'shop' workload_name: 'web' cluster_id: 'c1' canonical_name: "
+         "'s' "
+         "canonical_revision: 'r' workload_type: POD trust_domain: 'td' service_account: 'sa' uid: "
+         "'u'",
+         "app=s,cluster=c1,identity=spiffe://td/ns/shop/sa/sa,name=web-1,namespace=shop,revision=r,"
+         "service=s,type=pod,version=r,workload=web"},
+        {"workload_type: JOB", "identity=spiffe://cluster.local/ns/default/sa/default,"
+                               "namespace=default,type=job"},
+        {"workload_type: CRONJOB", "identity=spiffe://cluster.local/ns/default/sa/default,"
+                                   "namespace=default,type=cronjob"},
+    };
+    struct kv_value peer;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        void *m = fake_msg(&f, "istio.workload.Workload", rows[i].text);
+        assert_true(istio_peer_from_workload(proto_pack(m, &f.arena), &f.arena, &peer));
+        assert_string_equal(text_of(&peer), rows[i].want);
+    }
+    assert_false(istio_peer_from_workload(SV("\x0a\xff"), &f.arena, &peer));
+}
+
 static void test_odd_metadata(void **state) {
     (void)state;
     static const struct {
@@ -151,6 +178,7 @@ static void test_filter_state(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_metadata, start, end),
+        cmocka_unit_test_setup_teardown(test_workload, start, end),
         cmocka_unit_test_setup_teardown(test_odd_metadata, start, end),
         cmocka_unit_test_setup_teardown(test_baggage, start, end),
         cmocka_unit_test_setup_teardown(test_endpoint, start, end),

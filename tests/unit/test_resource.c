@@ -75,6 +75,23 @@ static void test_transport_socket_without_config_is_refused(void **state) {
     check_rows(rows, sizeof(rows) / sizeof(rows[0]));
 }
 
+static void test_workloads_have_whole_addresses(void **state) {
+    (void)state;
+    static const struct row rows[] = {
+        {RES_WORKLOAD, "uid: 'w'", NULL},
+        {RES_WORKLOAD, "uid: 'w' addresses: '1234' addresses: '0123456789abcdef'", NULL},
+        {RES_WORKLOAD, "uid: 'w' addresses: ''",
+         "addresses[0]: an address has 4 or 16 bytes, not 0"},
+        {RES_WORKLOAD, "uid: 'w' addresses: '123'",
+         "addresses[0]: an address has 4 or 16 bytes, not 3"},
+        {RES_WORKLOAD, "uid: 'w' addresses: '1234' addresses: '10.0.0.1'",
+         "addresses[1]: an address has 4 or 16 bytes, not 8"},
+        {RES_WORKLOAD, "uid: 'w' addresses: '0123456789abcdefg'",
+         "addresses[0]: an address has 4 or 16 bytes, not 17"},
+    };
+    check_rows(rows, sizeof(rows) / sizeof(rows[0]));
+}
+
 #define OUTLIER(field, text) STATIC "outlier_detection { " field " { " text " } }"
 
 /* fuzz_compile: nanoseconds beyond a second were an overflow. */
@@ -168,6 +185,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_transport_socket_without_config_is_refused),
         cmocka_unit_test(test_what_is_kept_does_not_refer_to_the_message),
+        cmocka_unit_test(test_workloads_have_whole_addresses),
         cmocka_unit_test(test_durations_of_outlier_detection_are_durations),
         cmocka_unit_test(test_durations_of_sources_are_positive_and_bounded),
         cmocka_unit_test(test_sources_are_bounded),
