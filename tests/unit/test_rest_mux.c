@@ -215,6 +215,7 @@ static void types_have_methods(void **state) {
         {RES_RUNTIME, "/v3/discovery:runtime"},
         {RES_LB_ENDPOINT, NULL},
         {RES_VIRTUAL_HOST, NULL},
+        {RES_WORKLOAD, NULL},
     };
     _Static_assert(sizeof(rows) / sizeof(rows[0]) == RES_TYPES, "all of them");
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
