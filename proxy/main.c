@@ -103,19 +103,31 @@ static sv google_grpc_wire(const Core__ApiConfigSource *m, const char *field, st
     return c ? proto_pack(c, a) : SV_NULL;
 }
 
-/* The clusters of ads_config and hds_config that name none; both may be the same. */
+/* The clusters of the bootstrap's services that name none; some may be the same. */
 static void add_google_grpc(struct program *p, struct diag *d) {
     const Bootstrap__Bootstrap *b = p->server.bootstrap;
+    const struct {
+        const Core__ApiConfigSource *source;
+        const char *field;
+    } services[] = {
+        {b->dynamic_resources ? b->dynamic_resources->ads_config : NULL,
+         "dynamic_resources.ads_config"},
+        {b->hds_config, "hds_config"},
+        {b->cluster_manager ? b->cluster_manager->load_stats_config : NULL,
+         "cluster_manager.load_stats_config"},
+    };
+    sv made[ARRAY_LEN(services)];
     struct arena a;
     arena_init(&a, 0);
-    sv ads = google_grpc_wire(b->dynamic_resources ? b->dynamic_resources->ads_config : NULL,
-                              "dynamic_resources.ads_config", &a, d);
-    sv hds = google_grpc_wire(b->hds_config, "hds_config", &a, d);
-    if (ads.n) {
-        store_add_static(&p->store, RES_CLUSTER, ads, d);
-    }
-    if (hds.n && !sv_eq(ads, hds)) {
-        store_add_static(&p->store, RES_CLUSTER, hds, d);
+    for (size_t i = 0; i < ARRAY_LEN(services); i++) {
+        made[i] = google_grpc_wire(services[i].source, services[i].field, &a, d);
+        bool is_new = made[i].n > 0;
+        for (size_t k = 0; k < i; k++) {
+            is_new &= !sv_eq(made[k], made[i]);
+        }
+        if (is_new) {
+            store_add_static(&p->store, RES_CLUSTER, made[i], d);
+        }
     }
     arena_fini(&a);
 }

@@ -395,6 +395,9 @@ bool hds_start(struct store *s, const void *bootstrap_msg, struct diag *d) {
         return true;
     }
     DIAG_FIELD(d, "hds_config");
+    if (b->hds_config->api_type != CORE__API_CONFIG_SOURCE__API_TYPE__GRPC) {
+        return diag_error(d, "api_type: only GRPC is supported");
+    }
     struct hds *h = xnew(struct hds);
     h->store = s;
     timer_init(&h->report, s->loop, on_report);

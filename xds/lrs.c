@@ -8,19 +8,14 @@
 #include "protos/gen/service_load_stats.pb-c.h"
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
-#include "xds/ads.h"
-#include "xds/dial.h"
 #include "xds/discovery_wire.h"
 #include "xds/hosts.h"
 #include "xds/lrs_book.h"
+#include "xds/service_stream.h"
 
 #define LRS_METHOD "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats"
-#define BACKOFF_BASE_MS 500u
-#define BACKOFF_MAX_MS 30000u
-#define BACKOFF_SHIFT_MAX 10u
 enum { NODE_FIELD = 1, CLUSTER_STATS_FIELD = 2 }; /* LoadStatsRequest */
 
-enum lrs_state { LRS_IDLE, LRS_DIALING, LRS_STREAMING, LRS_BACKOFF };
 VEC_TYPE(name_vec, sv)
 /* Clusters to report. */
 struct wishes {
@@ -30,17 +25,8 @@ struct wishes {
 struct lrs {
     struct store *store;
     bool is_self; /* only for clusters with lrs_server: self */
-    struct arena arena;
-    sv cluster, authority;
-    struct xds_metadata *metadata;
-    unsigned metadata_n;
-    struct xds_dialer *dialer;
-    bool is_held; /* gRPC, from the first dial on */
-    struct xds_dial *dial;
-    struct ads_stream *stream;
-    enum lrs_state state;
-    unsigned failures; /* in a row, since a message was received */
-    struct timer retry;
+    bool is_started;
+    struct service_stream *stream;
     /* what the server asked for last */
     struct wishes wishes;
     bool with_endpoints;
@@ -56,19 +42,7 @@ struct lrs {
     struct stats_shard *stats;
 };
 
-/* ---- state ---- */
-
-static void set_state(struct lrs *l, enum lrs_state s) {
-    static const uint8_t from[] = {
-        [LRS_IDLE] = 1 << LRS_IDLE | 1 << LRS_DIALING | 1 << LRS_STREAMING | 1 << LRS_BACKOFF,
-        [LRS_DIALING] = 1 << LRS_IDLE | 1 << LRS_BACKOFF,
-        [LRS_STREAMING] = 1 << LRS_DIALING,
-        [LRS_BACKOFF] = 1 << LRS_DIALING | 1 << LRS_STREAMING,
-    };
-    ASSERT(from[s] & (1 << l->state));
-    (void)from;
-    l->state = s;
-}
+/* ---- names ---- */
 
 static void free_names(struct name_vec *v) {
     for (size_t i = 0; i < v->n; i++) {
@@ -93,30 +67,6 @@ static void end_report(struct lrs *l) {
     free_names(&l->names);
     buf_clear(&l->message);
     l->next_name = 0;
-}
-
-static void disconnect(struct lrs *l) {
-    timer_cancel(&l->tick);
-    timer_cancel(&l->retry);
-    end_report(l);
-    if (l->stream) {
-        ads_stream_close(l->stream);
-        l->stream = NULL;
-    }
-    if (l->dial) {
-        xds_dial_close(l->dial);
-        l->dial = NULL;
-    }
-}
-
-static void retry_later(struct lrs *l) {
-    disconnect(l);
-    set_state(l, LRS_BACKOFF);
-    unsigned shift = l->failures < BACKOFF_SHIFT_MAX ? l->failures : BACKOFF_SHIFT_MAX;
-    uint64_t ceiling = (uint64_t)BACKOFF_BASE_MS << shift;
-    ceiling = ceiling < BACKOFF_MAX_MS ? ceiling : BACKOFF_MAX_MS;
-    l->failures++;
-    timer_start(&l->retry, rng_below(&l->store->loop->rng, ceiling) + 1);
 }
 
 /* ---- clusters ---- */
@@ -159,7 +109,7 @@ static void list_names(struct lrs *l) {
 static void send_message(struct lrs *l) {
     wire_put_bytes(&l->message, NODE_FIELD, l->store->opt.node);
     stats_inc(l->stats, LOAD_REPORTER_responses);
-    ads_stream_send(l->stream, &l->message);
+    service_stream_send(l->stream, &l->message);
 }
 
 static void on_slice(struct timer *t) {
@@ -191,7 +141,7 @@ static void on_tick(struct timer *t) {
     timer_start(t, l->interval_ms);
     /* The server does not read, or the last report is still being made: what is counted goes into
      * the next one. */
-    if (!ads_stream_can_send(l->stream) || timer_active(&l->slice)) {
+    if (!service_stream_can_send(l->stream) || timer_active(&l->slice)) {
         return;
     }
     l->now_us = loop_refresh_now(l->store->loop);
@@ -242,7 +192,7 @@ static void begin(struct lrs *l, const struct wishes *before) {
     free_names(&l->names);
 }
 
-static void on_message(void *user, sv wire) {
+static bool on_message(void *user, sv wire) {
     struct lrs *l = user;
     struct arena a;
     struct diag d;
@@ -252,7 +202,6 @@ static void on_message(void *user, sv wire) {
         PROTO_UNPACK(ServiceLoadStats__LoadStatsResponse,
                      service_load_stats__load_stats_response__descriptor, wire, &a, &d);
     if (m) {
-        l->failures = 0;
         stats_inc(l->stats, LOAD_REPORTER_requests);
         end_report(l);
         struct wishes before = l->wishes;
@@ -262,115 +211,60 @@ static void on_message(void *user, sv wire) {
         timer_start(&l->tick, l->interval_ms);
         log_debug(LOG_upstream, "load reporting: %zu clusters%s every %u ms", m->n_clusters,
                   l->wishes.all ? " (all)" : "", l->interval_ms);
-    } else {
-        sv text = diag_text(&d);
-        log_warn_limited(LOG_upstream, "load reporting stream: malformed response: %.*s",
-                         SV_ARG(text));
-        stats_inc(l->stats, LOAD_REPORTER_errors);
-        retry_later(l);
     }
     diag_fini(&d);
     arena_fini(&a);
+    return m != NULL;
 }
 
 /* ---- the stream ---- */
 
-static void on_sent(void *user) { (void)user; }
+/* Who we are; the answer tells what is wanted. */
+static void on_open(void *user) { send_message(user); }
 
-static void on_closed(void *user, int status, sv text) {
+static void on_failed(void *user) { stats_inc(((struct lrs *)user)->stats, LOAD_REPORTER_errors); }
+
+static void end_reports(struct lrs *l) {
+    timer_cancel(&l->tick);
+    end_report(l);
+}
+
+static void on_ended(void *user) {
     struct lrs *l = user;
-    l->stream = NULL;
-    log_warn_limited(LOG_upstream, "load reporting stream to %.*s closed: %d, %.*s",
-                     SV_ARG(l->cluster), status, SV_ARG(text));
-    if (status != 0) { /* the server's polite end is no error */
-        stats_inc(l->stats, LOAD_REPORTER_errors);
-    }
-    retry_later(l);
-}
-
-static const struct ads_stream_ops stream_ops = {
-    .on_message = on_message, .on_sent = on_sent, .on_closed = on_closed};
-
-static void on_dialed(void *user, int fd, const char *error) {
-    struct lrs *l = user;
-    if (fd < 0) {
-        l->dial = NULL; /* gone with the failure */
-        log_warn_limited(LOG_upstream, "load reporting stream to %.*s: %s", SV_ARG(l->cluster),
-                         error);
-        stats_inc(l->stats, LOAD_REPORTER_errors);
-        retry_later(l);
-        return;
-    }
-    const struct xds_dial_target *target = xds_dial_target(l->dial);
-    const struct ads_stream_options o = {.loop = l->store->loop,
-                                         .fd = fd,
-                                         .method = LRS_METHOD,
-                                         .authority = l->authority,
-                                         .metadata = l->metadata,
-                                         .metadata_n = l->metadata_n,
-                                         .keepalive_ms = target->http2_keepalive_ms,
-                                         .keepalive_timeout_ms =
-                                             target->http2_keepalive_timeout_ms};
-    l->stream = ads_stream_open(&o, &stream_ops, l);
-    set_state(l, LRS_STREAMING);
-    send_message(l); /* who we are; the answer tells what is wanted */
-}
-
-static void dial(struct lrs *l) {
-    if (!l->is_held) {
-        l->is_held = true;
-        ads_hold();
-    }
-    set_state(l, LRS_DIALING);
-    l->dial = xds_dial_start(l->dialer, on_dialed, l);
-}
-
-static void on_retry(struct timer *t) {
-    struct lrs *l = CONTAINER_OF(t, struct lrs, retry);
+    end_reports(l);
     stats_inc(l->stats, LOAD_REPORTER_retries);
-    dial(l);
 }
 
-static bool next_target(void *user, struct xds_dial_target *out) {
-    struct lrs *l = user;
-    return store_dial_target(l->store, l->cluster, out);
-}
+static const struct service_stream_ops stream_ops = {
+    .on_open = on_open, .on_message = on_message, .on_failed = on_failed, .on_ended = on_ended};
 
 /* ---- life ---- */
-
-static bool read_service(struct lrs *l, const Core__ApiConfigSource *m, struct diag *d) {
-    if (m->n_grpc_services != 1 || m->grpc_services[0]->target_specifier_case !=
-                                       CORE__GRPC_SERVICE__TARGET_SPECIFIER_ENVOY_GRPC) {
-        return diag_error(d, "grpc_services: exactly one envoy_grpc is expected");
-    }
-    const Core__GrpcService *g = m->grpc_services[0];
-    l->cluster = arena_sv(&l->arena, sv_cstr(g->envoy_grpc->cluster_name));
-    sv authority = sv_cstr(g->envoy_grpc->authority);
-    l->authority = authority.n ? arena_sv(&l->arena, authority) : l->cluster;
-    l->metadata = arena_new_array(&l->arena, struct xds_metadata, g->n_initial_metadata);
-    l->metadata_n = (unsigned)g->n_initial_metadata;
-    for (size_t i = 0; i < g->n_initial_metadata; i++) {
-        l->metadata[i].key = arena_sv(&l->arena, sv_cstr(g->initial_metadata[i]->key));
-        l->metadata[i].value = arena_sv(&l->arena, sv_cstr(g->initial_metadata[i]->value));
-    }
-    return store_has_cluster(l->store, l->cluster) ||
-           diag_error(d, "grpc_services[0].envoy_grpc: unknown cluster '%.*s'", SV_ARG(l->cluster));
-}
 
 static void lrs_free(struct lrs *l) {
     if (!l) {
         return;
     }
-    disconnect(l);
-    xds_dialer_free(l->dialer);
-    if (l->is_held) {
-        ads_release();
-    }
+    service_stream_free(l->stream);
+    end_reports(l);
     wishes_fini(&l->wishes);
     lrs_book_free(l->book);
     stats_scope_unref(l->scope);
-    arena_fini(&l->arena);
     xfree(l);
+}
+
+static void start(struct lrs *l) {
+    if (!l->is_started) {
+        l->is_started = true;
+        service_stream_start(l->stream);
+    }
+}
+
+static void stop(struct lrs *l) {
+    if (l->is_started) {
+        l->is_started = false;
+        service_stream_stop(l->stream);
+        end_reports(l);
+    }
 }
 
 static struct lrs *lrs_new(struct store *s, const Core__ApiConfigSource *m, bool is_self,
@@ -378,18 +272,15 @@ static struct lrs *lrs_new(struct store *s, const Core__ApiConfigSource *m, bool
     struct lrs *l = xnew(struct lrs);
     l->store = s;
     l->is_self = is_self;
-    arena_init(&l->arena, 0);
     map_init(&l->wishes.names);
     buf_init(&l->message);
-    timer_init(&l->retry, s->loop, on_retry);
     timer_init(&l->tick, s->loop, on_tick);
     timer_init(&l->slice, s->loop, on_slice);
     l->book = lrs_book_new();
     l->scope = stats_scope_get(s->opt.stats, &load_reporter_stats_group, SV("load_reporter."));
     l->stats = stats_shard(l->scope, s->loop->thread_index);
-    const struct xds_dial_ops ops = {next_target, l};
-    l->dialer = xds_dialer_new(s->loop, &ops);
-    if (!read_service(l, m, d)) {
+    l->stream = service_stream_new(s, LRS_METHOD, m, &stream_ops, l, d);
+    if (!l->stream) {
         lrs_free(l);
         return NULL;
     }
@@ -412,7 +303,7 @@ bool lrs_start(struct store *s, const void *bootstrap_msg, struct diag *d) {
             return false;
         }
         if (!s->opt.is_dry_run) {
-            dial(s->lrs);
+            start(s->lrs);
         }
     }
     s->lrs_ads = ads; /* the bootstrap outlives the store */
@@ -429,9 +320,8 @@ void lrs_stop(struct store *s) {
 
 void lrs_self_changed(struct store *s, int by) {
     s->lrs_self_clusters += (unsigned)by;
-    if (!s->lrs_self_clusters && s->lrs_self && s->lrs_self->state != LRS_IDLE) {
-        disconnect(s->lrs_self);
-        set_state(s->lrs_self, LRS_IDLE);
+    if (!s->lrs_self_clusters && s->lrs_self) {
+        stop(s->lrs_self);
     }
     if (!s->lrs_self_clusters || !s->lrs_ads || s->opt.is_dry_run) {
         return;
@@ -446,7 +336,7 @@ void lrs_self_changed(struct store *s, int by) {
         }
         diag_fini(&d);
     }
-    if (s->lrs_self && s->lrs_self->state == LRS_IDLE) {
-        dial(s->lrs_self);
+    if (s->lrs_self) {
+        start(s->lrs_self);
     }
 }

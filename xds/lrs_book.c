@@ -183,28 +183,9 @@ void lrs_book_begin(struct lrs_book *b, const struct lrs_cluster *c, uint64_t no
 
 static void put_endpoint(struct report *r, struct row *row, const struct host *h,
                          const uint64_t v[COUNTS], uint64_t active) {
-    Core__Address *address = arena_new(r->arena, Core__Address);
-    core__address__init(address);
-    if (h->addr.family == AF_UNIX) {
-        Core__Pipe *pipe = arena_new(r->arena, Core__Pipe);
-        core__pipe__init(pipe);
-        pipe->path = arena_cstr(r->arena, h->address_text);
-        address->address_case = CORE__ADDRESS__ADDRESS_PIPE;
-        address->pipe = pipe;
-    } else {
-        char ip[ADDR_STR_MAX];
-        Core__SocketAddress *s = arena_new(r->arena, Core__SocketAddress);
-        core__socket_address__init(s);
-        addr_ip_str(&h->addr, ip);
-        s->address = arena_cstr(r->arena, sv_cstr(ip));
-        s->port_specifier_case = CORE__SOCKET_ADDRESS__PORT_SPECIFIER_PORT_VALUE;
-        s->port_value = h->addr.port;
-        address->address_case = CORE__ADDRESS__ADDRESS_SOCKET_ADDRESS;
-        address->socket_address = s;
-    }
     Endpoint__UpstreamEndpointStats *m = arena_new(r->arena, Endpoint__UpstreamEndpointStats);
     endpoint__upstream_endpoint_stats__init(m);
-    m->address = address;
+    m->address = host_address_message(&h->addr, r->arena);
     m->total_successful_requests = v[SUCCESS];
     m->total_error_requests = v[ERROR];
     m->total_issued_requests = v[ISSUED];

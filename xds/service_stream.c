@@ -132,9 +132,6 @@ void service_stream_send(struct service_stream *t, struct buf *message) {
 }
 
 static bool read_source(struct service_stream *t, const Core__ApiConfigSource *m, struct diag *d) {
-    if (m->api_type != CORE__API_CONFIG_SOURCE__API_TYPE__GRPC) {
-        return diag_error(d, "api_type: only GRPC is supported");
-    }
     if (m->n_grpc_services != 1 || m->grpc_services[0]->target_specifier_case ==
                                        CORE__GRPC_SERVICE__TARGET_SPECIFIER__NOT_SET) {
         return diag_error(d, "grpc_services: exactly one service is expected");
@@ -168,11 +165,16 @@ struct service_stream *service_stream_new(struct store *s, const char *method, c
     return t;
 }
 
+void service_stream_stop(struct service_stream *t) {
+    t->failures = 0;
+    disconnect(t);
+}
+
 void service_stream_free(struct service_stream *t) {
     if (!t) {
         return;
     }
-    disconnect(t);
+    service_stream_stop(t);
     xds_dialer_free(t->dialer);
     if (t->is_held) {
         ads_release();

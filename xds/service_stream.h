@@ -1,7 +1,7 @@
 /* A gRPC stream to a control plane's service, kept up: dialed, opened again after a growing, random
  * delay when it ends.
  * Threads: the config thread. Spec: core.v3.ApiConfigSource with one envoy_grpc service.
- * Not here: the messages (hds.c). */
+ * Not here: the messages (hds.c, lrs.c), which api_type may be. */
 #ifndef SLUICE_XDS_SERVICE_STREAM_H
 #define SLUICE_XDS_SERVICE_STREAM_H
 
@@ -23,6 +23,7 @@ struct service_stream *service_stream_new(struct store *s, const char *method, c
                                           struct diag *d);
 void service_stream_free(struct service_stream *t); /* NULL is fine; no callback after */
 void service_stream_start(struct service_stream *t);
+void service_stream_stop(struct service_stream *t); /* no callback until it is started again */
 /* One message at a time; false while it is not open, too. */
 bool service_stream_can_send(const struct service_stream *t);
 void service_stream_send(struct service_stream *t, struct buf *message); /* empties it */

@@ -64,8 +64,8 @@ static bool check_grpc(const Core__ApiConfigSource *m, bool is_ads, struct diag 
     }
     if (g->target_specifier_case != CORE__GRPC_SERVICE__TARGET_SPECIFIER_ENVOY_GRPC) {
         return diag_error(d,
-                          "only envoy_grpc is supported (google_grpc in ads_config and hds_config, "
-                          "too)");
+                          "only envoy_grpc is supported (google_grpc in ads_config, hds_config and "
+                          "load_stats_config, too)");
     }
     const Core__RetryPolicy *r = g->envoy_grpc->retry_policy;
     const Core__BackoffStrategy *b = r ? r->retry_back_off : NULL;

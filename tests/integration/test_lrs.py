@@ -209,13 +209,24 @@ def test_a_host_that_leaves_is_reported_to_the_end(sluice, lrs, upstreams):
         lrs.wait(lambda: not localities(lrs.reports()[-1]))
 
 
-def test_clusters_that_report_to_the_server_they_came_from(sluice, upstream):
+def google(server):
+    return {"google_grpc": {"target_uri": f"127.0.0.1:{server.port}", "stat_prefix": "loads"}}
+
+
+def test_google_grpc(sluice, lrs, upstream):
+    made = lrs_bootstrap(lrs, cluster("up", upstream.port))
+    made["cluster_manager"]["load_stats_config"]["grpc_services"] = [google(lrs)]
+    sluice(made)
+    assert "up" in [c.cluster_name for c in lrs.wait_reports(1)[0].cluster_stats]
+
+
+@pytest.mark.parametrize("service", [lambda _: {"envoy_grpc": {"cluster_name": "xds"}}, google])
+def test_clusters_that_report_to_the_server_they_came_from(sluice, upstream, service):
     with LrsServer(send_all_clusters=True, load_reporting_interval=FAST) as server:
         sluice(bootstrap([], [cluster("xds", server.port, typed_extension_protocol_options=http2()),
                               cluster("up", upstream.port, lrs_server={"self": {}})],
                          dynamic_resources={"ads_config": {
-                             "api_type": "GRPC", "transport_api_version": "V3",
-                               "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]}}))
+                             "api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [service(server)]}}))
         report = server.wait_reports(1)[0]
         assert [c.cluster_name for c in report.cluster_stats] == ["up"]
 
@@ -223,7 +234,7 @@ def test_clusters_that_report_to_the_server_they_came_from(sluice, upstream):
 @pytest.mark.parametrize(("config", "told"), [
     ({"api_type": "DELTA_GRPC", "grpc_services": [{"envoy_grpc": {"cluster_name": "lrs"}}]}, "only GRPC is supported"),
     ({"api_type": "GRPC", "grpc_services": [{"envoy_grpc": {"cluster_name": "gone"}}]}, "unknown cluster 'gone'"),
-    ({"api_type": "GRPC"}, "exactly one envoy_grpc"),
+    ({"api_type": "GRPC"}, "exactly one service is expected"),
 ])
 def test_bad_configs_are_refused(tmp_path, lrs, config, told):
     bad = lrs_bootstrap(lrs, cluster("up", 1))
