@@ -9,6 +9,7 @@ from support import rawhttp
 from support.ads_server import CLUSTER, ENDPOINTS, LISTENER, PREFIX, ROUTE
 from support.config import bootstrap, cluster, hcm, http2, listener
 from support.process import wait_until
+from support.proxy import is_sanitized
 from support.upstream import ByteUpstream
 from support.xds_config import ADS, ads_bootstrap, api_source, serve_all
 
@@ -19,10 +20,6 @@ MEGABYTE = 1 << 20
 
 def rss(proxy):
     return int(pathlib.Path(f"/proc/{proxy.pid}/statm").read_text().split()[1]) * 4096
-
-
-def is_sanitized(proxy):
-    return any(name in str(proxy.binary) for name in ("asan", "tsan"))
 
 
 @pytest.fixture
@@ -158,14 +155,14 @@ def test_a_response_of_64_megabytes(served, ads, kind):
     nack = ads.wait_nack(CLUSTER)
     assert len(nack.error_detail.message) <= 64 * 1024
     assert good(proxy)
-    if not is_sanitized(proxy):
+    if not is_sanitized(proxy.binary):
         wait_until(lambda: rss(proxy) < before + 28 * MEGABYTE, lambda: f"memory: {before} {rss(proxy)}")
     ads.set(CLUSTER, "c3", [ads.state[CLUSTER][1]["up"][1], cluster("late", 80)])
     if kind == "DELTA_GRPC":
         ads.send(discovery_pb2.DeltaDiscoveryResponse(type_url=CLUSTER, nonce="gone", removed_resources=[
             f"j{i}" for i in range(64)]))
     proxy.wait_stat("cluster_manager.active_clusters", 3)
-    if not is_sanitized(proxy):
+    if not is_sanitized(proxy.binary):
         wait_until(lambda: rss(proxy) < before + 28 * MEGABYTE, lambda: f"memory: {before} {rss(proxy)}")
 
 
@@ -185,7 +182,7 @@ def test_a_flood_of_new_bad_names(served, ads, kind):
     for n in range(25, 60):
         flood(n)
     assert good(proxy)
-    if not is_sanitized(proxy):
+    if not is_sanitized(proxy.binary):
         assert rss(proxy) < early + 8 * MEGABYTE, (early, rss(proxy))
     ads.set(CLUSTER, "c3", [ads.state[CLUSTER][1]["up"][1], cluster("late", 80)])
     proxy.wait_stat("cluster_manager.active_clusters", 3)
@@ -267,5 +264,5 @@ def test_garbage_on_the_wire(sluice, upstream, upstreams, name):
     before = rss(proxy)
     wait_until(lambda: server.accepted > 15, "more reconnects", 20)
     assert good(proxy)
-    if not is_sanitized(proxy):
+    if not is_sanitized(proxy.binary):
         assert rss(proxy) < before + 4 * MEGABYTE

@@ -5,10 +5,14 @@ import pytest
 from support.call_counter import ALLOCATIONS, DATA, CallCounter
 from support.config import bootstrap, chain, cluster, hcm, listener, tls_certificate, tls_socket
 from support.h2client import H2Client
+from support.proxy import Sluice, is_sanitized
 from support.rawhttp import Client
 
 MANY = [(f"x-header-{i}", "v" * 20) for i in range(40)]
 RARE = 0.1  # what timers do meanwhile, by request
+
+
+pytestmark = pytest.mark.skipif(is_sanitized(Sluice.binary), reason="a sanitizer's runtime counts too")
 
 
 @pytest.fixture(scope="module")

@@ -16,16 +16,13 @@ from support.config import address, bootstrap, cluster, hcm, http_options, liste
 from support.dns_server import DnsServer
 from support.plane import Plane
 from support.process import free_port, wait_until
+from support.proxy import is_sanitized
 from support.xds_config import ADS, ads_bootstrap, api_source, routes, serve_all
 
 SERVES_WITHIN_S = 1.0
 SOAK_S = float(os.environ.get("SLUICE_SOAK", "20"))
 PUSH_CLUSTERS = 1500
 KINDS = pytest.mark.parametrize("kind", ["GRPC", "DELTA_GRPC"])
-
-
-def is_sanitized(proxy):
-    return any(name in str(proxy.binary) for name in ("asan", "tsan"))
 
 
 def rss_kb(proxy):
@@ -90,7 +87,7 @@ def test_a_silent_resolver_holds_up_nobody_else(sluice, upstream):
         proxy = sluice(bootstrap([listener(hcm(paths))], clusters))
         assert rawhttp.fetch(proxy.port()).status == 200
         taken = time.monotonic() - began
-        assert taken < SERVES_WITHIN_S * (5 if is_sanitized(proxy) else 1), taken
+        assert taken < SERVES_WITHIN_S * (5 if is_sanitized(proxy.binary) else 1), taken
         wait_until(lambda: rawhttp.fetch(proxy.port(), "/c498").status == 200, "the last answer", 20)
         assert rawhttp.fetch(proxy.port(), "/silent").status == 503
         assert "cluster 'silent' goes on without an answer to its DNS name 'silent.test'" in proxy.log()
@@ -198,7 +195,7 @@ def test_flapping_control_plane(sluice, upstream):
         traffic.check()
         late = rss_kb(proxy)
         assert rounds > SOAK_S / 2
-        if not is_sanitized(proxy):
+        if not is_sanitized(proxy.binary):
             assert late < early * 1.1 + 1024, (early, late)
 
 

@@ -9,9 +9,10 @@ from support import config, rawhttp
 from support.ads_server import (CLUSTER, ENDPOINTS, EXTENSION, LB_ENDPOINT, LISTENER, MESSAGES, ROUTE, RUNTIME, SCOPED_ROUTE,
                                 SECRET, VIRTUAL_HOST, message_of)
 from support.process import wait_until
+from support.proxy import is_sanitized
 from support.upstream import ByteUpstream, Reply
 from support.xds_config import ADS, ads_bootstrap, rds_listener, scope, scoped_listener, serve_all
-from test_bad_config import MEGABYTE, field, is_sanitized, rss, varint
+from test_bad_config import MEGABYTE, field, rss, varint
 
 KINDS = pytest.mark.parametrize("kind", ["GRPC", "DELTA_GRPC"])
 CORS = "envoy.extensions.filters.http.cors.v3.Cors"
@@ -180,7 +181,7 @@ def test_a_flood_of_responses(sluice, ads, kind):
     if kind == "DELTA_GRPC":  # each has its answer, in order
         nonces = [r.response_nonce for r in ads.of(ROUTE) if r.response_nonce.startswith("f")]
         assert nonces == [f"f{i}" for i in range(FLOOD)]
-    if not is_sanitized(proxy):
+    if not is_sanitized(proxy.binary):
         wait_until(lambda: rss(proxy) < before + 16 * MEGABYTE, lambda: f"memory: {before} {rss(proxy)}")
 
 
@@ -274,7 +275,7 @@ def test_polled_answers_that_are_none(sluice, upstream, upstreams, name):
     assert rawhttp.fetch(proxy.port()).status == 200
     failed = proxy.stat("cluster_manager.cds.update_failure") + proxy.stat("cluster_manager.cds.update_rejected")
     assert failed >= 3 and proxy.stat("cluster_manager.cds.update_success") == 0
-    if not is_sanitized(proxy):
+    if not is_sanitized(proxy.binary):
         assert rss(proxy) < before + 32 * MEGABYTE, (before, rss(proxy))
 
 

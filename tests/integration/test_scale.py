@@ -16,6 +16,7 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from support.ads_server import CLUSTER, ENDPOINTS, LISTENER, ROUTE, AdsServer
 from support.process import wait_until
+from support.proxy import is_sanitized
 from support.rawhttp import fetch
 from support import config
 from support.xds_config import ads_bootstrap, rds_listener, routes
@@ -94,10 +95,6 @@ def turns_of(proxy, threads):
     return {thread: Histogram(proxy, f"{thread}.dispatcher.turn_cpu_us") for thread in threads}
 
 
-def is_slow(proxy):
-    return any(name in str(proxy.binary) for name in ("asan", "tsan"))
-
-
 def test_one_change_costs_little_however_many_there_are(loaded):
     proxy, ads, port = loaded
     publish, adopt = "config.snapshot.publish_us", "config.snapshot.adopt_us"
@@ -144,9 +141,9 @@ def test_large_pages_are_made_in_pieces(loaded, page):
     measured on the thread's CPU clock; what disturbs even that does not do so three times."""
     proxy, _, _ = loaded
     found = [longest_kept_short(proxy, page)]
-    while found[-1] and len(found) < 3 and not is_slow(proxy):
+    while found[-1] and len(found) < 3 and not is_sanitized(proxy.binary):
         found.append(longest_kept_short(proxy, page))
-    assert found[-1] is None or is_slow(proxy), found
+    assert found[-1] is None or is_sanitized(proxy.binary), found
 
 
 @pytest.mark.parametrize("page", ["config_dump?include_eds", "v3/discovery:client_status", "clusters"])
@@ -164,7 +161,7 @@ def test_the_config_thread_is_never_kept_long(loaded, page):
         longer.append(after.count - before.count - (after.at_most[TURN_US] - before.at_most[TURN_US]))
         if not longer[-1]:
             break
-    assert not longer[-1] or is_slow(proxy), longer
+    assert not longer[-1] or is_sanitized(proxy.binary), longer
 
 
 def test_pages_while_resources_come_and_go(loaded):
@@ -212,5 +209,5 @@ def test_large_pages_take_little_memory(loaded, page):
         length += len(piece)
     connection.close()
     assert length > PEAK_GROWTH_KB * 1024
-    if not is_slow(proxy):  # sanitizers keep what is freed
+    if not is_sanitized(proxy.binary):  # sanitizers keep what is freed
         assert peak_kb(proxy.pid) - before < PEAK_GROWTH_KB, length

@@ -17,6 +17,7 @@ from support import config
 from support.ads_server import CLUSTER, ENDPOINTS, LISTENER, ROUTE, SECRET, AdsServer
 from support.load import SERVER_NAME
 from support.process import wait_until
+from support.proxy import is_sanitized
 
 ADS = {"ads": {}, "resource_api_version": "V3"}
 LOADS = {"h1": "plain", "h2": "plain", "tls_h1": "secure", "tls_h2": "secure", "tcp": "bytes"}
@@ -283,7 +284,7 @@ def run(start, ports, certificates, authority, updates, kind, seed, strategy="im
         assert {n: a for n, a in proxy.listeners().items() if n in where} == where
         compare(proxy, start(bootstrap(ads, kind), **options), kind == "DELTA_GRPC")
         proxy.wait_stat("listener_manager.total_listeners_draining", 0, DRAIN_S + 20)
-        if check_rss and not {"asan", "tsan"} & set(pathlib.Path(proxy.binary).parts):  # they keep what is freed
+        if check_rss and not is_sanitized(proxy.binary):  # they keep what is freed
             assert_flat(samples)
     return figures
 

@@ -45,8 +45,8 @@ static void taken(void **state) {
 #define BAD_DELAY "refresh_delay: Invalid duration: expected positive duration"
 #define NO_V2 "transport_api_version: V2 is no longer supported: use V3"
 #define ONLY_ENVOY_GRPC                                                              \
-    "grpc_services[0]: only envoy_grpc is supported (google_grpc in ads_config and " \
-    "hds_config, too)"
+    "grpc_services[0]: only envoy_grpc is supported (google_grpc in ads_config, " \
+    "hds_config and load_stats_config, too)"
 #define ONLY_KINDS "api_type: only GRPC, DELTA_GRPC and REST are supported"
 #define ORDER                                                                                      \
     "grpc_services[0]: envoy_grpc.retry_policy.retry_back_off: max_interval must be greater than " \
