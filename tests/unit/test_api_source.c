@@ -44,7 +44,7 @@ static void taken(void **state) {
 #define NO_DELAY "refresh_delay is required for REST API configuration sources"
 #define BAD_DELAY "refresh_delay: Invalid duration: expected positive duration"
 #define NO_V2 "transport_api_version: V2 is no longer supported: use V3"
-#define ONLY_ENVOY_GRPC                                                              \
+#define ONLY_ENVOY_GRPC                                                           \
     "grpc_services[0]: only envoy_grpc is supported (google_grpc in ads_config, " \
     "hds_config and load_stats_config, too)"
 #define ONLY_KINDS "api_type: only GRPC, DELTA_GRPC and REST are supported"
