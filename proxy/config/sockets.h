@@ -1,7 +1,7 @@
 /* Listening sockets of a listener, one per worker and address, made by the config thread before the
  * listener goes into a snapshot: a port in use is an error of that update, not a surprise on a
  * worker. They outlive updates of the listener.
- * Threads: made on the config thread; workers dup(2) theirs; closed by whoever drops the last
+ * Threads: made on the config thread; workers have descriptors of their own; closed by whoever drops the last
  * ref. */
 #ifndef SLUICE_CONFIG_SOCKETS_H
 #define SLUICE_CONFIG_SOCKETS_H

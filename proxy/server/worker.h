@@ -82,7 +82,7 @@ struct worker_listener {
     struct worker *worker;
     struct resource *resource; /* one ref: pins cfg */
     const struct listener_config *cfg;
-    struct listener_sockets *sockets; /* one ref */
+    struct listener_sockets *sockets; /* one ref; NULL once removed */
     struct listener_sock **socks;     /* [cfg->addresses_n] */
     struct list chains;               /* of struct net_chain */
     struct stats_shard *stats;

@@ -3,6 +3,10 @@
  * Threads: worker-local. Spec: listener.v3.Listener, "Draining" in Envoy's docs.
  * Not here: reading sockets and listener filters (net/listener.c), L4 filters
  * (net/filter_chain.c). */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "proxy/api/extension.h"
@@ -23,7 +27,9 @@ static void on_garbage(struct loop_garbage *g) {
     struct worker_listener *l = CONTAINER_OF(g, struct worker_listener, garbage);
     l->magic = 0;
     xfree(l->socks);
-    shared_unref(&l->sockets->shared);
+    if (l->sockets) {
+        shared_unref(&l->sockets->shared);
+    }
     shared_unref(&l->resource->shared);
     if (l->worker_stats) {
         stats_scope_unref(l->worker_stats);
@@ -305,11 +311,24 @@ static struct worker_listener *listener_make(struct worker *w, struct resource *
     return l;
 }
 
+/* The worker's own descriptor of a socket; -1: it accepts nothing there. */
+static int own_socket(const struct worker_listener *l, unsigned address) {
+    int fd = listener_sockets_fd(l->sockets, address, l->worker->index);
+    int own = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (fd >= 0 && own < 0) {
+        log_error(LOG_connection, "listener '%.*s': worker %u can not accept: %s",
+                  SV_ARG(l->cfg->name), l->worker->index, strerror(errno));
+        if (l->cfg->reuse_port) { /* connections go to the other workers, or are refused */
+            shutdown(fd, SHUT_RDWR);
+        }
+    }
+    return own;
+}
+
 void worker_listener_add(struct worker *w, struct resource *r, struct listener_sockets *socks) {
     struct worker_listener *l = listener_make(w, r, socks);
     for (unsigned i = 0; i < l->cfg->addresses_n; i++) {
-        int fd = listener_sockets_fd(socks, i, w->index);
-        l->socks[i] = listener_sock_new(&w->loop, &l->cfg->sock, fd < 0 ? -1 : dup(fd),
+        l->socks[i] = listener_sock_new(&w->loop, &l->cfg->sock, own_socket(l, i),
                                         &socks->bound[i], l->stats, &sock_ops, l);
     }
 }
@@ -353,11 +372,13 @@ void worker_listener_update(struct worker_listener *old, struct resource *r) {
     worker_listener_remove(old);
 }
 
-/* No more connections; those that listener filters still look at go on. */
+/* No more connections; those that listener filters still look at go on. Others have the sockets
+ * open for a while, too: without the shutdown clients would wait in their queue. */
 static void stop_accepting_on(struct worker_listener *l) {
     for (unsigned i = 0; i < l->cfg->addresses_n; i++) {
         int fd = l->socks[i] ? listener_sock_release(l->socks[i]) : -1;
         if (fd >= 0) {
+            shutdown(fd, SHUT_RDWR);
             close(fd);
         }
     }
@@ -385,6 +406,8 @@ void worker_listener_remove(struct worker_listener *l) {
         l->last = shared_ref(l->worker->leaving);
     }
     worker_listener_start_drain(l, true);
+    shared_unref(&l->sockets->shared);
+    l->sockets = NULL;
     timer_start(&l->drain_end, l->worker->shared->drain_time_ms);
     free_when_unused(l);
 }

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from support.config import bootstrap, cluster, direct, endpoint, hcm, http_options, listener, route, tcp_proxy
-from support.process import wait_until
+from support.process import can_connect, wait_until
 from support.proxy import Sluice
 from support.rawhttp import Client, fetch
 
@@ -343,15 +343,7 @@ def test_drain_listeners(sluice):
         assert proxy.post("/drain_listeners").text == "OK\n"
         proxy.wait_stat("listener_manager.listener_stopped", 1)
         assert proxy.admin("/ready").text == "LIVE\n"
-
-        def refused():
-            try:
-                fetch(port)
-            except OSError:
-                return True
-            return False
-
-        wait_until(refused, "the listener to stop")
+        wait_until(lambda: not can_connect(port), "the listener to stop")
 
 
 def test_drain_inbound_only(sluice):
@@ -360,15 +352,7 @@ def test_drain_inbound_only(sluice):
     proxy = sluice(bootstrap(listeners))
     ports = {n: p for n, (_, p) in proxy.listeners().items()}
     assert proxy.post("/drain_listeners?inboundonly").text == "OK\n"
-
-    def is_refused():
-        try:
-            fetch(ports["in"])
-        except OSError:
-            return True
-        return False
-
-    wait_until(is_refused, "the inbound listener to stop")
+    wait_until(lambda: not can_connect(ports["in"]), "the inbound listener to stop")
     assert fetch(ports["out"]).status == 200
 
 

@@ -10,8 +10,8 @@ import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 from support import config
 from support.ads_server import (CLUSTER, ENDPOINTS, LISTENER, PREFIX, RESOURCE, ROUTE, SECRET, AdsServer, message_of)
-from support.process import wait_until
-from support.rawhttp import fetch
+from support.process import can_connect, free_port, wait_until
+from support.rawhttp import Client, fetch
 from support.xds_config import (ADS, ads_bootstrap, api_source, assignment, eds_cluster, rds_listener, routes, serve_all,
                                 xds_cluster)
 
@@ -217,6 +217,25 @@ def test_malformed_response_ends_the_stream(sluice, ads, upstream, kind):
 
 
 # ---- streams that end ----
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("fields", [{}, {"enable_reuse_port": False}])
+def test_a_removed_listener_refuses_connections_while_others_drain(sluice, ads, upstream, fields):
+    serve_all(ads, upstream.port)
+    port = free_port()
+    main = rds_listener(**fields) | {"address": config.address(port)}
+    ads.set(LISTENER, "l1", [main])
+    proxy = sluice(ads_bootstrap(ads), concurrency=2)
+    wait_until(lambda: can_connect(port), "the listener")
+    with Client(port) as client:
+        assert client.request("GET", "/").status == 200
+        ads.set(LISTENER, "l2", [])
+        wait_until(lambda: not can_connect(port), "connections to be refused")
+        assert client.request("GET", "/").status == 200  # it was there before
+        ads.set(LISTENER, "l3", [main])  # takes the address again while the old one drains
+        wait_until(lambda: can_connect(port) and fetch(port).status == 200, "the listener to be back")
+    assert proxy.stat("listener_manager.lds.update_rejected") == 0
+
 
 @pytest.mark.smoke
 @both
