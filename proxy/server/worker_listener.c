@@ -328,8 +328,8 @@ static int own_socket(const struct worker_listener *l, unsigned address) {
 void worker_listener_add(struct worker *w, struct resource *r, struct listener_sockets *socks) {
     struct worker_listener *l = listener_make(w, r, socks);
     for (unsigned i = 0; i < l->cfg->addresses_n; i++) {
-        l->socks[i] = listener_sock_new(&w->loop, &l->cfg->sock, own_socket(l, i),
-                                        &socks->bound[i], l->stats, &sock_ops, l);
+        l->socks[i] = listener_sock_new(&w->loop, &l->cfg->sock, own_socket(l, i), &socks->bound[i],
+                                        l->stats, &sock_ops, l);
     }
 }
 
