@@ -185,9 +185,13 @@ static bool fill_store(struct program *p, struct diag *d) {
     if (*local && !store_has_cluster(&p->store, sv_cstr(local))) {
         return diag_error(d, "local cluster '%s' must be defined", local);
     }
-    return store_set_dynamic(&p->store, b->dynamic_resources, b->layered_runtime, d) &&
-           store_set_workloads(&p->store, b, d) && lrs_start(&p->store, b, d) &&
-           hds_start(&p->store, b, d) && store_static_done(&p->store, d);
+    bool ok = store_set_dynamic(&p->store, b->dynamic_resources, b->layered_runtime, d) &&
+              store_set_workloads(&p->store, b, d) && lrs_start(&p->store, b, d) &&
+              hds_start(&p->store, b, d);
+    if (ok) {
+        store_static_done(&p->store);
+    }
+    return ok;
 }
 
 static bool init_store(struct program *p, bool is_dry_run, struct diag *d) {

@@ -52,6 +52,8 @@ struct entry_extra {
     struct leds_set *leds;            /* the entry of a collection of endpoints; else NULL */
     struct scope_set *scopes;         /* the entry of a set of scopes; else NULL */
     struct listener_sockets *sockets; /* listeners: of the active resource */
+    /* of the warming one; NULL: it stays on the active one's */
+    struct listener_sockets *warming_sockets;
     struct secret_files *files;       /* secrets that are read from files */
     struct stats_scope *stats;        /* subscription stats; NULL until the first update */
     struct stats_scope *reload_stats; /* routes: NULL until the first update */

@@ -14,6 +14,7 @@
 #include "proxy/upstream/cluster.h"
 #include "xds/hds.h"
 #include "xds/leds.h"
+#include "xds/listeners.h"
 #include "xds/lrs.h"
 
 /* ---- entries ---- */
@@ -111,6 +112,7 @@ static void entry_free(struct entry *e) {
     if (e->extra->sockets) {
         shared_unref(&e->extra->sockets->shared);
     }
+    store_listener_drop_warming(e);
     store_scopes_free(e);
     store_vhds_free(e);
     store_leds_free(e);
@@ -214,6 +216,7 @@ static void on_flush(struct loop_task *t) {
         return;
     }
     store_hosts_settle(s);
+    store_listeners_settle(s);
     uint64_t began_us = loop_refresh_now(s->loop);
     struct snapshot *now = s->next;
     s->next = NULL;
@@ -283,9 +286,8 @@ static void set_listener(struct entry *e, struct resource *r) {
                     s->active_listeners);
     table_set(&s->next->tables[TABLE_LISTENERS], slot, r ? &r->shared : NULL);
     table_set(&s->next->tables[TABLE_SOCKETS], slot, r ? &e->extra->sockets->shared : NULL);
-    if (!r && e->extra->sockets) {
-        shared_unref(&e->extra->sockets->shared);
-        entry_extra(e)->sockets = NULL;
+    if (!r) {
+        store_listener_ended(e);
     }
 }
 
@@ -333,6 +335,9 @@ void store_set_active(struct entry *e, struct resource *r) {
     e->active = r;
     e->uses = e->warming_uses;
     e->warming_uses = (struct entry_links){0};
+    if (e->type == RES_LISTENER) {
+        store_listener_claims(e, old);
+    }
     if (old) {
         store_drop_transports(s, old);
         shared_unref(&old->shared);
@@ -349,12 +354,18 @@ static void set_warming(struct entry *e, struct resource *r) {
     unsigned *count = e->type == RES_CLUSTER    ? &s->warming_clusters
                       : e->type == RES_LISTENER ? &s->warming_listeners
                                                 : &routes;
-    if (e->warming) {
+    struct resource *was = e->warming;
+    if (was) {
         store_unlink(e, &e->warming_uses);
-        shared_unref(&e->warming->shared);
         (*count)--;
     }
     e->warming = r;
+    if (e->type == RES_LISTENER) {
+        store_listener_claims(e, was);
+    }
+    if (was) {
+        shared_unref(&was->shared);
+    }
     if (r && e->type == RES_CLUSTER) {
         stats_gauge_set(stats_front(r->cluster->stats), CLUSTER_warming_state, 1);
     }
@@ -423,6 +434,7 @@ void store_apply(struct entry *e, struct resource *r) {
 void store_drop_warming(struct entry *e) {
     if (e->warming) {
         set_warming(e, NULL);
+        store_listener_drop_warming(e);
     }
 }
 
@@ -470,17 +482,17 @@ bool store_add_static(struct store *s, enum resource_type t, sv wire, struct dia
         store_drop_if_unused(e);
         return false;
     }
+    if (t == RES_LISTENER && !store_listener_accept(e, r, d)) {
+        shared_unref(&r->shared);
+        store_drop_if_unused(e);
+        return false;
+    }
     store_apply(e, r);
     return true;
 }
 
-bool store_static_done(struct store *s, struct diag *d) {
-    if (s->socket_error) {
-        return diag_error(d, "%s", s->socket_error);
-    }
-    store_touch(s); /* publishes, and looks at readiness */
-    return true;
-}
+/* publishes, and looks at readiness */
+void store_static_done(struct store *s) { store_touch(s); }
 
 static bool has_cluster(void *user, sv name) { return store_has_cluster(user, name); }
 
@@ -510,6 +522,7 @@ void store_init(struct store *s, const struct store_options *o) {
     s->flush.run = on_flush;
     timer_init(&s->leaving_timer, s->loop, on_leaving_timer);
     map_init(&s->entries);
+    map_init(&s->listener_addresses);
     list_init(&s->demands);
     list_init(&s->views);
     list_init(&s->dns_waits);
@@ -572,6 +585,7 @@ void store_fini(struct store *s) {
         entry_free(slot->value);
     }
     map_fini(&left);
+    store_listeners_free(s);
     vec_fini(&s->scope_sets);
     vec_fini(&s->scope_entries);
     if (s->next) {
@@ -587,7 +601,6 @@ void store_fini(struct store *s) {
     dir_watcher_free(s->files);
     xfree(s->cds_version);
     xfree(s->lds_version);
-    xfree(s->socket_error);
     stats_scope_unref(s->cds_scope);
     stats_scope_unref(s->cds_reload_scope);
     stats_scope_unref(s->lds_scope);

@@ -3,10 +3,10 @@
  * Threads: the config thread owns it all. Snapshots leave through `publish`; what other threads say
  * comes in by the loop's mailbox.
  * Files: store.c (activation, applying updates), entry.c (their memory), store_refs.c (wanted
- * names, sources), store_warm.c (readiness, activation), store_hosts.c (host sets, DNS),
- * store_health.c (checks, outliers), store_scopes.c (SRDS), store_vhds.c (VHDS), store_leds.c
- * (LEDS), store_workloads.c (Istio's workloads), store_demand.c (what requests ask for),
- * store_view.c (what admin shows). */
+ * names, sources), store_warm.c (readiness, activation), store_listeners.c (addresses, sockets),
+ * store_hosts.c (host sets, DNS), store_health.c (checks, outliers), store_scopes.c (SRDS),
+ * store_vhds.c (VHDS), store_leds.c (LEDS), store_workloads.c (Istio's workloads), store_demand.c
+ * (what requests ask for), store_view.c (what admin shows). */
 #ifndef SLUICE_XDS_STORE_H
 #define SLUICE_XDS_STORE_H
 
@@ -31,6 +31,13 @@ struct runtime_use {
     struct entry *entry;
 };
 VEC_TYPE(runtime_use_vec, struct runtime_use)
+
+/* Sockets that a listener had. One ref on each; sockets NULL: another listener has them now. */
+struct sockets_left {
+    struct listener_sockets *sockets;
+    struct resource *of;
+};
+VEC_TYPE(sockets_left_vec, struct sockets_left)
 
 struct store_options {
     struct loop *loop;
@@ -106,9 +113,10 @@ struct store {
     struct lrs *lrs, *lrs_self; /* load reporting (lrs.h); NULL: none */
     const void *lrs_ads;        /* ads_config: where clusters with lrs_server: self report to */
     unsigned lrs_self_clusters; /* active ones */
-    struct stats_scope *workloads_scope; /* NULL: workloads are not discovered */
-    unsigned workloads;                  /* active ones */
-    char *socket_error;                  /* a static listener could not be bound: why; NULL */
+    struct stats_scope *workloads_scope;  /* NULL: workloads are not discovered */
+    unsigned workloads;                   /* active ones */
+    struct map listener_addresses;        /* address → whose it is */
+    struct sockets_left_vec sockets_left; /* in this event */
     unsigned warming_clusters, warming_listeners, active_clusters, active_listeners;
 };
 
@@ -121,8 +129,7 @@ void store_free_names(struct store *s);
 
 /* A resource of the bootstrap. False: errors are in d. */
 bool store_add_static(struct store *s, enum resource_type t, sv wire, struct diag *d);
-/* All static resources are there. False: a listener's sockets can't be had. */
-bool store_static_done(struct store *s, struct diag *d);
+void store_static_done(struct store *s); /* all static resources are there */
 /* Bootstrap.dynamic_resources (NULL: none) and what else of the bootstrap is discovered: runtime
  * layers. */
 bool store_set_dynamic(struct store *s, const void *dynamic_resources_msg,
@@ -235,6 +242,8 @@ void store_note_reload(struct entry *e);                             /* routes c
 void store_count_reload(struct store *s, struct stats_scope *scope); /* of xds_reload_stats_group */
 /* every name of the type that the client asks for */
 void store_count_failures(const struct source_client *c, enum resource_type t);
+/* What e's next version was to be is refused, for error_state. */
+void store_refuse(struct entry *e, sv wire, sv version, sv text);
 /* store_update.c: the sink of muxes */
 struct source_client {
     struct store *store;

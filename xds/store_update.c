@@ -4,6 +4,7 @@
 #include "proxy/base/mem.h"
 #include "proxy/upstream/cluster.h"
 #include "xds/leds.h"
+#include "xds/listeners.h"
 #include "xds/scopes.h"
 #include "xds/store.h"
 #include "xds/store_demand.h"
@@ -70,8 +71,7 @@ static void note_only_rejected(struct entry *e) {
     s->only_rejected_n++;
 }
 
-static void reject(struct entry *e, sv wire, sv version, sv text, struct xds_verdict *v) {
-    store_add_error(v, e->type, entry_name(e), text);
+void store_refuse(struct entry *e, sv wire, sv version, sv text) {
     store_view_before(e);
     struct entry_extra *x = entry_extra(e);
     xfree(x->error);
@@ -81,12 +81,24 @@ static void reject(struct entry *e, sv wire, sv version, sv text, struct xds_ver
     bool fits = wire.n <= STORE_FAILED_BYTES_MAX - e->store->failed_bytes;
     x->failed = resource_uncompiled(e->type, entry_name(e), version, fits ? wire : SV(""));
     e->store->failed_bytes += x->failed->wire.n;
+}
+
+static void reject(struct entry *e, sv wire, sv version, sv text, struct xds_verdict *v) {
+    store_add_error(v, e->type, entry_name(e), text);
+    store_refuse(e, wire, version, text);
     store_note_failure(e, XDS_update_rejected);
     note_only_rejected(e);
 }
 
 static sv name_of(const struct xds_update *u, const struct xds_resource *x) {
     return x->name.n ? x->name : resource_name_of(u->type, x->wire);
+}
+
+/* Can it be had, beside being right? */
+static bool can_have(struct entry *e, struct resource *r, struct diag *d) {
+    return e->type == RES_EXTENSION  ? store_extension_update(e, r, d)
+           : e->type == RES_LISTENER ? store_listener_accept(e, r, d)
+                                     : true;
 }
 
 static bool take(struct source_client *c, const struct xds_update *u, const struct xds_resource *x,
@@ -127,7 +139,7 @@ static bool take(struct source_client *c, const struct xds_update *u, const stru
     diag_reset(d);
     struct resource *r =
         resource_compile(&s->config, u->type, name, x->version, x->wire, false, newest(e), d);
-    if (!r || (e->type == RES_EXTENSION && !store_extension_update(e, r, d))) {
+    if (!r || !can_have(e, r, d)) {
         reject(e, x->wire, x->version, diag_text(d), v);
         if (r) {
             shared_unref(&r->shared);
@@ -183,16 +195,21 @@ static void remove_named(struct source_client *c, enum resource_type t, sv name)
 }
 
 /* SotW: what this source brought and the response does not list is gone. */
-static void remove_unlisted(struct source_client *c, enum resource_type t) {
+static void remove_unlisted(struct source_client *c, const struct xds_update *u) {
     struct store *s = c->store;
+    struct map listed;
+    map_init(&listed);
+    for (unsigned i = 0; i < u->resources_n; i++) {
+        map_put(&listed, name_of(u, &u->resources[i]), c);
+    }
     VEC(struct entry *) gone = {0};
     size_t it = 0;
     struct map_slot *slot;
     while ((slot = map_next(&s->entries, &it))) {
         struct entry *e = slot->value;
-        bool is_ours = e->type == t && store_same_source(e->source, c->source) && !e->is_static &&
-                       (e->active || e->warming || e->is_only_rejected);
-        if (is_ours && e->seen_update != s->update_count) {
+        bool is_ours = e->type == u->type && store_same_source(e->source, c->source) &&
+                       !e->is_static && (e->active || e->warming || e->is_only_rejected);
+        if (is_ours && !map_get(&listed, entry_name(e))) {
             *vec_push(&gone) = e;
         }
     }
@@ -200,6 +217,21 @@ static void remove_unlisted(struct source_client *c, enum resource_type t) {
         remove_entry(gone.p[i]);
     }
     vec_fini(&gone);
+    map_fini(&listed);
+}
+
+/* A resource that can't be read might be any: nothing is gone then. */
+static void remove_gone(struct source_client *c, const struct xds_update *u) {
+    bool are_all_known = true;
+    for (unsigned i = 0; i < u->resources_n; i++) {
+        are_all_known &= name_of(u, &u->resources[i]).n > 0;
+    }
+    for (unsigned i = 0; i < u->removed_n; i++) {
+        remove_named(c, u->type, u->removed[i]);
+    }
+    if (u->is_full && are_all_known && resource_types[u->type].is_full_state) {
+        remove_unlisted(c, u);
+    }
 }
 
 /* ---- the sink ---- */
@@ -227,21 +259,20 @@ static void log_rejected(enum resource_type t, sv why) {
              SV_ARG(why));
 }
 
-/* Was anything added or changed, beside what was removed? */
+/* Was anything added or changed, beside what was removed? As in Envoy listeners go before others
+ * take their addresses, and all else goes when what takes its place is there. */
 static bool apply_update(struct source_client *c, const struct xds_update *u, struct diag *d,
                          struct xds_verdict *v) {
+    if (u->type == RES_LISTENER) {
+        remove_gone(c, u);
+    }
     uint64_t changes_before = c->store->change_count;
-    bool are_all_known = true; /* one that can't be read might be any */
     for (unsigned i = 0; i < u->resources_n; i++) {
         v->accepted[i] = take(c, u, &u->resources[i], d, v);
-        are_all_known &= v->accepted[i] || name_of(u, &u->resources[i]).n > 0;
     }
     bool has_new = c->store->change_count != changes_before;
-    for (unsigned i = 0; i < u->removed_n; i++) {
-        remove_named(c, u->type, u->removed[i]);
-    }
-    if (u->is_full && are_all_known && resource_types[u->type].is_full_state) {
-        remove_unlisted(c, u->type);
+    if (u->type != RES_LISTENER) {
+        remove_gone(c, u);
     }
     return has_new;
 }

@@ -6,6 +6,7 @@
 #include "proxy/net/tls_cert.h"
 #include "proxy/upstream/cluster.h"
 #include "xds/leds.h"
+#include "xds/listeners.h"
 #include "xds/scopes.h"
 #include "xds/store.h"
 #include "xds/store_view.h"
@@ -87,38 +88,16 @@ static bool is_warm(struct entry *e) {
     return e->type != RES_CLUSTER || (store_hosts_ready(e) && store_health_ready(e));
 }
 
-/* Sockets of a listener's new version: the old ones when they fit. False: they can't be had. */
-static bool take_sockets(struct entry *e, struct resource *r) {
-    struct store *s = e->store;
-    if (e->extra->sockets && e->active && listener_same_sockets(e->active->listener, r->listener)) {
-        return true;
+/* It was accepted, and can't be had all the same. */
+static void give_up(struct entry *e) {
+    struct resource *r = shared_ref(e->warming);
+    store_refuse(e, r->wire, r->version, SV("cannot listen: see the log"));
+    shared_unref(&r->shared);
+    store_drop_warming(e);
+    if (!e->active && !e->is_only_rejected) {
+        e->is_only_rejected = true;
+        e->store->only_rejected_n++;
     }
-    if (s->opt.is_dry_run) {
-        return false;
-    }
-    struct diag d;
-    diag_init(&d);
-    struct listener_sockets *made = listener_sockets_new(r->listener, s->opt.workers, &d);
-    if (!made || listener_sockets_listen(made, r->listener) < 0) {
-        sv text = diag_text(&d);
-        stats_inc(s->listener_manager, LISTENER_MANAGER_listener_create_failure);
-        log_error(LOG_config, "listener '%.*s': %.*s", SV_ARG(entry_name(e)), SV_ARG(text));
-        if (e->is_static && !s->socket_error) {
-            struct buf BUF_AUTO b;
-            buf_init(&b);
-            buf_printf(&b, "error adding listener '%.*s': %.*s", SV_ARG(entry_name(e)),
-                       SV_ARG(text));
-            s->socket_error = buf_dup_str(&b);
-        }
-        diag_fini(&d);
-        return false;
-    }
-    diag_fini(&d);
-    if (e->extra->sockets) {
-        shared_unref(&e->extra->sockets->shared);
-    }
-    entry_extra(e)->sockets = made;
-    return true;
 }
 
 void store_check_warm(struct entry *e) {
@@ -127,7 +106,11 @@ void store_check_warm(struct entry *e) {
     if (!r || !is_warm(e)) {
         return;
     }
-    if (e->type == RES_LISTENER && !take_sockets(e, r)) {
+    if (e->type == RES_LISTENER && s->opt.is_dry_run) {
+        return; /* no sockets are made */
+    }
+    if (e->type == RES_LISTENER && !store_listener_listen(e, r)) {
+        give_up(e);
         return;
     }
     store_view_before(e);

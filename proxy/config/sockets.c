@@ -1,10 +1,7 @@
 /* See sockets.h. Spec: listener.v3.Listener address, enable_reuse_port, bind_to_port. */
 #include "proxy/config/sockets.h"
 
-#include <errno.h>
-#include <sys/socket.h>
 #include <unistd.h>
-#include <uv.h>
 
 #include "proxy/base/mem.h"
 
@@ -37,7 +34,7 @@ static bool bind_address(struct listener_sockets *s, const struct listener_confi
         if (*fd < 0) {
             char text[ADDR_STR_MAX];
             addr_str(&want, text);
-            return diag_error(d, "cannot bind '%s': %s", text, uv_strerror(*fd));
+            return diag_error(d, "cannot bind '%s': %s", text, sock_strerror(*fd));
         }
         want = s->bound[a]; /* port 0: the other workers share the port the first one got */
     }
@@ -66,9 +63,19 @@ struct listener_sockets *listener_sockets_new(const struct listener_config *c, u
 
 int listener_sockets_listen(struct listener_sockets *s, const struct listener_config *c) {
     for (unsigned i = 0; i < s->addresses_n * s->workers_n; i++) {
-        if (s->fds[i] >= 0 && listen(s->fds[i], c->backlog) < 0) {
-            return uv_translate_sys_error(errno);
+        const struct sock_opts *opts = &c->addresses[i / s->workers_n].opts;
+        int rc = s->fds[i] < 0 ? 0 : sock_start_listening(s->fds[i], opts, c->backlog);
+        if (rc < 0) {
+            return rc;
         }
     }
     return 0;
+}
+
+void listener_sockets_leave(struct listener_sockets *s) {
+    __atomic_store_n(&s->is_left, true, __ATOMIC_RELEASE);
+}
+
+bool listener_sockets_are_left(const struct listener_sockets *s) {
+    return __atomic_load_n(&s->is_left, __ATOMIC_ACQUIRE);
 }

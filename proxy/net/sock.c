@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <uv.h>
 
 #include "proxy/base/check.h"
 
@@ -104,7 +103,7 @@ static int do_bind(int fd, const struct addr *a, const struct sock_opts *o) {
     struct sockaddr_storage ss;
     socklen_t n = addr_to_sockaddr(a, &ss);
     if (n == 0) {
-        return UV_ENAMETOOLONG;
+        return -ENAMETOOLONG;
     }
     bool is_file = a->family == AF_UNIX && a->path && a->path[0] && a->path[0] != '@';
     if (is_file && unlink(a->path) != 0 && errno != ENOENT) {
@@ -177,7 +176,7 @@ static int start_connect(int fd, const struct addr *to, const struct addr *sourc
     }
     socklen_t n = addr_to_sockaddr(to, &ss);
     if (n == 0) {
-        return UV_ENAMETOOLONG;
+        return -ENAMETOOLONG;
     }
     while (connect(fd, (const struct sockaddr *)&ss, n) != 0) {
         if (errno != EINTR) {
@@ -264,4 +263,4 @@ void sock_reset_on_close(int fd) {
     (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
 }
 
-const char *sock_strerror(int err) { return uv_strerror(err); }
+const char *sock_strerror(int err) { return strerror(-err); }

@@ -373,12 +373,16 @@ void worker_listener_update(struct worker_listener *old, struct resource *r) {
 }
 
 /* No more connections; those that listener filters still look at go on. Others have the sockets
- * open for a while, too: without the shutdown clients would wait in their queue. */
+ * open for a while, too: without the shutdown clients would wait in their queue. A listener that
+ * inherited them goes on accepting. */
 static void stop_accepting_on(struct worker_listener *l) {
+    bool is_over = !l->is_removed || listener_sockets_are_left(l->sockets);
     for (unsigned i = 0; i < l->cfg->addresses_n; i++) {
         int fd = l->socks[i] ? listener_sock_release(l->socks[i]) : -1;
         if (fd >= 0) {
-            shutdown(fd, SHUT_RDWR);
+            if (is_over) {
+                shutdown(fd, SHUT_RDWR);
+            }
             close(fd);
         }
     }

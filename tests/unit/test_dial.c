@@ -258,7 +258,7 @@ static void connect_cannot_begin(void **state) {
     (void)state;
     addr_set_path(&target.addr, "/nonexistent/socket");
     begin();
-    assert_failed("connection to /nonexistent/socket failed: no such file or directory");
+    assert_failed("connection to /nonexistent/socket failed: No such file or directory");
 }
 
 static void connect_is_refused(void **state) {
