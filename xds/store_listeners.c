@@ -18,13 +18,11 @@ struct address_claim {
     char key[];
 };
 
-static sv key_of(const struct addr *a) {
-    return a->family == AF_UNIX ? sv_cstr(a->path) : addr_key(a);
-}
+static sv key_of(const struct addr *a) { return addr_is_ip(a) ? addr_key(a) : sv_cstr(a->path); }
 
 /* Any port is free as long as the system chooses it. */
 static bool is_exclusive(const struct listener_config *c, const struct addr *a) {
-    return a->family == AF_UNIX || a->port || !c->bind_to_port;
+    return !addr_is_ip(a) || a->port || !c->bind_to_port;
 }
 
 static void claim(struct entry *e, const struct listener_config *c) {

@@ -4,7 +4,9 @@
  * Not here: what is known of a peer (filters/common/istio_peer.c). */
 #include "protos/any.h"
 #include "protos/gen/bootstrap.pb-c.h"
+#include "protos/gen/bootstrap_internal_listener.pb-c.h"
 #include "protos/gen/istio_workload.pb-c.h"
+#include "protos/pb_rules.h"
 #include "proxy/base/log.h"
 #include "proxy/config/workload.h"
 #include "xds/client.h"
@@ -35,6 +37,24 @@ static bool watch(struct store *s, const Core__ConfigSource *m, struct diag *d) 
     return true;
 }
 
+static bool internal_listeners(const Core__TypedExtensionConfig *m, struct arena *a,
+                               struct diag *d) {
+    const BootstrapInternalListener__InternalListener *x =
+        ANY_UNPACK_AS(BootstrapInternalListener__InternalListener,
+                      bootstrap_internal_listener__internal_listener__descriptor, m->typed_config,
+                      sv_cstr(m->name), a, d);
+    if (!x || !pb_rules_check(&x->base, d)) {
+        return false;
+    }
+    if (x->buffer_size_kb) {
+        log_info(LOG_config,
+                 "bootstrap: bootstrap_extensions '%s': buffer_size_kb has no effect: "
+                 "the system buffers what goes to internal listeners",
+                 m->name);
+    }
+    return true;
+}
+
 static bool use(struct store *s, const Core__TypedExtensionConfig *m, struct diag *d) {
     struct arena a;
     arena_init(&a, 0);
@@ -45,6 +65,8 @@ static bool use(struct store *s, const Core__TypedExtensionConfig *m, struct dia
             IstioWorkload__BootstrapExtension, istio_workload__bootstrap_extension__descriptor,
             m->typed_config, sv_cstr(m->name), &a, d);
         ok = x && watch(s, x->config_source, d);
+    } else if (sv_is(type, bootstrap_internal_listener__internal_listener__descriptor.name)) {
+        ok = internal_listeners(m, &a, d); /* they need no other permission */
     } else {
         log_info(LOG_config,
                  "bootstrap: bootstrap_extensions '%s' (%.*s) has no effect: not needed here",

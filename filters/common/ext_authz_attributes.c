@@ -51,6 +51,17 @@ static Core__Address *address_of(struct arena *a, const struct addr *from) {
         m->pipe = pipe;
         return m;
     }
+    if (from->family == ADDR_INTERNAL) {
+        Core__EnvoyInternalAddress *internal = arena_new(a, Core__EnvoyInternalAddress);
+        core__envoy_internal_address__init(internal);
+        internal->address_name_specifier_case =
+            CORE__ENVOY_INTERNAL_ADDRESS__ADDRESS_NAME_SPECIFIER_SERVER_LISTENER_NAME;
+        internal->server_listener_name = text(a, addr_internal_listener(from));
+        internal->endpoint_id = text(a, addr_endpoint_id(from));
+        m->address_case = CORE__ADDRESS__ADDRESS_ENVOY_INTERNAL_ADDRESS;
+        m->envoy_internal_address = internal;
+        return m;
+    }
     char ip[ADDR_STR_MAX];
     size_t n = addr_ip_str(from, ip);
     Core__SocketAddress *s = arena_new(a, Core__SocketAddress);

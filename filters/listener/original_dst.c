@@ -1,13 +1,23 @@
 /* original_dst: gives a redirected connection (iptables REDIRECT or TPROXY) the destination its
- * client asked for.
+ * client asked for, and one to an internal listener the one that its dialler's metadata names.
  * Threads: worker-local. Spec: listener.original_dst.v3.OriginalDst.
  * Not here: handing the connection to another listener (server/worker.c). */
 #include "protos/gen/listener_original_dst.pb-c.h"
 #include "proxy/api/listener_filter.h"
+#include "proxy/api/network_filter.h"
+#include "proxy/api/passthrough.h"
 
 static void *compile(struct compile_ctx *ctx, const void *msg) {
     (void)msg;                         /* no fields */
     return arena_alloc(ctx->arena, 1); /* nothing to know, but not NULL: that would be an error */
+}
+
+/* The destination that the dialler's metadata tells. */
+static bool told(const struct passthrough *p, struct addr *out) {
+    static const sv path[] = {SV_INIT("local")};
+    const struct kv_value *v =
+        p ? kv_metadata_get(p->metadata, SV("envoy.filters.listener.original_dst"), path, 1) : NULL;
+    return v && v->kind == KV_STRING && addr_parse_ip_port(v->s, out);
 }
 
 static enum listener_filter_status on_bytes(const void *config, void *state,
@@ -19,8 +29,10 @@ static enum listener_filter_status on_bytes(const void *config, void *state,
     (void)end;
     (void)thread_index;
     struct addr original;
-    bool is_ip = info->local.family == AF_INET || info->local.family == AF_INET6;
-    if (!is_ip || sock_original_dst(info->fd, info->local.family, &original) != 0) {
+    bool is_restored = addr_is_ip(&info->local)
+                           ? sock_original_dst(info->fd, info->local.family, &original) == 0
+                           : told(info->passthrough, &original);
+    if (!is_restored) {
         return LISTENER_FILTER_DONE; /* not redirected */
     }
     info->local = original;

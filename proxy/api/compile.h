@@ -119,5 +119,8 @@ bool compile_duration_ms(struct compile_ctx *ctx, const void *duration_msg, uint
 bool compile_address(struct compile_ctx *ctx, const void *address_msg, struct addr *out);
 bool compile_socket_address(struct compile_ctx *ctx, const void *socket_address_msg,
                             struct addr *out);
+/* core.v3.EnvoyInternalAddress, which only endpoints may have. */
+bool compile_internal_address(struct compile_ctx *ctx, const void *internal_address_msg,
+                              struct addr *out);
 
 #endif

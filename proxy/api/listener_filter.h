@@ -33,7 +33,8 @@ struct accept_info {
     unsigned alpn_n;
     sv ja3, ja4;   /* fingerprints in hex, when asked for */
     sv proxy_tlvs; /* PROXY v2 TLVs to pass on upstream, as received one after another */
-    struct sock_source source; /* of upstream connections made for this one (original_src) */
+    struct sock_source source;       /* of upstream connections made for this one (original_src) */
+    struct passthrough *passthrough; /* of a connection to an internal listener; else NULL */
     /* of the peeked bytes: taken off the socket when the filter is done */
     size_t consume_bytes;
     const char *reject_reason; /* static text */

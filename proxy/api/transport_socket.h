@@ -73,6 +73,14 @@ struct transport_options {
     sv host_tlvs;                         /* the host's own TLVs for its PROXY headers */
 };
 
+/* Where it may come from. All borrowed for the call. */
+struct kv_metadata;
+struct passthrough; /* api/passthrough.h */
+struct passthrough_source {
+    const struct kv_metadata *host, *cluster; /* NULL: none */
+    unsigned thread_index;                    /* whose call this is */
+};
+
 /* Makes transports; immutable, lives in snapshots. */
 struct transport_factory {
     struct shared shared; /* must be first; its free() destroys the factory */
@@ -87,6 +95,10 @@ struct transport_factory_ops {
      * options apart. May be NULL. */
     void (*hash_key)(const struct transport_factory *f, const struct transport_options *o,
                      struct buf *key);
+    /* Fill in what a connection to an internal listener brings along. NULL: nothing but its
+     * address. */
+    void (*passthrough)(const struct transport_factory *f, const struct passthrough_source *from,
+                        struct passthrough *out);
 };
 
 /* A kind of transport socket, one row of filters.def. `compile` turns the typed config into arena
@@ -100,6 +112,7 @@ struct transport_socket_type {
     const char *type_url; /* full proto name of the config message, without host */
     bool is_downstream, is_upstream;
     bool tells_addresses; /* looks at transport_options.addresses */
+    bool is_outermost;    /* has no effect inside another one */
     void *(*compile)(struct compile_ctx *ctx, const void *msg); /* NULL: errors are in ctx->diag */
     struct transport_factory *(*make)(const void *config, const struct secret_source *secrets,
                                       struct diag *d);

@@ -62,6 +62,10 @@ struct workload_told {
     const uint64_t *hash; /* of wire: two words */
 };
 bool worker_workload(const struct worker *w, const struct addr *a, struct workload_told *out);
+/* A connection to the internal listener of this worker that p->to names, which keeps a ref on p:
+ * our end's descriptor, connected; negative errno: there is none, or no descriptors are left. */
+struct passthrough;
+int worker_dial_internal(struct worker *w, struct passthrough *p);
 /* What the slot of a discovered filter holds, with a ref taken; NULL: nothing. */
 struct extension_view *worker_extension(struct worker *w, slot_t slot);
 void extension_view_unref(struct extension_view *v);

@@ -262,7 +262,7 @@ bool compile_inner_transport_socket(struct compile_ctx *ctx, const void *msg,
         return false;
     }
     DIAG_FIELD(ctx->diag, "typed_config");
-    if (t->tells_addresses) {
+    if (t->is_outermost) {
         return diag_error(ctx->diag, "'%s' inside another one is not supported", t->name);
     }
     const void *typed = compile_any(ctx, sv_cstr(m->name), m->typed_config, t->type_url, NULL);
@@ -436,4 +436,17 @@ bool compile_address(struct compile_ctx *ctx, const void *msg, struct addr *out)
     default:
         return diag_error(ctx->diag, "address must be a socket_address or a pipe");
     }
+}
+
+bool compile_internal_address(struct compile_ctx *ctx, const void *msg, struct addr *out) {
+    const Core__EnvoyInternalAddress *m = msg;
+    DIAG_FIELD(ctx->diag, "envoy_internal_address");
+    if (m->address_name_specifier_case !=
+        CORE__ENVOY_INTERNAL_ADDRESS__ADDRESS_NAME_SPECIFIER_SERVER_LISTENER_NAME) {
+        return diag_error(ctx->diag, "address_name_specifier: value is required");
+    }
+    return addr_set_internal(out, sv_cstr(m->server_listener_name), sv_cstr(m->endpoint_id),
+                             ctx->arena) ||
+           diag_error(ctx->diag, "server_listener_name and endpoint_id are longer than %u bytes",
+                      ADDR_INTERNAL_MAX);
 }

@@ -123,6 +123,19 @@ static void eds(struct compile_ctx *ctx, const Cluster__Cluster *m, struct clust
     compile_endpoints_ref(ctx, c->eds_service_name, m->eds_cluster_config->eds_config);
 }
 
+static const struct original_dst_key *metadata_key(struct compile_ctx *ctx,
+                                                   const TypeMetadata__MetadataKey *m) {
+    struct original_dst_key *k = arena_new(ctx->arena, struct original_dst_key);
+    sv *path = arena_new_array(ctx->arena, sv, m->n_path);
+    for (size_t i = 0; i < m->n_path; i++) {
+        path[i] = keep(ctx, m->path[i]->key);
+    }
+    k->ns = keep(ctx, m->key);
+    k->path = path;
+    k->path_n = (unsigned)m->n_path;
+    return k;
+}
+
 static void original_dst(struct compile_ctx *ctx, const Cluster__Cluster *m,
                          struct cluster_config *c) {
     if (m->load_assignment) {
@@ -138,8 +151,7 @@ static void original_dst(struct compile_ctx *ctx, const Cluster__Cluster *m,
     c->has_original_dst_port = o->upstream_port_override != NULL;
     c->original_dst_port = (uint16_t)value_or(o->upstream_port_override, 0);
     if (o->metadata_key) {
-        DIAG_FIELD(ctx->diag, "original_dst_lb_config.metadata_key");
-        diag_error(ctx->diag, "choosing the destination by metadata is not supported");
+        c->original_dst_key = metadata_key(ctx, o->metadata_key);
     }
 }
 

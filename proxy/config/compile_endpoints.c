@@ -21,11 +21,29 @@ static struct cla_endpoint_extra *own_extra(struct compile_ctx *ctx, struct cla_
     return (struct cla_endpoint_extra *)(uintptr_t)out->extra;
 }
 
+static bool internal_address(struct compile_ctx *ctx, const Core__Address *a, bool allow_names,
+                             struct cla_endpoint *out) {
+    if (allow_names) {
+        return diag_error(ctx->diag, "an internal listener is no name to be resolved");
+    }
+    if (out->extra->additional_n) {
+        return diag_error(ctx->diag, "an internal listener can have no additional_addresses");
+    }
+    if (out->extra->health_check_port) {
+        return diag_error(ctx->diag,
+                          "Invalid host configuration: non-zero port for non-IP address");
+    }
+    return compile_internal_address(ctx, a->envoy_internal_address, &out->addr);
+}
+
 static bool endpoint_address(struct compile_ctx *ctx, const Core__Address *a, bool allow_names,
                              struct cla_endpoint *out) {
     DIAG_FIELD(ctx->diag, "address");
     if (!a) {
         return diag_error(ctx->diag, "value is required");
+    }
+    if (a->address_case == CORE__ADDRESS__ADDRESS_ENVOY_INTERNAL_ADDRESS) {
+        return internal_address(ctx, a, allow_names, out);
     }
     if (a->address_case != CORE__ADDRESS__ADDRESS_SOCKET_ADDRESS) {
         return compile_address(ctx, a, &out->addr);

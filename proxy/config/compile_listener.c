@@ -27,6 +27,11 @@ static sv keep(struct compile_ctx *ctx, const char *s) {
 
 static void one_address(struct compile_ctx *ctx, const Listener__Listener *m,
                         const Core__Address *a, struct listener_address *out) {
+    if (a && a->address_case == CORE__ADDRESS__ADDRESS_ENVOY_INTERNAL_ADDRESS) {
+        diag_error(ctx->diag,
+                   "use internal_listener field instead of address for internal listeners");
+        return;
+    }
     compile_address(ctx, a, &out->addr);
     struct sock_opts *o = &out->opts;
     socket_options_compile(ctx, (void *const *)m->socket_options, m->n_socket_options, o);
@@ -40,8 +45,46 @@ static void one_address(struct compile_ctx *ctx, const Listener__Listener *m,
     }
 }
 
+/* It is reached by its name, and nothing of a socket can be told of it. */
+static void internal_listener(struct compile_ctx *ctx, const Listener__Listener *m,
+                              struct listener_config *c) {
+    struct listener_address *v = arena_new(ctx->arena, struct listener_address);
+    c->addresses = v;
+    c->addresses_n = 1;
+    if (!c->name.n || !addr_set_internal(&v->addr, c->name, SV_NULL, ctx->arena)) {
+        diag_error(ctx->diag, "name: an internal listener needs one of at most %u bytes",
+                   ADDR_INTERNAL_MAX - 1);
+    }
+    if (m->address || m->n_additional_addresses) {
+        diag_error(ctx->diag,
+                   "address should not be used when an internal listener config is provided");
+    }
+    if (m->n_socket_options) {
+        diag_error(ctx->diag, "socket_options: an internal listener does not support them");
+    }
+    const struct compile_field refused[] = {
+        {m->transparent != NULL, "transparent"},
+        {m->freebind != NULL, "freebind"},
+        {m->tcp_backlog_size != NULL, "tcp_backlog_size"},
+        {m->enable_reuse_port != NULL, "enable_reuse_port"},
+        {m->enable_mptcp, "enable_mptcp"},
+        {m->tcp_fast_open_queue_length != NULL, "tcp_fast_open_queue_length"},
+        {m->connection_balance_config != NULL, "connection_balance_config"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(refused); i++) {
+        if (refused[i].is_set) {
+            diag_error(ctx->diag, "%s: unsupported tcp listener feature of an internal listener",
+                       refused[i].field);
+        }
+    }
+}
+
 static void addresses(struct compile_ctx *ctx, const Listener__Listener *m,
                       struct listener_config *c) {
+    if (c->is_internal) {
+        internal_listener(ctx, m, c);
+        return;
+    }
     struct listener_address *v =
         arena_new_array(ctx->arena, struct listener_address, m->n_additional_addresses + 1);
     {
@@ -60,6 +103,9 @@ static void addresses(struct compile_ctx *ctx, const Listener__Listener *m,
 /* Runtime's envoy.resource_limits.listener.<name>.connection_limit, as it is when the listener is
  * compiled. */
 static void connection_limit(struct compile_ctx *ctx, struct listener_config *c) {
+    if (c->is_internal) {
+        return; /* who dials it was counted where it came in */
+    }
     sv key = arena_printf(ctx->arena, "envoy.resource_limits.listener.%.*s.connection_limit",
                           SV_ARG(c->name));
     uint64_t max = runtime_u64(key, 0);
@@ -75,7 +121,8 @@ static sv stat_name(struct compile_ctx *ctx, const Listener__Listener *m,
     if (*m->stat_prefix) {
         return keep(ctx, m->stat_prefix);
     }
-    sv text = addr_arena_str(&c->addresses[0].addr, ctx->arena);
+    sv text = c->is_internal ? arena_printf(ctx->arena, "envoy_internal_%.*s", SV_ARG(c->name))
+                             : addr_arena_str(&c->addresses[0].addr, ctx->arena);
     char *p = (char *)(uintptr_t)text.p; /* our own copy */
     for (size_t i = 0; i < text.n; i++) {
         if (p[i] == ':') {
@@ -376,8 +423,6 @@ static void refuse_unsupported(struct compile_ctx *ctx, const Listener__Listener
         {m->fcds_config != NULL, "fcds_config"},
         {m->udp_listener_config != NULL, "udp_listener_config"},
         {m->api_listener != NULL, "api_listener"},
-        {m->listener_specifier_case == LISTENER__LISTENER__LISTENER_SPECIFIER_INTERNAL_LISTENER,
-         "internal_listener"},
     };
     compile_refuse_fields(ctx, refused, ARRAY_LEN(refused));
     const struct compile_field unhonoured[] = {
@@ -395,15 +440,19 @@ static void refuse_unsupported(struct compile_ctx *ctx, const Listener__Listener
 static void settings(struct compile_ctx *ctx, const Listener__Listener *m,
                      struct listener_config *c) {
     c->is_static = ctx->is_static;
+    c->is_internal =
+        m->listener_specifier_case == LISTENER__LISTENER__LISTENER_SPECIFIER_INTERNAL_LISTENER;
+    c->sock.is_internal = c->is_internal;
     c->traffic_direction = (uint8_t)m->traffic_direction;
     c->modify_only_drain = m->drain_type == LISTENER__LISTENER__DRAIN_TYPE__MODIFY_ONLY;
-    c->bind_to_port = !(m->bind_to_port && !m->bind_to_port->value) &&
+    c->bind_to_port = !c->is_internal && !(m->bind_to_port && !m->bind_to_port->value) &&
                       !(m->deprecated_v1 && m->deprecated_v1->bind_to_port &&
                         !m->deprecated_v1->bind_to_port->value);
     c->use_original_dst = m->use_original_dst && m->use_original_dst->value;
     c->reuse_port = m->enable_reuse_port ? m->enable_reuse_port->value : true;
     c->sock.bypasses_overload = m->bypass_overload_manager;
-    c->sock.global_limit = m->ignore_global_conn_limit ? NULL : ctx->build->config->connections;
+    c->sock.global_limit =
+        m->ignore_global_conn_limit || c->is_internal ? NULL : ctx->build->config->connections;
     c->sock.continue_on_filters_timeout = m->continue_on_listener_filters_timeout;
     c->backlog = m->tcp_backlog_size ? (int)m->tcp_backlog_size->value : 4096;
     c->buffer_limit_bytes = m->per_connection_buffer_limit_bytes

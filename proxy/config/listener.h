@@ -26,6 +26,7 @@ struct listener_config {
     sv stat_name; /* of listener.<stat_name>. */
     slot_t slot;
     bool is_static, bind_to_port, use_original_dst, reuse_port;
+    bool is_internal; /* one address, of ADDR_INTERNAL, and no socket */
     uint8_t traffic_direction;
     bool modify_only_drain;
     const struct listener_address *addresses; /* address, then additional_addresses */

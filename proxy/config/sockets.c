@@ -15,14 +15,15 @@ static void on_free(struct shared *sh) {
     }
     xfree(s->fds);
     xfree(s->bound);
+    arena_fini(&s->arena);
     xfree(s);
 }
 
 static bool bind_address(struct listener_sockets *s, const struct listener_config *c, unsigned a,
                          struct diag *d) {
-    struct addr want = c->addresses[a].addr;
+    struct addr want = addr_dup(&c->addresses[a].addr, &s->arena);
     struct sock_opts opts = c->addresses[a].opts;
-    opts.reuse_port = c->reuse_port && want.family != AF_UNIX;
+    opts.reuse_port = c->reuse_port && addr_is_ip(&want);
     s->bound[a] = want;
     for (unsigned w = 0; w < s->workers_n && c->bind_to_port; w++) {
         int *fd = &s->fds[a * s->workers_n + w];
@@ -45,6 +46,7 @@ struct listener_sockets *listener_sockets_new(const struct listener_config *c, u
                                               struct diag *d) {
     struct listener_sockets *s = xnew(struct listener_sockets);
     shared_init(&s->shared, on_free);
+    arena_init(&s->arena, 0);
     s->addresses_n = c->addresses_n;
     s->workers_n = workers;
     s->bound = xnew_array(struct addr, c->addresses_n);

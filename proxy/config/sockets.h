@@ -14,6 +14,7 @@ struct listener_sockets {
     struct shared shared;
     unsigned addresses_n, workers_n;
     struct addr *bound; /* [addresses_n]: with the real port when the config said 0 */
+    struct arena arena; /* of their paths: the listener may be replaced */
     int *fds;           /* [addresses_n * workers_n]; -1 with bind_to_port false */
     bool is_left;       /* shared, atomic: no listener has them any more */
 };

@@ -13,7 +13,6 @@
 #define IP_TEXT_MAX 64 /* longest literal with a scope, and then some */
 
 static size_t ip_bytes(uint16_t family) { return family == AF_INET ? 4 : 16; }
-static bool is_ip(uint16_t family) { return family == AF_INET || family == AF_INET6; }
 
 /* ---- parsing ---- */
 
@@ -72,6 +71,39 @@ bool addr_parse_ip_port(sv text, struct addr *out) {
 
 void addr_set_path(struct addr *a, const char *path) {
     *a = (struct addr){.family = AF_UNIX, .path = path};
+}
+
+/* ---- internal listeners ---- */
+
+#define CLIENT "internal_client_address"
+const struct addr addr_internal_client = {
+    .family = ADDR_INTERNAL, .scope_id = sizeof(CLIENT) - 1, .path = CLIENT "/"};
+
+bool addr_set_internal(struct addr *a, sv listener, sv endpoint_id, struct arena *ar) {
+    if (listener.n + 1 + endpoint_id.n > ADDR_INTERNAL_MAX) {
+        return false;
+    }
+    *a = (struct addr){.family = ADDR_INTERNAL,
+                       .scope_id = (uint32_t)listener.n,
+                       .path =
+                           arena_printf(ar, "%.*s/%.*s", SV_ARG(listener), SV_ARG(endpoint_id)).p};
+    return true;
+}
+
+sv addr_internal_listener(const struct addr *a) {
+    return a->family == ADDR_INTERNAL ? sv_from(a->path, a->scope_id) : SV_NULL;
+}
+
+sv addr_endpoint_id(const struct addr *a) {
+    return a->family == ADDR_INTERNAL ? sv_skip(sv_cstr(a->path), a->scope_id + 1) : SV_NULL;
+}
+
+struct addr addr_dup(const struct addr *a, struct arena *ar) {
+    struct addr copy = *a;
+    if (a->path) {
+        copy.path = arena_cstr(ar, sv_cstr(a->path));
+    }
+    return copy;
 }
 
 /* ---- sockaddr ---- */
@@ -181,11 +213,15 @@ size_t addr_ip_str(const struct addr *a, char out[ADDR_STR_MAX]) {
         size_t n = put(out, 0, text, strlen(text));
         return a->scope_id ? put_u32(out, put(out, n, "%", 1), a->scope_id) : n;
     }
-    return a->family == AF_UNIX && a->path ? put(out, 0, a->path, strlen(a->path)) : 0;
+    if (!a->path) {
+        return 0;
+    }
+    size_t n = a->family == ADDR_INTERNAL ? put(out, 0, "envoy://", 8) : 0;
+    return put(out, n, a->path, strlen(a->path));
 }
 
 size_t addr_str(const struct addr *a, char out[ADDR_STR_MAX]) {
-    if (!is_ip(a->family)) {
+    if (!addr_is_ip(a)) {
         return addr_ip_str(a, out);
     }
     char ip[ADDR_STR_MAX];
@@ -206,7 +242,7 @@ sv addr_arena_str(const struct addr *a, struct arena *ar) {
 /* ---- comparing ---- */
 
 bool addr_ip_eq(const struct addr *a, const struct addr *b) {
-    return a->family == b->family && is_ip(a->family) &&
+    return a->family == b->family && addr_is_ip(a) &&
            memcmp(a->ip, b->ip, ip_bytes(a->family)) == 0 && a->scope_id == b->scope_id;
 }
 
@@ -214,15 +250,15 @@ bool addr_eq(const struct addr *a, const struct addr *b) {
     if (a->family != b->family) {
         return false;
     }
-    if (is_ip(a->family)) {
+    if (addr_is_ip(a)) {
         return a->port == b->port && addr_ip_eq(a, b);
     }
-    return a->family != AF_UNIX || sv_eq(sv_cstr(a->path), sv_cstr(b->path));
+    return a->scope_id == b->scope_id && sv_eq(sv_cstr(a->path), sv_cstr(b->path));
 }
 
 bool addr_is_any(const struct addr *a) {
     static const uint8_t zero[16];
-    return is_ip(a->family) && memcmp(a->ip, zero, ip_bytes(a->family)) == 0;
+    return addr_is_ip(a) && memcmp(a->ip, zero, ip_bytes(a->family)) == 0;
 }
 
 bool addr_is_loopback(const struct addr *a) {
@@ -240,7 +276,7 @@ bool addr_is_internal(const struct addr *a) {
 }
 
 uint64_t addr_hash(const struct addr *a, bool with_port) {
-    if (a->family == AF_UNIX) {
+    if (!addr_is_ip(a)) {
         return sv_hash(sv_cstr(a->path));
     }
     char key[20];
@@ -336,7 +372,7 @@ void cidr_trie_add(struct cidr_trie *t, const struct cidr *c, uint32_t value) {
 
 bool cidr_trie_find(const struct cidr_trie *t, const struct addr *a, uint32_t *value,
                     uint8_t *bits) {
-    if (!is_ip(a->family)) {
+    if (!addr_is_ip(a)) {
         return false;
     }
     unsigned width = (unsigned)ip_bytes(a->family) * 8;

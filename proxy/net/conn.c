@@ -550,13 +550,22 @@ static void on_tcp_connected(struct conn *c) {
     }
 }
 
+/* The listener closed what it was handed: that counts as no connection, as in Envoy. */
+static int internal_error(int fd) {
+    char byte;
+    return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0 ? -EINVAL : 0;
+}
+
 static void on_connect_ready(struct conn *c) {
-    c->connect_error_ = sock_error(c->fd);
+    bool is_internal = c->remote.family == ADDR_INTERNAL;
+    c->connect_error_ = is_internal ? internal_error(c->fd) : sock_error(c->fd);
     if (c->connect_error_) {
         finish(c, CONN_EVENT_REMOTE_CLOSE);
         return;
     }
-    (void)sock_local(c->fd, &c->local); /* for logs only */
+    if (!is_internal) {
+        (void)sock_local(c->fd, &c->local); /* for logs only */
+    }
     on_tcp_connected(c);
 }
 
@@ -641,6 +650,24 @@ static void open_io(struct conn *c) {
     io_set_exclusive(&c->io);
 }
 
+static struct conn *new_connecting(struct loop *l, int fd, const struct addr *to,
+                                   struct transport *t, const struct conn_ops *ops, void *user) {
+    struct conn *c = new_conn(l, fd, t, ops, user);
+    c->is_upstream = true;
+    c->state = CONN_CONNECTING;
+    c->remote = c->direct_remote = *to;
+    open_io(c);
+    conn_sync_io(c);
+    return c;
+}
+
+struct conn *conn_connect_internal(struct loop *l, int fd, const struct addr *to,
+                                   struct transport *t, const struct conn_ops *ops, void *user) {
+    struct conn *c = new_connecting(l, fd, to, t, ops, user);
+    c->local = addr_internal_client;
+    return c;
+}
+
 struct conn *conn_connect(struct loop *l, const struct addr *to, const struct addr *source,
                           const struct sock_opts *so, struct transport *t,
                           const struct conn_ops *ops, void *user, int *err) {
@@ -652,13 +679,7 @@ struct conn *conn_connect(struct loop *l, const struct addr *to, const struct ad
         return NULL;
     }
     *err = 0;
-    struct conn *c = new_conn(l, fd, t, ops, user);
-    c->is_upstream = true;
-    c->state = CONN_CONNECTING;
-    c->remote = c->direct_remote = *to;
-    open_io(c);
-    conn_sync_io(c);
-    return c;
+    return new_connecting(l, fd, to, t, ops, user);
 }
 
 void conn_start(struct conn *c) {

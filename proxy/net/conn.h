@@ -124,6 +124,9 @@ struct sock_opts;
 struct conn *conn_connect(struct loop *l, const struct addr *to, const struct addr *source,
                           const struct sock_opts *so, struct transport *t,
                           const struct conn_ops *ops, void *user, int *err);
+/* The same over a descriptor that is connected, which is taken: to an internal listener. */
+struct conn *conn_connect_internal(struct loop *l, int fd, const struct addr *to,
+                                   struct transport *t, const struct conn_ops *ops, void *user);
 void conn_start(struct conn *c);
 /* Close with reason "transport socket timeout was reached" unless the handshake is done in time.
  * After conn_start(). */

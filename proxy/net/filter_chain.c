@@ -5,6 +5,7 @@
  * Not here: which chain a connection gets (chain_match.c), its bytes (conn.c). */
 #include "proxy/net/filter_chain.h"
 
+#include "proxy/api/passthrough.h"
 #include "proxy/base/mem.h"
 
 #define ALIGNED(n) (((n) + 15u) & ~(size_t)15)
@@ -275,6 +276,18 @@ static void fill_info(struct net_chain *c, const struct accept_info *info, char 
     copy_facts(c, info);
 }
 
+/* What filters of this connection write into does not change what others see. */
+static void take_passthrough(struct net_chain *c, struct passthrough *p) {
+    passthrough_pin(p, &c->arena_); /* the connection's own address lies there */
+    struct stream_info *si = net_chain_info(c);
+    if (p->metadata) {
+        si->metadata = kv_metadata_dup(p->metadata, &c->arena_);
+    }
+    if (p->filter_state) {
+        si->filter_state = filter_state_dup(p->filter_state, &c->arena_);
+    }
+}
+
 struct net_chain *net_chain_new(const struct net_chain_owner *o,
                                 const struct net_chain_config *config, struct transport *t, int fd,
                                 const struct accept_info *info) {
@@ -299,6 +312,9 @@ struct net_chain *net_chain_new(const struct net_chain_owner *o,
     place_filters(c, filters, (char *)c + head);
     if (config->has_discovered) {
         pin_filters(c, filters);
+    }
+    if (info->passthrough) {
+        take_passthrough(c, info->passthrough);
     }
     return c;
 }
@@ -377,6 +393,7 @@ struct stream_info *net_chain_info(struct net_chain *c) {
         si->requested_server_name = c->cx.server_name;
         si->arena = &c->arena_;
         c->si_ = si;
+        c->cx.info = si;
     }
     return c->si_;
 }

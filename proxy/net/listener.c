@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "proxy/api/passthrough.h"
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
 #include "proxy/base/overload.h"
@@ -325,6 +326,9 @@ static void inspect(struct listener_sock *l, const struct accept_info *info) {
     struct inspection in = {.info = *info};
     arena_init(&in.arena, 512);
     in.info.arena = &in.arena;
+    if (info->passthrough) {
+        passthrough_pin(info->passthrough, &in.arena);
+    }
     switch (find_filters(l, &in) ? run_filters(l, &in) : OUTCOME_CLOSE) {
     case OUTCOME_WAIT:
         wait_for_bytes(l, &in);
@@ -344,7 +348,7 @@ static void inspect(struct listener_sock *l, const struct accept_info *info) {
 
 static bool is_overloaded(struct listener_sock *l) {
     struct rng *r = &l->loop->rng;
-    return !l->config->bypasses_overload &&
+    return !l->config->bypasses_overload && !l->config->is_internal &&
            (overload_acts(OVERLOAD_TCP_LISTENER_ACCEPT, r) ||
             overload_acts(OVERLOAD_REJECT_INCOMING_CONNECTIONS, r));
 }
@@ -473,7 +477,8 @@ void listener_sock_hand(struct listener_sock *l, int fd, const struct accept_inf
                                  .direct_remote = info->direct_remote,
                                  .direct_local = info->direct_local,
                                  .is_local_restored = info->is_local_restored,
-                                 .source = info->source};
+                                 .source = info->source,
+                                 .passthrough = info->passthrough};
     inspect(l, &handed);
 }
 

@@ -56,6 +56,7 @@ struct listener_sock_config {
     struct conn_limit *limit;        /* of this listener; may be NULL */
     struct conn_limit *global_limit; /* of the process; NULL: none, or ignored by this listener */
     bool bypasses_overload;          /* bypass_overload_manager; admin's */
+    bool is_internal;                /* no socket brings load from outside */
     struct shared *pin;              /* owner of all this; a ref is held. May be NULL */
 };
 

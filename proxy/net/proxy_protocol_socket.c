@@ -340,6 +340,7 @@ const struct transport_socket_type upstream_proxy_protocol_transport_socket = {
         "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport",
     .is_upstream = true,
     .tells_addresses = true,
+    .is_outermost = true,
     .compile = compile,
     .make = make,
 };

@@ -51,8 +51,8 @@ void transport_addresses_dup(const struct transport_addresses *a, struct arena *
     *out = (struct transport_addresses){.tlvs = arena_sv(to, a->tlvs)};
     if (a->source) {
         struct addr *copy = arena_new_array(to, struct addr, 2);
-        copy[0] = *a->source;
-        copy[1] = *a->destination;
+        copy[0] = addr_dup(a->source, to);
+        copy[1] = addr_dup(a->destination, to);
         out->source = &copy[0];
         out->destination = &copy[1];
     }

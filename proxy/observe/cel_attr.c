@@ -226,7 +226,7 @@ static struct cel_value address_get(struct cel_run *r, const struct addr *a, sv 
     if (sv_is(name, "address")) {
         return cel_string(addr_arena_str(a, r->arena));
     }
-    return sv_is(name, "port") && a->family != AF_UNIX ? cel_int(a->port) : absent();
+    return sv_is(name, "port") && addr_is_ip(a) ? cel_int(a->port) : absent();
 }
 
 static struct cel_value first_of(const struct ssl_info *ssl, enum ssl_list list) {

@@ -40,10 +40,10 @@ static void eval_address(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_
     fmt_address(address(c->si, op->def->sub / 3), op->def->sub % 3, c, v);
 }
 
-/* Internal listeners have endpoint ids; other addresses have an empty one. */
 static void eval_endpoint_id(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
-    if (address(c->si, op->def->sub)) {
-        fmt_str(v, SV(""));
+    const struct addr *a = address(c->si, op->def->sub);
+    if (a) {
+        fmt_str(v, addr_endpoint_id(a));
     }
 }
 

@@ -14,9 +14,12 @@ static void eval_host(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_val
     fmt_str_or_none(v, host_address(c->si));
 }
 
-/* "name:80" → "name", "[::1]:80" → "[::1]". */
+/* "name:80" → "name", "[::1]:80" → "[::1]"; of internal addresses what is before the last colon. */
 static sv without_port(sv s) {
     size_t colon = sv_rfind(s, ':');
+    if (sv_starts(s, SV("envoy://"))) {
+        return sv_sub(s, 0, colon);
+    }
     bool is_port = colon != SIZE_MAX && colon + 1 < s.n;
     for (size_t i = colon + 1; is_port && i < s.n; i++) {
         is_port = ascii_isdigit(s.p[i]);

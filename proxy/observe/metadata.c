@@ -416,12 +416,17 @@ static struct shared_metadata *shared_of(const struct kv_metadata *m) {
     return CONTAINER_OF(m->arena, struct shared_metadata, arena);
 }
 
+struct kv_metadata *kv_metadata_dup(const struct kv_metadata *m, struct arena *a) {
+    struct kv_metadata *copy = kv_metadata_new(a);
+    copy->spaces = kv_copy(&m->spaces, a);
+    return copy;
+}
+
 static struct shared_metadata *shared_new(const struct kv_metadata *from, sv key) {
     struct shared_metadata *s = xnew(struct shared_metadata);
     arena_init(&s->arena, SHARED_ARENA_BYTES);
     s->interned.key = arena_sv(&s->arena, key);
-    s->metadata = kv_metadata_new(&s->arena);
-    s->metadata->spaces = kv_copy(&from->spaces, &s->arena);
+    s->metadata = kv_metadata_dup(from, &s->arena);
     s->metadata->is_interned = true;
     arena_trim(&s->arena);
     return s;

@@ -58,6 +58,7 @@ static inline struct kv_value kv_empty_struct(void) { return (struct kv_value){.
 
 struct kv_metadata;
 struct kv_metadata *kv_metadata_new(struct arena *a);
+struct kv_metadata *kv_metadata_dup(const struct kv_metadata *m, struct arena *a); /* deep */
 /* The value of a namespace, a struct or (typed metadata) anything. NULL: absent. Borrowed until the
  * metadata changes. */
 const struct kv_value *kv_metadata_namespace(const struct kv_metadata *m, sv ns);

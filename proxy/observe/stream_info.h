@@ -71,6 +71,7 @@ struct conn_info {
     const struct accept_facts *facts; /* NULL: none */
     const struct listener_config *listener;
     const struct kv_metadata *listener_metadata; /* NULL: none */
+    const struct stream_info *info; /* of the connection itself; NULL: nobody looked at it */
 };
 
 struct cluster_view;

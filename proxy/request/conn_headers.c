@@ -140,7 +140,7 @@ enum header_verdict conn_headers_request(struct stream *s) {
 /* ---- who is the client ---- */
 
 bool hcm_is_internal_address(const struct hcm_config *c, const struct addr *a) {
-    if (a->family == AF_UNIX) {
+    if (!addr_is_ip(a)) {
         return false;
     }
     if (!c->internal_cidrs_n) {

@@ -205,6 +205,12 @@ static void json_address(struct json_writer *w, const struct addr *a) {
         json_obj(w);
         json_pair(w, "path", sv_cstr(a->path));
         json_end(w);
+    } else if (a->family == ADDR_INTERNAL) {
+        json_key(w, SV("envoy_internal_address"));
+        json_obj(w);
+        json_pair(w, "server_listener_name", addr_internal_listener(a));
+        json_pair(w, "endpoint_id", addr_endpoint_id(a));
+        json_end(w);
     } else {
         char ip[ADDR_STR_MAX];
         json_key(w, SV("socket_address"));

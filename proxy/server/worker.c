@@ -398,6 +398,7 @@ struct worker *worker_new(struct worker_shared *shared, unsigned index, unsigned
     w->index = index;
     list_init(&w->listeners);
     map_init(&w->listeners_by_address);
+    worker_internal_init(w);
     list_init(&w->draining);
     list_init(&w->endings);
     map_init(&w->on_demand.fetches);
@@ -469,6 +470,7 @@ static void release(struct worker *w) {
     on_demand_fini(&w->on_demand);
     vec_fini(&w->listeners_by_slot);
     map_fini(&w->listeners_by_address);
+    worker_internal_fini(w);
     free_pages(w->cluster_pages, w->cluster_pages_n);
     free_pages(w->route_pages, w->route_pages_n);
     free_pages(w->extension_pages, w->extension_pages_n);

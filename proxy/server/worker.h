@@ -42,6 +42,9 @@ struct worker {
     struct list listeners; /* of struct worker_listener: active */
     VEC(struct worker_listener *) listeners_by_slot;
     struct map listeners_by_address; /* by addr_key; the newest, where several have the address */
+    struct map internal_listeners;   /* by name; those that take connections */
+    struct list dials;               /* to them, of this turn */
+    struct loop_task dials_task;
     /* of struct worker_listener: no longer in the snapshot, connections under way */
     struct list draining;
     struct on_demand on_demand;
@@ -107,5 +110,9 @@ struct worker_listener *worker_listener_find(struct worker *w, slot_t slot);
 bool worker_listener_drains(struct worker_listener *l, struct rng *rng);
 void worker_listener_start_drain(struct worker_listener *l, bool stop_accepting);
 void worker_listener_free_now(struct worker_listener *l); /* at the end of the process */
+
+/* --- server/worker_internal.c --- */
+void worker_internal_init(struct worker *w);
+void worker_internal_fini(struct worker *w);
 
 #endif

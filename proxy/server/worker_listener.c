@@ -259,9 +259,21 @@ static void enter(struct worker_listener *l) {
     w->listeners_by_slot.p[l->cfg->slot] = l;
     for (unsigned i = 0; i < l->cfg->addresses_n; i++) {
         const struct addr *a = &l->sockets->bound[i];
-        if (a->family != AF_UNIX) {
+        if (addr_is_ip(a)) {
             map_put(&w->listeners_by_address, addr_key(a), l);
         }
+    }
+    if (l->cfg->is_internal) {
+        map_put(&w->internal_listeners, addr_internal_listener(&l->sockets->bound[0]), l);
+    }
+}
+
+/* Who dials it from now on finds no listener. */
+static void leave_internal(struct worker_listener *l) {
+    struct map *m = &l->worker->internal_listeners;
+    sv name = addr_internal_listener(&l->sockets->bound[0]);
+    if (l->cfg->is_internal && map_get(m, name) == l) {
+        map_remove(m, name);
     }
 }
 
@@ -278,6 +290,7 @@ static void leave(struct worker_listener *l) {
             map_remove(&w->listeners_by_address, key);
         }
     }
+    leave_internal(l);
 }
 
 struct worker_listener *worker_listener_find(struct worker *w, slot_t slot) {
@@ -377,6 +390,7 @@ void worker_listener_update(struct worker_listener *old, struct resource *r) {
  * inherited them goes on accepting. */
 static void stop_accepting_on(struct worker_listener *l) {
     bool is_over = !l->is_removed || listener_sockets_are_left(l->sockets);
+    leave_internal(l);
     for (unsigned i = 0; i < l->cfg->addresses_n; i++) {
         int fd = l->socks[i] ? listener_sock_release(l->socks[i]) : -1;
         if (fd >= 0) {

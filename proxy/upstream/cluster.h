@@ -142,6 +142,7 @@ struct cluster_config {
     const struct outlier_config *outlier;
     const struct health_check_config *health_check; /* NULL: none */
     sv original_dst_header;
+    const struct original_dst_key *original_dst_key; /* metadata that names the host; NULL: none */
     double per_upstream_preconnect_ratio;
     struct stats_scope *stats; /* cluster.<observability name>. */
     /* …http1., …http2. (http/codec_stats.h): atomic; made with the first codec */
@@ -153,6 +154,12 @@ struct cluster_config {
     /* internal., external., canary. upstream_rq_*: shared, atomic; made when first counted, by
      * cluster_side_codes() */
     struct stats_codes *side_codes[CLUSTER_SIDES];
+};
+
+struct original_dst_key {
+    sv ns;
+    const sv *path;
+    unsigned path_n;
 };
 
 struct worker;

@@ -134,15 +134,6 @@ static void host_free(struct shared *s) {
     xfree(h);
 }
 
-/* A UNIX path must live as long as the host. */
-static struct addr own_addr(struct arena *a, const struct addr *addr) {
-    struct addr copy = *addr;
-    if (addr->path) {
-        copy.path = arena_cstr(a, sv_cstr(addr->path));
-    }
-    return copy;
-}
-
 static bool has_extra(const struct host_spec *spec) {
     return spec->additional_n || spec->health_check_hostname.n || spec->health_check_addr.family ||
            spec->hash_key.n || spec->proxy_tlvs.n || spec->use;
@@ -154,12 +145,12 @@ static const struct host_extra *make_extra(const struct host_spec *spec) {
     arena_init(a, EXTRA_ARENA_BYTES);
     struct addr *more = arena_new_array(a, struct addr, spec->additional_n);
     for (unsigned i = 0; i < spec->additional_n; i++) {
-        more[i] = own_addr(a, &spec->additional[i]);
+        more[i] = addr_dup(&spec->additional[i], a);
     }
     x->additional = more;
     x->additional_n = spec->additional_n;
     x->health_check_hostname = arena_sv(a, spec->health_check_hostname);
-    x->health_check_addr = own_addr(a, &spec->health_check_addr);
+    x->health_check_addr = addr_dup(&spec->health_check_addr, a);
     x->hash_key = arena_sv(a, spec->hash_key);
     x->proxy_tlvs = arena_sv(a, spec->proxy_tlvs);
     x->use = spec->use ? shared_ref(spec->use) : NULL;

@@ -13,6 +13,17 @@ Core__Address *host_address_message(const struct addr *addr, struct arena *a) {
         m->pipe->path = addr->path;
         return m;
     }
+    if (addr->family == ADDR_INTERNAL) {
+        m->address_case = CORE__ADDRESS__ADDRESS_ENVOY_INTERNAL_ADDRESS;
+        m->envoy_internal_address = arena_new(a, Core__EnvoyInternalAddress);
+        core__envoy_internal_address__init(m->envoy_internal_address);
+        m->envoy_internal_address->address_name_specifier_case =
+            CORE__ENVOY_INTERNAL_ADDRESS__ADDRESS_NAME_SPECIFIER_SERVER_LISTENER_NAME;
+        m->envoy_internal_address->server_listener_name =
+            arena_cstr(a, addr_internal_listener(addr));
+        m->envoy_internal_address->endpoint_id = arena_cstr(a, addr_endpoint_id(addr));
+        return m;
+    }
     char ip[ADDR_STR_MAX];
     addr_ip_str(addr, ip);
     m->address_case = CORE__ADDRESS__ADDRESS_SOCKET_ADDRESS;

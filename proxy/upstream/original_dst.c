@@ -8,6 +8,7 @@
 #include "proxy/base/log.h"
 #include "proxy/base/map.h"
 #include "proxy/http/headers.h"
+#include "proxy/observe/metadata.h"
 #include "proxy/upstream/cluster_view.h"
 #include "proxy/upstream/pool_table.h"
 
@@ -76,19 +77,39 @@ static sv asked_by_header(const struct cluster_config *c, const struct headers *
                                     : headers_get(h, HDR_x_envoy_original_dst_host);
 }
 
+/* The address that metadata of the request, else of its connection, names. */
+static bool asked_by_metadata(const struct original_dst_key *k, const struct stream_info *si,
+                              struct stats_shard *stats, struct addr *out) {
+    const struct kv_value *v = si ? kv_metadata_get(si->metadata, k->ns, k->path, k->path_n) : NULL;
+    if (si && !v && si->cx && si->cx->info) {
+        v = kv_metadata_get(si->cx->info->metadata, k->ns, k->path, k->path_n);
+    }
+    if (!v || v->kind != KV_STRING) {
+        return false;
+    }
+    if (addr_parse_ip_port(v->s, out)) {
+        return true;
+    }
+    stats_inc(stats, CLUSTER_original_dst_host_invalid);
+    return false;
+}
+
 /* Where the request wants to go. False: nowhere that is known, or to ourselves. */
 static bool destination(const struct cluster_config *c, const struct lb_context *ctx,
                         struct stats_shard *stats, struct addr *out) {
-    sv text = c->use_http_header_original_dst && ctx->request ? asked_by_header(c, ctx->request)
-                                                              : SV_NULL;
+    bool is_told =
+        c->original_dst_key && asked_by_metadata(c->original_dst_key, ctx->si, stats, out);
+    sv text = !is_told && c->use_http_header_original_dst && ctx->request
+                  ? asked_by_header(c, ctx->request)
+                  : SV_NULL;
     if (text.p) {
         if (!addr_parse_ip_port(text, out)) {
             stats_inc(stats, CLUSTER_original_dst_host_invalid);
             return false;
         }
-    } else if (ctx->downstream && ctx->downstream->is_local_restored) {
+    } else if (!is_told && ctx->downstream && ctx->downstream->is_local_restored) {
         *out = ctx->downstream->local;
-    } else {
+    } else if (!is_told) {
         return false;
     }
     if (c->has_original_dst_port) {

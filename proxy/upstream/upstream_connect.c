@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 
+#include "proxy/api/passthrough.h"
 #include "proxy/api/worker.h"
 #include "proxy/base/log.h"
 #include "proxy/net/sock.h"
@@ -35,12 +36,35 @@ const struct addr *upstream_source_for(const struct cluster_config *c, const str
             return &b->extra_sources[i];
         }
     }
-    return to->family == AF_UNIX ? NULL : b->source;
+    return addr_is_ip(to) ? b->source : NULL;
+}
+
+static struct conn *connect_internal(struct upstream_connect *u, const struct addr *to,
+                                     const struct transport_factory *f, struct transport *t,
+                                     int *err) {
+    struct passthrough *p = passthrough_new(to);
+    if (f->ops->passthrough) {
+        const struct passthrough_source from = {.host = u->host->metadata,
+                                                .cluster = u->view->cfg->metadata,
+                                                .thread_index = u->view->loop->thread_index};
+        f->ops->passthrough(f, &from, p);
+    }
+    int fd = worker_dial_internal(u->view->worker, p);
+    shared_unref(&p->shared);
+    if (fd < 0) {
+        *err = fd;
+        t->ops->destroy(t);
+        return NULL;
+    }
+    return conn_connect_internal(u->view->loop, fd, to, t, &racer_ops, u);
 }
 
 static struct conn *connect_from(struct upstream_connect *u, const struct addr *to,
-                                 struct transport *t, int *err) {
+                                 const struct transport_factory *f, struct transport *t, int *err) {
     const struct cluster_config *cfg = u->view->cfg;
+    if (to->family == ADDR_INTERNAL) {
+        return connect_internal(u, to, f, t, err);
+    }
     if (!u->source) {
         return conn_connect(u->view->loop, to, upstream_source_for(cfg, to), &cfg->bind->opts, t,
                             &racer_ops, u, err);
@@ -66,9 +90,9 @@ static struct conn *open_conn(struct upstream_connect *u, const struct addr *to,
     if (!t) {
         return NULL;
     }
-    struct conn *c = connect_from(u, to, t, err);
+    struct conn *c = connect_from(u, to, f, t, err);
     if (!c) {
-        if (cfg->bind->source || u->source) {
+        if (addr_is_ip(to) && (cfg->bind->source || u->source)) {
             stats_inc(u->view->stats, CLUSTER_bind_errors);
         }
         return NULL;
@@ -91,11 +115,21 @@ static sv connect_error(const char *when, int err) {
     return sv_from(text, (size_t)n < sizeof(text) ? (size_t)n : sizeof(text) - 1);
 }
 
+static sv immediate_error(const struct addr *to, int err) {
+    static _Thread_local char text[128 + ADDR_STR_MAX];
+    char address[ADDR_STR_MAX];
+    sv what = connect_error("immediate", err);
+    addr_str(to, address);
+    int n = snprintf(text, sizeof(text), "%.*s|remote address:%s", SV_ARG(what), address);
+    return sv_from(text, (size_t)n < sizeof(text) ? (size_t)n : sizeof(text) - 1);
+}
+
 /* Try addresses until one is under way. False: none is, and no other racer runs. */
 static bool try_next(struct upstream_connect *u, enum pool_failure *why, sv *reason) {
     while (has_more(u) && u->racers_n < UPSTREAM_CONNECT_RACERS) {
         int err;
-        struct conn *c = open_conn(u, address_at(u, u->next++), &err);
+        const struct addr *to = address_at(u, u->next++);
+        struct conn *c = open_conn(u, to, &err);
         if (c) {
             unsigned free_at = 0;
             while (u->racers[free_at]) {
@@ -109,7 +143,7 @@ static bool try_next(struct upstream_connect *u, enum pool_failure *why, sv *rea
             return true;
         }
         *why = err ? POOL_CONNECT_FAILED : POOL_NO_TRANSPORT;
-        *reason = err ? connect_error("immediate", err) : SV(SECRETS_MISSING);
+        *reason = err ? immediate_error(to, err) : SV(SECRETS_MISSING);
         log_debug(LOG_pool, "no connection to %.*s: %.*s", SV_ARG(u->host->address_text),
                   SV_ARG(*reason));
     }

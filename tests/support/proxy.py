@@ -84,10 +84,10 @@ class Proxy(Process):
         return self.admin(path, "POST")
 
     def listeners(self):
-        """{listener name: (address, port)}"""
-        return {s["name"]: (s["local_address"]["socket_address"]["address"],
-                            s["local_address"]["socket_address"]["port_value"])
-                for s in self.admin("/listeners?format=json").json.get("listener_statuses", [])}
+        """{listener name: (address, port)} of those that have one"""
+        found = {s["name"]: s["local_address"].get("socket_address")
+                 for s in self.admin("/listeners?format=json").json.get("listener_statuses", [])}
+        return {name: (a["address"], a["port_value"]) for name, a in found.items() if a}
 
     def port(self, listener=None):
         found = self.listeners()

@@ -100,7 +100,7 @@ static void unix_paths(void **state) {
     (void)state;
     struct addr a, b;
     struct sockaddr_storage ss;
-    char text[ADDR_STR_MAX], path[200];
+    char text[ADDR_STR_MAX], path[ADDR_STR_MAX + 10];
     addr_set_path(&a, "/run/x.sock");
     assert_int_equal(addr_to_sockaddr(&a, &ss), offsetof(struct sockaddr_un, sun_path) + 12);
     addr_str(&a, text);
@@ -115,6 +115,55 @@ static void unix_paths(void **state) {
     addr_set_path(&a, path);
     assert_int_equal(addr_to_sockaddr(&a, &ss), 0); /* too long for the system */
     assert_int_equal(addr_str(&a, text), ADDR_STR_MAX - 1);
+}
+
+static void internal_listeners(void **state) {
+    (void)state;
+    static const struct {
+        sv listener, id;
+        const char *text;
+    } rows[] = {
+        {SV_INIT("tunnel"), SV_INIT("10.0.0.1:80"), "envoy://tunnel/10.0.0.1:80"},
+        {SV_INIT("tunnel"), SV_INIT(""), "envoy://tunnel/"},
+        {SV_INIT("a/b"), SV_INIT("c/d"), "envoy://a/b/c/d"},
+        {SV_INIT("a"), SV_INIT("b/c/d"), "envoy://a/b/c/d"},
+    };
+    struct addr made[ARRAY_LEN(rows)];
+    struct arena ar;
+    char text[ADDR_STR_MAX], long_name[ADDR_INTERNAL_MAX + 1];
+    struct sockaddr_storage ss;
+    arena_init(&ar, 0);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct addr *a = &made[i];
+        assert_row(addr_set_internal(a, rows[i].listener, rows[i].id, &ar), i);
+        assert_row(addr_str(a, text) == strlen(rows[i].text), i);
+        assert_string_equal(text, rows[i].text);
+        addr_ip_str(a, text);
+        assert_string_equal(text, rows[i].text);
+        assert_row(sv_eq(addr_internal_listener(a), rows[i].listener), i);
+        assert_row(sv_eq(addr_endpoint_id(a), rows[i].id), i);
+        assert_row(!addr_is_ip(a) && !addr_is_any(a) && !addr_is_internal(a), i);
+        assert_row(addr_to_sockaddr(a, &ss) == 0, i);
+        for (size_t k = 0; k <= i; k++) { /* the same text may be another listener's */
+            assert_row(addr_eq(a, &made[k]) == (i == k), i);
+        }
+        struct addr copy = addr_dup(a, &ar);
+        assert_row(addr_eq(a, &copy) && copy.path != a->path, i);
+        assert_row(addr_hash(a, true) == addr_hash(&copy, false), i);
+    }
+    memset(long_name, 'n', sizeof(long_name));
+    struct addr a;
+    assert_false(addr_set_internal(&a, sv_from(long_name, ADDR_INTERNAL_MAX), SV_NULL, &ar));
+    assert_false(addr_set_internal(&a, SV("x"), sv_from(long_name, ADDR_INTERNAL_MAX - 1), &ar));
+    assert_true(addr_set_internal(&a, SV("x"), sv_from(long_name, ADDR_INTERNAL_MAX - 2), &ar));
+    assert_int_equal(addr_str(&a, text), 8 + ADDR_INTERNAL_MAX);
+    addr_str(&addr_internal_client, text);
+    assert_string_equal(text, "envoy://internal_client_address/");
+    struct addr path;
+    addr_set_path(&path, "tunnel/");
+    assert_false(addr_eq(&path, &made[1]));
+    assert_int_equal(addr_internal_listener(&path).n + addr_endpoint_id(&path).n, 0);
+    arena_fini(&ar);
 }
 
 static const struct {
@@ -260,6 +309,7 @@ int main(void) {
         cmocka_unit_test(sockaddr_round_trip),
         cmocka_unit_test(mapped_is_ipv4),
         cmocka_unit_test(unix_paths),
+        cmocka_unit_test(internal_listeners),
         cmocka_unit_test(kinds_of_addresses),
         cmocka_unit_test(hashes),
         cmocka_unit_test(ranges),

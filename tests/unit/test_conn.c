@@ -743,6 +743,36 @@ static void connect_failure_is_told(void **state) {
     close(fd);
 }
 
+static const struct addr internal = {.family = ADDR_INTERNAL, .scope_id = 1, .path = "l/id"};
+
+/* The other end of a connection to an internal listener. */
+static int connect_internally(const struct conn_ops *with) {
+    int fds[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+    s.c = conn_connect_internal(&loop, fds[0], &internal, transport_raw_new(), with, &s);
+    return fds[1];
+}
+
+static void internal_listener_refuses(void **state) {
+    (void)state;
+    static const struct conn_ops failing = {.on_data = on_data, .on_event = on_failure};
+    close(connect_internally(&failing));
+    turns(2);
+    assert_ptr_equal(failed, s.c);
+    assert_string_equal(failure, "delayed connect error: Invalid argument");
+}
+
+static void connect_internal(void **state) {
+    (void)state;
+    int other = connect_internally(&ops);
+    turns(2);
+    assert_int_equal(s.c->state, CONN_OPEN);
+    assert_true(addr_eq(&s.c->local, &addr_internal_client) && addr_eq(&s.c->remote, &internal));
+    conn_close(s.c, CONN_CLOSE_NO_FLUSH, NULL);
+    turns(1);
+    close(other);
+}
+
 static void connect_cannot_begin(void **state) {
     (void)state;
     struct addr a;
@@ -946,6 +976,8 @@ int main(void) {
         LOOP_TEST(connects),
         LOOP_TEST(connect_refused),
         LOOP_TEST(connect_failure_is_told),
+        LOOP_TEST(internal_listener_refuses),
+        LOOP_TEST(connect_internal),
         LOOP_TEST(connect_cannot_begin),
         LOOP_TEST(closed_while_connecting),
         SLOW_TEST(handshake_then_data),

@@ -478,6 +478,60 @@ static void test_original_dst(void **state) {
     picker_fini(&p);
 }
 
+static struct kv_metadata *names_host(struct arena *a, const struct kv_value *value) {
+    struct kv_metadata *m = kv_metadata_new(a);
+    assert_true(kv_metadata_set(m, SV("ns"), SV("to"), value));
+    return m;
+}
+
+/* Metadata of the request goes before that of its connection, and both before the rest. */
+static void test_original_dst_by_metadata(void **state) {
+    (void)state;
+    static const sv path[] = {SV_INIT("to")};
+    static const struct original_dst_key key = {SV_INIT("ns"), path, 1};
+    const struct kv_value good = kv_string(SV("10.1.1.1:80")), other = kv_string(SV("10.2.2.2:80")),
+                          bad = kv_string(SV("10.1.1.1")), number = kv_number(1);
+    const struct {
+        const struct kv_value *request, *connection;
+        const char *want;
+        unsigned invalid;
+    } rows[] = {
+        {NULL, NULL, "10.9.9.9:15008", 0},  {&number, NULL, "10.9.9.9:15008", 0},
+        {&bad, NULL, "10.9.9.9:15008", 1},  {NULL, &bad, "10.9.9.9:15008", 1},
+        {&bad, &good, "10.9.9.9:15008", 1}, {&good, NULL, "10.1.1.1:15008", 0},
+        {NULL, &good, "10.1.1.1:15008", 0}, {&good, &other, "10.1.1.1:15008", 0},
+    };
+    struct picker p;
+    picker_init(&p, &cluster_provided_lb_policy, NULL);
+    p.f.cfg.type = CLUSTER_TYPE_ORIGINAL_DST;
+    p.f.cfg.original_dst_key = &key;
+    p.f.cfg.has_original_dst_port = true;
+    p.f.cfg.original_dst_port = 15008;
+    struct conn conn = {.is_local_restored = true};
+    assert_true(addr_parse_ip_port(SV("10.9.9.9:1"), &conn.local));
+    uint64_t invalid = 0;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct stream_info connection = {0}, request = {0};
+        const struct conn_info cx = {.info = &connection};
+        if (rows[i].request) {
+            request.metadata = names_host(&p.f.arena, rows[i].request);
+        }
+        if (rows[i].connection) {
+            connection.metadata = names_host(&p.f.arena, rows[i].connection);
+        }
+        request.cx = &cx;
+        struct lb_context ctx = {.rng = &p.rng, .downstream = &conn, .si = &request};
+        const struct host_entry *e;
+        assert_sv_is(cluster_view_pick(p.view, &ctx, &e)->address_text, rows[i].want);
+        invalid += rows[i].invalid;
+        assert_row(fixture_stat(&p.f, CLUSTER_original_dst_host_invalid) == invalid, i);
+    }
+    struct lb_context nobody = {.rng = &p.rng};
+    const struct host_entry *e;
+    assert_null(cluster_view_pick(p.view, &nobody, &e));
+    picker_fini(&p);
+}
+
 static void test_drop(void **state) {
     (void)state;
     struct picker p;
@@ -502,15 +556,25 @@ static void test_drop(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_edf_order),          cmocka_unit_test(test_rr_equal),
-        cmocka_unit_test(test_rr_weights),         cmocka_unit_test(test_lr_equal),
-        cmocka_unit_test(test_lr_full_scan),       cmocka_unit_test(test_lr_weights),
-        cmocka_unit_test(test_lr_config),          cmocka_unit_test(test_random),
-        cmocka_unit_test(test_slow_start),         cmocka_unit_test(test_nobody),
-        cmocka_unit_test(test_panic_off),          cmocka_unit_test(test_localities_by_weight),
-        cmocka_unit_test(test_priorities_by_load), cmocka_unit_test(test_avoid),
-        cmocka_unit_test(test_override),           cmocka_unit_test(test_pins),
-        cmocka_unit_test(test_original_dst),       cmocka_unit_test(test_drop),
+        cmocka_unit_test(test_edf_order),
+        cmocka_unit_test(test_rr_equal),
+        cmocka_unit_test(test_rr_weights),
+        cmocka_unit_test(test_lr_equal),
+        cmocka_unit_test(test_lr_full_scan),
+        cmocka_unit_test(test_lr_weights),
+        cmocka_unit_test(test_lr_config),
+        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_slow_start),
+        cmocka_unit_test(test_nobody),
+        cmocka_unit_test(test_panic_off),
+        cmocka_unit_test(test_localities_by_weight),
+        cmocka_unit_test(test_priorities_by_load),
+        cmocka_unit_test(test_avoid),
+        cmocka_unit_test(test_override),
+        cmocka_unit_test(test_pins),
+        cmocka_unit_test(test_original_dst),
+        cmocka_unit_test(test_original_dst_by_metadata),
+        cmocka_unit_test(test_drop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,8 @@
 #include <sys/socket.h>
 
 #include "protos/gen/listener_original_dst.pb-c.h"
+#include "proxy/api/passthrough.h"
+#include "proxy/observe/metadata.h"
 #include "tests/support/listener_filter.h"
 
 extern const struct listener_filter_type original_dst_listener_filter;
@@ -32,7 +34,60 @@ static void not_redirected(void **state) {
     bench_close(&b);
 }
 
+#define NAMESPACE "envoy.filters.listener.original_dst"
+
+/* What the dialler's metadata says of the destination, if it is an address. */
+static void told_by_the_dialler(void **state) {
+    (void)state;
+    static const struct {
+        const char *ns, *key, *value, *local;
+    } rows[] = {
+        {NAMESPACE, "local", NULL, NULL},
+        {NAMESPACE, "local", "", NULL},
+        {NAMESPACE, "local", "10.0.0.1", NULL},
+        {NAMESPACE, "local", "10.0.0.1:99999", NULL},
+        {NAMESPACE, "local", "example.com:80", NULL},
+        {NAMESPACE, "local", "envoy://x/y", NULL},
+        {NAMESPACE, "remote", "10.0.0.1:80", NULL},
+        {"other", "local", "10.0.0.1:80", NULL},
+        {NAMESPACE, "local", "10.0.0.1:80", "10.0.0.1:80"},
+        {NAMESPACE, "local", "[::1]:80", "[::1]:80"},
+    };
+    const ListenerOriginalDst__OriginalDst m = LISTENER_ORIGINAL_DST__ORIGINAL_DST__INIT;
+    struct filter_bench b;
+    struct addr to;
+    char text[ADDR_STR_MAX];
+    assert_true(bench_open(&b, &original_dst_listener_filter, &m));
+    bench_next(&b);
+    assert_true(addr_set_internal(&to, SV("l"), SV("id"), b.info.arena));
+    for (size_t i = 0; i < 2 * ARRAY_LEN(rows); i++) {
+        const size_t row = i / 2;
+        const bool has_metadata = i % 2;
+        struct passthrough *p = passthrough_new(&to);
+        bench_next(&b);
+        if (has_metadata) {
+            struct kv_value v =
+                rows[row].value ? kv_string(sv_cstr(rows[row].value)) : kv_number(1);
+            p->metadata = kv_metadata_new(&p->arena);
+            assert_true(
+                kv_metadata_set(p->metadata, sv_cstr(rows[row].ns), sv_cstr(rows[row].key), &v));
+        }
+        b.info.local = p->to;
+        b.info.remote = addr_internal_client;
+        b.info.passthrough = p;
+        assert_int_equal(bench_judge(&b, SV_NULL, false), LISTENER_FILTER_DONE);
+        const char *want = has_metadata ? rows[row].local : NULL;
+        addr_str(&b.info.local, text);
+        assert_row(b.info.is_local_restored == (want != NULL), row);
+        assert_string_equal(text, want ? want : "envoy://l/id");
+        assert_row(addr_eq(&b.info.remote, &addr_internal_client), row);
+        shared_unref(&p->shared);
+    }
+    bench_close(&b);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(not_redirected)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(not_redirected),
+                                       cmocka_unit_test(told_by_the_dialler)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,7 +16,7 @@ struct request {
     bool is_ready, is_done, is_reset, is_failed, was_reused, had_bytes;
     enum reset_reason why;
     enum pool_failure failure;
-    char reason[64];
+    char reason[128];
     struct arena arena;
 };
 #define REQUESTS 24
@@ -284,6 +284,25 @@ static void test_pool_limit(void **state) {
     assert_int_equal(ask(&b, 0)->failure, POOL_OVERFLOW);
     assert_true(b.rq[0].is_failed);
     assert_int_equal(count(&b, CLUSTER_upstream_cx_pool_overflow), 1);
+    bench_fini(&b);
+}
+
+/* No listener of that name here. */
+static void test_no_internal_listener(void **state) {
+    (void)state;
+    struct bench b;
+    bench_init(&b, false);
+    struct host *h = b.set->entries[0].host;
+    const struct addr before = h->addr;
+    h->addr = addr_internal_client;
+    ask(&b, 0);
+    finish_all(&b, 1);
+    assert_int_equal(b.rq[0].failure, POOL_CONNECT_FAILED);
+    assert_string_equal(b.rq[0].reason, "immediate connect error: Invalid argument|remote address:"
+                                        "envoy://internal_client_address/");
+    assert_int_equal(count(&b, CLUSTER_upstream_cx_connect_fail), 1);
+    assert_int_equal(count(&b, CLUSTER_bind_errors), 0);
+    h->addr = before;
     bench_fini(&b);
 }
 
@@ -801,6 +820,7 @@ int main(void) {
         cmocka_unit_test(test_connection_limit),
         cmocka_unit_test(test_pending_limit),
         cmocka_unit_test(test_pool_limit),
+        cmocka_unit_test(test_no_internal_listener),
         cmocka_unit_test(test_connect_refused),
         cmocka_unit_test(test_connect_timeout),
         cmocka_unit_test(test_no_transport),

@@ -75,6 +75,103 @@ static void test_transport_socket_without_config_is_refused(void **state) {
     check_rows(rows, sizeof(rows) / sizeof(rows[0]));
 }
 
+#define CHAIN                                                                                     \
+    " filter_chains { filters { name: 'tcp' typed_config { type_url: "                            \
+    "'a.b/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy' value: '\\n\\001t\\022\\001c' " \
+    "} } }"
+#define INTERNAL(fields) "name: 'l' internal_listener {} " fields CHAIN
+#define TCP_FEATURE ": unsupported tcp listener feature of an internal listener"
+
+static void test_internal_listeners_have_a_name_and_no_socket(void **state) {
+    (void)state;
+    static const char name[] =
+        "name: "
+        "'nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"
+        "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"
+        "nnnnnn"
+        "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"
+        "nnnnnn' "
+        "internal_listener {}" CHAIN;
+    static const struct row rows[] = {
+        {RES_LISTENER, INTERNAL(""), NULL},
+        {RES_LISTENER, INTERNAL("bind_to_port { value: true } tcp_keepalive {} stat_prefix: 'x'"),
+         NULL},
+        {RES_LISTENER,
+         INTERNAL("address { socket_address { address: '127.0.0.1' port_value: 0 } }"),
+         "address should not be used when an internal listener config is provided"},
+        {RES_LISTENER, INTERNAL("address { envoy_internal_address { server_listener_name: 'l' } }"),
+         "address should not be used when an internal listener config is provided"},
+        {RES_LISTENER, INTERNAL("additional_addresses { address { pipe { path: '/p' } } }"),
+         "address should not be used when an internal listener config is provided"},
+        {RES_LISTENER, INTERNAL("socket_options { level: 1 name: 2 int_value: 1 }"),
+         "socket_options: an internal listener does not support them"},
+        {RES_LISTENER, INTERNAL("transparent {}"), "transparent" TCP_FEATURE},
+        {RES_LISTENER, INTERNAL("freebind {}"), "freebind" TCP_FEATURE},
+        {RES_LISTENER, INTERNAL("tcp_backlog_size { value: 1 }"), "tcp_backlog_size" TCP_FEATURE},
+        {RES_LISTENER, INTERNAL("enable_reuse_port {}"), "enable_reuse_port" TCP_FEATURE},
+        {RES_LISTENER, INTERNAL("enable_mptcp: true"), "enable_mptcp" TCP_FEATURE},
+        {RES_LISTENER, INTERNAL("tcp_fast_open_queue_length {}"),
+         "tcp_fast_open_queue_length" TCP_FEATURE},
+        {RES_LISTENER, INTERNAL("connection_balance_config { exact_balance {} }"),
+         "connection_balance_config" TCP_FEATURE},
+        {RES_LISTENER, "internal_listener {}" CHAIN, "name: an internal listener needs one"},
+        {RES_LISTENER, name, "name: an internal listener needs one of at most 255 bytes"},
+        {RES_LISTENER,
+         "name: 'l' address { envoy_internal_address { server_listener_name: 'l' } }" CHAIN,
+         "address: use internal_listener field instead of address for internal listeners"},
+    };
+    check_rows(rows, sizeof(rows) / sizeof(rows[0]));
+}
+
+#define ENDPOINT(type, fields)                                                               \
+    "name: 'c' " type " connect_timeout { seconds: 1 } load_assignment { cluster_name: 'c' " \
+    "endpoints { lb_endpoints { endpoint { " fields " } } } }"
+#define TO(fields) "address { envoy_internal_address { " fields " } }"
+#define TO_L TO("server_listener_name: 'l' endpoint_id: '1.2.3.4:5'")
+#define ANYWHERE "socket_address { address: '127.0.0.1' port_value: 80 }"
+
+static void test_internal_addresses_are_those_of_endpoints(void **state) {
+    (void)state;
+    static const struct row rows[] = {
+        {RES_CLUSTER, ENDPOINT("type: STATIC", TO_L), NULL},
+        {RES_CLUSTER, ENDPOINT("type: STATIC", TO("server_listener_name: 'l'")), NULL},
+        {RES_CLUSTER, ENDPOINT("type: STATIC", TO("")), "address_name_specifier"},
+        {RES_CLUSTER, ENDPOINT("type: STATIC", TO("endpoint_id: 'x'")), "address_name_specifier"},
+        {RES_CLUSTER, ENDPOINT("type: STRICT_DNS", TO_L),
+         "address: an internal listener is no name to be resolved"},
+        {RES_CLUSTER, ENDPOINT("type: LOGICAL_DNS", TO_L),
+         "address: an internal listener is no name to be resolved"},
+        {RES_CLUSTER,
+         ENDPOINT("type: STATIC", TO_L "additional_addresses { address { " ANYWHERE " } }"),
+         "address: an internal listener can have no additional_addresses"},
+        {RES_CLUSTER,
+         ENDPOINT("type: STATIC", "address { " ANYWHERE " } additional_addresses { " TO_L " }"),
+         "additional_addresses[0].address: address must be a socket_address or a pipe"},
+        {RES_CLUSTER, ENDPOINT("type: STATIC", TO_L "health_check_config { port_value: 80 }"),
+         "Invalid host configuration: non-zero port for non-IP address"},
+        {RES_CLUSTER,
+         ENDPOINT("type: STATIC", "address { " ANYWHERE " } health_check_config { " TO_L " }"),
+         "health_check_config.address: address must be a socket_address or a pipe"},
+    };
+    check_rows(rows, sizeof(rows) / sizeof(rows[0]));
+}
+
+#define ORIGINAL_DST(key)                                                                      \
+    "name: 'c' type: ORIGINAL_DST lb_policy: CLUSTER_PROVIDED connect_timeout { seconds: 1 } " \
+    "original_dst_lb_config { metadata_key { " key " } }"
+
+static void test_metadata_keys_are_whole(void **state) {
+    (void)state;
+    static const struct row rows[] = {
+        {RES_CLUSTER, ORIGINAL_DST("key: 'a' path { key: 'b' }"), NULL},
+        {RES_CLUSTER, ORIGINAL_DST("path { key: 'b' }"), "metadata_key.key"},
+        {RES_CLUSTER, ORIGINAL_DST("key: 'a'"), "metadata_key.path"},
+        {RES_CLUSTER, ORIGINAL_DST("key: 'a' path { }"), "metadata_key.path[0]"},
+        {RES_CLUSTER, ORIGINAL_DST("key: 'a' path { key: '' }"), "metadata_key.path[0].key"},
+    };
+    check_rows(rows, sizeof(rows) / sizeof(rows[0]));
+}
+
 static void test_workloads_have_whole_addresses(void **state) {
     (void)state;
     static const struct row rows[] = {
@@ -185,6 +282,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_transport_socket_without_config_is_refused),
         cmocka_unit_test(test_what_is_kept_does_not_refer_to_the_message),
+        cmocka_unit_test(test_internal_listeners_have_a_name_and_no_socket),
+        cmocka_unit_test(test_internal_addresses_are_those_of_endpoints),
+        cmocka_unit_test(test_metadata_keys_are_whole),
         cmocka_unit_test(test_workloads_have_whole_addresses),
         cmocka_unit_test(test_durations_of_outlier_detection_are_durations),
         cmocka_unit_test(test_durations_of_sources_are_positive_and_bounded),
