@@ -12,13 +12,17 @@ from support.upstream import Gone, TcpServer
 class TunnelServer(TcpServer):
     """`status` None: closes instead of answering. `received`: (request headers in order, bytes) of each request."""
 
-    def __init__(self, status=200, headers=(), trailers=(), is_http2=False):
+    def __init__(self, status=200, headers=(), trailers=(), is_http2=False, **server):
         self.status, self.headers, self.trailers, self.is_http2 = status, list(headers), list(trailers), is_http2
         self.received = []
-        super().__init__()
+        super().__init__(**server)
 
     def serve(self, sock, number):
         (self.serve_http2 if self.is_http2 else self.serve_http1)(sock)
+
+    @staticmethod
+    def reply(data):
+        return data.upper()
 
     # ---- HTTP/1 ----
 
@@ -98,7 +102,7 @@ class TunnelServer(TcpServer):
             streams[event.stream_id][1] += event.data
             conn.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             if event.data:
-                conn.send_data(event.stream_id, event.data.upper())
+                conn.send_data(event.stream_id, self.reply(event.data))
         elif isinstance(event, h2.events.StreamEnded):
             conn.send_data(event.stream_id, b"BYE", end_stream=not self.trailers)
             if self.trailers:

@@ -149,9 +149,12 @@ class TcpServer:
         with contextlib.suppress(Gone, OSError, ValueError):
             if self.tls:
                 sock = self.tls.wrap_socket(sock, server_side=True)
+                with self.lock:  # the plain one is no socket any more
+                    self.open.add(sock)
+                    self.open.discard(plain)
             self.serve(sock, number)
         with self.lock:
-            self.open.discard(plain)
+            self.open -= {plain, sock}
         with contextlib.suppress(OSError):
             sock.close()
 

@@ -17,6 +17,7 @@ from kube_api import KubeApi, objects_of
 
 from support.certs import Authority
 from support.config import address, cluster, http2, tls_socket
+from support.internal import EXTENSION
 from support.process import Process, can_connect, free_port, wait_until
 from support.proxy import CRASHES, Proxy, Sluice
 
@@ -231,6 +232,7 @@ class DataPlane(Proxy):
         return {"node": {"id": known.node_id, "cluster": f"{known.name}.{known.namespace}", "metadata": metadata},
                 "admin": {"address": address(self.ports["admin"])},
                 "layered_runtime": {"layers": [{"name": "static", "static_layer": RUNTIME}]},   # as in the agent's bootstrap
+                "bootstrap_extensions": [EXTENSION],
                 "dynamic_resources": {"lds_config": source, "cds_config": source, "ads_config": {
                     "api_type": "GRPC" if self.mode == "sotw" else "DELTA_GRPC", "transport_api_version": "V3",
                     "set_node_on_first_message_only": True, "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}]}},

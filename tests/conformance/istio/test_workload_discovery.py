@@ -9,8 +9,7 @@ from test_extensions import samples
 from support.process import can_connect, free_port, wait_until
 
 HOST = "shop.example.com"
-# istiod knows workloads as an ambient mesh does; proxies are to go on without HBONE
-ISTIOD_ENV = {"PILOT_ENABLE_AMBIENT": "true", "PILOT_ENABLE_SENDING_HBONE": "false"}
+ISTIOD_ENV = {"PILOT_ENABLE_AMBIENT": "true"}  # istiod knows workloads as an ambient mesh does
 
 
 @pytest.fixture(scope="module")
