@@ -178,6 +178,10 @@ class Target:
                                      [cluster("up", upstream.port)]))
         self.ports = {name: port for name, (_, port) in self.proxy.listeners().items()}
 
+    def all_lines(self):
+        """The log, once it has each request that there was."""
+        return self.proxy.log_lines(self.log, self.proxy.stat("http.ingress.downstream_rq_total"))
+
     def counts(self):
         """{counter without its prefix: value}"""
         found = self.proxy.stats(rf"^http\.ingress\..*{LIMITS}|^http2\.")
@@ -219,12 +223,12 @@ def exchange(port, attack):
 
 def outcome(target, attack):
     """What the attack's fields say, as seen."""
-    before, lines = target.counts(), len(target.proxy.log_lines(target.log, 0))
+    before, lines = target.counts(), len(target.all_lines())
     found, is_closed = exchange(target.ports["main"], attack)
     goaways = [code_of(f) for f in found if f[0] == GOAWAY]
     target.proxy.wait_stat("http.ingress.downstream_cx_active", 0)
     after = target.counts()
-    logged = target.proxy.log_lines(target.log, lines + bool(attack.details))[lines:]
+    logged = target.all_lines()[lines:]
     return {"goaway": goaways[-1] if goaways else None,
             "resets": tuple(sorted({code_of(f) for f in found if f[0] == RST_STREAM})),
             "counts": tuple(sorted(n for n, v in after.items() if v > before.get(n, 0))),
