@@ -1,4 +1,5 @@
-/* Whose the addresses of listeners are, and their sockets. Config thread. See store_listeners.c. */
+/* Whose the addresses of listeners are, their sockets, and what of them drains. Config thread. See
+ * store_listeners.c. */
 #ifndef SLUICE_XDS_LISTENERS_H
 #define SLUICE_XDS_LISTENERS_H
 
@@ -17,8 +18,12 @@ bool store_listener_listen(struct entry *e, const struct resource *r);
 void store_listener_drop_warming(struct entry *e);
 /* The sockets of e->active are no longer its own: it is about to go. */
 void store_listener_ended(struct entry *e);
+/* e->active, if there is one, is about to make room for r (NULL: to go): what of it drains is known
+ * until the last connection has gone. */
+void store_listener_drains(struct entry *e, const struct resource *r);
 /* Before a snapshot is published: sockets that nobody inherited are to be closed by workers. */
 void store_listeners_settle(struct store *s);
+void store_listeners_init(struct store *s);
 void store_listeners_free(struct store *s);
 
 #endif

@@ -130,7 +130,8 @@ static void expire(struct xds_mux *m, enum resource_type t, uint64_t now) {
         }
     }
     if (names.n) {
-        struct xds_update u = {.type = t, .removed = names.p, .removed_n = (unsigned)names.n};
+        struct xds_update u = {
+            .type = t, .removed = names.p, .removed_n = (unsigned)names.n, .is_expiry = true};
         struct buf BUF_AUTO error;
         buf_init(&error);
         struct xds_verdict v = {.accepted = NULL, .error = &error};

@@ -30,6 +30,7 @@ struct xds_update {
     unsigned resources_n;
     const sv *removed; /* delta removals; TTL expiries */
     unsigned removed_n;
+    bool is_expiry; /* no response: times to live of `removed` passed */
 };
 /* The sink's answer: error empty → ACK. accepted[i] tells which resources took effect (good
  * siblings of bad ones do). */

@@ -277,6 +277,7 @@ static void set_listener(struct entry *e, struct resource *r) {
     struct store *s = e->store;
     slot_t slot = slot_of(r ? r : e->active);
     store_touch(s);
+    store_listener_drains(e, r);
     if (!e->active && r) {
         s->active_listeners++;
     } else if (e->active && !r) {
@@ -418,6 +419,9 @@ void store_apply(struct entry *e, struct resource *r) {
     if (e->type == RES_LISTENER) {
         stats_inc(s->listener_manager,
                   is_new ? LISTENER_MANAGER_listener_added : LISTENER_MANAGER_listener_modified);
+        if (s->is_ready && e->active && listener_same_but_chains(e->active->wire, r->wire)) {
+            stats_inc(s->listener_manager, LISTENER_MANAGER_listener_in_place_updated);
+        }
         set_warming(e, r);
         store_check_warm(e);
         return;
@@ -521,6 +525,7 @@ void store_init(struct store *s, const struct store_options *o) {
     s->opt = *o;
     s->flush.run = on_flush;
     timer_init(&s->leaving_timer, s->loop, on_leaving_timer);
+    store_listeners_init(s);
     map_init(&s->entries);
     map_init(&s->listener_addresses);
     list_init(&s->demands);

@@ -39,6 +39,14 @@ struct sockets_left {
 };
 VEC_TYPE(sockets_left_vec, struct sockets_left)
 
+/* A version of a listener that workers have connections of. One ref. */
+struct listener_draining {
+    struct resource *of;
+    bool is_whole;   /* else it serves on, but for… */
+    unsigned chains; /* …so many of its filter chains */
+};
+VEC_TYPE(listener_draining_vec, struct listener_draining)
+
 struct store_options {
     struct loop *loop;
     struct stats_store *stats;
@@ -113,10 +121,12 @@ struct store {
     struct lrs *lrs, *lrs_self; /* load reporting (lrs.h); NULL: none */
     const void *lrs_ads;        /* ads_config: where clusters with lrs_server: self report to */
     unsigned lrs_self_clusters; /* active ones */
-    struct stats_scope *workloads_scope;  /* NULL: workloads are not discovered */
-    unsigned workloads;                   /* active ones */
-    struct map listener_addresses;        /* address → whose it is */
-    struct sockets_left_vec sockets_left; /* in this event */
+    struct stats_scope *workloads_scope;   /* NULL: workloads are not discovered */
+    unsigned workloads;                    /* active ones */
+    struct map listener_addresses;         /* address → whose it is */
+    struct sockets_left_vec sockets_left;  /* in this event */
+    struct listener_draining_vec draining; /* the oldest first */
+    struct timer draining_timer;
     unsigned warming_clusters, warming_listeners, active_clusters, active_listeners;
 };
 
@@ -225,7 +235,8 @@ bool store_hosts_ready(const struct entry *cluster);
 bool store_health_ready(struct entry *cluster);
 void store_hosts_publish(struct entry *cluster); /* into s->next */
 void store_hosts_stop(struct entry *cluster);
-void store_hosts_settle(struct store *s); /* makes those that are due */
+void store_hosts_count_empty(const struct entry *cluster); /* an answer had no endpoints for it */
+void store_hosts_settle(struct store *s);                  /* makes those that are due */
 /* policy.drop_overloads[].category of the endpoints; a borrow of a resource. Empty: none */
 sv store_hosts_drop_category(const struct entry *cluster);
 /* store_stats.c; a scope may be NULL: nothing is counted */

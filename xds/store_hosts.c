@@ -249,7 +249,7 @@ void store_hosts_refresh(struct cluster_hosts *h) {
     const struct cla_config *cla = assignment(h);
     if (h->cfg->type == CLUSTER_TYPE_EDS) {
         const struct entry *e = assignment_entry(h);
-        h->is_ready = e && (e->active || e->is_timed_out);
+        h->is_ready = e && (e->active || e->is_timed_out || e->is_gone);
     }
     set_hosts(h, build(h, cla ? cla : &none));
 }
@@ -284,6 +284,12 @@ void store_hosts_start(struct entry *e, struct resource *r) {
         if (h->is_ready) {
             stats_inc(st, CLUSTER_update_success);
         }
+    }
+}
+
+void store_hosts_count_empty(const struct entry *e) {
+    if (e->hosts && e->hosts->cfg) {
+        stats_inc(stats_front(e->hosts->cfg->stats), CLUSTER_update_empty);
     }
 }
 

@@ -1,7 +1,8 @@
-/* Addresses and sockets of listeners. An address belongs to one listener, from when it is accepted
- * to when it goes; sockets are bound when a version is accepted, so that a port in use is an error
- * of that update, and listen when it is active. Sockets that a listener leaves go to one with the
- * same address that comes in the same event; else their last worker closes them.
+/* Addresses and sockets of listeners, and their end. An address belongs to one listener, from when
+ * it is accepted to when it goes; sockets are bound when a version is accepted, so that a port in
+ * use is an error of that update, and listen when it is active. Sockets that a listener leaves go
+ * to one with the same address that comes in the same event; else their last worker closes them. A
+ * version that was replaced drains as long as a worker refers to it.
  * Threads: the config thread. Spec: listener.v3.Listener address, additional_addresses; Envoy's
  * words.
  * Not here: making sockets (config/sockets.c). */
@@ -186,8 +187,73 @@ void store_listeners_settle(struct store *s) {
     s->sockets_left.n = 0;
 }
 
+/* ---- draining ---- */
+
+/* How soon the end of a drain is seen. */
+#define DRAINING_MS 100u
+
+static void count_draining(struct store *s) {
+    unsigned listeners = 0, chains = 0;
+    for (size_t i = 0; i < s->draining.n; i++) {
+        listeners += s->draining.p[i].is_whole;
+        chains += s->draining.p[i].chains;
+    }
+    stats_gauge_set(s->listener_manager, LISTENER_MANAGER_total_listeners_draining, listeners);
+    stats_gauge_set(s->listener_manager, LISTENER_MANAGER_total_filter_chains_draining, chains);
+}
+
+static void on_draining_timer(struct timer *t) {
+    struct store *s = CONTAINER_OF(t, struct store, draining_timer);
+    size_t kept = 0;
+    for (size_t i = 0; i < s->draining.n; i++) {
+        struct listener_draining *d = &s->draining.p[i];
+        if (shared_is_last(&d->of->shared)) {
+            shared_unref(&d->of->shared);
+        } else {
+            s->draining.p[kept++] = *d;
+        }
+    }
+    s->draining.n = kept;
+    count_draining(s);
+    if (kept) {
+        timer_start(t, DRAINING_MS);
+    }
+}
+
+static unsigned chains_gone(const struct listener_config *old, const struct listener_config *c) {
+    unsigned n = 0;
+    for (unsigned i = 0; i < old->chains_n; i++) {
+        n += !listener_has_chain(c, &old->chains[i]);
+    }
+    return n;
+}
+
+void store_listener_drains(struct entry *e, const struct resource *r) {
+    struct store *s = e->store;
+    struct resource *old = e->active;
+    bool is_whole = !r || !old || !listener_same_but_chains(old->wire, r->wire);
+    unsigned chains = is_whole ? 0 : chains_gone(old->listener, r->listener);
+    if (!old || (!is_whole && !chains)) {
+        return;
+    }
+    *vec_push(&s->draining) = (struct listener_draining){shared_ref(old), is_whole, chains};
+    count_draining(s);
+    if (!timer_active(&s->draining_timer)) {
+        timer_start(&s->draining_timer, DRAINING_MS);
+    }
+}
+
+void store_listeners_init(struct store *s) {
+    timer_init(&s->draining_timer, s->loop, on_draining_timer);
+}
+
 void store_listeners_free(struct store *s) {
     store_listeners_settle(s);
+    timer_cancel(&s->draining_timer);
+    for (size_t i = 0; i < s->draining.n; i++) {
+        shared_unref(&s->draining.p[i].of->shared);
+    }
+    vec_fini(&s->draining);
     vec_fini(&s->sockets_left);
     size_t it = 0;
     struct map_slot *slot;

@@ -171,7 +171,26 @@ static void remove_entry(struct entry *e) {
     store_remove(e);
 }
 
-static void remove_named(struct source_client *c, enum resource_type t, sv name) {
+/* As Envoy: routes, endpoints and secrets go with those who refer to them, or when their time has
+ * passed. */
+static bool stays_in_use(const struct entry *e, bool is_expiry) {
+    return e->type == RES_ROUTE ||
+           (!is_expiry && !e->is_on_demand && (e->type == RES_ENDPOINTS || e->type == RES_SECRET));
+}
+
+/* Who waits for it goes without. */
+static void ignore_removal(struct entry *e) {
+    log_warn(LOG_config, "%s: the server removed '%.*s': what there is of it stays in use",
+             resource_types[e->type].short_name, SV_ARG(entry_name(e)));
+    e->is_gone = true;
+    for (size_t i = 0; e->type == RES_ENDPOINTS && i < e->users.n; i++) {
+        store_hosts_count_empty(entry_links_at(&e->users, i));
+    }
+    store_target_changed(e);
+}
+
+static void remove_named(struct source_client *c, const struct xds_update *u, sv name) {
+    enum resource_type t = u->type;
     struct entry *e = store_find(c->store, t, c->source, name);
     if (!e || e->is_static) {
         return;
@@ -180,10 +199,8 @@ static void remove_named(struct source_client *c, enum resource_type t, sv name)
         (t == RES_CLUSTER || t == RES_LISTENER)) {
         return; /* another source's */
     }
-    if (t == RES_ROUTE) { /* as Envoy: routes in use stay; a listener that waits goes without */
-        log_error(LOG_config, "rds: the server removed '%.*s': ignored", SV_ARG(name));
-        e->is_gone = true;
-        store_target_changed(e);
+    if (stays_in_use(e, u->is_expiry)) {
+        ignore_removal(e);
         return;
     }
     /* then it stays, as it is watched */
@@ -227,7 +244,7 @@ static void remove_gone(struct source_client *c, const struct xds_update *u) {
         are_all_known &= name_of(u, &u->resources[i]).n > 0;
     }
     for (unsigned i = 0; i < u->removed_n; i++) {
-        remove_named(c, u->type, u->removed[i]);
+        remove_named(c, u, u->removed[i]);
     }
     if (u->is_full && are_all_known && resource_types[u->type].is_full_state) {
         remove_unlisted(c, u);

@@ -122,6 +122,26 @@ static void add_scopes(struct item_vec *items, const struct entry *set,
     add_refused(items, RES_SCOPED_ROUTE, name, &refused);
 }
 
+static bool has_whole(const struct listener_draining *v, size_t n, sv name) {
+    for (size_t i = 0; i < n; i++) {
+        if (v[i].is_whole && sv_eq(v[i].of->name, name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Listeners as a whole, not chains of one that serves on; the oldest of each name, as Envoy. */
+static void add_draining(struct item_vec *items, struct store *s) {
+    for (size_t i = 0; i < s->draining.n; i++) {
+        const struct listener_draining *d = &s->draining.p[i];
+        if (d->is_whole && !has_whole(s->draining.p, i, d->of->name)) {
+            *vec_push(items) =
+                (struct view_item){.status = VIEW_DRAINING, .resource = shared_ref(d->of)};
+        }
+    }
+}
+
 static void add_missing(struct buf *out, const struct entry_links *uses) {
     for (size_t i = 0; i < uses->n; i++) {
         const struct entry *t = entry_links_at(uses, i);
@@ -306,6 +326,9 @@ static void walk_end(struct view_request *r) {
         for (size_t i = 0; i < s->scope_sets.n; i++) {
             add_scopes(&r->g.items, s->scope_sets.p[i], &r->g.bad_scopes);
         }
+    }
+    if (r->types & VIEW_WITH_DRAINING) {
+        add_draining(&r->g.items, s);
     }
     fill_view(r);
     view_post(r->view);

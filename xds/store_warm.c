@@ -67,7 +67,8 @@ bool store_has_arrived(const struct entry *target) {
                     : target->extra->vhosts ? target->extra->vhosts->is_answered
                     : target->extra->leds   ? target->extra->leds->is_answered
                                             : target->active != NULL;
-    return is_there || target->is_timed_out || (target->type == RES_ROUTE && target->is_gone);
+    bool is_refused = target->is_gone && (target->type == RES_ROUTE || target->type == RES_SECRET);
+    return is_there || target->is_timed_out || is_refused;
 }
 
 static bool all_arrived(const struct entry_links *uses) {

@@ -4,6 +4,7 @@
 #ifndef SLUICE_BASE_SHARED_H
 #define SLUICE_BASE_SHARED_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,6 +30,10 @@ static inline void shared_unref(struct shared *s) {
     if (s && __atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL) == 0) {
         s->free(s);
     }
+}
+/* Nobody but the caller has it, or can come to have it. */
+static inline bool shared_is_last(struct shared *s) {
+    return __atomic_load_n(&s->refs, __ATOMIC_ACQUIRE) == 1;
 }
 /* p points to an object whose first member is `struct shared shared`. */
 #define shared_ref(p) ((__typeof__(p))shared_ref_(&(p)->shared))

@@ -7,6 +7,7 @@
 
 #include "protos/any.h"
 #include "protos/gen/listener.pb-c.h"
+#include "protos/wire.h"
 #include "proxy/api/extension.h"
 #include "proxy/api/registry.h"
 #include "proxy/base/runtime.h"
@@ -524,4 +525,38 @@ bool listener_same_sockets(const struct listener_config *a, const struct listene
         }
     }
     return true;
+}
+
+bool listener_has_chain(const struct listener_config *c, const struct chain_config *like) {
+    for (unsigned i = 0; i < c->chains_n; i++) {
+        if (c->chains[i].hash[0] == like->hash[0] && c->chains[i].hash[1] == like->hash[1]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+#define FIELD_FILTER_CHAINS 3u
+#define FIELD_DEFAULT_FILTER_CHAIN 25u
+#define FIELD_FILTER_CHAIN_MATCHER 32u
+
+/* The next field that is not about filter chains, as it is written. Empty: there is none. */
+static sv next_but_chains(sv *wire) {
+    struct wire_field f;
+    for (sv from = *wire; wire_eat_field(wire, &f); from = *wire) {
+        if (f.number != FIELD_FILTER_CHAINS && f.number != FIELD_DEFAULT_FILTER_CHAIN &&
+            f.number != FIELD_FILTER_CHAIN_MATCHER) {
+            return sv_sub(from, 0, from.n - wire->n);
+        }
+    }
+    return SV_NULL;
+}
+
+bool listener_same_but_chains(sv a, sv b) {
+    sv x, y;
+    do {
+        x = next_but_chains(&a);
+        y = next_but_chains(&b);
+    } while (x.n && sv_eq(x, y));
+    return !x.n && !y.n;
 }

@@ -21,7 +21,7 @@ struct view_rates {
 struct view_item {
     enum view_status status;
     bool is_static;
-    /* active, warming; for VIEW_ERROR: what was refused (bytes only) */
+    /* active, warming, draining; for VIEW_ERROR: what was refused (bytes only) */
     struct resource *resource;
     struct host_set *hosts;
     struct view_rates *rates; /* NULL: no outlier detection */
@@ -69,8 +69,11 @@ void view_post(struct view *v);
 void view_free(struct view *v);
 void view_free_now(struct view *v); /* all of it, where no loop runs any more */
 
+/* Beside the types: listeners that drain, the oldest of each name. */
+#define VIEW_WITH_DRAINING (1u << RES_TYPES)
 struct config_view {
-    /* types: bit set of 1 << enum resource_type. Any number of requests may be under way. */
+    /* types: bit set of 1 << enum resource_type, and VIEW_WITH_DRAINING. Any number of requests may
+     * be under way. */
     void (*request)(void *config, unsigned types, struct loop *reply_to,
                     void (*on_view)(struct view *v, void *user), void *user);
     void *config;

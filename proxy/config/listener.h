@@ -48,5 +48,10 @@ struct listener_config {
 
 /* Would the two be served by the same sockets (addresses and socket options equal)? */
 bool listener_same_sockets(const struct listener_config *a, const struct listener_config *b);
+/* Do the serialised listeners differ in nothing but filter_chains, default_filter_chain and
+ * filter_chain_matcher? What is written in another order differs. */
+bool listener_same_but_chains(sv a, sv b);
+/* Has c a chain equal to this one of another version? */
+bool listener_has_chain(const struct listener_config *c, const struct chain_config *like);
 
 #endif

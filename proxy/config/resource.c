@@ -16,6 +16,7 @@
 #include "protos/gen/listener.pb-c.h"
 #include "protos/gen/tls.pb-c.h"
 #include "protos/pb_rules.h"
+#include "protos/wire.h"
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
 #include "proxy/config/api_source.h"
@@ -50,48 +51,13 @@ void resource_hash(sv wire, uint64_t out[2]) {
 
 /* ---- names ---- */
 
-static bool eat_varint(sv *s, uint64_t *out) {
-    uint64_t v = 0;
-    for (unsigned i = 0; i < 10 && i < s->n; i++) {
-        uint8_t b = (uint8_t)s->p[i];
-        v |= (uint64_t)(b & 0x7f) << (7 * i);
-        if (!(b & 0x80)) {
-            *s = sv_skip(*s, i + 1);
-            *out = v;
-            return true;
-        }
-    }
-    return false;
-}
-
 /* The last length-delimited field with number `field` at the top level. */
-static sv top_level_string(sv wire, uint64_t field) {
+static sv top_level_string(sv wire, uint32_t field) {
     sv found = SV_NULL;
-    uint64_t tag, n;
-    while (wire.n && eat_varint(&wire, &tag)) {
-        switch (tag & 7) {
-        case 0:
-            if (!eat_varint(&wire, &n)) {
-                return found;
-            }
-            break;
-        case 1:
-            wire = sv_skip(wire, 8);
-            break;
-        case 2:
-            if (!eat_varint(&wire, &n) || n > wire.n) {
-                return found;
-            }
-            if (tag >> 3 == field) {
-                found = sv_sub(wire, 0, n);
-            }
-            wire = sv_skip(wire, n);
-            break;
-        case 5:
-            wire = sv_skip(wire, 4);
-            break;
-        default:
-            return found;
+    struct wire_field f;
+    while (wire_eat_field(&wire, &f)) {
+        if (f.type == WIRE_BYTES && f.number == field) {
+            found = f.value;
         }
     }
     return found;

@@ -608,6 +608,7 @@ static void on_view(struct admin_stream *a, struct view *view) {
 void admin_config_dump(struct admin_stream *a) {
     admin_view(a,
                1u << RES_CLUSTER | 1u << RES_LISTENER | 1u << RES_ROUTE | 1u << RES_SECRET |
-                   1u << RES_SCOPED_ROUTE | 1u << RES_ENDPOINTS | 1u << RES_EXTENSION,
+                   1u << RES_SCOPED_ROUTE | 1u << RES_ENDPOINTS | 1u << RES_EXTENSION |
+                   VIEW_WITH_DRAINING,
                on_view);
 }

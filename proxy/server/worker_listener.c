@@ -346,15 +346,6 @@ void worker_listener_add(struct worker *w, struct resource *r, struct listener_s
     }
 }
 
-static bool has_equal_chain(const struct listener_config *c, const struct chain_config *like) {
-    for (unsigned i = 0; i < c->chains_n; i++) {
-        if (c->chains[i].hash[0] == like->hash[0] && c->chains[i].hash[1] == like->hash[1]) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static const struct chain_config *config_of(const struct net_chain *c) {
     return CONTAINER_OF(c->config, struct chain_config, net);
 }
@@ -364,7 +355,7 @@ static const struct chain_config *config_of(const struct net_chain *c) {
 static void drain_changed(struct worker_listener *old, struct worker_listener *l) {
     LIST_FOREACH_SAFE (it, &old->chains) {
         struct net_chain *c = LIST_ENTRY(it, struct net_chain, node);
-        if (has_equal_chain(l->cfg, config_of(c))) {
+        if (listener_has_chain(l->cfg, config_of(c))) {
             list_unlink(&c->node);
             list_push_back(&l->chains, &c->node);
             listener_conn_moved(&old->cfg->sock, &l->cfg->sock);

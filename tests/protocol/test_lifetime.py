@@ -211,14 +211,67 @@ def test_removed_routes_stay_in_use(delta):
     assert fetch(delta.proxy.port("main"), "/").status == 200
 
 
-def test_removed_endpoints(delta):
+def test_removed_endpoints_stay_in_use(delta):
+    """Only a cluster's own removal ends them; what comes next replaces them."""
     delta.start_with([eds_cluster("a")])
     delta.accept(ENDPOINTS, "e1", [assignment("a", 1, 2)])
     delta.wait_stat("cluster.a.membership_total", 2)
     delta.accept(LISTENER, "l1")
     delta.accept(ENDPOINTS, "e2", removed=["a"])
+    assert delta.stat("cluster.a.update_empty") == 1 and delta.stat("cluster.a.membership_total") == 2
     delta.accept(ENDPOINTS, "e3", [assignment("a", 1)])
     delta.wait_stat("cluster.a.membership_total", 1)
+
+
+def test_removed_endpoints_end_the_wait(delta):
+    """A cluster whose endpoints are told not to be there is warm without any."""
+    delta.start_with([eds_cluster("a")])
+    delta.accept(ENDPOINTS, "e1", removed=["a"])
+    delta.wait_clusters("a")
+    delta.wait_stat("cluster.a.update_empty", 1)
+    delta.accept(LISTENER, "l1", [direct_listener()])
+    delta.wait_listeners("main")
+    delta.accept(ENDPOINTS, "e2", [assignment("a", 1)])
+    delta.wait_stat("cluster.a.membership_total", 1)
+
+
+def test_changed_cluster_of_removed_endpoints(delta):
+    """Its next version goes on with those that are in use."""
+    delta.start_with([eds_cluster("a")])
+    delta.accept(ENDPOINTS, "e1", [assignment("a", 1, 2)])
+    delta.accept(ENDPOINTS, "e2", removed=["a"])
+    delta.accept(CLUSTER, "c2", [eds_cluster("a", connect_timeout="1s")])
+    delta.accept(ENDPOINTS, "e3", removed=["a"])
+    delta.wait_stat("cluster_manager.warming_clusters", 0)
+    delta.accept(ENDPOINTS, "e4", [assignment("a", 1)])
+    delta.wait_stat("cluster.a.membership_total", 1)
+
+
+def secret_versions(talk):
+    rows = talk.dump().get("SecretsConfigDump", {})
+    return {r["name"]: r.get("version_info") for r in rows.get("dynamic_active_secrets", [])}
+
+
+def test_removed_secret_stays_in_use(delta, authority):
+    delta.start()
+    delta.accept(CLUSTER, "1", [secret_cluster("a", "ca")])
+    delta.accept(SECRET, "s1", [validation("ca", authority)])
+    delta.wait_clusters("a")
+    delta.accept(SECRET, "s2", removed=["ca"])
+    assert secret_versions(delta) == {"ca": "s1"}
+    changed = validation("ca", authority)
+    changed["validation_context"]["allow_expired_certificate"] = True
+    delta.accept(SECRET, "s3", [changed])
+    assert secret_versions(delta) == {"ca": "s3"}
+
+
+def test_removed_secret_ends_the_wait(delta, authority):
+    delta.start()
+    delta.accept(CLUSTER, "1", [secret_cluster("a", "ca")])
+    delta.accept(SECRET, "s1", removed=["ca"])
+    delta.wait_clusters("a")
+    delta.accept(SECRET, "s2", [validation("ca", authority)])
+    assert secret_versions(delta) == {"ca": "s2"}
 
 
 def test_static_cluster_of_the_same_name_wins(talk):

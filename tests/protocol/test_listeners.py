@@ -50,6 +50,18 @@ def taken():
         yield server.getsockname()[1]
 
 
+def draining(proxy):
+    """→ {name: version of the listener that drains}"""
+    parts = [p for p in proxy.admin("/config_dump").json["configs"] if p["@type"].endswith("ListenersConfigDump")]
+    return {row["name"]: row["draining_state"]["version_info"] for row in parts[0].get("dynamic_listeners", [])
+            if "draining_state" in row}
+
+
+def drains(proxy):
+    """→ listeners, filter chains"""
+    return tuple(proxy.stat(f"listener_manager.total_{what}_draining") for what in ("listeners", "filter_chains"))
+
+
 def answer(port):
     return fetch(port).body.decode()
 
@@ -159,3 +171,47 @@ def test_addresses_change_hands(listeners):
     assert listeners.send(at(two, "c", "c"), at(three, "a", "a")) == ""  # b is gone
     wait_answer(two, "c")
     wait_until(lambda: not can_connect(one), "b's port to be free")
+
+
+def test_what_drains_is_told(listeners):
+    """A version that was replaced as a whole, and a listener that was removed, until their time is over."""
+    port, proxy = free_port(), listeners.proxy
+    assert listeners.send(at(port, "a")) == ""
+    wait_answer(port, "x")
+    with Client(port) as first, Client(port) as second:
+        assert first.request("GET", "/").status == 200
+        assert listeners.send(at(port, "a", per_connection_buffer_limit_bytes=65536)) == ""
+        wait_until(lambda: draining(proxy) == {"a": "1"}, "the old version to drain")
+        assert drains(proxy) == (1, 0) and listeners.names() == ["a"]
+        assert second.request("GET", "/").status == 200
+        assert listeners.send() == ""
+        wait_until(lambda: drains(proxy) == (2, 0), "both to drain")
+        assert draining(proxy) == {"a": "1"} and listeners.names() == []
+    assert proxy.stat("listener_manager.listener_in_place_updated") == 0
+
+
+def test_filter_chains_that_drain(listeners):
+    """An update of nothing but filter chains is made in place."""
+    port, proxy = free_port(), listeners.proxy
+    assert listeners.send(at(port, "a")) == ""
+    wait_answer(port, "x")
+    with Client(port) as client:
+        assert client.request("GET", "/").status == 200
+        assert listeners.send(at(port, "a", "y")) == ""
+        wait_answer(port, "y")
+        assert drains(proxy) == (0, 1) and draining(proxy) == {}
+        assert proxy.stat("listener_manager.listener_in_place_updated") == 1
+        assert client.request("GET", "/").body == b"x"
+
+
+def test_drains_end(ads, start_proxy):
+    port = free_port()
+    made = Listeners(ads, start_proxy, "GRPC", args=["--drain-time-s", "1"])
+    assert made.send(at(port, "a")) == ""
+    wait_answer(port, "x")
+    with Client(port) as client:
+        assert client.request("GET", "/").status == 200
+        assert made.send() == ""
+        wait_until(lambda: drains(made.proxy) == (1, 0), "the listener to drain")
+        wait_until(lambda: drains(made.proxy) == (0, 0), "its end")
+    assert draining(made.proxy) == {}

@@ -3,6 +3,7 @@
 #include "protos/any.h"
 #include "protos/gen/core.pb-c.h"
 #include "protos/pb_text.h"
+#include "proxy/config/listener.h"
 #include "tests/support/test_config.h"
 #include "tests/support/unit.h"
 
@@ -249,6 +250,49 @@ static void test_what_is_kept_does_not_refer_to_the_message(void **state) {
     check_rows(rows, sizeof(rows) / sizeof(rows[0]));
 }
 
+static sv listener_bytes(const char *text, struct arena *a, struct diag *d) {
+    const struct proto_type *type = any_type(sv_cstr(resource_types[RES_LISTENER].proto_name));
+    ProtobufCMessage *m = pb_text_parse(type, sv_cstr(text), a, d);
+    assert_non_null(m);
+    return proto_pack(m, a);
+}
+
+static void test_listeners_that_differ_in_their_chains_only(void **state) {
+    (void)state;
+    static const struct {
+        const char *a, *b;
+        bool is_same;
+    } rows[] = {
+        {"", "", true},
+        {"name: 'l'", "name: 'l'", true},
+        {"name: 'l' filter_chains {}", "name: 'l'", true},
+        {"name: 'l' filter_chains { name: 'a' } freebind { value: true }",
+         "name: 'l' filter_chains { name: 'b' } filter_chains {} freebind { value: true }", true},
+        {"name: 'l' default_filter_chain { name: 'a' }", "name: 'l' filter_chain_matcher {}", true},
+        {"name: 'l'", "", false},
+        {"name: 'l'", "name: 'm'", false},
+        {"name: 'l' filter_chains {}", "name: 'm' filter_chains {}", false},
+        {"name: 'l' filter_chains {}", "name: 'l' filter_chains {} freebind {}", false},
+        {"name: 'l' listener_filters {}", "name: 'l' listener_filters {} listener_filters {}",
+         false},
+        {"name: 'l' freebind {}", "name: 'l' transparent {}", false},
+        {"name: 'l' tcp_backlog_size { value: 1 }", "name: 'l' tcp_backlog_size { value: 2 }",
+         false},
+    };
+    struct arena a;
+    struct diag *d = xnew(struct diag);
+    diag_init(d);
+    arena_init(&a, 0);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        sv x = listener_bytes(rows[i].a, &a, d), y = listener_bytes(rows[i].b, &a, d);
+        assert_row(listener_same_but_chains(x, y) == rows[i].is_same, i);
+        assert_row(listener_same_but_chains(y, x) == rows[i].is_same, i);
+    }
+    arena_fini(&a);
+    diag_fini(d);
+    xfree(d);
+}
+
 /* Last: the table of sources is the process's, and full afterwards. */
 static void test_sources_are_bounded(void **state) {
     (void)state;
@@ -288,6 +332,7 @@ int main(void) {
         cmocka_unit_test(test_workloads_have_whole_addresses),
         cmocka_unit_test(test_durations_of_outlier_detection_are_durations),
         cmocka_unit_test(test_durations_of_sources_are_positive_and_bounded),
+        cmocka_unit_test(test_listeners_that_differ_in_their_chains_only),
         cmocka_unit_test(test_sources_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
