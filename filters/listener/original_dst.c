@@ -12,12 +12,23 @@ static void *compile(struct compile_ctx *ctx, const void *msg) {
     return arena_alloc(ctx->arena, 1); /* nothing to know, but not NULL: that would be an error */
 }
 
-/* The destination that the dialler's metadata tells. */
+static bool in_state(const struct passthrough *p, sv name, struct addr *out) {
+    const struct filter_state_object *o = p ? filter_state_get(p->filter_state, name) : NULL;
+    struct addr found;
+    if (!o || !addr_parse_ip_port(o->text, &found)) {
+        return false;
+    }
+    *out = found;
+    return true;
+}
+
+/* The destination that the dialler's metadata tells, else its filter state. */
 static bool told(const struct passthrough *p, struct addr *out) {
     static const sv path[] = {SV_INIT("local")};
     const struct kv_value *v =
         p ? kv_metadata_get(p->metadata, SV("envoy.filters.listener.original_dst"), path, 1) : NULL;
-    return v && v->kind == KV_STRING && addr_parse_ip_port(v->s, out);
+    return (v && v->kind == KV_STRING && addr_parse_ip_port(v->s, out)) ||
+           in_state(p, SV("envoy.filters.listener.original_dst.local_ip"), out);
 }
 
 static enum listener_filter_status on_bytes(const void *config, void *state,
@@ -29,6 +40,8 @@ static enum listener_filter_status on_bytes(const void *config, void *state,
     (void)end;
     (void)thread_index;
     struct addr original;
+    (void)in_state(info->passthrough, SV("envoy.filters.listener.original_dst.remote_ip"),
+                   &info->remote);
     bool is_restored = addr_is_ip(&info->local)
                            ? sock_original_dst(info->fd, info->local.family, &original) == 0
                            : told(info->passthrough, &original);

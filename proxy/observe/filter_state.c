@@ -62,15 +62,35 @@ bool filter_state_set(struct filter_state *fs, sv name, sv text, const struct kv
     return true;
 }
 
+static void copy_object(struct filter_state *to, const struct filter_state_object *o,
+                        enum filter_state_sharing sharing) {
+    struct kv_value *typed = o->typed ? arena_new(to->arena, struct kv_value) : NULL;
+    if (typed) {
+        *typed = kv_copy(o->typed, to->arena);
+    }
+    filter_state_set(to, o->name, o->text, typed, o->is_read_only, sharing);
+}
+
 struct filter_state *filter_state_dup(const struct filter_state *fs, struct arena *a) {
     struct filter_state *copy = filter_state_new(a, NULL);
     for (unsigned i = 0; i < fs->n; i++) {
-        const struct filter_state_object *o = &fs->v[i];
-        struct kv_value *typed = o->typed ? arena_new(a, struct kv_value) : NULL;
-        if (typed) {
-            *typed = kv_copy(o->typed, a);
+        copy_object(copy, &fs->v[i], fs->v[i].sharing);
+    }
+    return copy;
+}
+
+struct filter_state *filter_state_shared(const struct filter_state *fs, struct arena *a) {
+    struct filter_state *copy = NULL;
+    for (; fs; fs = fs->parent) { /* a name is at one level only */
+        for (unsigned i = 0; i < fs->n; i++) {
+            const struct filter_state_object *o = &fs->v[i];
+            if (o->sharing == FILTER_STATE_LOCAL) {
+                continue;
+            }
+            copy = copy ? copy : filter_state_new(a, NULL);
+            copy_object(copy, o,
+                        o->sharing == FILTER_STATE_SHARE_ONCE ? FILTER_STATE_LOCAL : o->sharing);
         }
-        filter_state_set(copy, o->name, o->text, typed, o->is_read_only, o->sharing);
     }
     return copy;
 }

@@ -32,6 +32,9 @@ bool filter_state_set(struct filter_state *fs, sv name, sv text, const struct kv
                       bool is_read_only, enum filter_state_sharing sharing);
 /* A deep copy of this level. */
 struct filter_state *filter_state_dup(const struct filter_state *fs, struct arena *a);
+/* What an upstream connection takes along of all levels, as it is on its other side: objects shared
+ * once are not shared further. Deep copies; NULL: nothing. fs may be NULL. */
+struct filter_state *filter_state_shared(const struct filter_state *fs, struct arena *a);
 /* NULL: absent. fs may be NULL. */
 const struct filter_state_object *filter_state_get(const struct filter_state *fs, sv name);
 sv filter_state_text(const struct filter_state *fs, sv name); /* SV_NULL: absent */

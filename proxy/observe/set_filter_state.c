@@ -9,7 +9,7 @@
 struct value {
     sv name;
     struct substitution_format format;
-    bool skips_empty, is_read_only;
+    bool skips_empty, is_read_only, is_address;
     enum filter_state_sharing sharing;
 };
 struct set_filter_state {
@@ -19,33 +19,42 @@ struct set_filter_state {
 
 /* The objects that something here looks at under their own names. Any name may hold a string
  * ("envoy.string"), for matchers, logs and header values. */
-static const char *const objects[] = {
-    "envoy.string",
-    "envoy.tcp_proxy.cluster",
-    "envoy.upstream.dynamic_host",
-    "envoy.upstream.dynamic_port",
+static const struct object {
+    const char *name;
+    bool is_address; /* IP and port: a text that is none makes no object */
+} objects[] = {
+    {"envoy.string", false},
+    {"envoy.tcp_proxy.cluster", false},
+    {"envoy.upstream.dynamic_host", false},
+    {"envoy.upstream.dynamic_port", false},
+    {"envoy.filters.listener.original_dst.local_ip", true},
+    {"envoy.filters.listener.original_dst.remote_ip", true},
+    {"envoy.network.transport_socket.original_dst_address", true},
 };
 
-static bool is_known(const char *name) {
+static const struct object *find_object(const char *name) {
     for (size_t i = 0; i < ARRAY_LEN(objects); i++) {
-        if (!strcmp(objects[i], name)) {
-            return true;
+        if (!strcmp(objects[i].name, name)) {
+            return &objects[i];
         }
     }
-    return false;
+    return NULL;
 }
 
 static bool compile_value(struct compile_ctx *ctx, const CommonSetFilterState__FilterStateValue *m,
                           struct value *out) {
     const char *factory = *m->factory_key ? m->factory_key : m->object_key;
-    if (!is_known(factory)) {
+    const struct object *object = find_object(factory);
+    if (!object) {
         return diag_error(ctx->diag,
                           "'%s' does not have an object factory here: use \"envoy.string\" or an "
-                          "object of tcp_proxy or of the dynamic forward proxy",
+                          "object of tcp_proxy, of the dynamic forward proxy or of original "
+                          "destinations",
                           factory);
     }
     *out = (struct value){.name = arena_sv(ctx->arena, sv_cstr(m->object_key)),
                           .skips_empty = m->skip_if_empty,
+                          .is_address = object->is_address,
                           .is_read_only = m->read_only,
                           .sharing = (enum filter_state_sharing)m->shared_with_upstream};
     DIAG_FIELD(ctx->diag, "format_string");
@@ -76,7 +85,8 @@ void set_filter_state_apply(const struct set_filter_state *s, struct stream_info
         buf_init(&b);
         substitution_format_write(&v->format, si, &b);
         sv text = buf_pullup(&b, buf_len(&b));
-        if (v->skips_empty && !text.n) {
+        struct addr a;
+        if ((v->skips_empty && !text.n) || (v->is_address && !addr_parse_ip_port(text, &a))) {
             continue;
         }
         if (!si->filter_state) {

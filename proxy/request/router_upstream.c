@@ -540,6 +540,7 @@ static void attempt_on_host(struct router *r, struct host *h, const struct host_
                            .priority = r->priority,
                            .downstream = si->protocol,
                            .source = down->source,
+                           .filter_state = si->filter_state,
                            .transport = has_options ? &r->transport.options : NULL};
     if (UNLIKELY(r->connect)) {
         raw_start(r, &key);

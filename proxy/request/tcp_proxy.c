@@ -345,8 +345,11 @@ static void connect_upstream(struct tcp_proxy *p) {
         .destination = &p->base.conn->local,
         .tlvs = v->cfg->tells_addresses ? tcp_tlvs_make(p->cfg->tlvs, net_stream_info(&p->base))
                                         : SV_NULL};
-    struct pool_key key = {
-        .host = h, .entry = entry, .addresses = &addresses, .source = p->base.conn->source};
+    struct pool_key key = {.host = h,
+                           .entry = entry,
+                           .addresses = &addresses,
+                           .source = p->base.conn->source,
+                           .filter_state = net_stream_info(&p->base)->filter_state};
     if (p->cfg->tunnel) {
         start_idle_timer(p); /* bounds the wait for an answer, too */
         tcp_tunnel_start(p->cfg->tunnel, v, &key, net_stream_info(&p->base), &tunnel_ops, &p->base,

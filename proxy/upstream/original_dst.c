@@ -8,6 +8,7 @@
 #include "proxy/base/log.h"
 #include "proxy/base/map.h"
 #include "proxy/http/headers.h"
+#include "proxy/observe/filter_state.h"
 #include "proxy/observe/metadata.h"
 #include "proxy/upstream/cluster_view.h"
 #include "proxy/upstream/pool_table.h"
@@ -77,6 +78,13 @@ static sv asked_by_header(const struct cluster_config *c, const struct headers *
                                     : headers_get(h, HDR_x_envoy_original_dst_host);
 }
 
+/* The address in filter state of the request or its connection. */
+static bool asked_by_state(const struct stream_info *si, struct addr *out) {
+    static const sv name = SV_INIT("envoy.network.transport_socket.original_dst_address");
+    return si && si->filter_state &&
+           addr_parse_ip_port(filter_state_text(si->filter_state, name), out);
+}
+
 /* The address that metadata of the request, else of its connection, names. */
 static bool asked_by_metadata(const struct original_dst_key *k, const struct stream_info *si,
                               struct stats_shard *stats, struct addr *out) {
@@ -98,7 +106,8 @@ static bool asked_by_metadata(const struct original_dst_key *k, const struct str
 static bool destination(const struct cluster_config *c, const struct lb_context *ctx,
                         struct stats_shard *stats, struct addr *out) {
     bool is_told =
-        c->original_dst_key && asked_by_metadata(c->original_dst_key, ctx->si, stats, out);
+        asked_by_state(ctx->si, out) ||
+        (c->original_dst_key && asked_by_metadata(c->original_dst_key, ctx->si, stats, out));
     sv text = !is_told && c->use_http_header_original_dst && ctx->request
                   ? asked_by_header(c, ctx->request)
                   : SV_NULL;

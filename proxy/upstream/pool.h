@@ -16,7 +16,9 @@ struct pool_key {
     enum http_protocol downstream;               /* for UPSTREAM_DOWNSTREAM */
     const struct transport_options *transport;   /* NULL: none */
     const struct transport_addresses *addresses; /* of the downstream; NULL: there is none */
-    const struct sock_source *source;  /* NULL: as the cluster says. Borrowed until the callback */
+    const struct sock_source *source; /* NULL: as the cluster says. Borrowed until the callback */
+    /* of the downstream: what is shared of it goes along to internal listeners. NULL: none */
+    const struct filter_state *filter_state;
     const struct conn *per_downstream; /* connection_pool_per_downstream_connection; NULL */
 };
 

@@ -98,6 +98,7 @@ static struct http_pool *pool_new(struct host_view *hv, const struct pool_key *k
     list_init(&p->draining);
     list_init(&p->pending);
     set_options(p, w->options);
+    p->shared_state = pool_shared_state(key, &p->arena);
     if (key->source) {
         struct sock_source *source = arena_new(&p->arena, struct sock_source);
         *source = *key->source;

@@ -32,8 +32,9 @@ struct http_pool {
     sv key;                 /* what the transport's options differ by */
     uint64_t downstream_id; /* connection_pool_per_downstream_connection; 0: shared */
     struct transport_options *options;
-    const struct sock_source *source; /* of its connections; NULL: as the cluster says */
-    struct list ready;                /* the one used last in front */
+    const struct sock_source *source;        /* of its connections; NULL: as the cluster says */
+    const struct filter_state *shared_state; /* to internal listeners; NULL: none */
+    struct list ready;                       /* the one used last in front */
     struct list busy, connecting, draining;
     struct list pending; /* struct http_pool_request, the oldest in front */
     unsigned pending_n, connecting_n, streams_n;

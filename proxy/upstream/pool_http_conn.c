@@ -420,6 +420,7 @@ bool http_conn_new(struct http_pool *p, enum pool_failure *why, sv *reason) {
                                             .host = p->hv->host,
                                             .options = p->options,
                                             .source = p->source,
+                                            .shared_state = p->shared_state,
                                             .transport = p->transport};
     list_push_back(&p->connecting, &hc->node);
     p->connecting_n++;

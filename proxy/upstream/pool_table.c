@@ -165,6 +165,11 @@ const struct transport_options *pool_transport_options(const struct cluster_conf
     return own;
 }
 
+const struct filter_state *pool_shared_state(const struct pool_key *key, struct arena *a) {
+    bool is_internal = key->host->addr.family == ADDR_INTERNAL;
+    return UNLIKELY(is_internal) ? filter_state_shared(key->filter_state, a) : NULL;
+}
+
 struct transport_options *transport_options_dup(const struct transport_options *o,
                                                 struct arena *a) {
     if (!o) {

@@ -44,5 +44,8 @@ const struct transport_options *pool_transport_options(const struct cluster_conf
                                                        struct transport_options *own);
 /* A deep copy in the arena; NULL gives NULL. */
 struct transport_options *transport_options_dup(const struct transport_options *o, struct arena *a);
+/* What a request's connection to an internal listener takes along of its filter state. As in Envoy
+ * a pool keeps that of the request it was made for. NULL: nothing. */
+const struct filter_state *pool_shared_state(const struct pool_key *key, struct arena *a);
 
 #endif

@@ -128,6 +128,7 @@ static struct tcp_conn *tcp_conn_new(struct cluster_view *v, const struct pool_k
                                   .host = hv->host,
                                   .options = transport_options_dup(&o, &tc->arena),
                                   .source = key->source,
+                                  .shared_state = pool_shared_state(key, &tc->arena),
                                   .transport = cluster_transport_slot(v->cfg, key->entry)};
     list_push_back(&hv->tcp, &tc->node);
     stats_inc(v->stats, CLUSTER_upstream_cx_total);

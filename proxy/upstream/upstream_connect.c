@@ -11,6 +11,7 @@
 #include "proxy/api/worker.h"
 #include "proxy/base/log.h"
 #include "proxy/net/sock.h"
+#include "proxy/observe/filter_state.h"
 
 #define SECRETS_MISSING "TLS error: Secret is not supplied by SDS"
 
@@ -43,6 +44,9 @@ static struct conn *connect_internal(struct upstream_connect *u, const struct ad
                                      const struct transport_factory *f, struct transport *t,
                                      int *err) {
     struct passthrough *p = passthrough_new(to);
+    if (f->ops->passthrough && u->shared_state) {
+        p->filter_state = filter_state_dup(u->shared_state, &p->arena);
+    }
     if (f->ops->passthrough) {
         const struct passthrough_source from = {.host = u->host->metadata,
                                                 .cluster = u->view->cfg->metadata,

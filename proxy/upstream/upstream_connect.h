@@ -24,7 +24,8 @@ struct upstream_connect {
     struct cluster_view *view;
     struct host *host;
     const struct transport_options *options;
-    const struct sock_source *source; /* NULL: as the cluster says */
+    const struct sock_source *source;        /* NULL: as the cluster says */
+    const struct filter_state *shared_state; /* goes along to internal listeners; NULL: none */
     slot_t transport;
     struct conn *racers[UPSTREAM_CONNECT_RACERS];
     unsigned next; /* address to try next: 0 is the host's own */

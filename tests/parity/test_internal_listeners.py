@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from support.config import bootstrap, cluster, file_log, hcm, http2, listener, route, tcp_proxy
+from support.config import bootstrap, cluster, file_log, hcm, http2, listener, route, tcp_proxy, typed
 from support.internal import (EXTENSION, ORIGINAL_DST, RESTORES, internal_cluster, internal_endpoint, internal_listener,
                               original_dst_cluster)
 from support.rawhttp import Client, fetch
@@ -37,6 +37,29 @@ def tunnels(to):
         "waypoint": ({ORIGINAL_DST: {"local": "10.9.9.9:80", "waypoint": f"127.0.0.1:{to}"}}, HOST_AND_CLUSTER),
         "bad-waypoint": ({ORIGINAL_DST: {**here, "waypoint": "nonsense"}}, HOST_AND_CLUSTER),
         "no-text": ({ORIGINAL_DST: {**here, "waypoint": 7}}, HOST_AND_CLUSTER),
+    }
+
+
+STATE = " ".join(["%DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_DIRECT_REMOTE_ADDRESS% %UPSTREAM_HOST%",
+                  *(f"%FILTER_STATE({name}:PLAIN)%" for name in ("once", "all", "own", f"{ORIGINAL_DST}.local_ip"))]) + "\n"
+GOES = "envoy.network.transport_socket.original_dst_address"
+
+
+def put(name, value, shared="ONCE"):
+    """A value of set_filter_state."""
+    kind = {} if "." in name else {"factory_key": "envoy.string"}
+    return {"object_key": name, **kind, "format_string": {"text_format_source": {"inline_string": value}}, "shared_with_upstream": shared}
+
+
+def states(to):
+    """{name: what the client's connection has in its filter state}; `to`: port of the server."""
+    there, local, remote = f"127.0.0.1:{to}", f"{ORIGINAL_DST}.local_ip", f"{ORIGINAL_DST}.remote_ip"
+    return {
+        "shared": [put("once", "1"), put("all", "2", "TRANSITIVE"), put("own", "3", "NONE"), put(GOES, there, "TRANSITIVE")],
+        "local": [put(local, there)],
+        "both": [put(local, there), put(remote, "9.9.9.9:99")],
+        "override": [put(local, "127.0.0.1:1"), put(GOES, there)],
+        "bad-override": [put(local, there), put(GOES, "nonsense")],
     }
 
 
@@ -77,6 +100,22 @@ def sides(shared_envoy, shared_sluice, servers, tmp_path_factory):
                       outer("missing", "missing", max_connect_attempts=2), outer("missing-http", "missing", http)]
         clusters += [internal_cluster("http", "i-http", endpoint_id="1.2.3.4:5"), cluster("raw", internal_endpoint("i-raw", "x")),
                      cluster("missing", internal_endpoint("nobody", "x"))]
+        for name, values in states(upstream.port).items():
+            writer = typed("envoy.filters.network.set_filter_state", "envoy.extensions.filters.network.set_filter_state.v3.Config",
+                           on_new_connection=values)
+            first, second = ([file_log(logs / f"{place}-state-{name}", STATE)] for place in ("inner", "last"))
+            listeners += [listener(writer, tcp_proxy(f"s-{name}"), name=f"s-{name}"),
+                          internal_listener(f"i-{name}", tcp_proxy(f"l-{name}", access_log=first), listener_filters=[RESTORES]),
+                          internal_listener(f"j-{name}", tcp_proxy("by-state", access_log=second), listener_filters=[RESTORES])]
+            # all but one end behind the first internal listener
+            last = internal_cluster(f"l-{name}", f"j-{name}") if name == "shared" else {**original_dst_cluster("by-state"), "name": f"l-{name}"}
+            clusters += [internal_cluster(f"s-{name}", f"i-{name}"), last]
+        clusters.append(original_dst_cluster("by-state"))
+        writer = typed("envoy.filters.http.set_filter_state", "envoy.extensions.filters.http.set_filter_state.v3.Config",
+                       on_request_headers=[put("once", "%REQ(x-state)%")])
+        inner = hcm([route(cluster="up")], stat_prefix="i-s", access_log=[file_log(logs / "inner-state-http", STATE)])
+        listeners += [listener(hcm([route(cluster="state-http")], filters=[writer]), name="state-http"), internal_listener("i-state", inner)]
+        clusters.append(internal_cluster("state-http", "i-state"))
         return kind(bootstrap(listeners, clusters, bootstrap_extensions=[EXTENSION]), concurrency=1), logs
     return [start(kind) for kind in (shared_envoy, shared_sluice)]
 
@@ -109,6 +148,28 @@ def test_requests(sides, name):
         return answer.status, answer.body, [line_of(side, log) for log in logs]
 
     envoy, sluice = (outcome(side) for side in sides)
+    assert sluice == envoy
+
+
+@pytest.mark.parametrize("name", states(0))
+def test_filter_state_goes_along(sides, name):
+    def outcome(side):
+        places = ["inner", "last"] if name == "shared" else ["inner"]
+        answer = fetch(side[0].port(f"s-{name}"))
+        return answer.status, [line_of(side, f"{place}-state-{name}") for place in places]
+
+    envoy, sluice = (outcome(side) for side in sides)
+    assert envoy[0] == 200
+    assert sluice == envoy
+
+
+def test_filter_state_of_requests(sides):
+    """A pooled connection has that of the request it was made for."""
+    def outcome(side):
+        return [(fetch(side[0].port("state-http"), headers=[("x-state", value)]).body, line_of(side, "inner-state-http")) for value in "ab"]
+
+    envoy, sluice = (outcome(side) for side in sides)
+    assert " a " in envoy[0][1]
     assert sluice == envoy
 
 

@@ -7,6 +7,7 @@
 
 #include "protos/gen/lb_least_request.pb-c.h"
 #include "protos/gen/lb_round_robin.pb-c.h"
+#include "proxy/observe/filter_state.h"
 #include "proxy/upstream/edf.h"
 #include "tests/support/clusterless_worker.h"
 
@@ -495,11 +496,19 @@ static void test_original_dst_by_metadata(void **state) {
         const struct kv_value *request, *connection;
         const char *want;
         unsigned invalid;
+        const char *state; /* in filter state: before them all */
     } rows[] = {
-        {NULL, NULL, "10.9.9.9:15008", 0},  {&number, NULL, "10.9.9.9:15008", 0},
-        {&bad, NULL, "10.9.9.9:15008", 1},  {NULL, &bad, "10.9.9.9:15008", 1},
-        {&bad, &good, "10.9.9.9:15008", 1}, {&good, NULL, "10.1.1.1:15008", 0},
-        {NULL, &good, "10.1.1.1:15008", 0}, {&good, &other, "10.1.1.1:15008", 0},
+        {&good, &other, "10.3.3.3:15008", 0, "10.3.3.3:80"},
+        {&good, &other, "10.1.1.1:15008", 0, "10.3.3.3"},
+        {NULL, NULL, "10.9.9.9:15008", 0, ""},
+        {NULL, NULL, "10.9.9.9:15008", 0, NULL},
+        {&number, NULL, "10.9.9.9:15008", 0, NULL},
+        {&bad, NULL, "10.9.9.9:15008", 1, NULL},
+        {NULL, &bad, "10.9.9.9:15008", 1, NULL},
+        {&bad, &good, "10.9.9.9:15008", 1, NULL},
+        {&good, NULL, "10.1.1.1:15008", 0, NULL},
+        {NULL, &good, "10.1.1.1:15008", 0, NULL},
+        {&good, &other, "10.1.1.1:15008", 0, NULL},
     };
     struct picker p;
     picker_init(&p, &cluster_provided_lb_policy, NULL);
@@ -520,6 +529,12 @@ static void test_original_dst_by_metadata(void **state) {
             connection.metadata = names_host(&p.f.arena, rows[i].connection);
         }
         request.cx = &cx;
+        if (rows[i].state) {
+            request.filter_state = filter_state_new(&p.f.arena, NULL);
+            filter_state_set(request.filter_state,
+                             SV("envoy.network.transport_socket.original_dst_address"),
+                             sv_cstr(rows[i].state), NULL, false, FILTER_STATE_LOCAL);
+        }
         struct lb_context ctx = {.rng = &p.rng, .downstream = &conn, .si = &request};
         const struct host_entry *e;
         assert_sv_is(cluster_view_pick(p.view, &ctx, &e)->address_text, rows[i].want);

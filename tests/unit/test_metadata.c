@@ -217,6 +217,32 @@ static void test_filter_state(void **state) {
     assert_true(filter_state_set(fs, SV("n1"), SV("new"), NULL, false, FILTER_STATE_LOCAL));
 }
 
+static void test_shared_filter_state(void **state) {
+    (void)state;
+    struct arena own;
+    struct filter_state *cx = filter_state_new(&a, NULL), *fs = filter_state_new(&a, cx);
+    struct kv_value number = kv_number(1);
+    arena_init(&own, 0);
+    assert_null(filter_state_shared(NULL, &own));
+    assert_true(filter_state_set(cx, SV("own"), SV("1"), NULL, false, FILTER_STATE_LOCAL));
+    assert_null(filter_state_shared(fs, &own));
+    assert_true(
+        filter_state_set(cx, SV("all"), SV("2"), &number, true, FILTER_STATE_SHARE_TRANSITIVE));
+    assert_true(filter_state_set(fs, SV("once"), SV("3"), NULL, false, FILTER_STATE_SHARE_ONCE));
+    assert_true(filter_state_set(fs, SV("mine"), SV("4"), NULL, false, FILTER_STATE_LOCAL));
+    struct filter_state *next = filter_state_shared(fs, &own);
+    assert_null(filter_state_get(next, SV("own")));
+    assert_null(filter_state_get(next, SV("mine")));
+    assert_sv_is(filter_state_text(next, SV("once")), "3");
+    const struct filter_state_object *all = filter_state_get(next, SV("all"));
+    assert_true(sv_is(all->text, "2") && all->is_read_only && kv_eq(all->typed, &number));
+    assert_ptr_not_equal(all->typed, &number);
+    struct filter_state *last = filter_state_shared(next, &own);
+    assert_null(filter_state_get(last, SV("once")));
+    assert_sv_is(filter_state_text(last, SV("all")), "2");
+    arena_fini(&own);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 static const struct kv_metadata *interned(struct arena *own, const char *key, const char *value) {
     struct kv_metadata *m = kv_metadata_new(own);
@@ -249,9 +275,11 @@ static void test_interned(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_set_and_get),  TEST(test_merge),    TEST(test_limits),
-        TEST(test_equality),     TEST(test_numbers),  TEST(test_from_messages),
-        TEST(test_filter_state), TEST(test_interned),
+        TEST(test_set_and_get),  TEST(test_merge),
+        TEST(test_limits),       TEST(test_equality),
+        TEST(test_numbers),      TEST(test_from_messages),
+        TEST(test_filter_state), TEST(test_shared_filter_state),
+        TEST(test_interned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,7 +4,7 @@
 
 #include "protos/gen/listener_original_dst.pb-c.h"
 #include "proxy/api/passthrough.h"
-#include "proxy/observe/metadata.h"
+#include "proxy/observe/filter_state.h"
 #include "tests/support/listener_filter.h"
 
 extern const struct listener_filter_type original_dst_listener_filter;
@@ -86,8 +86,55 @@ static void told_by_the_dialler(void **state) {
     bench_close(&b);
 }
 
+/* What the dialler's filter state says, where its metadata says nothing. */
+static void told_by_filter_state(void **state) {
+    (void)state;
+    static const struct {
+        const char *local, *remote, *metadata, *want_local, *want_remote;
+    } rows[] = {
+        {"nonsense", "nonsense:80", NULL, NULL, NULL},
+        {"10.0.0.1", "10.0.0.2", NULL, NULL, NULL},
+        {NULL, "10.0.0.2:80", NULL, NULL, "10.0.0.2:80"},
+        {"10.0.0.1:80", NULL, NULL, "10.0.0.1:80", NULL},
+        {"10.0.0.1:80", "10.0.0.2:80", "bad", "10.0.0.1:80", "10.0.0.2:80"},
+        {"10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.3:80", "10.0.0.2:80"},
+    };
+    const ListenerOriginalDst__OriginalDst m = LISTENER_ORIGINAL_DST__ORIGINAL_DST__INIT;
+    struct filter_bench b;
+    char text[ADDR_STR_MAX];
+    assert_true(bench_open(&b, &original_dst_listener_filter, &m));
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct passthrough *p = passthrough_new(&addr_internal_client);
+        p->filter_state = filter_state_new(&p->arena, NULL);
+        const char *const told[] = {rows[i].local, rows[i].remote};
+        const sv names[] = {SV(NAMESPACE ".local_ip"), SV(NAMESPACE ".remote_ip")};
+        for (size_t k = 0; k < ARRAY_LEN(told); k++) {
+            assert_true(!told[k] || filter_state_set(p->filter_state, names[k], sv_cstr(told[k]),
+                                                     NULL, false, FILTER_STATE_LOCAL));
+        }
+        if (rows[i].metadata) {
+            struct kv_value v = kv_string(sv_cstr(rows[i].metadata));
+            p->metadata = kv_metadata_new(&p->arena);
+            assert_true(kv_metadata_set(p->metadata, SV(NAMESPACE), SV("local"), &v));
+        }
+        bench_next(&b);
+        b.info.local = b.info.remote = p->to;
+        b.info.passthrough = p;
+        assert_int_equal(bench_judge(&b, SV_NULL, false), LISTENER_FILTER_DONE);
+        static const char unchanged[] = "envoy://internal_client_address/";
+        addr_str(&b.info.local, text);
+        assert_string_equal(text, rows[i].want_local ? rows[i].want_local : unchanged);
+        assert_row(b.info.is_local_restored == (rows[i].want_local != NULL), i);
+        addr_str(&b.info.remote, text);
+        assert_string_equal(text, rows[i].want_remote ? rows[i].want_remote : unchanged);
+        shared_unref(&p->shared);
+    }
+    bench_close(&b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(not_redirected),
-                                       cmocka_unit_test(told_by_the_dialler)};
+                                       cmocka_unit_test(told_by_the_dialler),
+                                       cmocka_unit_test(told_by_filter_state)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -41,6 +41,38 @@ static void written(void **state) {
     check("", VALUE("k", "w"), "w", 0);
 }
 
+#define ADDRESS(key, text)                                        \
+    "on_request_headers { object_key: '" key "' format_string { " \
+    "text_format_source { inline_string: '" text "' } } } "
+#define LOCAL "envoy.filters.listener.original_dst.local_ip"
+
+/* A text that is no address makes no object of that kind. */
+static void addresses(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *name, *want;
+    } rows[] = {
+        {ADDRESS(LOCAL, ""), LOCAL, NULL},
+        {ADDRESS(LOCAL, "1.2.3.4"), LOCAL, NULL},
+        {ADDRESS(LOCAL, "example.com:80"), LOCAL, NULL},
+        {ADDRESS(LOCAL, "1.2.3.4:80"), LOCAL, "1.2.3.4:80"},
+        {ADDRESS("envoy.filters.listener.original_dst.remote_ip", "[::1]:80"),
+         "envoy.filters.listener.original_dst.remote_ip", "[::1]:80"},
+        {ADDRESS("envoy.network.transport_socket.original_dst_address", "x-a"),
+         "envoy.network.transport_socket.original_dst_address", NULL},
+        {VALUE(LOCAL, "text"), LOCAL, "text"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct stream s;
+        fake_stream_start(&s, type, config_from(rows[i].text), "h.com", "/", "");
+        assert_int_equal(fake_stream_decode(&s, true), FILTER_HEADERS_CONTINUE);
+        sv got = filter_state_text(s.info.filter_state, sv_cstr(rows[i].name));
+        assert_row((got.p != NULL) == (rows[i].want != NULL), i);
+        assert_row(!rows[i].want || sv_is(got, rows[i].want), i);
+        fake_stream_end(&s);
+    }
+}
+
 static void refused(void **state) {
     (void)state;
     assert_null(config_from("on_request_headers { object_key: 'k' format_string { "
@@ -118,9 +150,9 @@ static void refused_of_connections(void **state) {
     static const char *const rows[][2] = {
         {"on_new_connection" NET_VALUE("a", "", "1"),
          "on_new_connection[0]: 'a' does not have an object"},
-        {"on_downstream_data" NET_VALUE(
-             "a", "factory_key: 'envoy.network.transport_socket.original_dst_address'", "1"),
-         "on_downstream_data[0]: 'envoy.network.transport_socket.original_dst_address' does not"},
+        {"on_downstream_data" NET_VALUE("a", "factory_key: 'envoy.network.upstream_server_name'",
+                                        "1"),
+         "on_downstream_data[0]: 'envoy.network.upstream_server_name' does not"},
         {"on_downstream_tls_handshake" NET_VALUE("a", STRING, "%NOPE%"),
          "on_downstream_tls_handshake[0].format_string"},
     };
@@ -136,6 +168,7 @@ static void refused_of_connections(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(written, start, end),
+        cmocka_unit_test_setup_teardown(addresses, start, end),
         cmocka_unit_test_setup_teardown(refused, start, end),
         cmocka_unit_test_setup_teardown(written_at_each_phase, start, end),
         cmocka_unit_test_setup_teardown(refused_of_connections, start, end)};
