@@ -192,14 +192,14 @@ void store_listeners_settle(struct store *s) {
 /* How soon the end of a drain is seen. */
 #define DRAINING_MS 100u
 
-static void count_draining(struct store *s) {
-    unsigned listeners = 0, chains = 0;
-    for (size_t i = 0; i < s->draining.n; i++) {
-        listeners += s->draining.p[i].is_whole;
-        chains += s->draining.p[i].chains;
+/* by: 1 when it begins, -1 when it is over */
+static void count_draining(struct store *s, const struct listener_draining *d, int by) {
+    if (d->is_whole) {
+        stats_gauge_add(s->listener_manager, LISTENER_MANAGER_total_listeners_draining, by);
+    } else {
+        stats_gauge_add(s->listener_manager, LISTENER_MANAGER_total_filter_chains_draining,
+                        by * (int)d->chains);
     }
-    stats_gauge_set(s->listener_manager, LISTENER_MANAGER_total_listeners_draining, listeners);
-    stats_gauge_set(s->listener_manager, LISTENER_MANAGER_total_filter_chains_draining, chains);
 }
 
 static void on_draining_timer(struct timer *t) {
@@ -208,13 +208,13 @@ static void on_draining_timer(struct timer *t) {
     for (size_t i = 0; i < s->draining.n; i++) {
         struct listener_draining *d = &s->draining.p[i];
         if (shared_is_last(&d->of->shared)) {
+            count_draining(s, d, -1);
             shared_unref(&d->of->shared);
         } else {
             s->draining.p[kept++] = *d;
         }
     }
     s->draining.n = kept;
-    count_draining(s);
     if (kept) {
         timer_start(t, DRAINING_MS);
     }
@@ -236,8 +236,9 @@ void store_listener_drains(struct entry *e, const struct resource *r) {
     if (!old || (!is_whole && !chains)) {
         return;
     }
-    *vec_push(&s->draining) = (struct listener_draining){shared_ref(old), is_whole, chains};
-    count_draining(s);
+    struct listener_draining *d = vec_push(&s->draining);
+    *d = (struct listener_draining){shared_ref(old), is_whole, chains};
+    count_draining(s, d, 1);
     if (!timer_active(&s->draining_timer)) {
         timer_start(&s->draining_timer, DRAINING_MS);
     }
