@@ -356,11 +356,15 @@ static void set_warming(struct entry *e, struct resource *r) {
                       : e->type == RES_LISTENER ? &s->warming_listeners
                                                 : &routes;
     struct resource *was = e->warming;
-    if (was) {
-        store_unlink(e, &e->warming_uses);
-        (*count)--;
-    }
+    struct entry_links left = e->warming_uses;
+    e->warming_uses = (struct entry_links){0};
     e->warming = r;
+    if (r) {
+        (*count)++;
+        store_link(e, r, &e->warming_uses);
+    }
+    *count -= was != NULL;
+    store_unlink(e, &left); /* what both refer to was not let go of */
     if (e->type == RES_LISTENER) {
         store_listener_claims(e, was);
     }
@@ -369,10 +373,6 @@ static void set_warming(struct entry *e, struct resource *r) {
     }
     if (r && e->type == RES_CLUSTER) {
         stats_gauge_set(stats_front(r->cluster->stats), CLUSTER_warming_state, 1);
-    }
-    if (r) {
-        (*count)++;
-        store_link(e, r, &e->warming_uses);
     }
     stats_gauge_set(s->cluster_manager, CLUSTER_MANAGER_warming_clusters, s->warming_clusters);
     stats_gauge_set(s->listener_manager, LISTENER_MANAGER_total_listeners_warming,

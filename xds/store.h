@@ -224,6 +224,9 @@ void store_check_warm(struct entry *e);
 void store_target_changed(struct entry *target);
 /* It is there, or will not be waited for. */
 bool store_has_arrived(const struct entry *target);
+/* Does user's new version wait for it? Where no version serves yet not for what was refused, as in
+ * Envoy; else the last good one goes on. */
+bool store_is_awaited(const struct entry *user, const struct entry *target);
 void store_check_ready(struct store *s);
 bool store_make_transports(struct store *s, const struct resource *r);
 void store_drop_transports(struct store *s, const struct resource *r);

@@ -249,7 +249,7 @@ void store_hosts_refresh(struct cluster_hosts *h) {
     const struct cla_config *cla = assignment(h);
     if (h->cfg->type == CLUSTER_TYPE_EDS) {
         const struct entry *e = assignment_entry(h);
-        h->is_ready = e && (e->active || e->is_timed_out || e->is_gone);
+        h->is_ready = e && (e->is_gone || !store_is_awaited(h->entry, e));
     }
     set_hosts(h, build(h, cla ? cla : &none));
 }

@@ -144,9 +144,8 @@ static bool take(struct source_client *c, const struct xds_update *u, const stru
         if (r) {
             shared_unref(&r->shared);
         }
-        /* only entries of full-state types may be gone */
-        if (u->type == RES_EXTENSION || u->type == RES_RUNTIME) {
-            store_target_changed(e); /* who waited for it waits no longer */
+        if (!is_wildcard) {          /* only entries of these types are still there for sure */
+            store_target_changed(e); /* who waited for it may wait no longer */
         }
         return false;
     }

@@ -71,11 +71,16 @@ bool store_has_arrived(const struct entry *target) {
     return is_there || target->is_timed_out || is_refused;
 }
 
-static bool all_arrived(const struct entry_links *uses) {
-    for (size_t i = 0; i < uses->n; i++) {
-        enum resource_type t = entry_links_at(uses, i)->type;
-        if (t != RES_ENDPOINTS && t != RES_EXTENSION &&
-            !store_has_arrived(entry_links_at(uses, i))) {
+bool store_is_awaited(const struct entry *user, const struct entry *target) {
+    bool is_refused = target->extra->error && !user->active;
+    return !store_has_arrived(target) && !is_refused;
+}
+
+static bool all_arrived(const struct entry *e) {
+    for (size_t i = 0; i < e->warming_uses.n; i++) {
+        const struct entry *target = entry_links_at(&e->warming_uses, i);
+        if (target->type != RES_ENDPOINTS && target->type != RES_EXTENSION &&
+            store_is_awaited(e, target)) {
             return false;
         }
     }
@@ -83,7 +88,7 @@ static bool all_arrived(const struct entry_links *uses) {
 }
 
 static bool is_warm(struct entry *e) {
-    if (!all_arrived(&e->warming_uses) || !store_extensions_arrived(e->store, e->warming)) {
+    if (!all_arrived(e) || !store_extensions_arrived(e->store, e->warming)) {
         return false;
     }
     return e->type != RES_CLUSTER || (store_hosts_ready(e) && store_health_ready(e));

@@ -211,6 +211,20 @@ def test_removed_routes_stay_in_use(delta):
     assert fetch(delta.proxy.port("main"), "/").status == 200
 
 
+def test_removed_routes_stay_with_the_next_version(delta):
+    """A version that waits is replaced by another: what both refer to is not asked for again."""
+    context = {"tls_certificate_sds_secret_configs": [{"name": "s", "sds_config": ADS}]}
+    waits = rds_listener()
+    waits["filter_chains"][0]["transport_socket"] = config.tls_socket("Downstream", common_tls_context=context)
+    delta.start_with([], [waits])
+    delta.accept(ROUTE, "r1", [direct_routes()])
+    delta.accept(ROUTE, "r2", removed=["r"])
+    delta.accept(LISTENER, "l2", [rds_listener()])
+    delta.wait_listeners("main")
+    assert fetch(delta.proxy.port("main"), "/").status == 200
+    delta.nothing(ROUTE)
+
+
 def test_removed_endpoints_stay_in_use(delta):
     """Only a cluster's own removal ends them; what comes next replaces them."""
     delta.start_with([eds_cluster("a")])

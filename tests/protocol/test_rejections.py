@@ -263,3 +263,47 @@ def test_same_bad_bytes_again(talk):
     nacks = [r for r in talk.ads.of(CLUSTER) if r.is_nack]
     assert nacks[-1].at - nacks[0].at > 0.5
     talk.accept(CLUSTER, "c3", [static_cluster("bad")])
+
+
+# ---- what waits for a refused resource ----
+
+FOR_EVER = {**ADS, "initial_fetch_timeout": "0s"}
+
+
+def refuse(talk, type_url, resource):
+    talk.next(type_url)
+    talk.nack(type_url, talk.push(type_url, "bad", [resource]))
+
+
+def test_refused_routes_end_the_wait(talk):
+    talk.start_with([], [rds_listener(source=FOR_EVER)])
+    refuse(talk, ROUTE, bad_routes())
+    talk.wait_listeners("main")
+    assert fetch_status(talk) == 404
+    talk.accept(ROUTE, "r2", [direct_routes()])
+    wait_until(lambda: fetch_status(talk) == 200, "the good ones")
+
+
+def test_refused_endpoints_end_the_wait(talk):
+    talk.start_with([eds_cluster("a", FOR_EVER)])
+    refuse(talk, ENDPOINTS, assignment("a", 1, policy={"overprovisioning_factor": 0}))
+    talk.wait_clusters("a")
+
+
+def test_refused_secret_ends_the_wait(talk):
+    talk.start()
+    talk.accept(CLUSTER, "1", [secret_cluster("a", "ca", FOR_EVER)])
+    refuse(talk, SECRET, {"name": "ca", "validation_context": {"trusted_ca": {"inline_string": "no certificate"}}})
+    talk.wait_clusters("a")
+
+
+def test_last_good_version_serves_on(talk):
+    """While that which is to replace it has no good routes."""
+    talk.start_with([], [direct_listener()])
+    talk.wait_listeners("main")
+    talk.accept(LISTENER, "l2", [rds_listener(source=FOR_EVER)])
+    refuse(talk, ROUTE, bad_routes())
+    talk.fence(CLUSTER)
+    assert fetch_status(talk) == 200
+    talk.accept(ROUTE, "r2", [direct_routes(status=201)])
+    wait_until(lambda: fetch_status(talk) == 201, "the good ones")
