@@ -1,4 +1,5 @@
-/* Between store_hosts.c and store_dns.c: the discovered endpoints of one cluster. Config thread. */
+/* Between store_hosts.c, store_dns.c and store_health.c: the discovered endpoints of one version of
+ * a cluster. Config thread. */
 #ifndef SLUICE_XDS_HOSTS_H
 #define SLUICE_XDS_HOSTS_H
 
@@ -11,7 +12,8 @@
 struct dns_name;
 struct cluster_hosts {
     struct entry *entry;
-    struct resource *resource; /* one ref: the version being discovered */
+    struct cluster_hosts *next; /* of the version that waits while this one serves; NULL: none */
+    struct resource *resource;  /* one ref */
     const struct cluster_config *cfg;
     struct host_set *set;              /* one ref */
     bool is_ready;                     /* first discovery is over, one way or the other */
@@ -47,10 +49,15 @@ void store_dns_start(struct cluster_hosts *h);
 void store_dns_stop(struct cluster_hosts *h);
 void store_hosts_changed(struct cluster_hosts *h); /* answers came */
 void store_hosts_refresh(struct cluster_hosts *h);
-void store_hosts_count(const struct cluster_hosts *h); /* the membership gauges */
-/* Another version of the cluster begins, or it goes: no detection, no checks. */
+/* The gauges of the cluster's endpoints, which are those of the version that serves. */
+void store_hosts_count(const struct cluster_hosts *h);
+/* Endpoints of the version that serves, or will as there is no other: not of one that waits. */
+static inline bool store_hosts_serve(const struct cluster_hosts *h) { return h->entry->hosts == h; }
+void store_health_init(struct cluster_hosts *h);
+/* The version goes: no detection, no checks. */
 void store_health_stop(struct cluster_hosts *h);
-/* Outlier detection of h->resource begins, which is not shared yet; checks begin later. */
+/* It serves, or will as there is no other: outlier detection of h->resource, which is not shared
+ * yet, begins. Checks begin earlier or later: when all else is there. */
 void store_health_start(struct cluster_hosts *h);
 /* The cluster has new endpoints. */
 void store_health_set_hosts(struct cluster_hosts *h);

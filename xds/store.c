@@ -439,6 +439,7 @@ void store_drop_warming(struct entry *e) {
     if (e->warming) {
         set_warming(e, NULL);
         store_listener_drop_warming(e);
+        store_hosts_drop_next(e);
     }
 }
 

@@ -231,8 +231,12 @@ void store_check_ready(struct store *s);
 bool store_make_transports(struct store *s, const struct resource *r);
 void store_drop_transports(struct store *s, const struct resource *r);
 /* store_hosts.c */
-/* discovery of a new cluster version begins */
+/* discovery for a new version begins, beside that of the version that serves */
 void store_hosts_start(struct entry *cluster, struct resource *r);
+void store_hosts_activate(struct entry *cluster);  /* it takes over; nothing is published */
+void store_hosts_drop_next(struct entry *cluster); /* it will not */
+void store_hosts_assigned(struct entry *cluster);  /* its ClusterLoadAssignment came or changed */
+void store_hosts_follow(struct entry *cluster);    /* what that refers to did */
 bool store_hosts_ready(const struct entry *cluster);
 /* Was every host of the warming version checked once? The checks begin with the first call. */
 bool store_health_ready(struct entry *cluster);

@@ -21,7 +21,7 @@ static void settle(struct cluster_hosts *h) {
         h->set = set;
         store_hosts_count(h);
     }
-    if (h->entry->active && !h->entry->warming) {
+    if (h->entry->active && store_hosts_serve(h)) {
         store_hosts_publish(h->entry);
     }
 }
@@ -44,7 +44,6 @@ static void on_change(void *arg, struct host *host) {
 static void release_detector(void *arg) { outlier_detector_unref(arg); }
 
 void store_health_start(struct cluster_hosts *h) {
-    h->health_task.run = on_health_task;
     if (h->set && !h->cfg->health_check) { /* checks of an earlier version */
         for (unsigned i = 0; i < h->set->hosts_n; i++) {
             host_flags_clear(h->set->entries[i].host, HOST_FLAGS_CHECKED);
@@ -57,6 +56,8 @@ void store_health_start(struct cluster_hosts *h) {
         arena_on_fini(&h->resource->arena, release_detector, h->detector);
     }
 }
+
+void store_health_init(struct cluster_hosts *h) { h->health_task.run = on_health_task; }
 
 void store_health_stop(struct cluster_hosts *h) {
     loop_cancel_task(&h->health_task);
@@ -94,7 +95,8 @@ static void on_checked(void *arg, struct host *host, bool is_healthy) {
     if (is_healthy && h->detector && !(host_flags(host) & HOST_FLAG(FAILED_ACTIVE_HC))) {
         outlier_detector_healthy(h->detector, host);
     }
-    if (h->entry->warming && health_checker_is_done(h->checker)) {
+    bool is_waiting = h->entry->warming == h->resource;
+    if (is_waiting && health_checker_is_done(h->checker)) {
         store_check_warm(h->entry);
     }
 }
@@ -114,7 +116,7 @@ static void start_checks(struct cluster_hosts *h) {
 }
 
 bool store_health_ready(struct entry *e) {
-    struct cluster_hosts *h = e->hosts;
+    struct cluster_hosts *h = e->hosts->next ? e->hosts->next : e->hosts;
     if (!h->cfg->health_check || e->store->opt.is_dry_run) {
         return true;
     }

@@ -1,4 +1,5 @@
-/* Endpoints of clusters: from load_assignment, EDS and DNS to host sets in the snapshot.
+/* Endpoints of clusters: from load_assignment, EDS and DNS to host sets in the snapshot. A version
+ * that waits has its own, beside those of the version that serves, which go on.
  * Threads: the config thread. Spec: cluster.v3.Cluster discovery types, endpoint.v3.
  * Not here: resolving (store_dns.c), loads and lists (upstream/host_set.c). */
 #include "proxy/base/log.h"
@@ -116,7 +117,7 @@ static void count_changes(const struct cluster_hosts *h, const struct host_set *
     }
     stats_add(st, CLUSTER_default_total_match_count, without_match);
     stats_add(st, CLUSTER_membership_change, priorities);
-    if (h->set && e->active == h->resource && !e->warming) {
+    if (h->set && e->active == h->resource) {
         stats_add(e->store->cluster_manager, CLUSTER_MANAGER_cluster_updated, priorities);
     }
 }
@@ -155,7 +156,14 @@ static struct host_set *build(struct cluster_hosts *h, const struct cla_config *
     return set;
 }
 
+static struct stats_shard *own_shard(const struct cluster_hosts *h) {
+    return stats_shard(h->cfg->stats, h->entry->store->loop->thread_index);
+}
+
 void store_hosts_count(const struct cluster_hosts *h) {
+    if (!store_hosts_serve(h)) {
+        return;
+    }
     struct stats_shard *st = stats_front(h->cfg->stats);
     const struct host_set *s = h->set;
     stats_gauge_set(st, CLUSTER_membership_total, s->hosts_n);
@@ -171,10 +179,12 @@ void store_hosts_count(const struct cluster_hosts *h) {
 static void count_subsets(const struct cluster_hosts *h, const struct host_set *now) {
     const struct lb_subsets *was = h->set ? h->set->subsets : NULL;
     if (was || now->subsets) {
-        struct stats_shard *st = stats_shard(h->cfg->stats, h->entry->store->loop->thread_index);
-        stats_gauge_set(st, CLUSTER_lb_subsets_active, lb_subsets_new(now->subsets, NULL));
+        struct stats_shard *st = own_shard(h);
         stats_add(st, CLUSTER_lb_subsets_created, lb_subsets_new(now->subsets, was));
         stats_add(st, CLUSTER_lb_subsets_removed, lb_subsets_new(was, now->subsets));
+        if (store_hosts_serve(h)) {
+            stats_gauge_set(st, CLUSTER_lb_subsets_active, lb_subsets_new(now->subsets, NULL));
+        }
     }
 }
 
@@ -236,12 +246,38 @@ static const struct cla_config *assignment(const struct cluster_hosts *h) {
     return e && e->active ? e->active->endpoints : NULL;
 }
 
-static struct cluster_hosts *hosts_of(struct entry *e) {
-    if (!e->hosts) {
-        e->hosts = xnew(struct cluster_hosts);
-        e->hosts->entry = e;
+static void hosts_free(struct cluster_hosts *h) {
+    store_dns_stop(h);
+    forget_dns_cache(h); /* before the resource that holds it */
+    store_health_stop(h);
+    if (h->set) {
+        shared_unref(&h->set->shared);
     }
-    return e->hosts;
+    shared_unref(&h->resource->shared);
+    xfree(h);
+}
+
+/* Those of a new version; hosts of the version before are the same objects, with their health and
+ * their connections. */
+static struct cluster_hosts *hosts_new(struct entry *e, struct resource *r) {
+    struct cluster_hosts *before = e->hosts;
+    struct cluster_hosts *h = xnew(struct cluster_hosts);
+    h->entry = e;
+    h->resource = shared_ref(r);
+    h->cfg = r->cluster;
+    store_health_init(h);
+    h->set = before && before->set ? shared_ref(before->set) : NULL;
+    if (e->active) {
+        store_hosts_drop_next(e);
+        before->next = h;
+        return h;
+    }
+    if (before) { /* it never served */
+        hosts_free(before);
+    }
+    e->hosts = h;
+    store_health_start(h);
+    return h;
 }
 
 void store_hosts_refresh(struct cluster_hosts *h) {
@@ -254,30 +290,7 @@ void store_hosts_refresh(struct cluster_hosts *h) {
     set_hosts(h, build(h, cla ? cla : &none));
 }
 
-void store_hosts_start(struct entry *e, struct resource *r) {
-    struct cluster_hosts *h = hosts_of(e);
-    if (h->resource != r) {
-        store_health_stop(h);
-        forget_dns_cache(h); /* before the resource that holds it */
-        if (h->resource) {
-            shared_unref(&h->resource->shared);
-        }
-        h->resource = shared_ref(r);
-        h->cfg = r->cluster;
-        store_dns_stop(h);
-        store_health_start(h);
-        bool is_dns =
-            h->cfg->type == CLUSTER_TYPE_STRICT_DNS || h->cfg->type == CLUSTER_TYPE_LOGICAL_DNS;
-        h->is_ready = !is_dns && h->cfg->type != CLUSTER_TYPE_EDS;
-        if (is_dns) {
-            store_dns_start(h);
-        }
-        if (h->cfg->dns_cache) {
-            h->dns_user.on_change = on_dns_change;
-            dns_cache_add_user(h->cfg->dns_cache, &h->dns_user);
-        }
-    }
-    store_hosts_refresh(h);
+static void count_update(const struct cluster_hosts *h) {
     if (h->cfg->type == CLUSTER_TYPE_EDS) {
         struct stats_shard *st = stats_front(h->cfg->stats);
         stats_inc(st, CLUSTER_update_attempt);
@@ -287,21 +300,81 @@ void store_hosts_start(struct entry *e, struct resource *r) {
     }
 }
 
+void store_hosts_start(struct entry *e, struct resource *r) {
+    struct cluster_hosts *h = hosts_new(e, r);
+    bool is_dns =
+        h->cfg->type == CLUSTER_TYPE_STRICT_DNS || h->cfg->type == CLUSTER_TYPE_LOGICAL_DNS;
+    h->is_ready = !is_dns && h->cfg->type != CLUSTER_TYPE_EDS;
+    if (is_dns) {
+        store_dns_start(h);
+    }
+    if (h->cfg->dns_cache) {
+        h->dns_user.on_change = on_dns_change;
+        dns_cache_add_user(h->cfg->dns_cache, &h->dns_user);
+    }
+    store_hosts_refresh(h);
+    count_update(h);
+}
+
+/* The version that waits; if there is none, that which serves. */
+static struct cluster_hosts *newest(const struct entry *e) {
+    return e->hosts && e->hosts->next ? e->hosts->next : e->hosts;
+}
+
+void store_hosts_activate(struct entry *e) {
+    struct cluster_hosts *old = e->hosts, *h = old->next;
+    if (!h) {
+        return;
+    }
+    bool had_marks = old->cfg->health_check || old->cfg->outlier;
+    hosts_free(old);
+    e->hosts = h;
+    store_health_start(h);
+    if (had_marks) { /* what it found out about hosts is no longer so */
+        struct host_set *set = host_set_rebuild(h->cfg, h->set);
+        shared_unref(&h->set->shared);
+        h->set = set;
+    }
+    store_health_set_hosts(h);
+    store_hosts_count(h);
+}
+
+void store_hosts_drop_next(struct entry *e) {
+    if (e->hosts && e->hosts->next) {
+        hosts_free(e->hosts->next);
+        e->hosts->next = NULL;
+    }
+}
+
+void store_hosts_follow(struct entry *e) {
+    for (struct cluster_hosts *h = e->hosts; h; h = h->next) {
+        store_hosts_refresh(h);
+    }
+    if (e->active) {
+        store_hosts_publish(e);
+    }
+}
+
+void store_hosts_assigned(struct entry *e) {
+    store_hosts_follow(e);
+    count_update(newest(e));
+}
+
 void store_hosts_count_empty(const struct entry *e) {
-    if (e->hosts && e->hosts->cfg) {
+    if (e->hosts) {
         stats_inc(stats_front(e->hosts->cfg->stats), CLUSTER_update_empty);
     }
 }
 
 sv store_hosts_drop_category(const struct entry *e) {
-    if (!e->hosts || !e->hosts->resource) {
+    if (!e->hosts) {
         return SV_NULL;
     }
     const struct cla_config *cla = assignment(e->hosts);
     return cla ? cla->drop_category : SV_NULL;
 }
 
-bool store_hosts_ready(const struct entry *e) { return e->hosts && e->hosts->is_ready; }
+bool store_hosts_ready(const struct entry *e) { return e->hosts && newest(e)->is_ready; }
 
 void store_hosts_publish(struct entry *e) {
     struct cluster_hosts *h = e->hosts;
@@ -314,28 +387,18 @@ void store_hosts_publish(struct entry *e) {
 
 void store_hosts_changed(struct cluster_hosts *h) {
     store_hosts_refresh(h);
-    if (h->entry->active && !h->entry->warming) {
+    if (h->entry->active && store_hosts_serve(h)) {
         store_hosts_publish(h->entry);
     }
     store_check_warm(h->entry);
 }
 
 void store_hosts_stop(struct entry *e) {
-    struct cluster_hosts *h = e->hosts;
-    if (!h) {
-        return;
+    store_hosts_drop_next(e);
+    if (e->hosts) {
+        hosts_free(e->hosts);
+        e->hosts = NULL;
     }
-    store_dns_stop(h);
-    forget_dns_cache(h);
-    store_health_stop(h);
-    if (h->set) {
-        shared_unref(&h->set->shared);
-    }
-    if (h->resource) {
-        shared_unref(&h->resource->shared);
-    }
-    xfree(h);
-    e->hosts = NULL;
 }
 
 /* ---- for xDS streams ---- */

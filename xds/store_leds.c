@@ -82,7 +82,8 @@ void store_leds_changed(struct entry *assignment, struct entry *set) {
         if (user->hosts) {
             log_debug(LOG_upstream, "leds: '%.*s' changes cluster '%.*s'", SV_ARG(entry_name(set)),
                       SV_ARG(entry_name(user)));
-            store_hosts_changed(user->hosts);
+            store_hosts_follow(user);
+            store_check_warm(user);
         }
     }
 }

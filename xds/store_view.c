@@ -43,7 +43,7 @@ static struct view_item *add(struct item_vec *items, const struct entry *e, stru
         i->error_us = e->extra->error_us;
         return i;
     }
-    if (e->hosts && e->hosts->set) {
+    if (e->hosts && e->hosts->set && status == VIEW_ACTIVE) {
         i->hosts = shared_ref(e->hosts->set);
         i->rates = rates_of(e->hosts);
     }

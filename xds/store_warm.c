@@ -122,6 +122,7 @@ void store_check_warm(struct entry *e) {
     store_view_before(e);
     e->warming = NULL;
     if (e->type == RES_CLUSTER) {
+        store_hosts_activate(e);
         s->warming_clusters--;
         stats_gauge_set(stats_front(r->cluster->stats), CLUSTER_warming_state, 0);
     } else if (e->type == RES_LISTENER) {
@@ -144,11 +145,7 @@ static void user_changed(struct entry *user, struct entry *target) {
         store_make_transports(user->store, user->active);
     }
     if (target->type == RES_ENDPOINTS && user->type == RES_CLUSTER) {
-        store_hosts_start(user, user->warming ? user->warming : user->active);
-        /* a warming version's tables may be of another balancer: they wait for it */
-        if (!user->warming && user->active) {
-            store_hosts_publish(user);
-        }
+        store_hosts_assigned(user);
     }
     if (target->extra->leds) {
         store_leds_changed(user, target);

@@ -2,7 +2,9 @@
 import pytest
 
 from support.conversation import *  # noqa: F403
+from support.process import wait_until
 from support.rawhttp import fetch
+from support.upstream import Reply
 
 BRIEF_MS = 300
 BEATEN_MS = 1200  # kept alive by heartbeats that come four times as often
@@ -310,3 +312,60 @@ def test_unchanged_siblings_keep_their_version(delta):
     delta.accept(CLUSTER, "c2", [static_cluster("b")])
     rows = delta.dump()["ClustersConfigDump"]["dynamic_active_clusters"]
     assert {r["cluster"]["name"]: r["version_info"] for r in rows} == {"a": "c1", "b": "c2"}
+
+
+# ---- a version that waits beside one that serves ----
+
+def hosts(talk, cluster):
+    rows = talk.proxy.admin("/clusters?format=json").json["cluster_statuses"]
+    return [len(r.get("host_statuses", [])) for r in rows if r["name"] == cluster]
+
+
+def waiting_cluster(**fields):
+    """An EDS cluster that is not warm before its secret is there."""
+    return {**eds_cluster("a"), "transport_socket": secret_cluster("a", "ca")["transport_socket"], **fields}
+
+
+def test_endpoints_of_both_versions_change(talk, authority, upstreams):
+    """Those of the version that serves do not wait for its successor."""
+    one, two = (upstreams().script(Reply(body=n)).port for n in (b"one", b"two"))
+    talk.start_with([eds_cluster("a")])
+    talk.accept(ENDPOINTS, "e1", [assignment("a", one)])
+    talk.accept(LISTENER, "l1", [config.listener(config.hcm([config.route(cluster="a")]))])
+    talk.wait_listeners("main")
+    assert fetch(talk.proxy.port("main")).body == b"one"
+    talk.push(CLUSTER, "c2", [waiting_cluster()])
+    talk.wait_stat("cluster_manager.warming_clusters", 1)
+    talk.push(ENDPOINTS, "e2", [assignment("a", two)])
+    wait_until(lambda: fetch(talk.proxy.port("main")).body == b"two", "the other endpoint")
+    talk.push(ENDPOINTS, "e3", [assignment("a", one, two)])
+    wait_until(lambda: hosts(talk, "a") == [2], "the endpoint more")
+    assert talk.stat("cluster.a.membership_total") == 2
+    talk.accept(SECRET, "s1", [validation("ca", authority)])
+    talk.wait_stat("cluster_manager.warming_clusters", 0)
+    assert hosts(talk, "a") == [2]
+    talk.push(ENDPOINTS, "e4", [assignment("a", two)])
+    wait_until(lambda: hosts(talk, "a") == [1], "the endpoint less")
+
+
+def test_hosts_shown_are_those_in_use(talk):
+    """Not those of a version that waits."""
+    talk.start_with([config.cluster("a", 1)])
+    talk.wait_clusters("a")
+    talk.push(CLUSTER, "c2", [eds_cluster("a")])
+    talk.wait_stat("cluster_manager.warming_clusters", 1)
+    assert hosts(talk, "a") == [1]
+
+
+def test_version_that_waits_is_replaced(talk):
+    talk.start_with([eds_cluster("a")])
+    talk.accept(ENDPOINTS, "e1", [assignment("a", 1)])
+    talk.wait_clusters("a")
+    for n in range(3):
+        talk.push(CLUSTER, f"c{n + 2}", [waiting_cluster(connect_timeout=f"{n + 6}s")])
+        talk.wait_stat("cluster_manager.cluster_modified", n + 1)
+    talk.push(ENDPOINTS, "e2", [assignment("a", 1, 2)])
+    wait_until(lambda: hosts(talk, "a") == [2], "the endpoint more")
+    talk.push(CLUSTER, "c9", [static_cluster("b")], removed=["a"])
+    talk.wait_clusters("b")
+    assert hosts(talk, "a") == []
