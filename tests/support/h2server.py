@@ -68,9 +68,9 @@ class Session:
             self.unsent[stream] = body or b""
         self.answered += 1
         if self.answered == server.goaway_after:
+            # One write with the answer: who has read the answer knows that the connection goes away.
             self.pump()
-            self.flush()
-            self.sock.sendall(b"\0\0\x08\x07\0\0\0\0\0" + stream.to_bytes(4, "big") + bytes(4))
+            self.sock.sendall(self.h2.data_to_send() + b"\0\0\x08\x07\0\0\0\0\0" + stream.to_bytes(4, "big") + bytes(4))
 
     def pump(self):
         """Send what the windows allow."""
