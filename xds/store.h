@@ -99,7 +99,6 @@ struct store {
     struct source_client **clients;
     unsigned clients_n;
     const struct config_source *ads; /* dynamic_resources.ads_config as a source; NULL: none */
-    struct xds_mux *ads_mux;
     bool is_ready;
     bool waits_cds, waits_lds; /* first response not there yet */
     struct timer cds_timer, lds_timer;

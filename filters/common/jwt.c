@@ -189,7 +189,6 @@ static enum jwt_status parse_claims(struct jwt *t, struct arena *a) {
     if (s != JWT_OK) {
         return s;
     }
-    t->has_exp = kv_get(p, SV("exp")) != NULL;
     if (!string_claim(p, SV("jti"), &jti)) {
         return JWT_JTI_NOT_STRING;
     }

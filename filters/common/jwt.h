@@ -64,8 +64,7 @@ struct jwt {
     sv alg, kid, iss, sub;
     const sv *audiences;
     uint32_t audiences_n;
-    uint64_t nbf_s, exp_s; /* 0: not told, or epoch itself */
-    bool has_exp;
+    uint64_t nbf_s, exp_s;           /* 0: not told, or epoch itself */
     struct kv_value header, payload; /* structs */
 };
 

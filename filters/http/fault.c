@@ -66,7 +66,7 @@ struct fault {
     struct http_filter base;             /* must be first */
     const struct fault_config *settings; /* of the route, else of the filter */
     struct timer delay, tick;
-    bool is_active, is_delayed, is_limited, is_ended;
+    bool is_active, is_limited, is_ended;
     sv downstream_cluster;
     int64_t grpc_status;              /* of the abort under way; -1: none */
     uint64_t bytes_per_slice, tokens; /* bytes that may go now */

@@ -74,6 +74,5 @@ net_stream_info(const struct network_filter *f); /* of the connection; made on f
 struct filter_state *net_filter_state(const struct network_filter *f);
 struct arena *net_arena(const struct network_filter *f); /* of the connection */
 bool net_is_draining(const struct network_filter *f);
-struct stats_shard *net_listener_stats(const struct network_filter *f);
 
 #endif

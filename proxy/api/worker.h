@@ -39,7 +39,6 @@ void worker_at_end(struct worker *w, struct worker_ending *e); /* idempotent whi
 static inline void worker_ending_cancel(struct worker_ending *e) { list_unlink(&e->node_); }
 
 struct loop *worker_loop(struct worker *w);
-unsigned worker_index(const struct worker *w); /* 0… */
 /* The view of the cluster in this slot, made on first use; NULL when the cluster is not in the
  * snapshot. Borrowed for the event; take cluster_view_ref() to keep it. */
 struct cluster_view *worker_cluster(struct worker *w, slot_t slot);

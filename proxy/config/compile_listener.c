@@ -431,7 +431,6 @@ static void refuse_unsupported(struct compile_ctx *ctx, const Listener__Listener
         {m->enable_mptcp, "enable_mptcp"},
         {m->tcp_fast_open_queue_length != NULL, "tcp_fast_open_queue_length"},
         {m->stats_matcher != NULL, "stats_matcher"},
-        {m->drain_type != 0, "drain_type"},
         {m->per_connection_buffer_high_watermark_timeout != NULL,
          "per_connection_buffer_high_watermark_timeout"},
     };

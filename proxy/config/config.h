@@ -67,7 +67,7 @@ struct config {
     bool reject_unknown_dynamic, ignore_unknown_dynamic, allow_unknown_static;
     bool is_ads_delta;    /* ADS speaks delta */
     slot_t raw_transport; /* of every raw_buffer transport socket: nothing about it differs */
-    sv node_cluster, node_id, node_zone;
+    sv node_cluster, node_id;
     slot_t local_cluster;           /* cluster_manager.local_cluster_name; SLOT_NONE */
     struct locality local_locality; /* the node's */
     const void *node;               /* core.v3.Node, lives longer; NULL: none */

@@ -28,7 +28,7 @@ struct listener_config {
     bool is_static, bind_to_port, use_original_dst, reuse_port;
     bool is_internal; /* one address, of ADDR_INTERNAL, and no socket */
     uint8_t traffic_direction;
-    bool modify_only_drain;
+    bool modify_only_drain; /* drain_type: /healthcheck/fail leaves connections alone */
     const struct listener_address *addresses; /* address, then additional_addresses */
     unsigned addresses_n;
     int backlog;

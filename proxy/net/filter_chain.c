@@ -371,10 +371,6 @@ struct arena *net_arena(const struct network_filter *f) {
     return &f->chain->arena_;
 }
 bool net_is_draining(const struct network_filter *f) { return f->chain->is_draining; }
-struct stats_shard *net_listener_stats(const struct network_filter *f) {
-    return f->chain->listener_stats;
-}
-
 struct stream_info *net_stream_info(const struct network_filter *f) {
     return net_chain_info(f->chain);
 }

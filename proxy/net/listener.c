@@ -557,8 +557,5 @@ void *listener_sock_owner(const struct listener_sock *l) { return l->owner; }
 const struct listener_sock_config *listener_sock_config(const struct listener_sock *l) {
     return l->config;
 }
-struct stats_shard *listener_sock_stats(const struct listener_sock *l) {
-    return l->stats;
-}
 bool listener_sock_is_bound(const struct listener_sock *l) { return l->fd >= 0; }
 unsigned listener_sock_pending(const struct listener_sock *l) { return l->pending_n; }

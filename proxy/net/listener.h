@@ -98,7 +98,6 @@ void listener_conn_moved(const struct listener_sock_config *from,
 const struct addr *listener_sock_addr(const struct listener_sock *l);
 void *listener_sock_owner(const struct listener_sock *l);
 const struct listener_sock_config *listener_sock_config(const struct listener_sock *l);
-struct stats_shard *listener_sock_stats(const struct listener_sock *l);
 bool listener_sock_is_bound(const struct listener_sock *l);
 unsigned listener_sock_pending(const struct listener_sock *l); /* sockets under listener filters */
 

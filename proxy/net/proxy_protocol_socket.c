@@ -265,11 +265,9 @@ static void hash_key(const struct transport_factory *base, const struct transpor
     }
 }
 
-static const struct transport_factory_ops factory_ops = {
-    .create = create,
-    .is_secure = true, /* what is on the wire is not the application's bytes alone */
-    .hash_key = hash_key,
-};
+static const struct transport_factory_ops secure_ops = {
+    .create = create, .is_secure = true, .hash_key = hash_key};
+static const struct transport_factory_ops plain_ops = {.create = create, .hash_key = hash_key};
 
 static void factory_free(struct shared *s) {
     struct factory *f = CONTAINER_OF(s, struct factory, base.shared);
@@ -290,7 +288,7 @@ static struct transport_factory *make(const void *config, const struct secret_so
     }
     struct factory *f = xnew(struct factory);
     shared_init(&f->base.shared, factory_free);
-    f->base.ops = &factory_ops;
+    f->base.ops = inner->ops->is_secure ? &secure_ops : &plain_ops;
     f->inner = inner;
     f->settings = c->settings;
     f->settings.added.p = xmemdup(c->settings.added.p, c->settings.added.n);

@@ -220,16 +220,6 @@ int sock_local(int fd, struct addr *out) {
     return 0;
 }
 
-int sock_peer(int fd, struct addr *out) {
-    struct sockaddr_storage ss;
-    socklen_t n = sizeof(ss);
-    if (getpeername(fd, (struct sockaddr *)&ss, &n) != 0) {
-        return -errno;
-    }
-    addr_from_sockaddr(out, (const struct sockaddr *)&ss, n);
-    return 0;
-}
-
 static bool is_transparent(int fd, int family) {
     int on = 0;
     socklen_t n = sizeof(on);

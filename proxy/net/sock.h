@@ -45,7 +45,6 @@ int sock_connect(const struct addr *to, const struct addr *source, const struct 
                  bool *in_progress) MUST_USE;
 int sock_error(int fd); /* SO_ERROR as negative errno, or 0 */
 int sock_local(int fd, struct addr *out);
-int sock_peer(int fd, struct addr *out);
 int sock_original_dst(int fd, int family,
                       struct addr *out); /* SO_ORIGINAL_DST / IP6T_SO_ORIGINAL_DST */
 void sock_nodelay(int fd);

@@ -54,8 +54,8 @@ enum ssl_list {
 sv ssl_info_fact(const struct ssl_info *s, enum ssl_fact fact);
 /* Returns the count; *out is borrowed from the connection. */
 unsigned ssl_info_list(const struct ssl_info *s, enum ssl_list list, const sv **out);
-/* Facts that are to outlive their connection: a ref keeps them (and the SSL behind them) until it is
- * given back. Plain counts: the connection's worker only. NULL is fine. */
+/* Facts that are to outlive their connection: a ref keeps them (and the SSL behind them) until it
+ * is given back. Plain counts: the connection's worker only. NULL is fine. */
 const struct ssl_info *ssl_info_ref(const struct ssl_info *s);
 void ssl_info_unref(const struct ssl_info *s);
 bool ssl_info_has_peer_cert(const struct ssl_info *s);
@@ -65,9 +65,8 @@ bool ssl_info_is_resumed(const struct ssl_info *s);
 sv ssl_info_version(const struct ssl_info *s); /* "TLSv1.3" */
 /* "TLS_AES_128_GCM_SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256" */
 sv ssl_info_cipher(const struct ssl_info *s);
-uint16_t ssl_info_cipher_id(const struct ssl_info *s); /* IANA number, 0xffff: none */
-sv ssl_info_group(const struct ssl_info *s);           /* "X25519"; empty when none */
-sv ssl_info_sni(const struct ssl_info *s);             /* asked for by the client */
+sv ssl_info_group(const struct ssl_info *s); /* "X25519"; empty when none */
+sv ssl_info_sni(const struct ssl_info *s);   /* asked for by the client */
 sv ssl_info_alpn(const struct ssl_info *s);
 /* Does a certificate's DNS name ("*.example.com" too) stand for `name`? */
 bool ssl_name_covers(sv cert_name, sv name);

@@ -55,7 +55,7 @@ struct tls_config {
     /* secrets */
     struct tls_secret_slot *certs;
     unsigned certs_n;
-    bool has_validation, has_default_validation, has_tickets;
+    bool has_validation, has_tickets;
     struct tls_secret_slot validation;
     struct tls_secret *default_validation; /* of a combined context */
     struct tls_secret_slot tickets;

@@ -229,11 +229,6 @@ sv ssl_info_cipher(const struct ssl_info *s) {
     return c ? sv_cstr(SSL_CIPHER_get_name(c)) : SV_NULL;
 }
 
-uint16_t ssl_info_cipher_id(const struct ssl_info *s) {
-    const SSL_CIPHER *c = is_final(s) ? SSL_get_current_cipher(s->ssl) : NULL;
-    return c ? SSL_CIPHER_get_protocol_id(c) : 0xffff;
-}
-
 sv ssl_info_group(const struct ssl_info *s) {
     return is_final(s) ? sv_cstr(SSL_get_group_name(SSL_get_group_id(s->ssl))) : SV_NULL;
 }

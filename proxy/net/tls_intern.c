@@ -42,17 +42,6 @@ void *tls_intern_add(struct tls_interned *self, const uint8_t digest[TLS_DIGEST_
     return other;
 }
 
-void *tls_intern_ref(void *object) {
-    struct tls_interned *self = object;
-    if (self) {
-        pthread_mutex_lock(&mutex);
-        ASSERT(self->refs > 0);
-        self->refs++;
-        pthread_mutex_unlock(&mutex);
-    }
-    return self;
-}
-
 void tls_intern_unref(void *object) {
     struct tls_interned *self = object;
     if (!self) {

@@ -23,7 +23,6 @@ void *tls_intern_find(const uint8_t digest[TLS_DIGEST_BYTES]);
  * freed and theirs returned. The caller holds the one ref of the result. */
 void *tls_intern_add(struct tls_interned *self, const uint8_t digest[TLS_DIGEST_BYTES],
                      void (*free_fn)(struct tls_interned *self));
-void *tls_intern_ref(void *self);  /* NULL is fine */
 void tls_intern_unref(void *self); /* NULL is fine */
 /* Objects alive now, for tests. */
 size_t tls_intern_count(void);

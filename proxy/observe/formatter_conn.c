@@ -95,7 +95,7 @@ static void eval_name(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_val
 
 static void eval_close_type(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
     const struct conn *conn = op->def->sub ? c->si->up.conn : c->si->cx ? c->si->cx->conn : NULL;
-    bool known = op->def->sub ? c->si->up.host != NULL : c->si->cx != NULL;
+    bool known = op->def->sub ? c->si->up.host || c->si->up.is_tcp : c->si->cx != NULL;
     if (known) {
         fmt_str(v, conn && conn->detect_reset ? SV("RemoteReset") : SV("Normal"));
     }

@@ -4,14 +4,18 @@
 
 enum part { WITH_PORT, WITHOUT_PORT, ONLY_PORT };
 
-static sv host_address(const struct stream_info *si) {
-    return si->up.host && observe_hooks()->host_address ? observe_hooks()->host_address(si->up.host)
-                                                        : SV_NULL;
+static sv address_of(const struct host *h) {
+    return h && observe_hooks()->host_address ? observe_hooks()->host_address(h) : SV_NULL;
+}
+
+static sv name_of(const struct host *h) {
+    sv s = h && observe_hooks()->host_hostname ? observe_hooks()->host_hostname(h) : SV_NULL;
+    return s.n ? s : address_of(h);
 }
 
 static void eval_host(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
     (void)op;
-    fmt_str_or_none(v, host_address(c->si));
+    fmt_str_or_none(v, address_of(c->si->up.host));
 }
 
 /* "name:80" → "name", "[::1]:80" → "[::1]"; of internal addresses what is before the last colon. */
@@ -28,12 +32,7 @@ static sv without_port(sv s) {
 }
 
 static void eval_host_name(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
-    sv s = c->si->up.host && observe_hooks()->host_hostname
-               ? observe_hooks()->host_hostname(c->si->up.host)
-               : SV_NULL;
-    if (!s.n) {
-        s = host_address(c->si);
-    }
+    sv s = name_of(c->si->up.host);
     fmt_str_or_none(v, op->def->sub == WITHOUT_PORT ? without_port(s) : s);
 }
 
@@ -54,65 +53,73 @@ static void eval_local(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_va
     fmt_address(c->si->up.local.family ? &c->si->up.local : NULL, op->def->sub, c, v);
 }
 
-enum str {
-    STR_CLUSTER,
-    STR_CLUSTER_RAW,
-    STR_HOSTS,
-    STR_HOST_NAMES,
-    STR_HOSTS_NO_PORT,
-    STR_HOST_NAMES_NO_PORT,
-    STR_IDS,
-    STR_LOCAL_CLOSE
-};
+enum str { STR_CLUSTER, STR_CLUSTER_RAW };
 static void eval_str(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
     const struct stream_info *si = c->si;
-    sv s = SV_NULL;
-    switch ((enum str)op->def->sub) {
-    case STR_CLUSTER:
-        s = si->cluster_name;
-        break;
-    case STR_CLUSTER_RAW:
-        s = si->cluster_raw_name.n ? si->cluster_raw_name : si->cluster_name;
-        break;
-    case STR_HOSTS:
-    case STR_HOST_NAMES:
-        s = si->up.hosts_attempted;
-        break;
-    case STR_HOSTS_NO_PORT:
-    case STR_HOST_NAMES_NO_PORT:
-        break; /* below */
-    case STR_IDS:
-        s = si->up.connection_ids_attempted;
-        break;
-    case STR_LOCAL_CLOSE:
-        s = sv_cstr(si->up.local_close_reason);
-        break;
-    }
-    fmt_str_or_none(v, s);
+    bool is_raw = op->def->sub == STR_CLUSTER_RAW && si->cluster_raw_name.n;
+    fmt_str_or_none(v, is_raw ? si->cluster_raw_name : si->cluster_name);
 }
 
-/* "a:1,b:2" → "a,b" */
-static void eval_attempted_no_port(const struct fmt_op *op, struct fmt_ctx *c,
-                                   struct fmt_value *v) {
-    (void)op;
-    sv rest = c->si->up.hosts_attempted;
-    if (!rest.n) {
+/* ---- tries ---- */
+
+enum tried { TRIED_HOST = 0, TRIED_NAME = 1, TRIED_WITHOUT_PORT = 2 };
+
+static sv tried_text(const struct host *h, unsigned how) {
+    sv s = how & TRIED_NAME ? name_of(h) : address_of(h);
+    return how & TRIED_WITHOUT_PORT ? without_port(s) : s;
+}
+
+struct list_writer {
+    char *out;
+    size_t n;
+};
+
+static void list_add(struct list_writer *w, sv s) {
+    if (w->n) {
+        w->out[w->n++] = ',';
+    }
+    memcpy(w->out + w->n, s.p, s.n);
+    w->n += s.n;
+}
+
+/* Connections that could not be had, then the one that was. */
+static void eval_tried(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
+    const struct upstream_info *up = &c->si->up;
+    const struct host *last = up->connection_id ? up->host : NULL;
+    unsigned how = (unsigned)op->def->sub;
+    size_t n = 0;
+    for (const struct upstream_try *t = up->failed; t; t = t->next) {
+        n += tried_text(t->host, how).n + 1;
+    }
+    if (!n) { /* all requests, and most connections */
+        fmt_str_or_none(v, last ? tried_text(last, how) : SV_NULL);
         return;
     }
-    char *out = rest.n <= sizeof(c->tmp) ? c->tmp : buf_reserve(c->scratch, rest.n);
-    size_t n = 0;
-    while (rest.n) {
-        sv host = without_port(sv_cut(&rest, ','));
-        if (n) {
-            out[n++] = ',';
-        }
-        memcpy(out + n, host.p, host.n);
-        n += host.n;
+    n += last ? tried_text(last, how).n : 0;
+    struct list_writer w = {.out = n <= sizeof(c->tmp) ? c->tmp : buf_reserve(c->scratch, n)};
+    for (const struct upstream_try *t = up->failed; t; t = t->next) {
+        list_add(&w, tried_text(t->host, how));
     }
-    if (out != c->tmp) {
-        buf_commit(c->scratch, n);
+    if (last) {
+        list_add(&w, tried_text(last, how));
     }
-    fmt_str(v, sv_from(out, n));
+    if (w.out != c->tmp) {
+        buf_commit(c->scratch, w.n);
+    }
+    fmt_str(v, sv_from(w.out, w.n));
+}
+
+/* Only those that were had have one. */
+static void eval_tried_ids(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
+    (void)op;
+    if (c->si->up.connection_id) {
+        fmt_u64(v, c->si->up.connection_id);
+    }
+}
+
+static void eval_close_reason(const struct fmt_op *op, struct fmt_ctx *c, struct fmt_value *v) {
+    (void)op;
+    fmt_str_or_none(v, sv_cstr(c->si->up.local_close_reason));
 }
 
 enum num {
@@ -174,13 +181,13 @@ static const struct fmt_def defs[] = {
     {"UPSTREAM_LOCAL_PORT", eval_local, ONE, ONLY_PORT},
     {"UPSTREAM_CLUSTER", eval_str, ONE, STR_CLUSTER},
     {"UPSTREAM_CLUSTER_RAW", eval_str, ONE, STR_CLUSTER_RAW},
-    {"UPSTREAM_HOSTS_ATTEMPTED", eval_str, ONE, STR_HOSTS},
-    {"UPSTREAM_HOST_NAMES_ATTEMPTED", eval_str, ONE, STR_HOST_NAMES},
-    {"UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT", eval_attempted_no_port, ONE, STR_HOSTS_NO_PORT},
-    {"UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT", eval_attempted_no_port, ONE,
-     STR_HOST_NAMES_NO_PORT},
-    {"UPSTREAM_CONNECTION_IDS_ATTEMPTED", eval_str, ONE, STR_IDS},
-    {"UPSTREAM_LOCAL_CLOSE_REASON", eval_str, ONE, STR_LOCAL_CLOSE},
+    {"UPSTREAM_HOSTS_ATTEMPTED", eval_tried, ONE, TRIED_HOST},
+    {"UPSTREAM_HOST_NAMES_ATTEMPTED", eval_tried, ONE, TRIED_NAME},
+    {"UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT", eval_tried, ONE, TRIED_WITHOUT_PORT},
+    {"UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT", eval_tried, ONE,
+     TRIED_NAME | TRIED_WITHOUT_PORT},
+    {"UPSTREAM_CONNECTION_IDS_ATTEMPTED", eval_tried_ids, ONE, 0},
+    {"UPSTREAM_LOCAL_CLOSE_REASON", eval_close_reason, ONE, 0},
     {"UPSTREAM_REQUEST_ATTEMPT_COUNT", eval_num, ONE, NUM_ATTEMPTS},
     {"UPSTREAM_CONNECTION_ID", eval_num, ONE, NUM_ID},
     {"UPSTREAM_WIRE_BYTES_RECEIVED", eval_num, ONE, NUM_WIRE_RX},

@@ -79,23 +79,29 @@ struct host;
 struct route_entry;
 struct ssl_info;
 
+/* A connection that could not be had. The stream's memory. */
+struct upstream_try {
+    const struct host *host;
+    struct upstream_try *next;
+};
+
 struct upstream_info {
     const struct host *host; /* pinned by the stream through its cluster view */
     struct addr local;       /* of the upstream connection */
     uint64_t connection_id;  /* 0: none */
     enum http_protocol protocol;
     bool has_protocol;
+    bool is_tcp; /* of a connection that is proxied as such, with or without a host */
     sv transport_failure;
     uint32_t attempts;
     uint64_t pool_ready_us;                                    /* when a connection was obtained */
     uint64_t first_tx_us, last_tx_us, first_rx_us, last_rx_us; /* monotonic, 0: not yet */
     uint64_t wire_tx_bytes, wire_rx_bytes, header_tx_bytes, header_rx_bytes;
-    uint64_t connection_requests;
     /* valid while the upstream request is under way, then NULL */
     const struct conn *conn;
     const struct ssl_info *ssl; /* of the last connection, a ref; NULL: none, or not TLS */
-    sv hosts_attempted;         /* "a:1,b:2": of all tries; empty: none reached a host */
-    sv connection_ids_attempted;
+    /* of TCP, the oldest first; NULL: none. Requests tell of their last try */
+    struct upstream_try *failed;
     const struct filter_state *filter_state; /* of the upstream connection; NULL: none */
     const sv *alpn; /* offered in place of the cluster's, when alpn_n > 0 */
     unsigned alpn_n;
@@ -105,7 +111,8 @@ struct upstream_info {
     /* first URI SANs of a TLS connection's certificates, kept beyond it: of TCP, and of responses
      * that end with their headers */
     sv peer_uri, local_uri;
-    const char *local_close_reason; /* why we closed the connection; NULL */
+    /* why we closed a TCP connection; NULL: we did not, or untold */
+    const char *local_close_reason;
 };
 
 struct stream_info {
@@ -124,6 +131,7 @@ struct stream_info {
     uint8_t protocol;       /* enum http_protocol */
     bool has_protocol;
     bool is_health_check;
+    bool scheme_matches_upstream; /* as the connection manager was told */
     sv response_code_details;
     sv route_name;
     sv vhost_name;

@@ -2,10 +2,12 @@
  * x-forwarded-*, request ids, via, hop-by-hop headers, response headers.
  * Threads: worker-local. Spec: HttpConnectionManager, Envoy's ConnectionManagerUtility and "HTTP
  * header manipulation".
- * Not here: x-forwarded-client-cert (request/xfcc.c), routing, syntax (the codecs). */
+ * Not here: the client's address and x-forwarded-for (request/client_address.c),
+ * x-forwarded-client-cert (request/xfcc.c), routing, syntax (the codecs). */
+#include "proxy/api/header_mutation.h"
 #include "proxy/base/runtime.h"
 #include "proxy/net/filter_chain.h"
-#include "proxy/request/stream.h"
+#include "proxy/request/client_address.h"
 #include "proxy/request/xfcc.h"
 
 /* ---- checks ---- */
@@ -137,109 +139,7 @@ enum header_verdict conn_headers_request(struct stream *s) {
     return HEADERS_OK;
 }
 
-/* ---- who is the client ---- */
-
-bool hcm_is_internal_address(const struct hcm_config *c, const struct addr *a) {
-    if (!addr_is_ip(a)) {
-        return false;
-    }
-    if (!c->internal_cidrs_n) {
-        return c->trusts_private && addr_is_internal(a);
-    }
-    for (unsigned i = 0; i < c->internal_cidrs_n; i++) {
-        if (cidr_contains(&c->internal_cidrs[i], a)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* The address `hops` from the right of an x-forwarded-for list; false when it is not an IP literal
- * or not there. */
-static bool xff_address(sv list, uint32_t hops, struct addr *out) {
-    for (uint32_t i = 0;; i++) {
-        size_t comma = sv_rfind(list, ',');
-        sv last = sv_trim(comma == SIZE_MAX ? list : sv_skip(list, comma + 1));
-        if (i == hops) {
-            return addr_parse_ip(last, 0, out);
-        }
-        if (comma == SIZE_MAX) {
-            return false;
-        }
-        list.n = comma;
-    }
-}
-
-static bool is_single_address(sv xff) { return sv_find(xff, ',') == SIZE_MAX; }
-
-/* The trusted client address by use_remote_address and xff_num_trusted_hops; *single tells whether
- * the request can be internal at all (at most one address in x-forwarded-for before we append
- * ours). */
-static struct addr client_address(struct stream *s, bool *single) {
-    const struct hcm_config *c = s->cfg;
-    struct addr remote = s->info.cx->remote, found;
-    sv xff = headers_get(&s->request, HDR_x_forwarded_for);
-    *single = xff.n && is_single_address(xff);
-    if (c->use_remote_address) {
-        *single = !xff.n;
-        if (c->xff_trusted_hops && xff.n && xff_address(xff, c->xff_trusted_hops - 1, &found)) {
-            return found;
-        }
-        return remote;
-    }
-    if (xff.n && xff_address(xff, c->xff_trusted_hops, &found)) {
-        return found;
-    }
-    return remote;
-}
-
-static sv ip_text(struct stream *s, const struct addr *a) {
-    char text[ADDR_STR_MAX];
-    size_t n = addr_ip_str(a, text);
-    if (s->cfg->ipv4_mapped_ipv6 && a->family == AF_INET) {
-        return arena_printf(&s->arena, "::ffff:%.*s", (int)n, text);
-    }
-    return arena_sv(&s->arena, sv_from(text, n));
-}
-
-/* Several x-forwarded-for lines are one list. */
-static void join_xff(struct stream *s) {
-    struct headers *h = &s->request;
-    struct header *first = headers_find(h, HDR_x_forwarded_for);
-    if (!first) {
-        return;
-    }
-    sv list = first->value;
-    unsigned lines = 0;
-    HEADERS_FOREACH (it, h) {
-        if (it->id == HDR_x_forwarded_for && lines++) {
-            list = arena_printf(&s->arena, "%.*s,%.*s", SV_ARG(list), SV_ARG(it->value));
-        }
-    }
-    if (lines > 1) {
-        headers_set(h, HDR_x_forwarded_for, list);
-    }
-}
-
-static void add_to_xff(struct stream *s, sv ip) {
-    sv list = headers_get(&s->request, HDR_x_forwarded_for);
-    headers_set(&s->request, HDR_x_forwarded_for,
-                list.n ? arena_printf(&s->arena, "%.*s,%.*s", SV_ARG(list), SV_ARG(ip)) : ip);
-}
-
-static void append_xff(struct stream *s) {
-    if (s->cfg->skip_xff_append) {
-        return;
-    }
-    const struct addr *remote = &s->info.cx->remote;
-    const struct addr *own = worker_local_address(s->hcm->worker);
-    if (addr_is_loopback(remote) && own->family) {
-        remote = own;
-    }
-    if (remote->family == AF_INET || remote->family == AF_INET6) {
-        add_to_xff(s, ip_text(s, remote));
-    }
-}
+/* ---- what is told of the client ---- */
 
 static sv downstream_scheme(const struct stream *s) {
     return conn_ssl(s->hcm->base.conn) ? SV("https") : SV("http");
@@ -250,7 +150,6 @@ static void set_forwarded(struct stream *s) {
     struct headers *h = &s->request;
     sv scheme = downstream_scheme(s);
     if (c->use_remote_address) {
-        append_xff(s);
         bool keep = c->xff_trusted_hops > 0 && headers_has(h, HDR_x_forwarded_proto);
         if (!keep) {
             headers_set(h, HDR_x_forwarded_proto, scheme);
@@ -381,21 +280,25 @@ static void strip_hop_by_hop(struct stream *s) {
     }
 }
 
-void conn_headers_mutate_request(struct stream *s) {
+enum header_verdict conn_headers_mutate_request(struct stream *s) {
     const struct hcm_config *c = s->cfg;
-    bool single;
+    header_mutations_apply(c->early_mutations, &s->request, &s->info);
     strip_hop_by_hop(s);
-    join_xff(s);
-    struct addr client = client_address(s, &single);
-    bool is_internal = single && hcm_is_internal_address(c, &client);
+    struct client client = client_find(s);
+    if (client.refused) {
+        stream_local_reply(s, client.refused, SV_NULL, 0, SV("rejecting_because_detection_failed"),
+                           NULL, NULL);
+        return HEADERS_REPLIED;
+    }
+    bool is_internal = client.may_be_internal && hcm_is_internal_address(c, &client.address);
     bool is_edge = c->use_remote_address && !is_internal;
     set_forwarded(s);
-    s->remote = client;
+    s->remote = client.address;
     s->info.remote = &s->remote;
     s->is_internal_request = is_internal;
     clean_trust_headers(s, is_edge, is_internal);
-    if (is_edge && client.family) {
-        headers_set(&s->request, HDR_x_envoy_external_address, ip_text(s, &client));
+    if (is_edge && client.address.family) {
+        headers_set(&s->request, HDR_x_envoy_external_address, client_ip_text(s, &client.address));
     }
     set_user_agent(s);
     set_request_id(s, is_edge);
@@ -403,6 +306,7 @@ void conn_headers_mutate_request(struct stream *s) {
     if (c->via.n) {
         headers_append(&s->request, HDR_via, c->via);
     }
+    return HEADERS_OK;
 }
 
 /* ---- response ---- */

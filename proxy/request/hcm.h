@@ -80,6 +80,8 @@ struct hcm_config {
     enum server_header_mode server_header;
     bool use_remote_address, skip_xff_append, add_user_agent;
     uint32_t xff_trusted_hops;
+    const struct ip_detection *detections;          /* request/client_address.h; NULL: none */
+    const struct header_mutations *early_mutations; /* before all else; NULL: none */
     bool generate_request_id, preserve_external_request_id, always_set_request_id;
     bool pack_trace_reason, samples_by_request_id;
     const struct tracing_config *tracing; /* NULL: none */
@@ -97,7 +99,6 @@ struct hcm_config {
     unsigned internal_cidrs_n;
     /* without a config: private addresses are internal (they are not, by default) */
     bool trusts_private;
-    bool suppress_envoy_headers_from_router_;
 };
 
 void *hcm_compile(struct compile_ctx *ctx, const void *msg); /* request/hcm_compile.c */

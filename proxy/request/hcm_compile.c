@@ -3,14 +3,16 @@
  * filters.network.http_connection_manager.v3.HttpConnectionManager. */
 #include "protos/any.h"
 #include "protos/gen/hcm.pb-c.h"
+#include "protos/gen/http_early_header_mutation_header_mutation.pb-c.h"
 #include "protos/gen/request_id_uuid.pb-c.h"
+#include "proxy/api/header_mutation.h"
 #include "proxy/base/mem.h"
 #include "proxy/base/runtime.h"
 #include "proxy/http/codec_options.h"
 #include "proxy/http/codec_stats.h"
+#include "proxy/request/client_address.h"
 #include "proxy/request/hcm_filters.h"
 #include "proxy/request/hcm_scopes.h"
-#include "proxy/request/stream.h"
 #include "proxy/request/tracing.h"
 
 #define STREAM_IDLE_TIMEOUT_MS 300000u
@@ -196,7 +198,7 @@ static void server_and_scheme(struct compile_ctx *ctx, const Hcm__HttpConnection
                  CORE__SCHEME_HEADER_TRANSFORMATION__TRANSFORMATION_SCHEME_TO_OVERWRITE) {
         c->scheme_overwrite = keep(ctx, s->scheme_to_overwrite);
     }
-    c->scheme_match_upstream = s && s->match_upstream;
+    c->scheme_match_upstream = s && s->match_upstream && !c->scheme_overwrite.n;
 }
 
 static void request_id(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
@@ -253,6 +255,47 @@ static void paths(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
     }
 }
 
+static void detections(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
+                       struct hcm_config *c) {
+    size_t n = m->n_original_ip_detection_extensions;
+    c->detections =
+        ip_detections_compile(ctx, (const void *const *)m->original_ip_detection_extensions, n);
+    if (n && c->use_remote_address) {
+        diag_error(ctx->diag,
+                   "Original IP detection extensions and use_remote_address may not be mixed");
+    }
+    if (n && c->xff_trusted_hops) {
+        diag_error(ctx->diag,
+                   "Original IP detection extensions and xff_num_trusted_hops may not be mixed");
+    }
+}
+
+#define EARLY_MUTATION \
+    "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+
+/* All extensions are of one kind, so that their lists are one. */
+static void early_mutations(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
+                            struct hcm_config *c) {
+    size_t extensions_n = m->n_early_header_mutation_extensions, n = 0;
+    const HttpEarlyHeaderMutationHeaderMutation__HeaderMutation **found = arena_new_array(
+        ctx->scratch, const HttpEarlyHeaderMutationHeaderMutation__HeaderMutation *, extensions_n);
+    for (size_t i = 0; i < extensions_n; i++) {
+        const Core__TypedExtensionConfig *e = m->early_header_mutation_extensions[i];
+        DIAG_FIELD(ctx->diag, "early_header_mutation_extensions[%zu].typed_config", i);
+        found[i] = compile_any(ctx, sv_cstr(e->name), e->typed_config, EARLY_MUTATION, NULL);
+        n += found[i] ? found[i]->n_mutations : 0;
+    }
+    const void **all = arena_new_array(ctx->scratch, const void *, n);
+    n = 0;
+    for (size_t i = 0; i < extensions_n; i++) {
+        for (size_t j = 0; found[i] && j < found[i]->n_mutations; j++) {
+            all[n++] = found[i]->mutations[j];
+        }
+    }
+    DIAG_FIELD(ctx->diag, "early_header_mutation_extensions");
+    c->early_mutations = n ? header_mutations_compile_list(ctx, all, n) : NULL;
+}
+
 static void header_rules(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
                          struct hcm_config *c) {
     c->use_remote_address = is_true(m->use_remote_address, false);
@@ -268,12 +311,8 @@ static void header_rules(struct compile_ctx *ctx, const Hcm__HttpConnectionManag
     request_id(ctx, m, c);
     client_certificate(ctx, m, c);
     paths(ctx, m, c);
-    if (m->n_original_ip_detection_extensions) {
-        diag_error(ctx->diag, "original_ip_detection_extensions are not supported");
-    }
-    if (m->n_early_header_mutation_extensions) {
-        diag_error(ctx->diag, "early_header_mutation_extensions are not supported");
-    }
+    detections(ctx, m, c);
+    early_mutations(ctx, m, c);
     if (m->forward_proto_config) {
         diag_error(ctx->diag, "forward_proto_config is not supported");
     }
@@ -290,8 +329,6 @@ static void unhonoured(struct compile_ctx *ctx, const Hcm__HttpConnectionManager
         {m->add_proxy_protocol_connection_state != NULL, "add_proxy_protocol_connection_state"},
         {m->internal_address_config && m->internal_address_config->unix_sockets,
          "internal_address_config.unix_sockets"},
-        {m->scheme_header_transformation && m->scheme_header_transformation->match_upstream,
-         "scheme_header_transformation.match_upstream"},
     };
     compile_unhonoured_fields(ctx, f, ARRAY_LEN(f));
 }

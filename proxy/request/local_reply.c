@@ -142,7 +142,6 @@ static void set_body_headers(struct stream *s, struct headers *h, const struct r
 
 static void send_reply(struct stream *s, struct headers *h, sv body) {
     bool has_body = body.n && !s->is_head;
-    s->is_local_reply = true;
     stream_encode_headers(s, h, !has_body);
     if (!has_body || s->is_destroyed) {
         return;

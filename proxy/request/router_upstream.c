@@ -510,12 +510,25 @@ void router_attempt_start(struct router *r) {
     }
 }
 
+/* scheme_header_transformation.match_upstream: what the first host speaks. */
+static void set_scheme(struct router *r, const struct cluster_view *v,
+                       const struct host_entry *entry) {
+    const struct transport_factory *t =
+        worker_transport(v->worker, cluster_transport_slot(v->cfg, entry));
+    headers_set(r->headers, HDR_scheme, t && t->ops->is_secure ? SV("https") : SV("http"));
+}
+
 static void attempt_on_host(struct router *r, struct host *h, const struct host_entry *entry) {
     struct stream_info *si = info_of(r);
     si->up.host = h;
+    si->up.connection_id = 0; /* of the try before */
+    si->up.local.family = 0;
     remember_host(r, h);
     tracing_attempt_begin(r);
     struct cluster_view *v = r->up.cluster;
+    if (UNLIKELY(si->scheme_matches_upstream) && r->attempts == 1) {
+        set_scheme(r, v, entry);
+    }
     if (!breaker_try(&v->cfg->use[r->priority].requests,
                      v->cfg->breakers[r->priority].max_requests)) {
         stats_inc(v->stats, CLUSTER_upstream_rq_active_overflow);

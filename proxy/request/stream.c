@@ -150,6 +150,7 @@ static void init_info(struct stream *s) {
     si->has_protocol = true;
     si->arena = &s->arena;
     si->requested_server_name = si->cx->server_name;
+    si->scheme_matches_upstream = s->cfg->scheme_match_upstream;
     const struct filter_state *of_conn = net_filter_state(&s->hcm->base);
     si->filter_state = of_conn ? filter_state_new(&s->arena, of_conn) : NULL;
 }
@@ -427,8 +428,9 @@ void stream_begin(struct stream *s, bool end_stream) {
     if (conn_headers_request(s) == HEADERS_REPLIED) {
         return;
     }
-    if (!s->is_recreated) { /* else that was done for the client's own request */
-        conn_headers_mutate_request(s);
+    /* of one that is recreated that was done for the client's own request */
+    if (!s->is_recreated && conn_headers_mutate_request(s) == HEADERS_REPLIED) {
+        return;
     }
     stream_resolve_route(s);
     apply_route_timeouts(s);

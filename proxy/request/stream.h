@@ -70,7 +70,7 @@ struct stream {
     sv cluster_name;                         /* empty: the route leads to none */
     struct cluster_view *noted_cluster; /* ref: what info tells of the cluster is its; NULL: none */
     /* state */
-    bool is_head, is_grpc, is_connect, is_local_reply, is_destroyed, saw_request_end;
+    bool is_head, is_grpc, is_connect, is_destroyed, saw_request_end;
     bool response_started, response_ended, close_after, is_internal_request;
     bool is_upgraded;
     /* another stream took over; there is no response to count */
@@ -84,7 +84,6 @@ struct stream {
     uint32_t buffer_limit;
     uint64_t last_activity_us;
     uint32_t idle_timeout_ms;
-    uint16_t downstream_high; /* above-high count */
     struct timer idle, request_timer, headers_timer, max_duration;
     struct loop_garbage garbage;
 };
@@ -141,8 +140,8 @@ struct local_reply_config *local_reply_compile(struct compile_ctx *ctx,
 enum header_verdict { HEADERS_OK, HEADERS_REPLIED };
 /* Checks and rewrites of the request before routing; may answer by itself. */
 enum header_verdict conn_headers_request(struct stream *s);
-/* x-forwarded-*, request id, via, … once the request is accepted. */
-void conn_headers_mutate_request(struct stream *s);
+/* x-forwarded-*, request id, via, … once the request is accepted; may refuse its client. */
+enum header_verdict conn_headers_mutate_request(struct stream *s);
 void conn_headers_mutate_response(struct stream *s, struct headers *h);
 
 #endif

@@ -37,6 +37,7 @@ struct tcp_proxy {
     struct host *host;
     bool is_done, is_down_paused; /* is_down_paused: we hold one read-disable on the client */
     uint32_t attempts;
+    struct upstream_try *last_failed; /* of those of the stream_info; NULL: none */
     uint64_t last_activity_us;
     struct timer idle, duration;
     struct splice to_up, to_down;
@@ -67,18 +68,27 @@ static void close_upstream(struct tcp_proxy *p, enum conn_close_type how) {
     conn_close(up, how, "tcp_proxy_downstream_close");
 }
 
+/* reason: static text, as in DOWNSTREAM_LOCAL_CLOSE_REASON; NULL: it needs none. */
 static void close_downstream(struct tcp_proxy *p, enum conn_close_type how, uint64_t flags,
-                             sv details) {
+                             const char *reason) {
     if (p->is_done) {
         return;
     }
-    struct stream_info *si = net_stream_info(&p->base);
-    si->flags |= flags;
-    if (details.n) {
-        si->response_code_details = details;
-    }
-    conn_close(p->base.conn, how, NULL);
+    net_stream_info(&p->base)->flags |= flags;
+    conn_close(p->base.conn, how, reason);
 }
+
+/* Both ends at once. */
+static void end_session(struct tcp_proxy *p, uint64_t flags, const char *reason) {
+    net_stream_info(&p->base)->up.local_close_reason = p->up ? reason : NULL;
+    close_downstream(p, CONN_CLOSE_NO_FLUSH, flags, reason);
+}
+
+/* Envoy's numbers, and its spelling. */
+#define FAILED_TO_CONNECT "tcp_initializion_failure:0"
+#define FAILED_WITHOUT_HOST "tcp_initializion_failure:1"
+#define FAILED_BY_LIMIT "tcp_initializion_failure:2"
+#define FAILED_WITHOUT_ROUTE "tcp_initializion_failure:3"
 
 static void on_idle(struct timer *t) {
     struct tcp_proxy *p = CONTAINER_OF(t, struct tcp_proxy, idle);
@@ -89,7 +99,7 @@ static void on_idle(struct timer *t) {
         return;
     }
     stats_inc(p->stats, TCP_idle_timeout);
-    close_downstream(p, CONN_CLOSE_NO_FLUSH, 0, SV_NULL);
+    end_session(p, 0, "tcp_session_idle_timeout");
 }
 
 static void start_idle_timer(struct tcp_proxy *p) {
@@ -102,7 +112,7 @@ static void start_idle_timer(struct tcp_proxy *p) {
 static void on_duration(struct timer *t) {
     struct tcp_proxy *p = CONTAINER_OF(t, struct tcp_proxy, duration);
     stats_inc(p->stats, TCP_max_downstream_connection_duration);
-    close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(DT), SV_NULL);
+    end_session(p, RESPONSE_FLAG(DT), "max_connection_duration_reached");
 }
 
 /* ---- the upstream connection ---- */
@@ -136,7 +146,7 @@ static void on_up_event(struct conn *c, void *user, enum conn_event e) {
     tcp_pool_closed(p->up_cluster, p->host, c, PRIORITY_DEFAULT, e == CONN_EVENT_REMOTE_CLOSE);
     if (was_ours) {
         pause_down(p, false);
-        close_downstream(p, CONN_CLOSE_FLUSH, 0, SV_NULL);
+        close_downstream(p, CONN_CLOSE_FLUSH, 0, NULL);
     }
 }
 
@@ -200,12 +210,22 @@ static void on_ready(void *user, struct conn *c, struct host *h) {
     net_continue(&p->base);
 }
 
+static void note_failed(struct tcp_proxy *p, const struct host *h) {
+    struct stream_info *si = net_stream_info(&p->base);
+    struct upstream_try *t = arena_new(si->arena, struct upstream_try);
+    t->host = h;
+    *(p->last_failed ? &p->last_failed->next : &si->up.failed) = t;
+    p->last_failed = t;
+}
+
 static void attempt_failed(struct tcp_proxy *p, bool is_overflow, sv reason, struct host *h) {
     struct stream_info *si = net_stream_info(&p->base);
     si->up.host = h;
+    note_failed(p, h);
+    si->flags |= is_overflow ? 0 : RESPONSE_FLAG(UF);
     si->up.transport_failure = reason.n ? arena_sv(si->arena, reason) : SV_NULL;
     if (is_overflow) {
-        close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UO), SV_NULL);
+        close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UO), FAILED_BY_LIMIT);
         return;
     }
     connect_upstream(p);
@@ -254,7 +274,7 @@ static void on_tunnel_closed(void *user) {
     struct tcp_proxy *p = proxy_of_user(user);
     p->is_tunnel_open = false;
     pause_down(p, false);
-    close_downstream(p, CONN_CLOSE_FLUSH, 0, SV_NULL);
+    close_downstream(p, CONN_CLOSE_FLUSH, 0, NULL);
 }
 
 static void on_tunnel_above_high(void *user) {
@@ -311,11 +331,11 @@ static bool look_up_host(struct tcp_proxy *p, const struct cluster_view *v,
 static void connect_upstream(struct tcp_proxy *p) {
     if (p->attempts >= p->cfg->max_connect_attempts) {
         stats_inc(p->cluster->stats, CLUSTER_upstream_cx_connect_attempts_exceeded);
-        close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UF) | RESPONSE_FLAG(URX), SV_NULL);
+        close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UF) | RESPONSE_FLAG(URX),
+                         FAILED_TO_CONNECT);
         return;
     }
     p->attempts++;
-    net_stream_info(&p->base)->up.attempts = p->attempts;
     struct lb_context ctx = {.rng = &p->loop->rng,
                              .metadata_match = p->target->metadata_match,
                              .downstream = p->base.conn,
@@ -331,15 +351,16 @@ static void connect_upstream(struct tcp_proxy *p) {
     }
     struct host *h = v ? cluster_view_pick(v, &ctx, &entry) : NULL;
     if (!h && v && v->cfg->type == CLUSTER_TYPE_DYNAMIC && look_up_host(p, v, &ctx)) {
-        close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UH), SV_NULL);
+        close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UH), FAILED_WITHOUT_HOST);
         return;
     }
     if (!h) {
         stats_inc(p->cluster->stats, CLUSTER_upstream_cx_none_healthy);
-        close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UH), SV_NULL);
+        close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(UH), FAILED_WITHOUT_HOST);
         return;
     }
     p->up_cluster = v;
+    net_stream_info(&p->base)->up.attempts = p->attempts;
     const struct transport_addresses addresses = {
         .source = &p->base.conn->remote,
         .destination = &p->base.conn->local,
@@ -404,10 +425,11 @@ static enum net_status on_new_connection(struct network_filter *f) {
     f->conn->stats.rx_bytes_buffered = &p->stats->v[TCP_downstream_cx_rx_bytes_buffered];
     f->conn->stats.tx_bytes_buffered = &p->stats->v[TCP_downstream_cx_tx_bytes_buffered];
     stats_inc(p->stats, TCP_downstream_cx_total);
+    net_stream_info(f)->up.is_tcp = true;
     struct cluster_view *v = pick_cluster(p);
     if (!v) {
         stats_inc(p->stats, TCP_downstream_cx_no_route);
-        close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(NC), SV_NULL);
+        close_downstream(p, CONN_CLOSE_NO_FLUSH, RESPONSE_FLAG(NC), FAILED_WITHOUT_ROUTE);
         return NET_STOP;
     }
     p->cluster = cluster_view_ref(v);

@@ -88,8 +88,7 @@ struct internal_redirect {
     const uint16_t *codes; /* default 302 only */
     unsigned codes_n;
     bool allow_cross_scheme;
-    /* response_headers_to_copy: ids (HDR_OTHER: by name) and lower-case names */
-    const enum header_id *copy_headers;
+    /* response_headers_to_copy, lower-case */
     const sv *copy_header_names;
     unsigned copy_headers_n;
     bool previous_routes, safe_cross_scheme; /* predicates */

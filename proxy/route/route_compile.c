@@ -434,13 +434,10 @@ static struct route_table *table_new(void) {
 static void compile_internal_headers(struct table_compile *tc) {
     const Route__RouteConfiguration *m = tc->msg;
     struct arena *a = &tc->t->priv_->arena;
-    enum header_id *ids = arena_new_array(a, enum header_id, m->n_internal_only_headers);
     sv *names = arena_new_array(a, sv, m->n_internal_only_headers);
     for (size_t i = 0; i < m->n_internal_only_headers; i++) {
         names[i] = route_lower(a, m->internal_only_headers[i]);
-        ids[i] = header_id_of(names[i]);
     }
-    tc->t->internal_only_ids = ids;
     tc->t->internal_only_headers = names;
     tc->t->internal_only_n = (unsigned)m->n_internal_only_headers;
 }

@@ -21,11 +21,6 @@ sv route_lower(struct arena *a, const char *s) {
     return sv_from(p, n);
 }
 
-const void *route_keep_message(struct route_compile *c, const void *msg) {
-    const ProtobufCMessage *m = (const ProtobufCMessage *)msg;
-    return proto_unpack(m->descriptor, proto_pack(m, c->scratch), c->ctx->arena, c->ctx->diag);
-}
-
 /* --- parts that most routes share --- */
 
 const struct route_rewrite route_rewrite_none = {.auto_host = false};
@@ -104,18 +99,14 @@ static void compile_codes(struct compile_ctx *ctx, const uint32_t *codes, size_t
 
 static bool compile_copied(struct compile_ctx *ctx, const Route__InternalRedirectPolicy *m,
                            struct internal_redirect *p) {
-    enum header_id *ids =
-        arena_new_array(ctx->arena, enum header_id, m->n_response_headers_to_copy);
     sv *names = arena_new_array(ctx->arena, sv, m->n_response_headers_to_copy);
     bool ok = true;
     for (size_t i = 0; i < m->n_response_headers_to_copy; i++) {
         names[i] = route_lower(ctx->arena, m->response_headers_to_copy[i]);
-        ids[i] = header_id_of(names[i]);
-        if (names[i].n == 0 || names[i].p[0] == ':' || ids[i] == HDR_host) {
+        if (names[i].n == 0 || names[i].p[0] == ':' || sv_is(names[i], "host")) {
             ok = diag_error(ctx->diag, ":-prefixed headers or Hosts may not be specified here.");
         }
     }
-    p->copy_headers = ids;
     p->copy_header_names = names;
     p->copy_headers_n = (unsigned)m->n_response_headers_to_copy;
     return ok;

@@ -148,7 +148,5 @@ const struct retry_policy *retry_policy_compile(struct compile_ctx *ctx, const v
 bool route_duration_ms(struct compile_ctx *ctx, const char *field, const void *duration_msg,
                        uint32_t *out);
 sv route_lower(struct arena *a, const char *s);
-/* A copy of a message in the ctx's arena. */
-const void *route_keep_message(struct route_compile *c, const void *msg);
 
 #endif

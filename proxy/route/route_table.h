@@ -80,7 +80,6 @@ struct route_table {
     const struct header_mutations *request_mutations, *response_mutations;
     bool most_specific_mutations_win;
     bool ignore_port_in_host, ignore_path_parameters;
-    const enum header_id *internal_only_ids;
     const sv *internal_only_headers;
     unsigned internal_only_n;
     struct filter_overrides overrides;

@@ -439,5 +439,3 @@ void admin_free(struct admin *ad) {
     arena_fini(&ad->arena);
     xfree(ad);
 }
-
-const struct addr *admin_address(const struct admin *ad) { return &ad->addr; }

@@ -10,7 +10,6 @@ struct server;
 struct admin;
 /* Bind to bootstrap.admin.address; NULL without an error: there is no address. */
 struct admin *admin_new(struct server *s, struct diag *d);
-void admin_free(struct admin *a);                        /* NULL is fine */
-const struct addr *admin_address(const struct admin *a); /* with the real port */
+void admin_free(struct admin *a); /* NULL is fine */
 
 #endif

@@ -331,14 +331,12 @@ void worker_drain(struct worker *w, struct drain_request r) {
 /* The chain's owner tells, not the listener it began on: a chain that an update left alone has
  * moved to the new listener. */
 bool worker_drain_close(struct worker *w, const struct net_chain *c) {
-    if (UNLIKELY(worker_health_failed(w))) {
+    struct worker_listener *l =
+        c->config->listener ? CAST(worker_listener, WORKER_LISTENER_MAGIC, c->owner) : NULL;
+    if (UNLIKELY(worker_health_failed(w)) && !(l && l->cfg->modify_only_drain)) {
         return true;
     }
-    if (!c->config->listener) {
-        return false; /* admin's own */
-    }
-    struct worker_listener *l = CAST(worker_listener, WORKER_LISTENER_MAGIC, c->owner);
-    return l->drain_started_ms && worker_listener_drains(l, &w->loop.rng);
+    return l && l->drain_started_ms && worker_listener_drains(l, &w->loop.rng);
 }
 
 /* ---- small facts ---- */
@@ -360,7 +358,6 @@ bool worker_cluster_members(struct worker *w, slot_t slot, unsigned *total, unsi
 struct loop *worker_loop(struct worker *w) {
     return &w->loop;
 }
-unsigned worker_index(const struct worker *w) { return w->index; }
 struct stats_store *worker_stats(struct worker *w) {
     return w->shared->stats;
 }

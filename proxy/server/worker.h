@@ -52,11 +52,10 @@ struct worker {
     uint64_t id_next, id_end;
     uint64_t date_s;
     char date[32];
-    uint64_t connections; /* open downstream connections */
-    bool is_ending;       /* its listeners are closed: nothing is adopted any more */
-    struct timer drain_tick;
-    struct stats_shard *snapshot_stats;                     /* "config.snapshot." */
-    uint64_t adopted_version;                               /* shared, atomic: of the snapshot */
+    uint64_t connections;               /* open downstream connections */
+    bool is_ending;                     /* its listeners are closed: nothing is adopted any more */
+    struct stats_shard *snapshot_stats; /* "config.snapshot." */
+    uint64_t adopted_version;           /* shared, atomic: of the snapshot */
     void (*on_adopted)(struct worker *w, uint64_t version); /* worker thread; may be NULL */
 };
 

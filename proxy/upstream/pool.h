@@ -44,8 +44,6 @@ void http_pool_stream_arena(struct codec_stream *s, struct arena *a);
  * (rx_header_bytes 0) may only mean that the host had closed it meanwhile. Until on_reset
  * returns. */
 bool http_pool_stream_reused(const struct codec_stream *s);
-/* requests its connection has been given, s included */
-uint64_t http_pool_conn_requests(const struct codec_stream *s);
 /* The request on s is finished (both ends or reset): the pool learns by itself through codec hooks;
  * no call needed. */
 

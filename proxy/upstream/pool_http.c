@@ -397,12 +397,3 @@ bool http_pools_in_use(const struct host_view *hv) {
     }
     return false;
 }
-
-void http_pools_dump(const struct host_view *hv, struct buf *out) {
-    LIST_FOREACH (n, &hv->http) {
-        const struct http_pool *p = LIST_ENTRY(n, struct http_pool, node);
-        buf_printf(out, "pool %.*s priority %u: %u streams, %u pending, %u connecting%s\n",
-                   SV_ARG(hv->host->address_text), p->priority, p->streams_n, p->pending_n,
-                   p->connecting_n, p->is_draining ? ", draining" : "");
-    }
-}

@@ -475,7 +475,3 @@ bool http_pool_stream_reused(const struct codec_stream *s) {
     const struct http_conn *hc = CAST(http_conn, HTTP_CONN_MAGIC, s->codec->user);
     return hc->requests > 1;
 }
-
-uint64_t http_pool_conn_requests(const struct codec_stream *s) {
-    return CAST(http_conn, HTTP_CONN_MAGIC, s->codec->user)->requests;
-}

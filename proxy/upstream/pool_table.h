@@ -35,7 +35,6 @@ void http_pools_drain(struct host_view *hv);
 void http_pools_close(struct host_view *hv, const char *reason); /* at once, resetting streams */
 void tcp_conns_close(struct host_view *hv, const char *reason);
 bool http_pools_in_use(const struct host_view *hv);
-void http_pools_dump(const struct host_view *hv, struct buf *out);
 
 /* The transport's options of a request: `own` is room for those that have addresses, too. NULL:
  * none. */

@@ -308,6 +308,18 @@ def test_healthcheck_fail_and_ok(proxy):
     assert fetch(proxy.port("main"), "/direct").get("connection") is None
 
 
+def test_healthcheck_fail_leaves_listeners_alone_that_drain_when_modified_only(sluice):
+    proxy = sluice(bootstrap([listener(hcm([direct("/", 200)]), name=name, drain_type=name) for name in ("DEFAULT", "MODIFY_ONLY")]),
+                   args=["--drain-strategy", "immediate"])
+    proxy.post("/healthcheck/fail")
+    assert fetch(proxy.port("DEFAULT")).get("connection") == "close"
+    assert fetch(proxy.port("MODIFY_ONLY")).get("connection") is None
+    with Client(proxy.port("MODIFY_ONLY")) as client:
+        assert client.request("GET", "/").get("connection") is None
+        proxy.post("/drain_listeners?graceful&skip_exit")
+        assert client.request("GET", "/").get("connection") == "close"
+
+
 @pytest.mark.parametrize("method", ["HEAD", "DELETE", "POST"])
 def test_read_pages_take_any_method(proxy, method):
     assert proxy.admin("/ready", method).status == 200

@@ -70,6 +70,10 @@ static void fill_headers(void) {
     headers_add_copy(&trailers, SV("grpc-status"), SV("3"));
 }
 
+static struct upstream_try failed[] = {
+    {(const struct host *)(const void *)"10.1.1.9:80", &failed[1]},
+    {(const struct host *)(const void *)"[::1]:81", NULL}};
+
 static int start(void **state) {
     (void)state;
     fake_compile_init(&f, NULL);
@@ -107,7 +111,7 @@ static int start(void **state) {
     si.up.host = (const struct host *)(const void *)"10.1.1.1:80";
     si.up.attempts = 2;
     si.up.transport_failure = SV("delayed connect error: Connection refused");
-    si.up.hosts_attempted = SV("10.1.1.9:80,[::1]:81,10.1.1.1:80");
+    si.up.failed = failed;
     addr_parse_ip_port(SV("10.9.9.9:1234"), &si.up.local);
     struct filter_state *fs = filter_state_new(&a, NULL);
     const struct kv_value *o =
@@ -240,8 +244,10 @@ static const struct {
     {"%UPSTREAM_CLUSTER% %UPSTREAM_CLUSTER_RAW%", "alt c1"},
     {"%UPSTREAM_REQUEST_ATTEMPT_COUNT% %UPSTREAM_CONNECTION_ID%", "2 0"},
     {"%UPSTREAM_TRANSPORT_FAILURE_REASON%", "delayed_connect_error:_Connection_refused"},
-    {"%UPSTREAM_HOSTS_ATTEMPTED%", "10.1.1.9:80,[::1]:81,10.1.1.1:80"},
-    {"%UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT%", "10.1.1.9,[::1],10.1.1.1"},
+    {"%UPSTREAM_HOSTS_ATTEMPTED%", "10.1.1.9:80,[::1]:81"},
+    {"%UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT%", "10.1.1.9,[::1]"},
+    {"%UPSTREAM_HOST_NAMES_ATTEMPTED%", "10.1.1.9:80,svc.local:8080"},
+    {"%UPSTREAM_CONNECTION_IDS_ATTEMPTED% %UPSTREAM_LOCAL_CLOSE_REASON%", "- -"},
     {"%UPSTREAM_PROTOCOL%", "-"},
     {"%UPSTREAM_TLS_CIPHER%", "-"},
     /* metadata */
