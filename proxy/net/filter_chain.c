@@ -385,6 +385,7 @@ struct stream_info *net_chain_info(struct net_chain *c) {
         si->cx = &c->cx;
         si->id = c->cx.id;
         si->start_us = c->cx.start_us;
+        si->loop = c->conn->loop;
         si->start_wall_us = loop_wall_us(c->conn->loop, si->start_us);
         si->requested_server_name = c->cx.server_name;
         si->arena = &c->arena_;

@@ -89,7 +89,9 @@ struct access_logs *access_logs_compile(struct compile_ctx *ctx, const void *con
     return ok ? logs : NULL;
 }
 
-void access_logs_run(const struct access_logs *logs, const struct stream_info *si, struct loop *l) {
+void access_logs_run(const struct access_logs *logs, struct stream_info *si,
+                     enum access_log_type type, struct loop *l) {
+    si->access_log_type = type;
     for (size_t i = 0; logs && i < logs->n; i++) {
         const struct access_log *a = &logs->v[i];
         if (!a->filter || log_filter_match(a->filter, si, &l->rng)) {

@@ -365,8 +365,9 @@ static bool cel_match(const struct log_filter *f, const struct stream_info *si) 
     return holds;
 }
 
-static uint64_t duration_ms(const struct stream_info *si) {
-    return si->end_us > si->start_us ? (si->end_us - si->start_us) / 1000 : 0;
+static bool duration_compares(const struct log_filter *f, const struct stream_info *si) {
+    uint64_t us;
+    return stream_info_duration_us(si, &us) && compares(&f->compare, us / 1000);
 }
 
 bool log_filter_match(const struct log_filter *f, const struct stream_info *si, struct rng *rng) {
@@ -374,7 +375,7 @@ bool log_filter_match(const struct log_filter *f, const struct stream_info *si, 
     case F_STATUS:
         return compares(&f->compare, si->response_code);
     case F_DURATION:
-        return si->end_us && compares(&f->compare, duration_ms(si));
+        return duration_compares(f, si);
     case F_NOT_HEALTH_CHECK:
         return !si->is_health_check;
     case F_TRACEABLE:

@@ -313,8 +313,11 @@ static void eval_duration(const struct fmt_op *op, struct fmt_ctx *c, struct fmt
     };
     if (op->def->sub != DUR_TOTAL) {
         write_span(&spans[op->def->sub], c->si, v);
-    } else if (c->si->end_us >= c->si->start_us && c->si->end_us) {
-        fmt_u64(v, (c->si->end_us - c->si->start_us) / 1000);
+        return;
+    }
+    uint64_t us;
+    if (stream_info_duration_us(c->si, &us)) {
+        fmt_u64(v, us / 1000);
     }
 }
 

@@ -96,10 +96,12 @@ struct upstream_info {
     uint32_t attempts;
     uint64_t pool_ready_us;                                    /* when a connection was obtained */
     uint64_t first_tx_us, last_tx_us, first_rx_us, last_rx_us; /* monotonic, 0: not yet */
+    /* of a request as last counted: stream_info_count_upstream() */
     uint64_t wire_tx_bytes, wire_rx_bytes, header_tx_bytes, header_rx_bytes;
     /* valid while the upstream request is under way, then NULL */
     const struct conn *conn;
-    const struct ssl_info *ssl; /* of the last connection, a ref; NULL: none, or not TLS */
+    const struct codec_stream *stream; /* of a request */
+    const struct ssl_info *ssl;        /* of the last connection, a ref; NULL: none, or not TLS */
     /* of TCP, the oldest first; NULL: none. Requests tell of their last try */
     struct upstream_try *failed;
     const struct filter_state *filter_state; /* of the upstream connection; NULL: none */
@@ -117,14 +119,15 @@ struct upstream_info {
 
 struct stream_info {
     const struct conn_info *cx;
+    const struct loop *loop;   /* its clock; NULL: none */
     const struct addr *remote; /* the client by x-forwarded-for rules; NULL: cx->remote */
     uint64_t id;               /* stream id, unique in the process */
     uint64_t start_us;         /* monotonic; wall time by loop_wall_us */
     uint64_t start_wall_us;
     uint64_t last_rx_us;              /* last byte of the request received */
     uint64_t first_tx_us, last_tx_us; /* first/last byte of the response sent */
-    uint64_t end_us;
-    uint64_t rx_bytes, tx_bytes; /* body bytes of the downstream request/response */
+    uint64_t end_us;                  /* 0: it goes on */
+    uint64_t rx_bytes, tx_bytes;      /* body bytes of the downstream request/response */
     uint64_t wire_rx_bytes, wire_tx_bytes, header_rx_bytes, header_tx_bytes;
     uint64_t flags;         /* RESPONSE_FLAG() */
     uint16_t response_code; /* 0: none sent */
@@ -145,7 +148,7 @@ struct stream_info {
     struct filter_state *filter_state; /* NULL until used */
     struct upstream_info up;
     struct arena *arena;      /* of the stream */
-    uint32_t access_log_type; /* enum of data.accesslog.v3.AccessLogType */
+    uint32_t access_log_type; /* enum access_log_type */
     sv cluster_raw_name;      /* the cluster's own name; empty: same as cluster_name */
     /* configured; NULL: none */
     const struct kv_metadata *route_metadata, *vhost_metadata, *cluster_metadata;
@@ -159,6 +162,10 @@ struct stream_info {
 /* Refer to the facts of the upstream connection's TLS in place of what was referred to; NULL: of
  * none, which ends every use of a stream_info. */
 void stream_info_keep_ssl(struct stream_info *si, const struct ssl_info *ssl);
+/* Put what the stream to the upstream has counted, if there is one, into si. */
+void stream_info_count_upstream(struct stream_info *si);
+/* How long it took, or has taken till now. False: it never began or has no clock. */
+bool stream_info_duration_us(const struct stream_info *si, uint64_t *out);
 /* Keep who is at both ends of the upstream connection (NULL: nobody known) for when it is gone. */
 void stream_info_note_identities(struct stream_info *si, const struct ssl_info *ssl);
 

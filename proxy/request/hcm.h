@@ -65,8 +65,8 @@ struct hcm_config {
     const struct hcm_upgrade *upgrades;
     unsigned upgrades_n;
     const struct access_logs *access_logs;
-    bool flush_log_on_new_request;
-    uint32_t access_log_flush_interval_ms;
+    bool log_new_request, log_tunnel;      /* lines beside the last one */
+    uint32_t access_log_flush_interval_ms; /* 0: only at the end */
     const struct local_reply_config *local_reply;
     /* timeouts, ms; 0: off */
     uint32_t request_timeout_ms, request_headers_timeout_ms, stream_idle_timeout_ms,

@@ -333,14 +333,27 @@ static void unhonoured(struct compile_ctx *ctx, const Hcm__HttpConnectionManager
     compile_unhonoured_fields(ctx, f, ARRAY_LEN(f));
 }
 
+/* Of the fields that access_log_options replaces, none may stand beside it. */
+static void access_log_options(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
+                               struct hcm_config *c) {
+    const Hcm__HttpConnectionManager__HcmAccessLogOptions *o = m->access_log_options;
+    if (o && (m->flush_access_log_on_new_request || m->access_log_flush_interval)) {
+        diag_error(ctx->diag, "only one of %s and access_log_options may be set",
+                   m->flush_access_log_on_new_request ? "flush_access_log_on_new_request"
+                                                      : "access_log_flush_interval");
+        return;
+    }
+    c->log_new_request =
+        o ? o->flush_access_log_on_new_request : m->flush_access_log_on_new_request;
+    c->log_tunnel = o && o->flush_log_on_tunnel_successfully_established;
+    compile_duration_ms(ctx, o ? o->access_log_flush_interval : m->access_log_flush_interval, 0,
+                        &c->access_log_flush_interval_ms);
+}
+
 static void access_logging(struct compile_ctx *ctx, const Hcm__HttpConnectionManager *m,
                            struct hcm_config *c) {
     c->access_logs = access_logs_compile(ctx, (const void *const *)m->access_log, m->n_access_log);
-    const Hcm__HttpConnectionManager__HcmAccessLogOptions *o = m->access_log_options;
-    if (m->access_log_flush_interval || m->flush_access_log_on_new_request ||
-        (o && (o->access_log_flush_interval || o->flush_access_log_on_new_request))) {
-        compile_unhonoured(ctx, "access_log_options");
-    }
+    access_log_options(ctx, m, c);
 }
 
 void *hcm_compile(struct compile_ctx *ctx, const void *msg) {

@@ -28,13 +28,12 @@ static void note_first_byte(struct router *r) {
     }
 }
 
-static void note_wire(struct router *r) {
+/* Keep what the attempt's stream has counted, which goes. */
+static void forget_stream(struct router *r) {
     struct stream_info *si = info_of(r);
-    const struct codec_stream *cs = r->up.stream;
-    si->up.header_tx_bytes = cs->tx_header_bytes;
-    si->up.header_rx_bytes = cs->rx_header_bytes;
-    si->up.wire_tx_bytes = cs->tx_header_bytes + cs->tx_body_bytes;
-    si->up.wire_rx_bytes = cs->rx_header_bytes + cs->rx_body_bytes;
+    stream_info_count_upstream(si);
+    si->up.stream = NULL;
+    si->up.conn = NULL;
 }
 
 static void release_request(struct router *r) {
@@ -66,8 +65,7 @@ static void request_ended(struct router *r) {
 static void response_complete(struct router *r) {
     struct stream_info *si = info_of(r);
     si->up.last_rx_us = loop_now_us(http_loop(&r->base));
-    note_wire(r);
-    si->up.conn = NULL;
+    forget_stream(r);
     struct codec_stream *cs = r->up.stream;
     bool request_done = r->up.request_done;
     r->up.stream = NULL;
@@ -124,7 +122,7 @@ static void attempt_ended(struct router *r) {
     r->up.is_active = false;
     r->up.stream = NULL;
     r->up.conn = NULL;
-    info_of(r)->up.conn = NULL;
+    forget_stream(r);
     request_ended(r);
 }
 
@@ -164,7 +162,6 @@ static bool replay(struct router *r, const struct codec_stream *s, enum reset_re
 
 static void on_reset(struct codec_stream *s, enum reset_reason why) {
     struct router *r = router_of(s->user);
-    note_wire(r);
     if (replay(r, s, why)) {
         return;
     }
@@ -206,6 +203,7 @@ static void fill_upstream_info(struct router *r) {
     struct stream_info *si = info_of(r);
     si->up.host = r->up.host;
     si->up.conn = r->up.conn;
+    si->up.stream = r->up.stream;
     stream_info_keep_ssl(si, conn_ssl(r->up.conn));
     si->up.connection_id = r->up.conn->id;
     si->up.local = r->up.conn->local;
@@ -580,7 +578,6 @@ void router_attempt_cancel(struct router *r, bool is_reset) {
     if (!s) {
         return;
     }
-    note_wire(r);
     attempt_ended(r);
     if (is_reset) {
         s->codec->vt->reset(s, RESET_LOCAL);

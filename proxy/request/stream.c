@@ -4,6 +4,7 @@
  * header rules (conn_headers.c), which route (stream_route.c). */
 #include "proxy/request/stream.h"
 #include "proxy/request/router_timeouts.h"
+#include "proxy/request/stream_log.h"
 
 #include "proxy/base/log.h"
 #include "proxy/base/mem.h"
@@ -143,6 +144,7 @@ static void init_info(struct stream *s) {
     struct loop *l = s->hcm->loop;
     struct stream_info *si = &s->info;
     si->cx = net_conn_info(&s->hcm->base);
+    si->loop = l;
     si->id = worker_next_id(s->hcm->worker);
     si->start_us = loop_now_us(l);
     si->start_wall_us = loop_wall_us(l, si->start_us);
@@ -173,6 +175,7 @@ struct stream *stream_new(struct hcm *h, struct codec_stream *cs) {
     stream_touch(s);
     init_info(s);
     start_timers(s);
+    stream_log_begin(s);
     list_push_back(&h->streams, &s->node);
     stats_inc(h->stats, HCM_downstream_rq_total);
     stats_gauge_inc(h->stats, HCM_downstream_rq_active);
@@ -210,30 +213,6 @@ static void count_response(struct stream *s) {
     }
 }
 
-static void collect_wire_bytes(struct stream *s) {
-    const struct codec_stream *cs = s->codec_stream;
-    if (!cs) {
-        return;
-    }
-    s->info.header_rx_bytes = cs->rx_header_bytes;
-    s->info.header_tx_bytes = cs->tx_header_bytes;
-    s->info.wire_rx_bytes = cs->rx_header_bytes + cs->rx_body_bytes;
-    s->info.wire_tx_bytes = cs->tx_header_bytes + cs->tx_body_bytes;
-}
-
-static void run_logs(struct stream *s) {
-    for (unsigned i = 0; s->filters && i < s->chain->n; i++) {
-        struct http_filter *f = s->filters[i];
-        if (f && f->type->on_log) {
-            f->type->on_log(f);
-        }
-    }
-    if (s->cfg->access_logs) {
-        s->info.request = s->request.n ? &s->request : NULL;
-        access_logs_run(s->cfg->access_logs, &s->info, s->hcm->loop);
-    }
-}
-
 void stream_finish(struct stream *s) {
     if (s->is_destroyed) {
         return;
@@ -241,7 +220,7 @@ void stream_finish(struct stream *s) {
     s->is_destroyed = true;
     s->dec.is_aborted = s->enc.is_aborted = true;
     cancel_timers(s);
-    collect_wire_bytes(s);
+    stream_log_count_bytes(s);
     s->info.end_us = loop_refresh_now(s->hcm->loop);
     stats_gauge_dec(s->hcm->stats, HCM_downstream_rq_active);
     loop_request_ended(s->hcm->loop);
@@ -250,7 +229,7 @@ void stream_finish(struct stream *s) {
     }
     count_response(s);
     tracing_end(s);
-    run_logs(s);
+    stream_log_end(s);
     stream_info_keep_ssl(&s->info, NULL);
     stream_filters_destroy(s);
     s->codec_stream = NULL;
@@ -270,7 +249,7 @@ void stream_reset(struct stream *s, enum reset_reason why) {
         return;
     }
     struct codec_stream *cs = s->codec_stream;
-    collect_wire_bytes(s);
+    stream_log_count_bytes(s);
     s->codec_stream = NULL;
     if (cs) {
         stats_inc(s->hcm->stats, HCM_downstream_rq_tx_reset);
@@ -439,6 +418,7 @@ void stream_begin(struct stream *s, bool end_stream) {
     if (!stream_filters_create(s)) {
         return;
     }
+    stream_log_request(s);
     if (!allowed && s->route) { /* without a route it is a 404 */
         stats_inc(s->hcm->stats, HCM_downstream_rq_ws_on_non_ws_route);
         stream_local_reply(s, 403, SV_NULL, 0, SV("upgrade_failed"), NULL, NULL);
@@ -528,7 +508,7 @@ static void note_reset(const struct stream *s) {
 static void on_reset(struct codec_stream *cs, enum reset_reason why) {
     struct stream *s = stream_of(cs);
     struct hcm *h = s->hcm;
-    collect_wire_bytes(s);
+    stream_log_count_bytes(s);
     s->codec_stream = NULL;
     stats_inc(h->stats, HCM_downstream_rq_rx_reset);
     if (cs->error_details) {
@@ -599,7 +579,7 @@ static void response_ended(struct stream *s) {
     stats_inc(s->hcm->stats, HCM_downstream_rq_response_before_rq_complete);
     stats_inc(s->hcm->stats, HCM_downstream_rq_rx_reset); /* as in stream_reset() */
     struct codec_stream *cs = s->codec_stream;
-    collect_wire_bytes(s);
+    stream_log_count_bytes(s);
     s->codec_stream = NULL;
     /* h2: NO_ERROR; h1: the connection closes after flushing */
     cs->codec->vt->reset(cs, RESET_NONE);
@@ -622,6 +602,7 @@ void stream_send_headers(struct stream *s, struct headers *h, bool end_stream) {
     if (s->route && s->route->flush_timeout_ms != UINT32_MAX) {
         s->codec_stream->flush_timeout_ms = s->route->flush_timeout_ms;
     }
+    stream_log_response(s);
     s->codec_stream->codec->vt->send_headers(s->codec_stream, h, end_stream);
     if (s->is_upgraded && s->codec_stream && s->codec_stream->codec->protocol != HTTP_2 &&
         (s->info.response_code == 101 || (s->is_connect && s->info.response_code / 100 == 2))) {

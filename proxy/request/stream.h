@@ -80,7 +80,8 @@ struct stream {
     const struct redirect_hop *hops; /* the newest first (request/internal_redirect.h) */
     bool needs_tls;                  /* the virtual host wants https: redirect */
     sv upgrade_type;
-    struct stream_tracing *tracing; /* request/tracing.h; NULL: none */
+    struct stream_tracing *tracing;    /* request/tracing.h; NULL: none */
+    struct log_interval *log_interval; /* request/stream_log.c; NULL: none */
     uint32_t buffer_limit;
     uint64_t last_activity_us;
     uint32_t idle_timeout_ms;

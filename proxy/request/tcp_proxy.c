@@ -19,6 +19,11 @@ STATS_GROUP(tcp, TCP, TCP_STATS);
 
 #define TCP_PROXY_MAGIC 0x7C990C51u
 
+struct log_interval {
+    struct timer timer;
+    struct tcp_proxy *proxy;
+};
+
 struct tcp_proxy {
     struct network_filter base; /* must be first */
     uint32_t magic;
@@ -40,6 +45,7 @@ struct tcp_proxy {
     struct upstream_try *last_failed; /* of those of the stream_info; NULL: none */
     uint64_t last_activity_us;
     struct timer idle, duration;
+    struct log_interval *log_interval; /* NULL: none */
     struct splice to_up, to_down;
 };
 
@@ -55,6 +61,45 @@ static void pause_down(struct tcp_proxy *p, bool pause) {
         p->is_down_paused = pause;
         conn_read_disable(p->base.conn, pause);
     }
+}
+
+/* ---- access logs ---- */
+
+static void log_now(struct tcp_proxy *p, enum access_log_type type) {
+    struct stream_info *si = net_stream_info(&p->base);
+    si->wire_rx_bytes = si->up.wire_tx_bytes = si->rx_bytes;
+    si->wire_tx_bytes = si->up.wire_rx_bytes = si->tx_bytes;
+    access_logs_run(p->cfg->access_logs, si, type, p->loop);
+}
+
+static void on_log_interval(struct timer *t) {
+    struct tcp_proxy *p = CONTAINER_OF(t, struct log_interval, timer)->proxy;
+    log_now(p, ACCESS_LOG_TCP_PERIODIC);
+    timer_start(t, p->cfg->access_log_flush_interval_ms);
+}
+
+static void start_log_interval(struct tcp_proxy *p) {
+    if (!p->cfg->access_logs || !p->cfg->access_log_flush_interval_ms) {
+        return;
+    }
+    p->log_interval = arena_new(net_stream_info(&p->base)->arena, struct log_interval);
+    p->log_interval->proxy = p;
+    timer_init(&p->log_interval->timer, p->loop, on_log_interval);
+    timer_start(&p->log_interval->timer, p->cfg->access_log_flush_interval_ms);
+}
+
+static void log_connected(struct tcp_proxy *p) {
+    if (p->cfg->log_connected) {
+        log_now(p, ACCESS_LOG_TCP_UPSTREAM_CONNECTED);
+    }
+}
+
+static void log_end(struct tcp_proxy *p) {
+    if (p->log_interval) {
+        timer_cancel(&p->log_interval->timer);
+    }
+    net_stream_info(&p->base)->end_us = loop_now_us(p->loop);
+    log_now(p, ACCESS_LOG_TCP_CONNECTION_END);
 }
 
 /* ---- the end ---- */
@@ -205,6 +250,7 @@ static void on_ready(void *user, struct conn *c, struct host *h) {
         splice_start(&p->to_down, c, p->base.conn, on_moved_down);
     }
     start_idle_timer(p);
+    log_connected(p);
     conn_start(c);
     pause_down(p, false);
     net_continue(&p->base);
@@ -255,6 +301,7 @@ static void on_tunnel_open(void *user, struct conn *c, struct host *h) {
     si->up.local = c->local;
     stream_info_note_identities(si, conn_ssl(c));
     start_idle_timer(p);
+    log_connected(p);
     pause_down(p, false);
     net_continue(&p->base);
 }
@@ -426,6 +473,10 @@ static enum net_status on_new_connection(struct network_filter *f) {
     f->conn->stats.tx_bytes_buffered = &p->stats->v[TCP_downstream_cx_tx_bytes_buffered];
     stats_inc(p->stats, TCP_downstream_cx_total);
     net_stream_info(f)->up.is_tcp = true;
+    start_log_interval(p);
+    if (p->cfg->log_start) {
+        log_now(p, ACCESS_LOG_TCP_CONNECTION_START);
+    }
     struct cluster_view *v = pick_cluster(p);
     if (!v) {
         stats_inc(p->stats, TCP_downstream_cx_no_route);
@@ -476,11 +527,7 @@ static void on_conn_event(struct network_filter *f, enum conn_event e) {
     if (p->tunnel) {
         tcp_tunnel_cancel(p->tunnel);
     }
-    if (p->cfg->access_logs) {
-        struct stream_info *si = net_stream_info(f);
-        si->end_us = loop_now_us(p->loop);
-        access_logs_run(p->cfg->access_logs, si, p->loop);
-    }
+    log_end(p);
     net_stream_info(f)->up.conn = NULL;
     stream_info_keep_ssl(net_stream_info(f), NULL);
     close_upstream(p, e == CONN_EVENT_REMOTE_CLOSE ? CONN_CLOSE_FLUSH : CONN_CLOSE_NO_FLUSH);

@@ -41,6 +41,9 @@ struct tcp_proxy_config {
     uint32_t idle_timeout_ms, max_duration_ms, max_connect_attempts;
     bool hash_source_ip;
     const struct access_logs *access_logs;
+    bool log_start;
+    bool log_connected;                     /* a line when the upstream is there */
+    uint32_t access_log_flush_interval_ms;  /* 0: only at the end */
     const struct tcp_tlvs *tlvs;            /* NULL: none */
     const struct tcp_tunnel_config *tunnel; /* NULL: plain connections; tcp_tunnel.h */
 };

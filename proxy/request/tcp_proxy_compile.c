@@ -69,12 +69,25 @@ static void refuse_unsupported(struct compile_ctx *ctx, const TcpProxy__TcpProxy
          "max_downstream_connection_duration_jitter_percentage"},
     };
     compile_unhonoured_fields(ctx, unhonoured, ARRAY_LEN(unhonoured));
-    if (m->access_log_options || m->access_log_flush_interval || m->flush_access_log_on_connected) {
-        compile_unhonoured(ctx, "access_log_options");
-    }
     if (m->backoff_options) {
         compile_unhonoured(ctx, "backoff_options");
     }
+}
+
+/* Of the fields that access_log_options replaces, none may stand beside it. */
+static void access_log_options(struct compile_ctx *ctx, const TcpProxy__TcpProxy *m,
+                               struct tcp_proxy_config *c) {
+    const TcpProxy__TcpProxy__TcpAccessLogOptions *o = m->access_log_options;
+    if (o && (m->flush_access_log_on_connected || m->access_log_flush_interval)) {
+        diag_error(ctx->diag, "only one of %s and access_log_options may be set",
+                   m->flush_access_log_on_connected ? "flush_access_log_on_connected"
+                                                    : "access_log_flush_interval");
+        return;
+    }
+    c->log_start = o && o->flush_access_log_on_start;
+    c->log_connected = o ? o->flush_access_log_on_connected : m->flush_access_log_on_connected;
+    compile_duration_ms(ctx, o ? o->access_log_flush_interval : m->access_log_flush_interval, 0,
+                        &c->access_log_flush_interval_ms);
 }
 
 void *tcp_proxy_compile(struct compile_ctx *ctx, const void *msg) {
@@ -96,5 +109,6 @@ void *tcp_proxy_compile(struct compile_ctx *ctx, const void *msg) {
     c->tunnel = m->tunneling_config ? tcp_tunnel_compile(ctx, m->tunneling_config) : NULL;
     c->tlvs = tcp_tlvs_compile(ctx, m);
     c->access_logs = access_logs_compile(ctx, (const void *const *)m->access_log, m->n_access_log);
+    access_log_options(ctx, m, c);
     return c;
 }

@@ -104,7 +104,7 @@ static void on_chain_end(struct net_chain *c, enum conn_event e) {
     if (l->cfg->access_logs) { /* also of who never came through the handshake */
         struct stream_info *si = net_chain_info(c);
         si->end_us = loop_now_us(&l->worker->loop);
-        access_logs_run(l->cfg->access_logs, si, &l->worker->loop);
+        access_logs_run(l->cfg->access_logs, si, ACCESS_LOG_NOT_SET, &l->worker->loop);
     }
     listener_conn_done(&l->cfg->sock);
     free_when_unused(l);
@@ -140,7 +140,7 @@ static void log_no_chain(struct worker_listener *l, const struct accept_info *in
                              .arena = info->arena,
                              .response_code_details = SV("filter_chain_not_found"),
                              .requested_server_name = info->server_name};
-    access_logs_run(l->cfg->access_logs, &si, lp);
+    access_logs_run(l->cfg->access_logs, &si, ACCESS_LOG_NOT_SET, lp);
 }
 
 static struct transport_factory *transport_of(const struct worker_listener *l, slot_t slot) {

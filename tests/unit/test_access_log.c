@@ -291,9 +291,9 @@ static void test_files(void **state) {
             "typed_json_format { fields { key: 'c' value { string_value: '%RESPONSE_CODE%' } } }",
             "filter { " CMP("status_code_filter", "EQ", 200) " }"));
     assert_non_null(logs);
-    access_logs_run(logs, &si, &loop);
+    access_logs_run(logs, &si, ACCESS_LOG_DOWNSTREAM_END, &loop);
     si.response_code = 200;
-    access_logs_run(logs, &si, &loop);
+    access_logs_run(logs, &si, ACCESS_LOG_DOWNSTREAM_END, &loop);
     log_sinks_flush();
     char *t = slurp(one);
     assert_string_equal(t, "code 503\ncode 200\n");
@@ -301,7 +301,7 @@ static void test_files(void **state) {
     t = slurp(two);
     assert_string_equal(t, "{\"c\":200}\n");
     xfree(t);
-    access_logs_run(NULL, &si, &loop);
+    access_logs_run(NULL, &si, ACCESS_LOG_DOWNSTREAM_END, &loop);
     assert_null(access_logs_compile(&f.ctx, NULL, 0));
     assert_true(diag_ok(&f.diag));
 }
@@ -315,7 +315,7 @@ static void test_default_format(void **state) {
     headers_add_copy(&request, SV(":authority"), SV("h"));
     /* one file, two loggers */
     struct access_logs *logs = compile(file_log(path, "", ""), file_log(path, "format: ''", ""));
-    access_logs_run(logs, &si, &loop);
+    access_logs_run(logs, &si, ACCESS_LOG_DOWNSTREAM_END, &loop);
     log_sinks_flush();
     char *t = slurp(path);
     static const char want[] = "[1970-01-01T00:00:00.000Z] \"GET /p HTTP/1.1\" 503 - 0 0 25 - "
