@@ -426,8 +426,12 @@ static void refuse_unsupported(struct compile_ctx *ctx, const Listener__Listener
         {m->api_listener != NULL, "api_listener"},
     };
     compile_refuse_fields(ctx, refused, ARRAY_LEN(refused));
+    const Listener__Listener__ConnectionBalanceConfig *b = m->connection_balance_config;
+    if (b && b->balance_type_case ==
+                 LISTENER__LISTENER__CONNECTION_BALANCE_CONFIG__BALANCE_TYPE_EXTEND_BALANCE) {
+        diag_error(ctx->diag, "connection_balance_config.extend_balance: not supported");
+    }
     const struct compile_field unhonoured[] = {
-        {m->connection_balance_config != NULL, "connection_balance_config"},
         {m->enable_mptcp, "enable_mptcp"},
         {m->tcp_fast_open_queue_length != NULL, "tcp_fast_open_queue_length"},
         {m->stats_matcher != NULL, "stats_matcher"},
@@ -435,6 +439,16 @@ static void refuse_unsupported(struct compile_ctx *ctx, const Listener__Listener
          "per_connection_buffer_high_watermark_timeout"},
     };
     compile_unhonoured_fields(ctx, unhonoured, ARRAY_LEN(unhonoured));
+}
+
+static struct conn_balance *exact_balance(struct compile_ctx *ctx, const Listener__Listener *m) {
+    if (!m->connection_balance_config) {
+        return NULL;
+    }
+    struct conn_balance *b = arena_new(ctx->arena, struct conn_balance);
+    b->n = stats_store_threads(ctx->stats);
+    b->active = arena_new_array(ctx->arena, uint32_t, b->n);
+    return b;
 }
 
 static void settings(struct compile_ctx *ctx, const Listener__Listener *m,
@@ -454,6 +468,7 @@ static void settings(struct compile_ctx *ctx, const Listener__Listener *m,
     c->sock.global_limit =
         m->ignore_global_conn_limit || c->is_internal ? NULL : ctx->build->config->connections;
     c->sock.continue_on_filters_timeout = m->continue_on_listener_filters_timeout;
+    c->sock.balance = exact_balance(ctx, m);
     c->backlog = m->tcp_backlog_size ? (int)m->tcp_backlog_size->value : 4096;
     c->buffer_limit_bytes = m->per_connection_buffer_limit_bytes
                                 ? m->per_connection_buffer_limit_bytes->value

@@ -78,7 +78,8 @@ void conn_limit_give(struct conn_limit *l) {
     }
 }
 
-void listener_conn_done(const struct listener_sock_config *config) {
+void listener_conn_done(const struct listener_sock_config *config, unsigned thread) {
+    conn_balance_count(config->balance, thread, -1);
     conn_limit_give(config->limit);
     conn_limit_give(config->global_limit);
 }
@@ -91,7 +92,9 @@ static void move_place(struct conn_limit *from, struct conn_limit *to) {
 }
 
 void listener_conn_moved(const struct listener_sock_config *from,
-                         const struct listener_sock_config *to) {
+                         const struct listener_sock_config *to, unsigned thread) {
+    conn_balance_count(to->balance, thread, 1);
+    conn_balance_count(from->balance, thread, -1);
     move_place(from->limit, to->limit);
     move_place(from->global_limit, to->global_limit);
 }
@@ -250,7 +253,7 @@ static void settle(struct pre_conn *p, enum outcome o) {
         hand_over(l, &p->in);
         return;
     case OUTCOME_CLOSE:
-        listener_conn_done(l->config);
+        listener_conn_done(l->config, l->loop->thread_index);
         end_pre_conn(p, false);
         return;
     }
@@ -338,7 +341,7 @@ static void inspect(struct listener_sock *l, const struct accept_info *info) {
         break;
     case OUTCOME_CLOSE:
         close(in.info.fd);
-        listener_conn_done(l->config);
+        listener_conn_done(l->config, l->loop->thread_index);
         break;
     }
     arena_fini(&in.arena);
@@ -364,25 +367,36 @@ static bool take_place(struct listener_sock *l) {
         conn_limit_give(l->config->global_limit);
         return false;
     }
+    conn_balance_count(l->config->balance, l->loop->thread_index, 1);
     if (UNLIKELY(is_overloaded(l))) {
         stats_inc(l->stats, LISTENER_downstream_cx_overload_reject);
-        listener_conn_done(l->config);
+        listener_conn_done(l->config, l->loop->thread_index);
         return false;
     }
     return true;
 }
 
-static void take_socket(struct listener_sock *l, int fd, const struct addr *peer) {
-    if (!take_place(l)) {
-        close(fd);
-        return;
+static void take(struct listener_sock *l, const struct accept_info *info) {
+    if (take_place(l)) {
+        inspect(l, info);
+    } else {
+        close(info->fd);
     }
+}
+
+static void arrive(struct listener_sock *l, const struct accept_info *info) {
+    if (LIKELY(!l->config->balance) || !l->ops->give_away(l, info)) {
+        take(l, info);
+    }
+}
+
+static void take_socket(struct listener_sock *l, int fd, const struct addr *peer) {
     struct accept_info info = {.fd = fd, .remote = *peer, .direct_remote = *peer, .local = l->addr};
     if (addr_is_any(&l->addr)) {
         (void)sock_local(fd, &info.local); /* fails only for a socket that is gone: reading tells */
     }
     info.direct_local = info.local;
-    inspect(l, &info);
+    arrive(l, &info);
 }
 
 static void watch(struct listener_sock *l) {
@@ -467,10 +481,6 @@ static void on_acceptable(struct io *io, int events, int status) {
 }
 
 void listener_sock_hand(struct listener_sock *l, int fd, const struct accept_info *info) {
-    if (l->is_closed || !take_place(l)) {
-        close(fd);
-        return;
-    }
     struct accept_info handed = {.fd = fd,
                                  .remote = info->remote,
                                  .local = info->local,
@@ -479,7 +489,19 @@ void listener_sock_hand(struct listener_sock *l, int fd, const struct accept_inf
                                  .is_local_restored = info->is_local_restored,
                                  .source = info->source,
                                  .passthrough = info->passthrough};
-    inspect(l, &handed);
+    if (l->is_closed) {
+        close(fd);
+    } else {
+        arrive(l, &handed);
+    }
+}
+
+void listener_sock_take(struct listener_sock *l, const struct accept_info *info) {
+    if (l->is_closed) {
+        close(info->fd);
+    } else {
+        take(l, info);
+    }
 }
 
 /* ---- life ---- */
@@ -536,7 +558,7 @@ void listener_sock_close(struct listener_sock *l) {
     }
     LIST_FOREACH_SAFE (n, &l->pending) {
         struct pre_conn *p = LIST_ENTRY(n, struct pre_conn, node);
-        listener_conn_done(l->config);
+        listener_conn_done(l->config, l->loop->thread_index);
         end_pre_conn(p, false);
     }
     l->garbage.free = free_listener;

@@ -45,6 +45,21 @@ struct conn_limit {
 bool conn_limit_take(struct conn_limit *l); /* false: it is reached. NULL: true */
 void conn_limit_give(struct conn_limit *l);
 
+/* exact_balance: a listener's open connections by thread, so that a new one can go to the worker
+ * with the fewest. */
+struct conn_balance {
+    unsigned n;
+    uint32_t *active; /* [n], by thread_index; shared, atomic */
+};
+static inline void conn_balance_count(struct conn_balance *b, unsigned thread, int by) {
+    if (b) {
+        __atomic_add_fetch(&b->active[thread], (uint32_t)by, __ATOMIC_RELAXED);
+    }
+}
+static inline uint32_t conn_balance_of(const struct conn_balance *b, unsigned thread) {
+    return __atomic_load_n(&b->active[thread], __ATOMIC_RELAXED);
+}
+
 struct listener_sock_config {
     sv name;
     const struct listener_filter_slot *filters;
@@ -55,6 +70,7 @@ struct listener_sock_config {
     uint32_t accepts_per_event_max;  /* 0: LISTENER_ACCEPTS_MAX */
     struct conn_limit *limit;        /* of this listener; may be NULL */
     struct conn_limit *global_limit; /* of the process; NULL: none, or ignored by this listener */
+    struct conn_balance *balance;    /* NULL: who accepts keeps it */
     bool bypasses_overload;          /* bypass_overload_manager; admin's */
     bool is_internal;                /* no socket brings load from outside */
     struct shared *pin;              /* owner of all this; a ref is held. May be NULL */
@@ -66,6 +82,10 @@ struct listener_sock_ops {
      * call (copy what is to stay). Once that connection is over, the callee calls
      * listener_conn_done(). May close the listener. */
     void (*on_accepted)(struct listener_sock *l, int fd, struct accept_info *info);
+    /* A connection that came here, before anything was done for it: give it to another worker,
+     * whose listener_sock_take() gets it. False: it stays here. Needed when the config has a
+     * balance. */
+    bool (*give_away)(struct listener_sock *l, const struct accept_info *info);
     /* What a discovered filter's slot holds now, with a ref; NULL: nothing. Needed when the config
      * has such filters. */
     struct extension_config *(*discovered)(struct listener_sock *l, slot_t slot);
@@ -89,11 +109,14 @@ void listener_sock_pause(struct listener_sock *l, bool pause);
 /* A connection another listener accepted, its addresses filled in (use_original_dst): this
  * listener's filters run on it, then on_accepted. The fd is taken. */
 void listener_sock_hand(struct listener_sock *l, int fd, const struct accept_info *info);
-/* A connection given to on_accepted has ended: its place under the limits is free again. */
-void listener_conn_done(const struct listener_sock_config *config);
+/* One that another worker gave away, of this listener: as listener_sock_hand(), but it stays. */
+void listener_sock_take(struct listener_sock *l, const struct accept_info *info);
+/* A connection given to on_accepted has ended, on thread `thread`: its place under the limits is
+ * free again. */
+void listener_conn_done(const struct listener_sock_config *config, unsigned thread);
 /* A connection goes on under an update of its listener: there it counts, even past the limit. */
 void listener_conn_moved(const struct listener_sock_config *from,
-                         const struct listener_sock_config *to);
+                         const struct listener_sock_config *to, unsigned thread);
 
 const struct addr *listener_sock_addr(const struct listener_sock *l);
 void *listener_sock_owner(const struct listener_sock *l);

@@ -304,7 +304,7 @@ static void on_chain_end(struct net_chain *c, enum conn_event e) {
     list_unlink(&c->node);
     stats_gauge_dec(ad->stats, LISTENER_downstream_cx_active);
     stats_inc(ad->stats, LISTENER_downstream_cx_destroy);
-    listener_conn_done(&ad->sock_config);
+    listener_conn_done(&ad->sock_config, ad->server->main->loop.thread_index);
 }
 
 static void on_accepted(struct listener_sock *l, int fd, struct accept_info *info) {

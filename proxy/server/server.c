@@ -331,11 +331,13 @@ static void start_flushing(struct server *s) {
 
 static bool make_workers(struct server *s, struct diag *d) {
     s->workers = xnew_array(struct worker *, s->workers_n);
+    worker_share_peers(&s->shared, s->workers_n);
     for (unsigned i = 0; i < s->workers_n; i++) {
         s->workers[i] = worker_new(&s->shared, i, i + 2);
         if (!s->workers[i]) {
             return diag_error(d, "unable to make worker %u", i);
         }
+        s->shared.peers[i] = s->workers[i];
     }
     return true;
 }
@@ -428,4 +430,5 @@ void server_fini(struct server *s) {
     xfree(s->workers);
     server_runtime_fini(s);
     worker_free(s->main);
+    worker_unshare_peers(&s->shared);
 }

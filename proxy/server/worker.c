@@ -454,6 +454,7 @@ static void close_all(struct worker *w) {
 
 /* Everything the worker's own thread holds. */
 static void release(struct worker *w) {
+    worker_leave_peers(w);
     w->is_ending = true;
     close_all(w);
     for (int i = 0; i < 3; i++) { /* let close callbacks and deferred frees run */

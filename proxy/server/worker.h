@@ -25,6 +25,11 @@ struct worker_shared {
     uint64_t next_id_block;    /* atomic */
     struct conn_limit global_limit;
     struct on_demand_source on_demand; /* set before workers start */
+    /* who takes connections that others accepted (worker_balance.c); NULL: nobody. An entry goes
+     * when its worker ends. The lock is held for moments, only by listeners with exact_balance */
+    struct worker **peers;
+    unsigned peers_n;
+    uv_mutex_t peers_lock;
 };
 
 struct view_page;
@@ -113,5 +118,13 @@ void worker_listener_free_now(struct worker_listener *l); /* at the end of the p
 /* --- server/worker_internal.c --- */
 void worker_internal_init(struct worker *w);
 void worker_internal_fini(struct worker *w);
+
+/* --- server/worker_balance.c --- */
+/* Before the workers are made, and after they are gone; who makes them enters them in s->peers. */
+void worker_share_peers(struct worker_shared *s, unsigned n);
+void worker_unshare_peers(struct worker_shared *s);
+void worker_leave_peers(struct worker *w); /* from now on nothing is given to it */
+/* listener_sock_ops.give_away */
+bool worker_give_away(struct listener_sock *sock, const struct accept_info *info);
 
 #endif

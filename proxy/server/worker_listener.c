@@ -106,13 +106,13 @@ static void on_chain_end(struct net_chain *c, enum conn_event e) {
         si->end_us = loop_now_us(&l->worker->loop);
         access_logs_run(l->cfg->access_logs, si, ACCESS_LOG_NOT_SET, &l->worker->loop);
     }
-    listener_conn_done(&l->cfg->sock);
+    listener_conn_done(&l->cfg->sock, l->worker->loop.thread_index);
     free_when_unused(l);
 }
 
 static void refuse(struct worker_listener *l, int fd) {
     close(fd);
-    listener_conn_done(&l->cfg->sock);
+    listener_conn_done(&l->cfg->sock, l->worker->loop.thread_index);
 }
 
 /* A connection that matches no filter chain is logged as such: flag NR, details
@@ -227,7 +227,7 @@ static void on_accepted(struct listener_sock *sock, int fd, struct accept_info *
     if (l->cfg->use_original_dst && info->is_local_restored) {
         struct worker_listener *to = find_by_address(l->worker, &info->local);
         if (to && to != l && to->socks[0]) {
-            listener_conn_done(&l->cfg->sock);
+            listener_conn_done(&l->cfg->sock, l->worker->loop.thread_index);
             listener_sock_hand(to->socks[0], fd, info);
             return;
         }
@@ -245,8 +245,8 @@ static struct extension_config *on_discovered(struct listener_sock *sock, slot_t
     return x;
 }
 
-static const struct listener_sock_ops sock_ops = {.on_accepted = on_accepted,
-                                                  .discovered = on_discovered};
+static const struct listener_sock_ops sock_ops = {
+    .on_accepted = on_accepted, .give_away = worker_give_away, .discovered = on_discovered};
 
 /* ---- which listeners there are ---- */
 
@@ -358,7 +358,7 @@ static void drain_changed(struct worker_listener *old, struct worker_listener *l
         if (listener_has_chain(l->cfg, config_of(c))) {
             list_unlink(&c->node);
             list_push_back(&l->chains, &c->node);
-            listener_conn_moved(&old->cfg->sock, &l->cfg->sock);
+            listener_conn_moved(&old->cfg->sock, &l->cfg->sock, l->worker->loop.thread_index);
             c->owner = l;
         }
     }

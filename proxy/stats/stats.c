@@ -77,6 +77,8 @@ static void scope_free(struct stats_scope *sc) {
     xfree(sc);
 }
 
+unsigned stats_store_threads(const struct stats_store *s) { return s->threads; }
+
 void stats_store_free(struct stats_store *s) {
     if (!s) {
         return;

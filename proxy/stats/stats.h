@@ -49,6 +49,7 @@ struct stats_shard {
 };
 
 struct stats_store *stats_store_new(unsigned threads);
+unsigned stats_store_threads(const struct stats_store *s);
 void stats_store_free(struct stats_store *s);
 
 /* A tag of a scope: stats of the scope carry it in tagged exports, and `name` has the tag's value

@@ -48,7 +48,7 @@ static struct extension_config *discovered(struct listener_sock *l, slot_t slot)
     assert_int_equal(slot, 5);
     return in_slot ? shared_ref(in_slot) : NULL;
 }
-static const struct listener_sock_ops ops = {on_accepted, discovered};
+static const struct listener_sock_ops ops = {.on_accepted = on_accepted, .discovered = discovered};
 
 static void on_pin_free(struct shared *p) {
     (void)p;
@@ -217,7 +217,7 @@ static void limits(void **state) {
     turns(2);
     assert_true(is_closed(c));
     assert_int_equal(counted(LISTENER_downstream_global_cx_overflow), 1);
-    listener_conn_done(&config);
+    listener_conn_done(&config, loop.thread_index);
     assert_int_equal(own.active + global.active, 0);
     overload_set(OVERLOAD_REJECT_INCOMING_CONNECTIONS, OVERLOAD_FULL);
     int d = client();
