@@ -360,6 +360,34 @@ static void note_woken(const struct loop *l, uint64_t asleep_us, int timeout_ms)
     }
 }
 
+static bool has_mark(const struct epoll_event *events, int n, const char *mark) {
+    for (int i = 0; i < n; i++) {
+        if (events[i].data.ptr == mark) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Messages first: a request that came after an update was published is served by it. */
+static void run_events(struct loop *l, const struct epoll_event *events, int n) {
+    if (has_mark(events, n, &mark_wake)) {
+        drain_wake_fd(l);
+        run_mailbox(l);
+    }
+    bool is_uv_ready = false;
+    for (int i = 0; i < n; i++) {
+        if (events[i].data.ptr == &mark_uv) {
+            is_uv_ready = true;
+        } else if (events[i].data.ptr != &mark_wake) {
+            on_io_event(events[i].data.ptr, events[i].events);
+        }
+    }
+    if (is_uv_ready) {
+        uv_run(&l->uv, UV_RUN_NOWAIT);
+    }
+}
+
 static void turn(struct loop *l, bool may_sleep) {
     struct epoll_event events[EVENTS_MAX];
     /* libuv's timers, closed handles, and handles made since: it adds those to its backend only
@@ -376,23 +404,7 @@ static void turn(struct loop *l, bool may_sleep) {
     if (UNLIKELY(l->meter_ != NULL)) {
         note_woken(l, asleep_us, timeout_ms);
     }
-    bool is_uv_ready = false, has_mail = false;
-    for (int i = 0; i < n; i++) {
-        if (events[i].data.ptr == &mark_wake) {
-            has_mail = true;
-        } else if (events[i].data.ptr == &mark_uv) {
-            is_uv_ready = true;
-        } else {
-            on_io_event(events[i].data.ptr, events[i].events);
-        }
-    }
-    if (has_mail) {
-        drain_wake_fd(l);
-        run_mailbox(l);
-    }
-    if (is_uv_ready) {
-        uv_run(&l->uv, UV_RUN_NOWAIT);
-    }
+    run_events(l, events, n);
     timer_wheel_advance(l->wheel, loop_now_ms(l));
     run_tasks(l);
     run_garbage(l);

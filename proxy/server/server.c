@@ -196,10 +196,11 @@ void server_publish(struct server *s, struct snapshot *snap) {
     m->msg.run = on_snapshot;
     m->server = s;
     m->snapshot = shared_ref(snap);
-    loop_post(&s->main->loop, &m->msg);
     for (unsigned i = 0; i < s->workers_n; i++) {
         worker_publish(s->workers[i], snap);
     }
+    /* Last: whoever saw an update in the admin pages finds workers that know of it. */
+    loop_post(&s->main->loop, &m->msg);
 }
 
 uint64_t server_adopted_version(const struct server *s) {

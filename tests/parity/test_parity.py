@@ -151,7 +151,8 @@ def request_bytes(spec):
 
 def mask(name, value):
     if name == "x-envoy-expected-rq-timeout-ms" and value.isdigit():
-        return str(-(-int(value) // 100) * 100)  # a retry tells what is left
+        step = 250 if int(value) > 1000 else 100  # a retry tells what is left, less a few milliseconds
+        return str(-(-int(value) // step) * step)
     return "*" if name in VOLATILE else value
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -30,11 +31,24 @@ def can_connect(port):
     return False
 
 
+def _ports_nobody_is_given():
+    """Those below what the kernel hands to connections and to binds of port 0: one of these stays free until it is bound."""
+    first = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    return range(10240, first) if first > 20000 else range(61000, 65536)
+
+
+_given_ports = set()
+
+
 def free_port():
-    """A port nothing listens on now; for servers that cannot be asked which port they got."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port of its own, which nothing listens on now; for servers that cannot be asked which port they got."""
+    while True:
+        port = random.choice(_ports_nobody_is_given())
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("", port))
+            if port not in _given_ports:
+                _given_ports.add(port)
+                return port
 
 
 class Process:

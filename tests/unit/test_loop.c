@@ -191,6 +191,26 @@ static void watch_is_level_triggered(void **state) {
     close_pair(e);
 }
 
+static void on_mail_before(struct loop *l, void *arg) {
+    struct end *e = arg;
+    assert_ptr_equal(l, &loop);
+    assert_int_equal(e->reads, 0);
+    calls++;
+}
+static void messages_before_what_came_with_them(void **state) {
+    (void)state;
+    struct end e[2];
+    open_pair(e);
+    calls = 0;
+    io_want(&e[0].io, IO_READ);
+    assert_int_equal(write(e[1].fd, "x", 1), 1); /* the kernel lists it first */
+    loop_call(&loop, on_mail_before, &e[0]);
+    loop_run_nowait(&loop);
+    assert_int_equal(calls, 1);
+    assert_int_equal(e[0].reads, 1);
+    close_pair(e);
+}
+
 static void edge_reports_news_only(void **state) {
     (void)state;
     struct end e[2];
@@ -341,6 +361,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(tasks_once_and_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(garbage_after_the_turn, setup, teardown),
         cmocka_unit_test_setup_teardown(watch_is_level_triggered, setup, teardown),
+        cmocka_unit_test_setup_teardown(messages_before_what_came_with_them, setup, teardown),
         cmocka_unit_test_setup_teardown(edge_reports_news_only, setup, teardown),
         cmocka_unit_test_setup_teardown(hang_up_with_nothing_wanted, setup, teardown),
         cmocka_unit_test_setup_teardown(closed_by_a_callback_of_the_same_batch, setup, teardown),
